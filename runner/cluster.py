@@ -201,5 +201,3 @@ def _openmp_runtime() -> Path | None:
         if entry.name == "libiomp5.so":
             return Path(str(entry.locate())).resolve()
     return None
-
-

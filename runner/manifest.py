@@ -106,7 +106,9 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValueError as error:
-            raise RunnerError(f"{path} is damaged: {error}", "Remove that run's folder, or restore the file.") from error
+            raise RunnerError(
+                f"{path} is damaged: {error}", "Remove that run's folder, or restore the file."
+            ) from error
 
 
 def write_text(path: Path, text: str) -> None:

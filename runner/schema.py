@@ -49,7 +49,9 @@ class Prompt(Section):
 
     system: str | None = Field(None, description="System message; null leaves it to the model's chat template.")
     user: str = Field(description="User message.", examples=["{instruction}\n{input}"])
-    assistant: str = Field(description="The answer to learn, and the reference to score against.", examples=["{output}"])
+    assistant: str = Field(
+        description="The answer to learn, and the reference to score against.", examples=["{output}"]
+    )
 
 
 class SplitFiles(Section):
@@ -83,7 +85,8 @@ class Dataset(Section):
         "alpaca", description="LLaMA-Factory's dataset format to write the training set in."
     )
     on_bad_row: Literal["fail", "skip"] = Field(
-        "fail", description="A row that is not JSON or lacks a column of the prompt: stop, or leave it out and count it."
+        "fail",
+        description="A row that is not JSON or lacks a column of the prompt: stop, or leave it out and count it.",
     )
     anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
     endpoint_url: str | None = Field(None, description="S3 endpoint of the source; null follows boto3's own chain.")
@@ -114,7 +117,8 @@ class Train(Section):
     )
     checkpoints: Checkpoints = Checkpoints()
     storage_path: str | None = Field(
-        None, description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: storage.root."
+        None,
+        description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: storage.root.",
     )
 
 
@@ -122,11 +126,13 @@ class Infer(Section):
     """Batch inference over the test set by ray.data.llm and vLLM."""
 
     engine_kwargs: PassThrough = Field(
-        default_factory=dict, description="vLLM engine arguments, by vLLM's own names.",
+        default_factory=dict,
+        description="vLLM engine arguments, by vLLM's own names.",
         examples=[{"max_model_len": 4096, "max_lora_rank": 8}],
     )
     sampling: PassThrough = Field(
-        default_factory=dict, description="vLLM sampling parameters, by vLLM's own names.",
+        default_factory=dict,
+        description="vLLM sampling parameters, by vLLM's own names.",
         examples=[{"temperature": 0.0, "max_tokens": 250}],
     )
     batch_size: PositiveInt = Field(64, description="Rows handed to an engine at a time.")
@@ -136,10 +142,13 @@ class Infer(Section):
 class Evaluate(Section):
     """Scores of the predictions, and the gate they must pass."""
 
-    metrics: list[str] = Field(["exact_match", "exact_match_normalized"], description="Metrics to compute.", min_length=1)
+    metrics: list[str] = Field(
+        ["exact_match", "exact_match_normalized"], description="Metrics to compute.", min_length=1
+    )
     compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
     require: dict[str, str] = Field(
-        default_factory=dict, description="Gate: metric -> comparison that must hold before anything is served.",
+        default_factory=dict,
+        description="Gate: metric -> comparison that must hold before anything is served.",
         examples=[{"exact_match": ">=0.60", "delta_vs_base": ">=0.40"}],
     )
     objective: str = Field("exact_match", description="Metric that a run returns to a Hydra sweeper.")
@@ -199,8 +208,12 @@ class Cluster(Section):
         None, description="Address of a running cluster (host:port, or auto); null starts one here for the run."
     )
     num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null takes all cores.")
-    num_gpus: Annotated[int, Field(ge=0)] | None = Field(None, description="GPUs of the cluster started here; null: all.")
-    resources: dict[str, float] = Field(default_factory=dict, description="Custom resources of the cluster started here.")
+    num_gpus: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="GPUs of the cluster started here; null: all."
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="Custom resources of the cluster started here."
+    )
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
     accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the engines and the training compute on.")
     cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
@@ -217,7 +230,9 @@ class StageResources(Section):
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
         "PACK", description="How Ray places the workers over nodes."
     )
-    runtime_env: PassThrough = Field(default_factory=dict, description="Ray runtime environment of the stage's workers.")
+    runtime_env: PassThrough = Field(
+        default_factory=dict, description="Ray runtime environment of the stage's workers."
+    )
 
 
 class Recipe(Section):
@@ -226,7 +241,8 @@ class Recipe(Section):
     name: str = Field(description="The recipe's name; run folders are kept under it.")
     pipeline: list[str] = Field(
         ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"],
-        description="Stages, in order.", min_length=1,
+        description="Stages, in order.",
+        min_length=1,
     )
     seed: int = Field(42, description="Seed of training, sampling and generated data that names none.")
     model: Model

@@ -1,0 +1,1 @@
+"""The shipped recipes and their groups, as Hydra configuration."""

@@ -1,0 +1,112 @@
+"""Where a store's files are: the protocol that `runner.storage.Store` builds on, and its form for a local folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from runner.errors import RunnerError
+
+_PIECE_BYTES = 8 << 20
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """A stored file; `key` is relative to the store's URI."""
+
+    key: str
+    size_bytes: int
+
+
+class Blobs(Protocol):
+    """What a store needs of the place it keeps files in. Keys are checked before they get here."""
+
+    def put_file(self, source: Path, key: str, on_bytes: Callable[[int], None]) -> None: ...
+
+    def put_new(self, data: bytes, key: str) -> bool:
+        """Write the data unless the key exists; False if it does."""
+
+    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None]) -> None: ...
+
+    def read(self, key: str) -> bytes | None: ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
+
+    def delete(self, keys: list[str]) -> None: ...
+
+
+class FolderBlobs:
+    """Files below a local folder. Each appears whole: written to `.partial/`, then linked or renamed into place."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _path(self, key: str) -> Path:
+        path = self._root / key
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise RunnerError(f"{path} leads out of the store {self._root} through a link")
+        return path
+
+    def put_file(self, source: Path, key: str, on_bytes: Callable[[int], None]) -> None:
+        with source.open("rb") as reader:
+            self._write(self._path(key), iter(lambda: reader.read(_PIECE_BYTES), b""), os.replace, on_bytes)
+
+    def put_new(self, data: bytes, key: str) -> bool:
+        try:
+            self._write(self._path(key), [data], os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def _write(
+        self,
+        target: Path,
+        pieces: Iterable[bytes],
+        put: Callable[[Path, Path], None],
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        temporary = self._root / _PARTIAL / uuid.uuid4().hex
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                    on_bytes(len(piece))
+                file.flush()
+                os.fsync(file.fileno())
+            put(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None]) -> None:
+        try:
+            shutil.copyfile(self._path(key), target)
+        except FileNotFoundError as error:
+            raise RunnerError(f"there is no {self._root}/{key}") from error
+        on_bytes(target.stat().st_size)
+
+    def read(self, key: str) -> bytes | None:
+        path = self._path(key)
+        return path.read_bytes() if path.is_file() else None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        for path in sorted(self._path(prefix).rglob("*")):
+            key = path.relative_to(self._root)
+            if path.is_file() and key.parts[0] != _PARTIAL:
+                yield ObjectInfo(key.as_posix(), path.stat().st_size)
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            path = self._path(key)
+            path.unlink(missing_ok=True)
+            for folder in path.parents:  # folders that are empty now go too, as they would in an object store
+                if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()

@@ -1,0 +1,225 @@
+"""The command line: parse, compose, check, then one function for each verb. Exit codes are in `runner.errors`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError
+from runner.report import Report
+from runner.resolve import RECIPES_DIR, Composed, compose, redact, to_recipe
+from runner.schema import Recipe, RunOptions
+
+HELP = """\
+usage: python -m runner recipe=NAME [key=value ...] [-m] [--config-dir DIR]
+
+Run a recipe: ingest a dataset, fine-tune with LoRA, publish, batch-infer, evaluate, serve, query, clean up.
+
+  python -m runner action=list                                  the recipes there are
+  python -m runner recipe=viggo_quickstart                      run one
+  python -m runner recipe=viggo_quickstart action=plan          what would run, and why
+  python -m runner recipe=viggo_qwen7b action=validate          check it, without a GPU or a network
+  python -m runner recipe=viggo_quickstart train.lora_rank=16   change any key of the recipe
+  python -m runner recipe=viggo_qwen7b model=smollm2_135m dataset=viggo_generated storage=local cluster=local_cpu
+                                                                swap whole groups
+  python -m runner -m recipe=viggo_quickstart train.lora_rank=4,8    sweep
+
+what to do (action=...)
+  run        run the pipeline; stages whose inputs have not changed are taken over from earlier runs (default)
+  plan       say which stages would run, why, and with which resources
+  validate   report every problem of the recipe
+  show       print the resolved recipe
+  schema     print the recipe's JSON Schema: every key, its type, default and meaning
+  list       list recipes and group variants
+  clean      remove the run folders of the recipe (and nothing else)
+
+which stages
+  only=[evaluate]     just these, on the results of earlier runs
+  start_at=infer      from this one on          stop_after=train    up to this one
+  force=[train]       run it even when a result can be taken over
+
+options
+  -m, --multirun      Hydra sweep: key=a,b,c runs once for each value
+  --config-dir DIR    your own recipes: DIR/recipe/NAME.yaml, and group variants such as DIR/dataset/NAME.yaml
+  format=json         plan, validate and list print one JSON document
+  hydra.verbose=true  show tracebacks
+  -h, --help          this text                 --version           the version
+
+exit codes: 0 done, 1 a stage failed, 2 the recipe is invalid, 3 a quality gate said no, 4 another run holds the lock,
+130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(argv)
+    verbose = "hydra.verbose=true" in args.overrides
+    if args.help:
+        print(HELP, end="")
+        return EXIT_DONE
+    if args.version:
+        from runner import __version__
+
+        print(__version__)
+        return EXIT_DONE
+    try:
+        if args.multirun:
+            return _sweep(args)
+        return dispatch(args.overrides, args.config_dir, _command(argv))
+    except RunnerError as error:
+        if verbose:
+            raise
+        return _explain(error, args.overrides)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int:
+    """Compose the configuration and do what `action` says."""
+    composed = compose(overrides, config_dir)
+    action = composed.values.get("action", "run")
+    if action == "list":
+        return _list(composed, config_dir)
+    if action == "schema":
+        print(json.dumps(Recipe.model_json_schema(), indent=2))
+        return EXIT_DONE
+    recipe, options = load(composed)
+    verbs: dict[str, Callable[[Recipe, RunOptions, str], int]] = {
+        "run": _run,
+        "plan": _plan,
+        "validate": _validate,
+        "show": _show,
+        "clean": _clean,
+    }
+    return verbs[options.action](recipe, options, command)
+
+
+def load(composed: Composed) -> tuple[Recipe, RunOptions]:
+    """The checked recipe. Raises RecipeError with every problem: of the schema, or else across sections."""
+    from runner.checks import check
+
+    recipe, options = to_recipe(composed)
+    problems = check(recipe)
+    if problems:
+        raise RecipeError(
+            [Problem(p.key, p.value, p.message, p.hint, p.origin or composed.origin(p.key)) for p in problems]
+        )
+    return recipe, options
+
+
+def _run(recipe: Recipe, options: RunOptions, command: str) -> int:
+    from runner.engine import run
+
+    return run(recipe, options, command, Report())[0]
+
+
+def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
+    from runner import plan
+
+    made = plan.build(recipe, options, plan.PastRuns(Path(recipe.storage.root).expanduser().resolve()))
+    if options.format == "json":
+        _print_json({"recipe": recipe.name, "steps": [step.as_dict(recipe) for step in made.steps]})
+    else:
+        Report().plan(recipe, made.steps)
+    return EXIT_DONE
+
+
+def _validate(recipe: Recipe, options: RunOptions, command: str) -> int:
+    if options.format == "json":
+        _print_json({"ok": True, "problems": []})
+    else:
+        print(f"{recipe.name}: ok")
+    return EXIT_DONE
+
+
+def _show(recipe: Recipe, options: RunOptions, command: str) -> int:
+    import yaml
+
+    print(
+        yaml.safe_dump(redact(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=120), end=""
+    )
+    return EXIT_DONE
+
+
+def _clean(recipe: Recipe, options: RunOptions, command: str) -> int:
+    """Remove the recipe's run folders; the artifact store and the model cache are left alone."""
+    from runner.manifest import MANIFEST
+
+    root = Path(recipe.storage.root).expanduser().resolve()
+    folders = [path.parent for path in sorted((root / recipe.name).glob(f"*/{MANIFEST}"))]
+    latest = root / "latest"
+    if latest.is_symlink() and latest.resolve().parent == root / recipe.name:
+        latest.unlink()
+    for folder in folders:
+        shutil.rmtree(folder)
+    print(f"removed {len(folders)} run{'s' if len(folders) != 1 else ''} of {recipe.name}")
+    return EXIT_DONE
+
+
+def _list(composed: Composed, config_dir: Path | None) -> int:
+    roots = [RECIPES_DIR, *([config_dir.resolve()] if config_dir else [])]
+    groups = sorted(
+        {path.name for root in roots for path in root.iterdir() if path.is_dir() and path.name[0] not in "_."}
+    )
+    found = {
+        group: {file.stem: headline(file) for root in roots for file in sorted((root / group).glob("*.yaml"))}
+        for group in groups
+    }
+    if composed.values.get("format") == "json":
+        _print_json(found)
+        return EXIT_DONE
+    for group in ["recipe", *(name for name in groups if name != "recipe")]:
+        print(f"{group}=")
+        for name, line in found.get(group, {}).items():
+            print(f"  {name:<22} {line}".rstrip())
+    return EXIT_DONE
+
+
+def headline(file: Path) -> str:
+    """The first comment line of a recipe file that says what it is."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.removeprefix("#").strip()
+        if line.startswith("#") and not text.startswith(("@package", "yaml-language-server")):
+            return text
+    return ""
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from runner.sweep import sweep
+
+    return sweep(args.overrides, args.config_dir)
+
+
+def _explain(error: RunnerError, overrides: list[str]) -> int:
+    problems = error.problems if isinstance(error, RecipeError) else []
+    if "format=json" in overrides:
+        listed = problems or [Problem("", None, error.message, error.hint)]
+        _print_json({"ok": False, "problems": [problem.as_dict() for problem in listed]})
+    else:
+        Report(sys.stderr).error(error, problems)
+    return error.exit_code
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _command(argv: list[str]) -> str:
+    return shlex.join(["python", "-m", "runner", *argv])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m runner", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    return parser

@@ -1,0 +1,285 @@
+"""The loop: run the plan's steps in order, commit artifacts first and records second, and undo what was started."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from runner import plan as planning
+from runner.cluster import RaySession
+from runner.context import RunContext
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError
+from runner.lock import hold
+from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_json, write_json
+from runner.output import Output
+from runner.report import Report
+from runner.resolve import redact
+from runner.schema import Recipe, RunOptions
+from runner.summary import summarize
+
+
+class Interrupted(BaseException):
+    """SIGTERM or Ctrl-C arrived."""
+
+
+@dataclass
+class Run:
+    """One run of a recipe: its folder, what it has made so far, and what must be undone at its end."""
+
+    recipe: Recipe
+    options: RunOptions
+    command: str
+    report: Report
+    manifest: Manifest
+    folder: Path
+    known: dict[str, Artifact] = field(default_factory=dict)
+    deferred: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    output: Output = field(default_factory=Output)
+
+    def log(self, stage: str) -> Path:
+        return self.folder / "logs" / f"{stage}.log"
+
+
+def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tuple[int, dict[str, Any]]:
+    """Run the recipe. Returns the exit code and the summary (see `runner.summary`).
+
+    Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made.
+    """
+    root = Path(recipe.storage.root).expanduser().resolve()
+    identity = digest_json(recipe.model_dump(mode="json"))
+    with hold(root / ".locks" / identity[:16]), _signals():
+        past = planning.PastRuns(root)
+        plan = planning.build(recipe, options, past)
+        run_ = open_run(recipe, options, command, report, root, identity)
+        report.start(recipe, plan.steps, run_.folder)
+        for record in plan.borrowed:
+            run_.known |= {artifact.name: artifact for artifact in record.artifacts}
+        code = _run_steps(run_, plan.steps, past)
+    summary = summarize(run_.manifest, recipe)
+    write_json(run_.folder / "summary.json", summary)
+    report.end(summary, run_.folder, run_.command, code)
+    return code, summary
+
+
+def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, root: Path, identity: str) -> Run:
+    """Continue the newest run of exactly this recipe if it did not finish, else start a new one."""
+    home = root / recipe.name
+    manifest = _unfinished(home, identity) if not options.force else None
+    if manifest is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        manifest = Manifest(run_id=f"{stamp}-{identity[:6]}", recipe=recipe.name, created_at=time.time())
+        count = 1
+        while (home / manifest.run_id).exists():  # two runs within a second
+            count += 1
+            manifest.run_id = f"{stamp}-{identity[:6]}-{count}"
+    folder = home / manifest.run_id
+    manifest.status = "running"
+    manifest.save(folder)
+    write_json(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
+    write_json(folder / "identity.json", {"recipe_sha256": identity, "command": command})
+    _point_latest(root, folder)
+    return Run(recipe, options, command, report, manifest, folder)
+
+
+def _unfinished(home: Path, identity: str) -> Manifest | None:
+    for folder in sorted((path.parent for path in home.glob(f"*/{MANIFEST}")), reverse=True):
+        with suppress(RunnerError, OSError):
+            manifest = Manifest.load(folder)
+            same = f'"recipe_sha256": "{identity}"' in (folder / "identity.json").read_text()
+            if same:
+                return manifest if manifest.status in ("running", "failed", "interrupted") else None
+    return None
+
+
+def _point_latest(root: Path, folder: Path) -> None:
+    temporary = root / f".latest-{folder.name}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.relative_to(root), target_is_directory=True)
+    temporary.replace(root / "latest")
+
+
+def _run_steps(run_: Run, steps: list[planning.Step], past: planning.PastRuns) -> int:
+    """Run every step; whatever happens, undo what was started and leave Ray. Returns the exit code."""
+    ray = RaySession(run_.recipe.cluster, run_.report.progress)
+    code = EXIT_DONE
+    try:
+        for step in steps:
+            step = _settle_now(step, run_, past)
+            record = _take_over(step) if step.action == "skip" else _execute(step, run_, ray)
+            _commit(run_, record)
+            code = _verdict(run_, record)
+            if code != EXIT_DONE:
+                break
+        if code == EXIT_DONE and run_.recipe.serve.keep_alive and "endpoint" in run_.known:
+            _stay_up(run_)
+    except Interrupted:
+        run_.manifest.status = "interrupted"
+        code = EXIT_INTERRUPTED
+    finally:
+        _close(run_, ray)
+    if code == EXIT_DONE:
+        run_.manifest.status = "done"
+    run_.manifest.save(run_.folder)
+    return code
+
+
+def _settle_now(step: planning.Step, run_: Run, past: planning.PastRuns) -> planning.Step:
+    """Decide again with the digests that are known by now: what an earlier stage made may be what it made before."""
+    if step.action == "skip" or step.fingerprint:
+        return step
+    known = {name: artifact.sha256 for name, artifact in run_.known.items()}
+    fresh = planning.decide(step.stage, run_.recipe, known, past, forced=step.name in run_.options.force)
+    missing = [name for name in step.stage.needs(run_.recipe) if name not in known]
+    if missing:
+        raise RunnerError(f"stage {step.name} needs {missing}, which was not made")
+    lost = fresh.record is not None and planning.broken(fresh.record, set(step.stage.provides), set())
+    if fresh.action == "skip" and (step.stage.ephemeral or lost):
+        return planning.Step(fresh.name, fresh.stage, "run", step.why, fresh.fingerprint, fresh.inputs)
+    return fresh
+
+
+def _take_over(step: planning.Step) -> StageRecord:
+    assert step.record is not None
+    return step.record.model_copy(update={"status": "skipped", "note": step.why, "wall_s": 0.0})
+
+
+def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
+    """Run one stage and describe what became of it; a failure becomes a record, an interruption goes on upwards."""
+    run_.output.capture(run_.log(step.name))
+    run_.report.terminal = run_.output.terminal
+    run_.report.stage_started(step.name)
+    record = StageRecord(
+        name=step.name,
+        status="done",
+        fingerprint=step.fingerprint,
+        inputs=step.inputs,
+        started_at=time.time(),
+        resources=run_.recipe.resources_of(step.name).model_dump(exclude_defaults=True),
+    )
+    begin = time.monotonic()
+    try:
+        result = step.stage.run(_context(step, run_, ray))
+        artifacts = result.artifacts
+        if step.stage.ephemeral:
+            artifacts = [artifact.model_copy(update={"sha256": step.fingerprint}) for artifact in artifacts]
+        updates: dict[str, Any] = {"artifacts": artifacts, "metrics": result.metrics, "note": result.note}
+    except (Interrupted, KeyboardInterrupt):
+        _commit(run_, record.model_copy(update={"status": "interrupted", "wall_s": time.monotonic() - begin}))
+        raise Interrupted from None
+    except Exception as error:
+        traceback.print_exc()
+        updates = {"status": "failed", "error": _cause(error)}
+    return record.model_copy(update={**updates, "wall_s": time.monotonic() - begin})
+
+
+def _context(step: planning.Step, run_: Run, ray: RaySession) -> RunContext:
+    needs = step.stage.needs(run_.recipe)
+    return RunContext(
+        recipe=run_.recipe,
+        stage=step.name,
+        run_id=run_.manifest.run_id,
+        run_dir=run_.folder,
+        stage_dir=_stage_dir(run_.folder / step.name, step.fingerprint),
+        fingerprint=step.fingerprint,
+        inputs={name: run_.known[name] for name in needs if name in run_.known},
+        ray=ray,
+        deferred=run_.deferred,
+        say=run_.report.say,
+        manifest_artifacts=lambda: _own_artifacts(run_.manifest),
+    )
+
+
+def _own_artifacts(manifest: Manifest) -> list[Artifact]:
+    return [artifact for record in manifest.stages if record.status == "done" for artifact in record.artifacts]
+
+
+def _stage_dir(folder: Path, fingerprint: str) -> Path:
+    """The stage's folder, kept when it holds an attempt with the same fingerprint, else put aside."""
+    mark = folder / ".fingerprint"
+    if folder.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
+        folder.rename(folder.with_name(f".{folder.name}-{time.time_ns()}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+    return folder
+
+
+def _commit(run_: Run, record: StageRecord) -> None:
+    """Artifacts are in place by now; the record makes them count."""
+    run_.manifest.record(record)
+    run_.manifest.save(run_.folder)
+    if record.status in ("done", "skipped"):
+        run_.known |= {artifact.name: artifact for artifact in record.artifacts}
+    run_.report.stage_finished(record, run_.log(record.name))
+
+
+def _verdict(run_: Run, record: StageRecord) -> int:
+    if record.status == "failed":
+        run_.manifest.status = "failed"
+        return EXIT_STAGE_FAILED
+    if record.metrics.get("gate", {}).get("passed") is False:
+        run_.manifest.status = "gate_refused"
+        return EXIT_GATE_REFUSED
+    return EXIT_DONE
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, RunnerError):
+        return f"{error.message}. {error.hint}".strip() if error.hint else error.message
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[-1] if text else 'no message'}"
+
+
+def _stay_up(run_: Run) -> None:
+    run_.report.endpoint_up(run_.known["endpoint"])
+    with suppress(Interrupted):
+        while True:
+            signal.pause()
+
+
+def _close(run_: Run, ray: RaySession) -> None:
+    """Undo what the stages started, last first; one that fails is said and does not stop the others."""
+    with _uninterrupted():
+        for what, undo in reversed(run_.deferred):
+            try:
+                undo()
+            except Exception as error:
+                run_.report.say(f"could not take down {what}: {_cause(error)}")
+                traceback.print_exc()
+        run_.deferred.clear()
+        ray.close()
+        run_.report.stop()
+        run_.output.release()
+        run_.report.terminal = run_.output.terminal
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run in order, as `Interrupted` in the main thread."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    saved = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of the cleaning up undone."""
+    saved = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in saved.items():
+            signal.signal(number, handler)

@@ -1,0 +1,260 @@
+"""What a run will do and why: recipe + stages + earlier runs' records -> run or skip for each stage. Pure but for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.errors import Problem, RecipeError, RunnerError
+from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_file, digest_json
+from runner.schema import Recipe, RunOptions
+from stages import load_stage
+from stages.base import Stage
+
+_FULL_VERIFY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage's part in the plan. `record` is the earlier result that is taken over when it is skipped."""
+
+    name: str
+    stage: Stage
+    action: Literal["run", "skip"]
+    why: str
+    fingerprint: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    record: StageRecord | None = None
+
+    def as_dict(self, recipe: Recipe) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "action": self.action,
+            "why": self.why,
+            "fingerprint": self.fingerprint,
+            "needs": list(self.stage.needs(recipe)),
+            "provides": list(self.stage.provides),
+            "resources": recipe.resources_of(self.name).model_dump(),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in order, and the results taken over for stages that were left out of the run."""
+
+    steps: list[Step]
+    borrowed: list[StageRecord] = field(default_factory=list)
+
+
+class PastRuns:
+    """Records of earlier runs under `storage.root`, newest first."""
+
+    def __init__(self, root: Path) -> None:
+        self._records: list[StageRecord] = []
+        found = []
+        for path in root.glob(f"*/*/{MANIFEST}"):
+            try:
+                found.append(Manifest.load(path.parent))
+            except (RunnerError, FileNotFoundError):
+                continue  # a damaged or vanished manifest offers nothing to take over
+        for manifest in sorted(found, key=lambda manifest: manifest.created_at, reverse=True):
+            for record in manifest.stages:
+                if record.status == "done":
+                    self._records.append(record.model_copy(update={"origin_run": manifest.run_id}))
+
+    def matching(self, name: str, fingerprint: str) -> StageRecord | None:
+        """The newest finished record of the stage with that fingerprint."""
+        return next((r for r in self._records if r.name == name and r.fingerprint == fingerprint), None)
+
+    def newest(self, name: str) -> StageRecord | None:
+        """The newest finished record of the stage, whatever it was made from."""
+        return next((record for record in self._records if record.name == name), None)
+
+
+def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> dict[str, Any]:
+    """All that a stage's result depends on: recipe values, digests of its inputs, its own and its libraries' versions."""
+    values = recipe.model_dump(mode="json")
+    return {
+        "version": stage.version,
+        "recipe": {key: _value_at(values, key) for key in stage.reads},
+        "inputs": dict(sorted(inputs.items())),
+        "libraries": {name: _version(name) for name in stage.libraries},
+    }
+
+
+def select(recipe: Recipe, options: RunOptions) -> list[str]:
+    """Names of the stages that the options leave, in the recipe's order. Raises RecipeError for an unknown name."""
+    names = list(recipe.pipeline)
+    asked = [("only", name) for name in options.only or []] + [("force", name) for name in options.force]
+    asked += [(key, name) for key, name in (("start_at", options.start_at), ("stop_after", options.stop_after)) if name]
+    problems = [
+        Problem(key, name, f"is not in the pipeline: {', '.join(names)}", "Name a stage of `pipeline`.")
+        for key, name in asked
+        if name not in names
+    ]
+    if problems:
+        raise RecipeError(problems)
+    if options.only:
+        return [name for name in names if name in options.only]
+    first = names.index(options.start_at) if options.start_at else 0
+    last = names.index(options.stop_after) if options.stop_after else len(names) - 1
+    return names[first : last + 1]
+
+
+def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, *, forced: bool = False) -> Step:
+    """Run or skip one stage, given the digests of the artifacts that are known (name -> sha256).
+
+    An ephemeral stage is decided by `build`, since that depends on the stages after it.
+    """
+    needs = stage.needs(recipe)
+    unknown = [name for name in needs if name not in known]
+    if unknown:
+        return Step(stage.name, stage, "run", f"needs the new {' and '.join(unknown)}")
+    inputs = fingerprint_inputs(stage, recipe, {name: known[name] for name in needs})
+    fingerprint = digest_json({"stage": stage.name, **inputs})
+    record = past.matching(stage.name, fingerprint)
+    if forced:
+        return Step(stage.name, stage, "run", "forced", fingerprint, inputs)
+    if record is None:
+        return Step(stage.name, stage, "run", explain(past.newest(stage.name), inputs), fingerprint, inputs)
+    return Step(stage.name, stage, "skip", f"unchanged since run {record.origin_run}", fingerprint, inputs, record)
+
+
+def build(recipe: Recipe, options: RunOptions, past: PastRuns) -> Plan:
+    """The plan: a step for each selected stage, in order.
+
+    Raises RunnerError when a selected stage needs an artifact of one that is left out and has no cached result.
+    """
+    chosen = select(recipe, options)
+    known: dict[str, str] = {}
+    steps: list[Step] = []
+    borrowed: list[StageRecord] = []
+    left_out: dict[str, Step] = {}
+    for name in recipe.pipeline:
+        stage = load_stage(name)
+        step = decide(stage, recipe, known, past, forced=name in options.force)
+        if name in chosen:
+            _require(step, recipe, left_out)
+            steps.append(step)
+        elif step.record is None:
+            left_out |= dict.fromkeys(stage.provides, step)
+        else:
+            borrowed.append(step.record)
+        if step.record is not None:
+            known |= digests(stage, step.record.artifacts, step.fingerprint)
+        elif stage.ephemeral and step.fingerprint:
+            known |= dict.fromkeys(stage.provides, step.fingerprint)
+    return Plan(_settle(steps, recipe, options), borrowed)
+
+
+def _require(step: Step, recipe: Recipe, left_out: dict[str, Step]) -> None:
+    for name in step.stage.needs(recipe):
+        if name in left_out:
+            provider = left_out[name]
+            raise RunnerError(
+                f"stage {step.name} needs {name!r} of stage {provider.name}, which is left out and has no result to "
+                f"take over ({provider.why})",
+                f"Include {provider.name}, or run the whole pipeline.",
+            )
+
+
+def digests(stage: Stage, artifacts: Iterable[Artifact], fingerprint: str) -> dict[str, str]:
+    """Digests by which later stages know what this one made; an ephemeral stage's is its fingerprint."""
+    if stage.ephemeral:
+        return dict.fromkeys(stage.provides, fingerprint)
+    return {artifact.name: artifact.sha256 for artifact in artifacts}
+
+
+def _settle(steps: Sequence[Step], recipe: Recipe, options: RunOptions) -> list[Step]:
+    """From the last step to the first: verify what a later step will read, and let ephemeral stages follow demand."""
+    settled = list(steps)
+    wanted: set[str] = set()
+    for index in range(len(settled) - 1, -1, -1):
+        step = settled[index]
+        if step.stage.ephemeral:
+            step = _settle_ephemeral(step, settled[:index], wanted, recipe, options)
+        elif step.action == "skip" and step.record is not None:
+            lost = broken(step.record, wanted, set(recipe.cleanup.delete))
+            if lost:
+                step = replace(step, action="run", why=lost, record=None)
+        if step.action == "run":
+            wanted |= set(step.stage.needs(recipe))
+        settled[index] = step
+    return settled
+
+
+def _settle_ephemeral(
+    step: Step, earlier: Sequence[Step], wanted: set[str], recipe: Recipe, options: RunOptions
+) -> Step:
+    if step.name in options.force:
+        return step
+    provides = step.stage.provides
+    if not provides:
+        busy = any(other.action == "run" for other in earlier)
+        return replace(step, action="run" if busy else "skip", why="always" if busy else "nothing ran", record=None)
+    if wanted & set(provides):
+        return replace(step, action="run", why="a later stage needs it", record=None)
+    if recipe.serve.keep_alive and step.name == "serve":
+        return replace(step, action="run", why="serve.keep_alive", record=None)
+    if step.action == "skip":
+        return replace(step, why="nothing that runs needs it")
+    return step
+
+
+def broken(record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
+    """Why the record's artifacts cannot be taken over, or "". What was deleted on purpose matters only if wanted."""
+    for artifact in record.artifacts:
+        if artifact.name in deleted and artifact.name not in wanted:
+            continue
+        reason = verify(artifact)
+        if reason:
+            return reason
+    return ""
+
+
+def verify(artifact: Artifact) -> str:
+    """Why the artifact's local files are not what its digest says, or "" when they are.
+
+    Files up to 256 MiB are read; of larger ones the size is compared. An object store is trusted: its sets are
+    immutable and their manifests are written last.
+    """
+    if artifact.kind == "endpoint" or "://" in artifact.uri:
+        return ""
+    for entry in artifact.files:
+        path = artifact.path / entry.path
+        if not path.is_file():
+            return f"{artifact.name} is gone: {path}"
+        if path.stat().st_size != entry.size_bytes:
+            return f"{artifact.name} is damaged: {path} has {path.stat().st_size} bytes, not {entry.size_bytes}"
+        if entry.size_bytes <= _FULL_VERIFY_BYTES and digest_file(path) != entry.sha256:
+            return f"{artifact.name} is damaged: the content of {path} has changed"
+    return ""
+
+
+def explain(previous: StageRecord | None, inputs: dict[str, Any]) -> str:
+    """Which key, input or version makes a stage run, compared with its newest finished record."""
+    if previous is None or not previous.inputs:
+        return "never ran"
+    changed = []
+    for part, label in (("recipe", ""), ("inputs", "artifact "), ("libraries", "library ")):
+        old, new = previous.inputs.get(part, {}), inputs[part]
+        changed += [f"{label}{key}" for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]
+    if previous.inputs.get("version") != inputs["version"]:
+        changed.append("the stage's version")
+    return f"changed: {', '.join(changed)}" if changed else "no earlier result of this can be used"
+
+
+def _value_at(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

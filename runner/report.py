@@ -1,0 +1,199 @@
+"""What the person at the terminal sees. The only importer of rich."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
+from runner.manifest import Artifact, StageRecord
+from runner.plan import Step
+from runner.schema import Recipe
+
+_MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
+_QUIET_EVERY_S = 15.0
+
+
+class Report:
+    """Prints a run as it goes: a live line on a terminal, a line now and then in a log."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._live: Progress | None = None
+        self._task: Any = None
+        self._stage = ""
+        self._since = 0.0
+        self._spoke = 0.0
+
+    @property
+    def terminal(self) -> TextIO:
+        file: Any = self._console.file
+        return file  # type: ignore[no-any-return]
+
+    @terminal.setter
+    def terminal(self, stream: TextIO) -> None:
+        if stream is not self._console.file:
+            self._console = Console(file=stream, highlight=False, soft_wrap=True)
+
+    def start(self, recipe: Recipe, steps: Sequence[Step], folder: Path) -> None:
+        self._console.print(f"[bold]{escape(recipe.name)}[/]  {escape(str(folder))}")
+        self.plan(recipe, steps)
+
+    def plan(self, recipe: Recipe, steps: Sequence[Step]) -> None:
+        table = Table(box=None, pad_edge=False)
+        for column in ("stage", "", "why", "resources", "makes"):
+            table.add_column(column)
+        for step in steps:
+            style = "cyan" if step.action == "skip" else ""
+            makes = ", ".join(step.stage.provides)
+            table.add_row(
+                step.name, step.action, escape(step.why), resources_text(recipe, step.name), makes, style=style
+            )
+        self._console.print(table)
+        if recipe.model.trust_remote_code:
+            self._console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
+
+    def stage_started(self, name: str) -> None:
+        self.stop()
+        self._stage, self._since, self._spoke = name, time.monotonic(), time.monotonic()
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(24),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._live = Progress(*columns, console=self._console, transient=True)
+            self._task = self._live.add_task(name, total=None, text="")
+            self._live.start()
+
+    def progress(self, stage: str, event: dict[str, Any]) -> None:
+        """Show an event of `ProgressHandle.update`."""
+        if stage != self._stage:
+            return
+        text = progress_text(event)
+        if self._live is not None:
+            self._live.update(self._task, completed=event["done"], total=event["total"], text=text)
+        elif time.monotonic() - self._spoke > _QUIET_EVERY_S:
+            self._spoke = time.monotonic()
+            self._console.print(f"  {stage}: {text}", markup=False)
+
+    def stage_finished(self, record: StageRecord, log: Path) -> None:
+        self.stop()
+        note = record.note if record.status != "failed" else (record.error or "")
+        line = f"{record.name:<9} {record.wall_s:7.1f} s  {note}"
+        self._console.print(f"{_MARKS[record.status]} {escape(line)}")
+        if record.status == "failed":
+            self._console.print(f"  log: {log}", markup=False)
+
+    def say(self, message: str) -> None:
+        self._console.print(message, markup=False)
+
+    def endpoint_up(self, endpoint: Artifact) -> None:
+        from stages.serve import endpoint_banner
+
+        self._console.print(endpoint_banner(endpoint), markup=False)
+        self._console.print("Press Ctrl-C to take it down.", markup=False)
+
+    def stop(self) -> None:
+        """Take the live line off the terminal."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
+        self._console.print(_stage_table(summary))
+        for line in score_lines(summary):
+            self._console.print(line, markup=False)
+        for artifact in summary["artifacts"]:
+            if artifact["bytes"]:
+                size = size_text(artifact["bytes"])
+                self._console.print(
+                    f"{artifact['name']:<17} {size:>9}  {artifact['sha256'][:12]}  {artifact['uri']}", markup=False
+                )
+        self._console.print(f"run folder: {folder}", markup=False)
+        if code == EXIT_GATE_REFUSED:
+            for missed in summary["gate"]["missed"]:
+                self._console.print(f"gate: {missed}", style="red", markup=False)
+        elif code != EXIT_DONE:
+            word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
+            self._console.print(f"{word}; continue with: {command}", markup=False)
+
+    def error(self, error: RunnerError, problems: Sequence[Problem] = ()) -> None:
+        """Explain a failure; of an invalid recipe every problem."""
+        self._console.print(f"[red]error:[/] {escape(error.message)}")
+        for problem in problems:
+            value = "" if problem.value is None else f" = {problem.value!r}"
+            self._console.print(f"  {problem.key}{value}", style="bold", markup=False)
+            self._console.print(f"    {problem.message}", markup=False)
+            for text in (problem.hint, problem.origin and f"set by {problem.origin}"):
+                if text:
+                    self._console.print(f"    {text}", markup=False, style="dim")
+        if error.hint:
+            self._console.print(f"  {error.hint}", markup=False)
+
+
+def progress_text(event: dict[str, Any]) -> str:
+    """One line of a progress event: `37/64 step  loss=0.41  rate=1.9/s  48 s left`."""
+    total = "" if event["total"] is None else f"/{event['total']:g}"
+    parts = [f"{event['done']:g}{total} {event['unit']}"]
+    for name, value in event.items():
+        if name in ("done", "total", "unit", "seconds_left") or value is None:
+            continue
+        parts.append(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}")
+    if event.get("seconds_left") is not None:
+        parts.append(f"{event['seconds_left']:.0f} s left")
+    return "  ".join(parts)
+
+
+def score_lines(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    for variant in ("tuned", "base"):
+        scores = summary["scores"].get(variant)
+        if scores:
+            figures = "  ".join(f"{name}={value:.3f}" for name, value in scores.items() if isinstance(value, float))
+            lines.append(f"{variant:<6} n={scores['n']}  {figures}")
+    query = summary["query"]
+    if query:
+        lines.append(f"first token {query['first_token_s'] * 1000:.0f} ms  {query['tokens_per_s']:.1f} tokens/s")
+    return lines
+
+
+def resources_text(recipe: Recipe, stage: str) -> str:
+    """A stage's resources in a few words: `4 x (4 CPU, 1 GPU A10G) PACK`."""
+    resources = recipe.resources_of(stage)
+    parts = [f"{resources.cpus_per_worker:g} CPU"]
+    if resources.gpus_per_worker:
+        parts.append(f"{resources.gpus_per_worker:g} GPU {resources.accelerator_type or ''}".strip())
+    parts += [f"{amount:g} {name}" for name, amount in resources.custom.items()]
+    text = ", ".join(parts)
+    if resources.num_workers > 1:
+        text = f"{resources.num_workers} x ({text}) {resources.placement_strategy}"
+    return text
+
+
+def size_text(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024 or unit == "GiB":
+            break
+        size_bytes /= 1024
+    return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+
+
+def _stage_table(summary: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "status", "time"):
+        table.add_column(column)
+    for stage in summary["stages"]:
+        status = stage["status"] + (f" (from {stage['origin_run']})" if stage["origin_run"] else "")
+        table.add_row(stage["name"], status, f"{stage['wall_s']:.1f} s")
+    table.add_row("total", summary["status"], f"{summary['wall_s']:.1f} s", style="bold")
+    return table

@@ -1,0 +1,310 @@
+"""From the command line to a typed `Recipe`. Hydra's DictConfig comes in and ends here."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from runner.errors import Problem, RecipeError
+from runner.schema import Recipe, RunOptions
+
+RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
+COMMAND_LINE = "command line"
+_SECRET_KEY = re.compile(
+    r"(^|_)(password|passwd|secret|secrets|api_keys?|access_key|access_key_id|secret_key|private_key|"
+    r"auth_token|access_token|session_token|hf_token|hf_hub_token|token|credentials?)$",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"\b(AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})")
+_SECRET_ENV = re.compile(r"oc\.env:\s*[^,}]*(SECRET|PASSWORD|TOKEN|API_KEY|ACCESS_KEY|CREDENTIAL)", re.IGNORECASE)
+_URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_CODE_KEY = re.compile(r"^_\w+_$")
+REDACTED = "***"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration before it is checked.
+
+    values: plain nested dict with every interpolation resolved where it can be. problems: what could not be.
+    origins: dotted key -> the file or override that set it. overrides: as given on the command line.
+    """
+
+    values: dict[str, Any]
+    problems: list[Problem]
+    origins: dict[str, str]
+    overrides: list[str] = field(default_factory=list)
+
+    def origin(self, key: str) -> str:
+        """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return ""
+
+
+def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
+    """Compose recipes/config.yaml with the overrides; `config_dir` holds a user's own recipes and group variants.
+
+    Raises RecipeError for what Hydra itself refuses: a file that does not exist or is no YAML, a malformed override.
+    """
+    if config_dir is not None:
+        overrides = [f"hydra.searchpath=[file://{config_dir.resolve()}]", *overrides]
+    try:
+        with initialize_config_dir(str(RECIPES_DIR), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            overrides = accept_new_keys(overrides, set(loader.list_groups("")))
+            config = hydra_compose("config", overrides=overrides)
+            origins = _origins(loader, overrides, config_dir)
+    except OverrideParseException as error:
+        raise RecipeError([Problem(COMMAND_LINE, error.override, str(error).splitlines()[0])]) from error
+    except MissingConfigException as error:
+        raise RecipeError([_missing_file(error)]) from error
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        raise RecipeError([_composition_problem(error)]) from error
+    except Exception as error:  # a YAML scanner's error has no common base that Hydra keeps
+        if type(error).__module__.startswith("yaml"):
+            raise RecipeError([Problem("", None, f"a recipe file is not valid YAML: {error}")]) from error
+        raise
+    values, problems = _plain(config, origins)
+    return Composed(values, problems, origins, overrides)
+
+
+def accept_new_keys(overrides: list[str], groups: set[str]) -> list[str]:
+    """Let `a.b=c` set a key that no file names (Hydra's `++a.b=c`), so that the schema alone says what is legal."""
+    parser = OverridesParser.create()
+    accepted = []
+    for text in overrides:
+        override = parser.parse_override(text)
+        key = override.get_key_element().split("@")[0]
+        plain = not (override.is_delete() or override.is_force_add() or override.is_add())
+        group = key in groups or key.startswith("hydra")
+        if plain and not group:
+            text = f"++{text}"
+        elif override.is_add() and not group:
+            text = f"+{text}"
+        accepted.append(text)
+    return accepted
+
+
+def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
+    """Check the values against the schema. Raises RecipeError with every problem found."""
+    problems = [*composed.problems, *_forbidden(composed)]
+    bad = {problem.key for problem in problems}
+    options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
+    values = {key: value for key, value in composed.values.items() if key not in RunOptions.model_fields}
+    fill_serve_engine(values)
+    recipe = _validate(Recipe, values, composed, problems, bad)
+    options = _validate(RunOptions, options_values, composed, problems, bad)
+    if problems or recipe is None or options is None:
+        raise RecipeError(problems)
+    return recipe, options
+
+
+def fill_serve_engine(values: dict[str, Any]) -> None:
+    """Complete `serve.engine_kwargs` from `infer.engine_kwargs`, in place; a null there drops the key."""
+    infer, serve = values.get("infer"), values.get("serve")
+    if not (isinstance(infer, dict) and isinstance(serve, dict)):
+        return
+    base, own = infer.get("engine_kwargs") or {}, serve.get("engine_kwargs") or {}
+    if isinstance(base, dict) and isinstance(own, dict):
+        serve["engine_kwargs"] = {key: value for key, value in {**base, **own}.items() if value is not None}
+
+
+def redact(value: Any, key: str = "") -> Any:
+    """A copy with everything that looks like a secret replaced: by key name, by value, and logins inside URLs."""
+    if isinstance(value, dict):
+        return {name: redact(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [redact(item, key) for item in value]
+    if value is not None and _SECRET_KEY.search(key):
+        return REDACTED
+    if isinstance(value, str):
+        return _URL_LOGIN.sub(f"{REDACTED}@", _SECRET_VALUE.sub(REDACTED, value))
+    return value
+
+
+def nearest(name: str, legal: Any) -> str:
+    """The legal name most like `name`, or "" when none is near."""
+    return next(iter(difflib.get_close_matches(name, sorted(legal), n=1, cutoff=0.6)), "")
+
+
+def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf; a list is a leaf, an empty mapping too."""
+    if isinstance(values, dict) and (values or not prefix):
+        for key, value in values.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, values
+
+
+def _origins(loader: Any, overrides: list[str], config_dir: Path | None) -> dict[str, str]:
+    from hydra.types import RunMode
+
+    origins: dict[str, str] = {}
+    for default in loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults:
+        if default.config_path is None or default.config_path.startswith("hydra"):
+            continue
+        for root in (RECIPES_DIR, config_dir):
+            file = root / f"{default.config_path}.yaml" if root else None
+            if file is not None and file.is_file():
+                content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+                if isinstance(content, dict):
+                    content.pop("defaults", None)
+                    label = f"recipes/{default.config_path}.yaml" if root == RECIPES_DIR else str(file)
+                    origins |= {key: label for key, _ in flatten(content, default.package or "")}
+                break
+    parser = OverridesParser.create()
+    for text in overrides:
+        override = parser.parse_override(text)
+        key = override.get_key_element().lstrip("+~").split("@")[0]
+        if not key.startswith("hydra"):
+            origins[key] = f"{COMMAND_LINE}: {text.lstrip('+')}"
+    return origins
+
+
+def _missing_file(error: MissingConfigException) -> Problem:
+    options = list(error.options or [])
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    guess = nearest(name, options)
+    return Problem(
+        group or "config",
+        name,
+        f"there is no {group or 'config'} {name!r}; there are: {', '.join(options) or 'none'}",
+        f"Did you mean {guess}?" if guess else "Choose one of these, or add yours with --config-dir.",
+        COMMAND_LINE,
+    )
+
+
+def _composition_problem(error: Exception) -> Problem:
+    cause = error.__cause__ or error
+    text = (str(error).splitlines() or [""])[0]
+    if cause is not error:
+        text = f"{text} ({(str(cause).splitlines() or [''])[0]})"
+    return Problem(str(getattr(cause, "full_key", "") or ""), None, text)
+
+
+def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
+
+    def walk(node: Any, prefix: str) -> Any:
+        if isinstance(node, DictConfig):
+            return {str(key): leaf(node, key, f"{prefix}.{key}" if prefix else str(key)) for key in node}
+        if isinstance(node, ListConfig):
+            return [leaf(node, index, f"{prefix}[{index}]") for index in range(len(node))]
+        return node
+
+    def leaf(parent: Any, key: Any, dotted: str) -> Any:
+        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index,call-overload]
+        if isinstance(raw, str) and _SECRET_ENV.search(raw):
+            message = "reads a secret from the environment into the recipe"
+            problems.append(Problem(dotted, raw, message, "Leave credentials to boto3's and the hub's own chains."))
+            return None
+        if OmegaConf.is_missing(parent, key):
+            problems.append(Problem(dotted, "???", "is required and was not given", f"Add {dotted}=...", ""))
+            return None
+        try:
+            return walk(parent[key], dotted)
+        except OmegaConfBaseException as error:
+            reason = str(error.__cause__ or error).splitlines()[0].strip("'")
+            problems.append(Problem(dotted, raw, reason, _interpolation_hint(reason), origins.get(dotted, "")))
+            return None
+
+    return walk(config, ""), problems
+
+
+def _interpolation_hint(reason: str) -> str:
+    unset = re.search(r"Environment variable '?(\w+)'? not found", reason)
+    return f"Set it: export {unset[1]}=..." if unset else "Name an existing key, or write the value itself."
+
+
+def _forbidden(composed: Composed) -> list[Problem]:
+    problems = []
+    for dotted, value in flatten(composed.values):
+        for part in dotted.split("."):
+            if _CODE_KEY.match(part):
+                hint = "Remove it. A stage of your own is added as a package with an entry point."
+                problems.append(
+                    Problem(
+                        dotted, value, f"{part} is not allowed: recipes carry no code", hint, composed.origin(dotted)
+                    )
+                )
+        name = dotted.rpartition(".")[2]
+        if value is not None and (_SECRET_KEY.search(name) or (isinstance(value, str) and _SECRET_VALUE.search(value))):
+            hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
+            problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
+    return problems
+
+
+def _validate(
+    model: type[BaseModel], values: dict[str, Any], composed: Composed, problems: list[Problem], bad: set[str]
+) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            if key not in bad:
+                problems.append(_schema_problem(model, key, item, composed.origin(key)))
+        return None
+
+
+def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str) -> Problem:
+    parent, _, name = key.rpartition(".")
+    value = None if item["type"] == "missing" else item["input"]
+    if item["type"] == "extra_forbidden":
+        legal = set(section_fields(model, parent)) | (set(RunOptions.model_fields) if not parent else set())
+        guess = nearest(name, legal)
+        return Problem(
+            key,
+            value,
+            f"is not a known key; {parent or 'a recipe'} takes: {', '.join(sorted(legal))}",
+            f"Did you mean {f'{parent}.{guess}' if parent else guess}?" if guess else "Remove it.",
+            origin,
+        )
+    if item["type"] == "missing":
+        return Problem(key, None, "is required and was not given", f"Add {key}=...", origin)
+    message = item["msg"][0].lower() + item["msg"][1:]
+    description = field_description(model, key)
+    return Problem(key, value, message, description, origin)
+
+
+def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
+    """Fields of the section at the dotted key; {} for a pass-through mapping."""
+    for part in [part for part in dotted.split(".") if part]:
+        info = model.model_fields.get(part)
+        if info is None:
+            continue  # the free name inside a mapping, such as resources.<stage>
+        section = _section_of(info.annotation)
+        if section is None:
+            return {}
+        model = section
+    return dict(model.model_fields)
+
+
+def field_description(model: type[BaseModel], dotted: str) -> str:
+    """Description of the field at the dotted key, or ""."""
+    parent, _, name = dotted.rpartition(".")
+    info = section_fields(model, parent).get(name)
+    return (info.description or "") if info is not None else ""
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
