@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +37,7 @@ class Blobs(Protocol):
 
     def read(self, key: str) -> bytes | None: ...
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]: ...
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]: ...
 
     def delete(self, keys: list[str]) -> None: ...
 
@@ -59,7 +60,7 @@ class FolderBlobs:
 
     def put_new(self, data: bytes, key: str) -> bool:
         try:
-            self._write(self._path(key), [data], os.link)
+            self._write(self._path(key), [data], _link)
         except FileExistsError:
             return False
         return True
@@ -96,7 +97,7 @@ class FolderBlobs:
         path = self._path(key)
         return path.read_bytes() if path.is_file() else None
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         for path in sorted(self._path(prefix).rglob("*")):
             key = path.relative_to(self._root)
             if path.is_file() and key.parts[0] != _PARTIAL:
@@ -109,4 +110,17 @@ class FolderBlobs:
             for folder in path.parents:  # folders that are empty now go too, as they would in an object store
                 if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
                     break
-                folder.rmdir()
+                with suppress(OSError):  # somebody has just put a file there
+                    folder.rmdir()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give the file the name `target` too. Raises FileExistsError when something has it already."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(str(target)) from None
+        source.replace(target)

@@ -18,8 +18,8 @@ _NUM_PARALLEL_PARTS = 8
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _HINTS = {
     "NoSuchBucket": "Create the bucket, or correct its name.",
-    "AccessDenied": "Let the credentials read (and write, for a store) that bucket; public buckets take anonymous: true.",
-    "403": "Let the credentials read that bucket; public buckets take anonymous: true.",
+    "AccessDenied": "Let the credentials read the bucket (and write, if a store); a public one takes anonymous: true.",
+    "403": "Let the credentials read the bucket; a public one takes anonymous: true.",
     "InvalidAccessKeyId": "Correct the credentials that boto3 finds (environment, profile or instance role).",
     "SignatureDoesNotMatch": "Correct the credentials that boto3 finds (environment, profile or instance role).",
     "ExpiredToken": "Renew the credentials.",
@@ -73,7 +73,7 @@ def explained(uri: str) -> Iterator[None]:
     except NoCredentialsError as error:
         raise RunnerError(
             f"{uri}: there are no credentials",
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role; public buckets take anonymous: true.",
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role; public ones take anonymous: true.",
         ) from error
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -149,7 +149,7 @@ class S3Blobs:
                 return None
         return body
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         for item in list_objects(self._client, self._bucket, (self._prefix + prefix).rstrip("/")):
             yield ObjectInfo(item.key.removeprefix(self._prefix), item.size_bytes)
 

@@ -66,19 +66,9 @@ class Store:
         that key, when unknown files are, or when a local file is not what the artifact says.
         """
         checked_key(key)
-        for entry in artifact.files:
-            if checked_key(entry.path) == SET_MANIFEST:
-                raise RunnerError(
-                    f"artifact {name} holds a file {SET_MANIFEST}, a name that stores keep for themselves"
-                )
         if (there := self.exists(key)) is not None:
             return self._same(there, artifact)
-        known = {f"{key}/{entry.path}" for entry in artifact.files}
-        if strays := sorted({info.key for info in self.list(key)} - known - {f"{key}/{SET_MANIFEST}"}):
-            raise RunnerError(
-                f"{self.uri}/{key} already holds files that are no part of {name}: {', '.join(strays[:5])}",
-                "They have no manifest: remove them if they are from an interrupted upload, or choose another place.",
-            )
+        self._refuse_strays(artifact, key, name)
         count = _Counter(artifact.size_bytes, on_bytes)
 
         def upload(entry: FileEntry) -> None:
@@ -92,10 +82,25 @@ class Store:
             if stored.get(f"{key}/{entry.path}") != entry.size_bytes:
                 raise RunnerError(f"{self.uri}/{key}/{entry.path} did not arrive whole", "Run the stage again.")
         published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}"})
-        if not self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
-            there = self.exists(key)
-            return self._same(there, artifact) if there else self.publish(artifact, key, name, on_bytes)
-        return published
+        if self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
+            return published
+        if (there := self.exists(key)) is None:
+            raise RunnerError(f"{self.uri}/{key} is being published by somebody else", "Run the stage again.")
+        return self._same(there, artifact)
+
+    def _refuse_strays(self, artifact: Artifact, key: str, name: str) -> None:
+        """A reader of the whole prefix must not meet files of something else there."""
+        for entry in artifact.files:
+            if checked_key(entry.path) == SET_MANIFEST:
+                raise RunnerError(
+                    f"artifact {name} holds a file {SET_MANIFEST}, a name that stores keep for themselves"
+                )
+        known = {f"{key}/{entry.path}" for entry in artifact.files}
+        if strays := sorted({info.key for info in self.list(key)} - known):
+            raise RunnerError(
+                f"{self.uri}/{key} already holds files that are no part of {name}: {', '.join(strays[:5])}",
+                "They have no manifest: remove them if they are from an interrupted upload, or choose another place.",
+            )
 
     def _same(self, there: Artifact, artifact: Artifact) -> Artifact:
         if there.sha256 != artifact.sha256:
@@ -162,7 +167,7 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every file below the prefix (a folder; empty: the whole store), in no particular order."""
-        return self._blobs.list(checked_key(prefix) if prefix else "")
+        return self._blobs.walk(checked_key(prefix) if prefix else "")
 
     def read_bytes(self, key: str) -> bytes:
         """Content of one file. Raises RunnerError when there is none."""
