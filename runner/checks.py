@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from runner.errors import Problem, RecipeError
 from runner.resolve import nearest
@@ -55,7 +56,7 @@ def needs_are_provided_earlier(recipe: Recipe) -> Iterator[Problem]:
 def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
     scaling = recipe.serve.autoscaling
     names = [name for name in ("min_replicas", "initial_replicas", "max_replicas") if scaling.get(name) is not None]
-    for low, high in zip(names, names[1:], strict=False):
+    for low, high in pairwise(names):
         if scaling[low] > scaling[high]:
             yield Problem(
                 f"serve.autoscaling.{low}",

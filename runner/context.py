@@ -43,7 +43,7 @@ class RunContext:
         """The input artifact of that name. Raises RunnerError when no stage has made it."""
         if name not in self.inputs:
             raise RunnerError(
-                f"stage {self.stage} needs the artifact {name!r}, which no stage of this run or an earlier one has made",
+                f"stage {self.stage} needs the artifact {name!r}, which no stage has made",
                 "Put the stage that provides it before this one in `pipeline`.",
             )
         return self.inputs[name]

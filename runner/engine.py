@@ -59,9 +59,7 @@ def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tu
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
         report.start(recipe, plan.steps, run_.folder)
-        for record in plan.borrowed:
-            run_.known |= {artifact.name: artifact for artifact in record.artifacts}
-        code = _run_steps(run_, plan.steps, past)
+        code = _run_steps(run_, plan, past)
     summary = summarize(run_.manifest, recipe)
     write_json(run_.folder / "summary.json", summary)
     report.end(summary, run_.folder, run_.command, code)
@@ -105,18 +103,21 @@ def _point_latest(root: Path, folder: Path) -> None:
     temporary.replace(root / "latest")
 
 
-def _run_steps(run_: Run, steps: list[planning.Step], past: planning.PastRuns) -> int:
+def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     """Run every step; whatever happens, undo what was started and leave Ray. Returns the exit code."""
     ray = RaySession(run_.recipe.cluster, run_.report.progress)
     code = EXIT_DONE
+    done: list[StageRecord] = []
     try:
-        for step in steps:
-            step = _settle_now(step, run_, past)
+        while plan.steps and code == EXIT_DONE:
+            step = plan.steps[0]
+            for record in plan.borrowed:
+                run_.known |= {artifact.name: artifact for artifact in record.artifacts}
             record = _take_over(step) if step.action == "skip" else _execute(step, run_, ray)
             _commit(run_, record)
             code = _verdict(run_, record)
-            if code != EXIT_DONE:
-                break
+            done.append(record)
+            plan = planning.build(run_.recipe, run_.options, past, done)
         if code == EXIT_DONE and run_.recipe.serve.keep_alive and "endpoint" in run_.known:
             _stay_up(run_)
     except Interrupted:
@@ -130,30 +131,17 @@ def _run_steps(run_: Run, steps: list[planning.Step], past: planning.PastRuns) -
     return code
 
 
-def _settle_now(step: planning.Step, run_: Run, past: planning.PastRuns) -> planning.Step:
-    """Decide again with the digests that are known by now: what an earlier stage made may be what it made before."""
-    if step.action == "skip" or step.fingerprint:
-        return step
-    known = {name: artifact.sha256 for name, artifact in run_.known.items()}
-    fresh = planning.decide(step.stage, run_.recipe, known, past, forced=step.name in run_.options.force)
-    missing = [name for name in step.stage.needs(run_.recipe) if name not in known]
-    if missing:
-        raise RunnerError(f"stage {step.name} needs {missing}, which was not made")
-    lost = fresh.record is not None and planning.broken(fresh.record, set(step.stage.provides), set())
-    if fresh.action == "skip" and (step.stage.ephemeral or lost):
-        return planning.Step(fresh.name, fresh.stage, "run", step.why, fresh.fingerprint, fresh.inputs)
-    return fresh
-
-
 def _take_over(step: planning.Step) -> StageRecord:
-    assert step.record is not None
+    """The earlier record of a skipped step; a step that had nothing to do has none."""
+    if step.record is None:
+        return StageRecord(name=step.name, status="skipped", note=step.why)
     return step.record.model_copy(update={"status": "skipped", "note": step.why, "wall_s": 0.0})
 
 
 def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     """Run one stage and describe what became of it; a failure becomes a record, an interruption goes on upwards."""
     run_.output.capture(run_.log(step.name))
-    run_.report.terminal = run_.output.terminal
+    run_.report.write_to(run_.output.terminal)
     run_.report.stage_started(step.name)
     record = StageRecord(
         name=step.name,
@@ -174,7 +162,8 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
         _commit(run_, record.model_copy(update={"status": "interrupted", "wall_s": time.monotonic() - begin}))
         raise Interrupted from None
     except Exception as error:
-        traceback.print_exc()
+        with run_.log(step.name).open("a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
         updates = {"status": "failed", "error": _cause(error)}
     return record.model_copy(update={**updates, "wall_s": time.monotonic() - begin})
 
@@ -256,7 +245,7 @@ def _close(run_: Run, ray: RaySession) -> None:
         ray.close()
         run_.report.stop()
         run_.output.release()
-        run_.report.terminal = run_.output.terminal
+        run_.report.write_to(run_.output.terminal)
 
 
 @contextmanager

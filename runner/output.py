@@ -1,4 +1,4 @@
-"""Keeps the terminal readable: while a stage works, whatever it and its libraries print goes to the stage's log file."""
+"""Keeps the terminal readable: what a stage and its libraries print goes to the stage's log file."""
 
 from __future__ import annotations
 
@@ -40,4 +40,5 @@ class Output:
             os.dup2(saved, number)
             os.close(saved)
         self._saved = None
+        self.terminal.close()
         self.terminal = sys.stdout

@@ -1,9 +1,10 @@
-"""What a run will do and why: recipe + stages + earlier runs' records -> run or skip for each stage. Pure but for reading."""
+"""What a run will do and why: recipe, stages and earlier runs' records in, run or skip for each stage out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -54,6 +55,7 @@ class PastRuns:
 
     def __init__(self, root: Path) -> None:
         self._records: list[StageRecord] = []
+        self._verified: dict[tuple[str, str], str] = {}
         found = []
         for path in root.glob(f"*/*/{MANIFEST}"):
             try:
@@ -69,13 +71,28 @@ class PastRuns:
         """The newest finished record of the stage with that fingerprint."""
         return next((r for r in self._records if r.name == name and r.fingerprint == fingerprint), None)
 
+    def broken(self, record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
+        """Why the record's artifacts cannot be taken over, or "". What was deleted on purpose counts only if wanted.
+
+        A set of files is read once in a run.
+        """
+        for artifact in record.artifacts:
+            if artifact.name in deleted and artifact.name not in wanted:
+                continue
+            key = (artifact.uri, artifact.sha256)
+            if key not in self._verified:
+                self._verified[key] = verify(artifact)
+            if self._verified[key]:
+                return self._verified[key]
+        return ""
+
     def newest(self, name: str) -> StageRecord | None:
         """The newest finished record of the stage, whatever it was made from."""
         return next((record for record in self._records if record.name == name), None)
 
 
 def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> dict[str, Any]:
-    """All that a stage's result depends on: recipe values, digests of its inputs, its own and its libraries' versions."""
+    """All that a result depends on: recipe values, digests of inputs, the stage's and its libraries' versions."""
     values = recipe.model_dump(mode="json")
     return {
         "version": stage.version,
@@ -123,18 +140,23 @@ def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, 
     return Step(stage.name, stage, "skip", f"unchanged since run {record.origin_run}", fingerprint, inputs, record)
 
 
-def build(recipe: Recipe, options: RunOptions, past: PastRuns) -> Plan:
-    """The plan: a step for each selected stage, in order.
+def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[StageRecord] = ()) -> Plan:
+    """The plan: a step for each selected stage, in order, without those that `done` holds the records of.
 
+    The engine plans again after each stage that ran, since only then the digests of what it made are known.
     Raises RunnerError when a selected stage needs an artifact of one that is left out and has no cached result.
     """
     chosen = select(recipe, options)
+    finished = {record.name: record for record in done}
     known: dict[str, str] = {}
     steps: list[Step] = []
     borrowed: list[StageRecord] = []
     left_out: dict[str, Step] = {}
     for name in recipe.pipeline:
         stage = load_stage(name)
+        if name in finished:
+            known |= digests(stage, finished[name])
+            continue
         step = decide(stage, recipe, known, past, forced=name in options.force)
         if name in chosen:
             _require(step, recipe, left_out)
@@ -144,10 +166,11 @@ def build(recipe: Recipe, options: RunOptions, past: PastRuns) -> Plan:
         else:
             borrowed.append(step.record)
         if step.record is not None:
-            known |= digests(stage, step.record.artifacts, step.fingerprint)
+            known |= digests(stage, step.record)
         elif stage.ephemeral and step.fingerprint:
             known |= dict.fromkeys(stage.provides, step.fingerprint)
-    return Plan(_settle(steps, recipe, options), borrowed)
+    ran = any(record.status == "done" for record in done)
+    return Plan(_settle(steps, recipe, options, past, ran), borrowed)
 
 
 def _require(step: Step, recipe: Recipe, left_out: dict[str, Step]) -> None:
@@ -161,23 +184,24 @@ def _require(step: Step, recipe: Recipe, left_out: dict[str, Step]) -> None:
             )
 
 
-def digests(stage: Stage, artifacts: Iterable[Artifact], fingerprint: str) -> dict[str, str]:
+def digests(stage: Stage, record: StageRecord) -> dict[str, str]:
     """Digests by which later stages know what this one made; an ephemeral stage's is its fingerprint."""
     if stage.ephemeral:
-        return dict.fromkeys(stage.provides, fingerprint)
-    return {artifact.name: artifact.sha256 for artifact in artifacts}
+        return dict.fromkeys(stage.provides, record.fingerprint)
+    return {artifact.name: artifact.sha256 for artifact in record.artifacts}
 
 
-def _settle(steps: Sequence[Step], recipe: Recipe, options: RunOptions) -> list[Step]:
+def _settle(steps: Sequence[Step], recipe: Recipe, options: RunOptions, past: PastRuns, ran: bool) -> list[Step]:
     """From the last step to the first: verify what a later step will read, and let ephemeral stages follow demand."""
     settled = list(steps)
     wanted: set[str] = set()
     for index in range(len(settled) - 1, -1, -1):
         step = settled[index]
         if step.stage.ephemeral:
-            step = _settle_ephemeral(step, settled[:index], wanted, recipe, options)
-        elif step.action == "skip" and step.record is not None:
-            lost = broken(step.record, wanted, set(recipe.cleanup.delete))
+            busy = ran or any(other.action == "run" for other in settled[:index])
+            step = _settle_ephemeral(step, busy, wanted, recipe, options)
+        elif step.record is not None:
+            lost = past.broken(step.record, wanted, set(recipe.cleanup.delete))
             if lost:
                 step = replace(step, action="run", why=lost, record=None)
         if step.action == "run":
@@ -186,14 +210,11 @@ def _settle(steps: Sequence[Step], recipe: Recipe, options: RunOptions) -> list[
     return settled
 
 
-def _settle_ephemeral(
-    step: Step, earlier: Sequence[Step], wanted: set[str], recipe: Recipe, options: RunOptions
-) -> Step:
+def _settle_ephemeral(step: Step, busy: bool, wanted: set[str], recipe: Recipe, options: RunOptions) -> Step:
     if step.name in options.force:
         return step
     provides = step.stage.provides
     if not provides:
-        busy = any(other.action == "run" for other in earlier)
         return replace(step, action="run" if busy else "skip", why="always" if busy else "nothing ran", record=None)
     if wanted & set(provides):
         return replace(step, action="run", why="a later stage needs it", record=None)
@@ -202,17 +223,6 @@ def _settle_ephemeral(
     if step.action == "skip":
         return replace(step, why="nothing that runs needs it")
     return step
-
-
-def broken(record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
-    """Why the record's artifacts cannot be taken over, or "". What was deleted on purpose matters only if wanted."""
-    for artifact in record.artifacts:
-        if artifact.name in deleted and artifact.name not in wanted:
-            continue
-        reason = verify(artifact)
-        if reason:
-            return reason
-    return ""
 
 
 def verify(artifact: Artifact) -> str:
@@ -253,6 +263,7 @@ def _value_at(values: Any, dotted: str) -> Any:
     return values
 
 
+@cache
 def _version(distribution: str) -> str | None:
     try:
         return version(distribution)

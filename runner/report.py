@@ -26,22 +26,18 @@ class Report:
     """Prints a run as it goes: a live line on a terminal, a line now and then in a log."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+        self._fixed = stream is not None
+        self._console = _console(stream or sys.stdout)
         self._live: Progress | None = None
         self._task: Any = None
         self._stage = ""
         self._since = 0.0
         self._spoke = 0.0
 
-    @property
-    def terminal(self) -> TextIO:
-        file: Any = self._console.file
-        return file  # type: ignore[no-any-return]
-
-    @terminal.setter
-    def terminal(self, stream: TextIO) -> None:
-        if stream is not self._console.file:
-            self._console = Console(file=stream, highlight=False, soft_wrap=True)
+    def write_to(self, terminal: TextIO) -> None:
+        """Print there from now on, unless the report was given a stream of its own."""
+        if not self._fixed and terminal is not self._console.file:
+            self._console = _console(terminal)
 
     def start(self, recipe: Recipe, steps: Sequence[Step], folder: Path) -> None:
         self._console.print(f"[bold]{escape(recipe.name)}[/]  {escape(str(folder))}")
@@ -139,6 +135,12 @@ class Report:
                     self._console.print(f"    {text}", markup=False, style="dim")
         if error.hint:
             self._console.print(f"  {error.hint}", markup=False)
+
+
+def _console(stream: TextIO) -> Console:
+    # Without a terminal rich assumes 80 columns and folds the tables; a log has no width.
+    width = None if stream.isatty() else 160
+    return Console(file=stream, width=width, highlight=False, soft_wrap=True)
 
 
 def progress_text(event: dict[str, Any]) -> str:

@@ -203,13 +203,13 @@ def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any],
 
     def walk(node: Any, prefix: str) -> Any:
         if isinstance(node, DictConfig):
-            return {str(key): leaf(node, key, f"{prefix}.{key}" if prefix else str(key)) for key in node}
+            return {str(key): leaf(node, key, f"{prefix}.{key!s}" if prefix else str(key)) for key in node}
         if isinstance(node, ListConfig):
             return [leaf(node, index, f"{prefix}[{index}]") for index in range(len(node))]
         return node
 
     def leaf(parent: Any, key: Any, dotted: str) -> Any:
-        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index,call-overload]
+        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index]
         if isinstance(raw, str) and _SECRET_ENV.search(raw):
             message = "reads a secret from the environment into the recipe"
             problems.append(Problem(dotted, raw, message, "Leave credentials to boto3's and the hub's own chains."))

@@ -11,8 +11,8 @@ from runner.schema import Recipe
 def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
     """`{run_id, recipe, status, wall_s, stages, scores, gate, query, artifacts}`; times in seconds, sizes in bytes.
 
-    scores: `{tuned: {exact_match, n, ...}, base: {...}}` of evaluate; query: figures of the query stage; both empty when
-    the stage did not run.
+    scores: `{tuned: {exact_match, n, ...}, base: {...}}` of evaluate; query: figures of the query stage; both are
+    empty when the stage did not run.
     """
     records = {record.name: record for record in manifest.stages}
     scores = dict(records["evaluate"].metrics) if "evaluate" in records else {}

@@ -48,7 +48,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
         elif override.is_discrete_sweep():
             axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
-            axes.append([f"{key}={override.value().start}"])  # type: ignore[union-attr]
+            axes.append([f"{key}={override.value().start}"])
     return [list(job) for job in product(*axes)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
@@ -24,8 +25,12 @@ BUILTIN = {
 
 def known_stages() -> dict[str, str]:
     """Every stage that can be named in `pipeline`: name -> "module:Class". A built-in name cannot be taken over."""
-    third_party = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return third_party | BUILTIN
+    return _third_party() | BUILTIN
+
+
+@cache
+def _third_party() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def load_stage(name: str) -> Stage:

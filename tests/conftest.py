@@ -1,0 +1,90 @@
+"""Shared by all tests: a recipe to vary, and stages that work without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import stages
+from runner.manifest import scan_folder
+from runner.resolve import compose, to_recipe
+from runner.schema import Recipe
+from stages.base import StageResult
+
+
+@pytest.fixture
+def quickstart() -> Recipe:
+    return to_recipe(compose(["recipe=viggo_quickstart"]))[0]
+
+
+class FakeStage:
+    """Writes one file that holds what it read; counts its runs in the class."""
+
+    name = "fake"
+    version = 1
+    reads: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
+    ephemeral = False
+    wants: tuple[str, ...] = ()
+    runs: list[str] = []  # noqa: RUF012
+    fail: set[str] = set()  # noqa: RUF012
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        return self.wants
+
+    def run(self, ctx: Any) -> StageResult:
+        type(self).runs.append(self.name)
+        if self.name in FakeStage.fail:
+            raise ValueError("no luck today")
+        values = ctx.recipe.model_dump(mode="json")
+        read = {key: _at(values, key) for key in self.reads}
+        made = []
+        for name in self.provides:
+            folder = ctx.stage_dir / name
+            folder.mkdir(exist_ok=True)
+            content = {"read": read, "inputs": {key: item.sha256 for key, item in ctx.inputs.items()}}
+            (folder / "content.json").write_text(json.dumps(content, sort_keys=True))
+            made.append(scan_folder(name, folder))
+        return StageResult(made, note=f"made {', '.join(self.provides) or 'nothing'}")
+
+
+def _at(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values
+
+
+def _fake(name: str, **attributes: Any) -> type[FakeStage]:
+    return type(name.title(), (FakeStage,), {"name": name, **attributes})
+
+
+Ingest = _fake("ingest", reads=("dataset",), provides=("train_set", "test_set", "model"))
+Train = _fake("train", reads=("train",), wants=("train_set", "model"), provides=("checkpoint",))
+Publish = _fake("publish", wants=("checkpoint",), provides=("adapter",))
+Infer = _fake("infer", reads=("infer",), wants=("test_set", "model", "adapter"), provides=("predictions",))
+Evaluate = _fake("evaluate", reads=("evaluate.metrics",), wants=("predictions",), provides=("scores",))
+Serve = _fake(
+    "serve", reads=("serve.engine_kwargs",), wants=("model", "adapter"), provides=("endpoint",), ephemeral=True
+)
+Query = _fake("query", reads=("query",), wants=("endpoint", "test_set"), provides=("answers",))
+Cleanup = _fake("cleanup", ephemeral=True)
+
+
+@pytest.fixture
+def fake_stages(monkeypatch: pytest.MonkeyPatch) -> type[FakeStage]:
+    """Replace every built-in stage by one that writes a file; returns the class that counts the runs."""
+    names = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
+    monkeypatch.setattr(stages, "BUILTIN", {name: f"tests.conftest:{name.title()}" for name in names})
+    monkeypatch.setattr(FakeStage, "runs", [])
+    monkeypatch.setattr(FakeStage, "fail", set())
+    return FakeStage
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> list[str]:
+    """Overrides that keep everything a run writes below the test's own folder."""
+    return [f"storage.root={tmp_path}/runs", f"storage.cache={tmp_path}/cache"]
