@@ -1,0 +1,60 @@
+# `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV ?= .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+RUN := $(VENV)/bin/python -m runner
+# PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip goes on and finds the wheel
+# wherever the machine's pip configuration points.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup quickstart test test-unit test-e2e lint format golden lock clean
+
+help: ## Show this text
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
+	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.cpu ## Create .venv with the CPU stack (about 3 minutes)
+
+$(VENV)/.cpu: requirements/cpu.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=..."; exit 1; }
+	@echo "Setting up $(VENV): about 200 packages, 3.6 GB, 3 minutes"
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --no-deps --extra-index-url $(TORCH_INDEX) $$(grep '^torch==' $<)
+	$(PIP) install --no-deps -r $<
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu requirements/dev.lock
+	$(PIP) install --no-deps -r requirements/dev.lock
+	@touch $@
+
+quickstart: setup ## Run the whole pipeline on a real model on the CPU (set-up included)
+	$(RUN) recipe=viggo_quickstart $(ARGS)
+
+test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on real parts
+
+test-unit: $(VENV)/.dev ## Unit tests, without Ray (under a minute)
+	$(VENV)/bin/python -m pytest -m "not e2e" $(ARGS)
+
+test-e2e: $(VENV)/.dev ## The tests on real Ray, vLLM and LLaMA-Factory
+	$(VENV)/bin/python -m pytest -m e2e -x $(ARGS)
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev ## Format the code
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the difference before you commit it
+	UPDATE_GOLDEN=1 $(VENV)/bin/python -m pytest -m "not e2e" tests/stages
+
+lock: ## Resolve requirements/*.in into the locks (needs uv)
+	requirements/lock.sh
+
+clean: ## Remove .venv, run folders and caches of the tools
+	rm -rf $(VENV) runs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
