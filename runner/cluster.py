@@ -23,6 +23,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
 }
 
+# Without it Ray replaces a loopback address by one that others can reach, and all its processes listen there.
+_LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 @dataclass(frozen=True)
 class ProgressHandle:
@@ -64,13 +67,14 @@ class RaySession:
         """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
         if self.started:
             return
-        for name, value in _ENVIRONMENT.items():
+        for name, value in (_ENVIRONMENT | ({} if self._cluster.address else _LOOPBACK_ENVIRONMENT)).items():
             os.environ.setdefault(name, value)
         import ray
 
         options: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning", "configure_logging": False}
         if self._cluster.address is None:
             options |= {
+                "address": "local",  # none at all would join the cluster that RAY_ADDRESS names
                 "num_cpus": self._cluster.num_cpus,
                 "num_gpus": self._cluster.num_gpus,
                 "resources": self._cluster.resources or None,
