@@ -19,10 +19,11 @@ _PARTIAL = ".partial"
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """A stored file; `key` is relative to the store's URI."""
+    """A stored file; `key` is relative to the store's URI. `etag`: S3's tag of its content, where there is one."""
 
     key: str
     size_bytes: int
+    etag: str = ""
 
 
 class Blobs(Protocol):

