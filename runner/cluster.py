@@ -176,6 +176,43 @@ def worker_bundle(resources: StageResources) -> dict[str, float]:
     return {name: amount for name, amount in bundle.items() if amount}
 
 
+def check_fits(resources: StageResources, num_bundles: int, key: str) -> None:
+    """Raise RunnerError when the cluster can never place so many workers, however idle: Ray would wait for ever.
+
+    key: recipe key of the resources, for the message. A cluster that scales itself is asked for its upper limits.
+    """
+    import ray
+    from ray._private.state import state
+
+    bundle = worker_bundle(resources)
+    largest: dict[str, float] | None = state.get_max_resources_from_cluster_config()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    strategy = resources.placement_strategy
+    if largest:
+        nodes, strategy = [largest], "PACK"
+    if num_places(nodes, bundle, strategy) >= num_bundles:
+        return
+    raise RunnerError(
+        f"{key} asks for {num_bundles} x {_amounts(bundle)} ({strategy}), and the cluster has "
+        + "; ".join(f"{_amounts({name: node.get(name, 0) for name in bundle})} on a node" for node in nodes),
+        f"Lower {key}.num_workers, cpus_per_worker or gpus_per_worker, or use a larger cluster (cluster.address).",
+    )
+
+
+def num_places(nodes: list[dict[str, float]], bundle: dict[str, float], strategy: str) -> int:
+    """How many such bundles fit on empty nodes under Ray's placement strategy."""
+    each = [min([int(node.get(name, 0) / bundle[name] + 1e-6) for name in bundle] or [1]) for node in nodes]
+    if strategy == "STRICT_PACK":
+        return max(each, default=0)
+    if strategy == "STRICT_SPREAD":
+        return sum(count > 0 for count in each)
+    return sum(each)
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in resources.items()) + "}"
+
+
 def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
     """Environment of a vLLM engine on CPUs, so that every core computes.
 
