@@ -1,0 +1,78 @@
+"""One real run of the quickstart for all end-to-end tests of a session: real Ray, LLaMA-Factory, vLLM, Ray Serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_TIMEOUT_S = 1500
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command of the runner: its exit code, what it printed, and the summary of its run."""
+
+    code: int
+    shown: str
+    folder: Path
+    summary: dict[str, Any]
+
+    def artifact(self, name: str) -> dict[str, Any]:
+        return next(artifact for artifact in self.summary["artifacts"] if artifact["name"] == name)
+
+    def status(self, stage: str) -> str:
+        return next(item["status"] for item in self.summary["stages"] if item["name"] == stage)
+
+
+def run_recipe(*overrides: str, root: Path, env: dict[str, str] | None = None) -> Done:
+    """`python -m runner recipe=viggo_quickstart ...` in a process of its own."""
+    command = [sys.executable, "-m", "runner", "recipe=viggo_quickstart", f"storage.root={root}", *overrides]
+    done = subprocess.run(
+        command,
+        cwd=root.parent,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
+    )
+    folder = (root / "latest").resolve()
+    summary = folder / "summary.json"
+    return Done(done.returncode, done.stdout, folder, json.loads(summary.read_text()) if summary.is_file() else {})
+
+
+def processes() -> set[int]:
+    """Process ids of everything that runs Ray, vLLM or the runner now."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ")
+        except OSError:
+            continue  # it ended while we looked
+        if any(word in command for word in (b"raylet", b"gcs_server", b"ray::", b"VLLM::", b"vllm", b"-m runner")):
+            found.add(int(path.parent.name))
+    return found
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quickstart") / "runs"
+
+
+@pytest.fixture(scope="session")
+def quickstart_run(workspace: Path) -> Done:
+    """The whole quickstart, once."""
+    before = processes()
+    done = run_recipe("serve.port=0", root=workspace)
+    assert done.code == 0, done.shown
+    left = processes() - before
+    assert not left, f"the run left processes behind: {left}"
+    return done
