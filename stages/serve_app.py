@@ -1,0 +1,170 @@
+"""What runs inside Ray Serve: the LLM server, its adapter loading, and the OpenAI ingress.
+
+Imports Ray Serve and vLLM (seconds): import this module inside functions only.
+
+Ray's own adapter loading takes object stores only, loads whatever lies under a prefix, and keeps what it downloaded
+by name. Here adapters come from any artifact store, complete and verified, and are kept by digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import ray.util
+from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.common.models import global_id_manager
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
+from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard, ModelList, OpenAIHTTPException
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
+from ray.serve._private import replica as serve_replica
+from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.ingress import OpenAiIngress
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from vllm.utils.ompmultiprocessing import OMPProcessManager
+
+from runner.storage import open_store
+from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.cpu_executor import LoopbackExecutor
+
+_LOOPBACK = "127.0.0.1"
+
+
+def _listen_on_loopback() -> None:
+    """Have this replica's port for calls between replicas listen on loopback, when the whole cluster does.
+
+    Ray Serve binds it to all addresses and has no setting for that. Ray's token guards it all the same.
+    """
+    if ray.util.get_node_ip_address() == _LOOPBACK:
+        bind = serve_replica.add_port_to_grpc_server
+        serve_replica.add_port_to_grpc_server = lambda server, _: bind(server, f"{_LOOPBACK}:0")
+
+
+class StoreLoader(LoraModelLoader):  # type: ignore[misc]
+    """Loads an adapter from the store that the LLM config names (`experimental_configs.adapter_store`)."""
+
+    async def load_model_from_config(self, lora_model_id: str, llm_config: Any) -> DiskMultiplexConfig:
+        """Fetch the adapter of `<model_id>:<adapter_id>` and say where on this node's disk it lies."""
+        if lora_model_id not in self.disk_cache:
+            where = llm_config.experimental_configs["adapter_store"]
+            adapter_id = lora_model_id.partition(":")[2]
+            folder = await asyncio.to_thread(_fetch, where, adapter_id)
+            self.disk_cache[lora_model_id] = DiskMultiplexConfig(
+                model_id=lora_model_id,
+                max_total_tokens=None,
+                local_path=str(folder),
+                lora_assigned_int_id=global_id_manager.next(),
+            )
+        return self.disk_cache[lora_model_id]
+
+
+def _fetch(where: dict[str, str], adapter_id: str) -> Path:
+    return fetch_adapter(open_store(where["uri"]), adapter_id, Path(where["cache"]))
+
+
+class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
+    """On CPUs, an engine whose only worker lives in the engine's own process.
+
+    Ray asks for vLLM's multiprocess executor on CPUs, which starts one process more, to set the OpenMP variables for
+    it. Here the engine's process gets them, and starting is shorter by the other's imports.
+    """
+
+    def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
+        if engine_config.parallel_config.world_size > 1 or engine_config.device_config.device_type != "cpu":
+            return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
+        engine_config.parallel_config.distributed_executor_backend = LoopbackExecutor
+        with OMPProcessManager(engine_config).configure_omp_envs(rank=0, local_rank=0):
+            return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
+
+
+class AdapterServer(LLMServer):  # type: ignore[misc]
+    """Ray's LLM server with adapters from the artifact store."""
+
+    _default_engine_cls = OneProcessEngine
+
+    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
+        _listen_on_loopback()
+        await super().__init__(*args, **kwargs)
+
+    def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
+        super()._init_multiplex_loader(model_downloader_cls or StoreLoader)
+
+
+class LocalModel(CallbackBase):  # type: ignore[misc]
+    """The model is a folder that every node sees: skip Ray's download step and the process that it imports vLLM in."""
+
+    async def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = False
+
+
+class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
+    """OpenAI endpoints that know the adapters in the store: they are listed, and any other name is a 404.
+
+    adapter_store: URI of the folder of adapters; None serves the base model alone.
+    """
+
+    def __init__(self, *args: Any, adapter_store: str | None, **kwargs: Any) -> None:
+        _listen_on_loopback()
+        super().__init__(*args, **kwargs)
+        self._store = open_store(adapter_store) if adapter_store else None
+
+    async def _missing(self, model_id: str) -> str:
+        """Why there is no such model, or ""."""
+        base, colon, adapter_id = model_id.partition(":")
+        if base not in self._model_cards:
+            return f"The model {model_id[:200]!r} does not exist."
+        if not colon:
+            return ""
+        try:
+            if self._store is None:
+                raise AdapterNotFoundError("this endpoint serves the base model alone")
+            await asyncio.to_thread(find_adapter, self._store, adapter_id)
+        except AdapterNotFoundError as error:
+            return f"The model {model_id[:200]!r} does not exist: {error}."
+        return ""
+
+    async def _get_model_id(self, model: str | None) -> str:
+        model_id: str = await super()._get_model_id(model)
+        if missing := await self._missing(model_id):
+            raise OpenAIHTTPException(404, missing, "NotFoundError")
+        return model_id
+
+    async def _process_llm_request(self, body: Any, call_method: str, raw_request: Request | None = None) -> Response:
+        if body.model and (missing := await self._missing(body.model)):
+            return _not_found(missing)
+        response: Response = await super()._process_llm_request(body, call_method, raw_request)
+        return response
+
+    async def model(self, model_id: str) -> ModelCard | None:
+        """The card of the base model or of an adapter in the store; None when there is no such model."""
+        return None if await self._missing(model_id) else self._card(model_id)
+
+    async def model_data(self, model: str) -> ModelCard:
+        """OpenAI's single model, by its name as it is (Ray's own turns '--' into '/')."""
+        if missing := await self._missing(model):
+            return _not_found(missing)
+        return self._card(model)
+
+    async def models(self) -> ModelList:
+        """OpenAI's list of models: the base model, then every complete adapter in the store."""
+        adapters = await asyncio.to_thread(list_adapters, self._store) if self._store else []
+        names = [
+            name for base in self._model_cards for name in (base, *(adapter_name(base, each) for each in adapters))
+        ]
+        return ModelList(data=[self._card(name) for name in names])
+
+    def _card(self, model_id: str) -> ModelCard:
+        base = model_id.partition(":")[0]
+        card: ModelCard = self._model_cards[base]
+        return card.model_copy(
+            update={"id": model_id, "metadata": {**card.metadata, "model_id": model_id, "base_model_id": base}}
+        )
+
+
+def _not_found(message: str) -> JSONResponse:
+    """The body that OpenAI's clients take a message from."""
+    error = {"message": message, "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+    return JSONResponse({"error": error}, status_code=404)

@@ -1,0 +1,210 @@
+"""From nothing to an endpoint that answers, or to a sentence that says why not."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from runner.cluster import ProgressHandle
+from runner.errors import RunnerError
+from runner.schema import Serve as ServeKeys
+
+_POLL_S = 1.0
+_ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt|Failure)\b(?::.*|\(.*\))?$")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where the application is reachable. url: of the OpenAI API, such as http://127.0.0.1:8000/v1."""
+
+    app_name: str
+    route_prefix: str
+    url: str
+
+
+def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], None]], None]) -> Listener:
+    """Start Ray Serve's HTTP proxy at serve.host and serve.port, or take the one that the cluster runs already.
+
+    Registers how to take the application down, and Serve if it was started here. Raises RunnerError when the port is
+    taken, or the cluster already serves an application of that name.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running is None:
+        port = free_port(keys.host, keys.port)
+        defer("Ray Serve", serve.shutdown)
+        # One proxy, on the head node: the URL is of one machine, and two nodes on one machine would want the same port.
+        serve.start(proxy_location="HeadOnly", http_options={"host": keys.host, "port": port})
+        host, prefix = keys.host, "/"
+    else:
+        if app_name in serve.status().applications:
+            raise RunnerError(
+                f"the cluster already serves an application named {app_name!r}",
+                'Stop the run that serves it, or delete it: `python -c "import ray; from ray import serve; '
+                f"ray.init('auto'); serve.delete('{app_name}')\"`.",
+            )
+        host, port, prefix = running.http_config.host, running.http_config.port, f"/{app_name}"
+    defer("served application", lambda: _delete(app_name))
+    return Listener(app_name, prefix, f"http://{_reachable(host)}:{port}{prefix.rstrip('/')}/v1")
+
+
+def _delete(app_name: str) -> None:
+    from ray import serve
+
+    if app_name in serve.status().applications:
+        serve.delete(app_name)
+
+
+def _reachable(host: str) -> str:
+    """A listener on all addresses is reached through the head node's own."""
+    if host not in ("0.0.0.0", "::"):  # noqa: S104 (the recipe's choice, compared here)
+        return f"[{host}]" if ":" in host else host
+    import ray
+
+    head = next(node for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
+    return str(head["NodeManagerAddress"])
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, if nothing listens on it at that address; a free one for 0. Raises RunnerError naming who holds it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RunnerError(
+                f"serve.port={port} cannot be used on {host}: {error.strerror}{holder_of(port)}",
+                "Stop that process, or set serve.port to another port (0 takes a free one).",
+            ) from error
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def holder_of(port: int) -> str:
+    """ ", held by NAME (process PID)" for a listening port, or "" where that cannot be seen."""
+    import psutil  # type: ignore[import-untyped]
+
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f", held by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def application_status(app_name: str) -> Any:
+    """Ray Serve's status of the application and its deployments, or None before it knows of it."""
+    from ray import serve
+
+    return serve.status().applications.get(app_name)
+
+
+def wait_until_running(
+    status: Callable[[], Any], timeout_s: float, progress: ProgressHandle, poll_s: float = _POLL_S
+) -> None:
+    """Wait until every deployment of the application is healthy, asking `status` every `poll_s` seconds.
+
+    Raises RunnerError with the reason when one is not.
+    """
+    started = time.monotonic()
+    while True:
+        app, waited = status(), time.monotonic() - started
+        if app is not None and app.status == "RUNNING":
+            return
+        if app is not None and app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            reason = failure_reason(app)
+            raise RunnerError(f"the endpoint did not start: {reason}", _hint(reason))
+        if waited >= timeout_s:
+            raise RunnerError(
+                f"the endpoint was not healthy in serve.startup_timeout_s={timeout_s:g}: {_state(app)}{_lacking(app)}",
+                "Raise serve.startup_timeout_s, or ask for less in resources.serve.",
+            )
+        progress.update(round(waited), None, "s", state=_state(app))
+        time.sleep(poll_s)
+
+
+def _state(app: Any) -> str:
+    """What the application is doing, in a few words."""
+    if app is None:
+        return "deploying"
+    waiting = [name for name, each in app.deployments.items() if each.status != "HEALTHY"]
+    if any("to be scheduled" in app.deployments[name].message for name in waiting):
+        return "waiting for resources"
+    return f"starting {' and '.join(name.split(':')[0] for name in waiting)}" if waiting else "deploying"
+
+
+def _lacking(app: Any) -> str:
+    """What a replica asks for and what is there, where Ray cannot place it: Ray's own sentence."""
+    for deployment in app.deployments.values() if app else ():
+        if found := re.search(r"Resources required for each replica: .*?(?=\. Use|$)", deployment.message):
+            return f"; {found[0][0].lower()}{found[0][1:]}"
+    return ""
+
+
+def failure_reason(app: Any) -> str:
+    """The root cause in the messages of an application's status, as one line."""
+    messages = [each.message for each in app.deployments.values() if each.status != "HEALTHY"] + [app.message]
+    for message in messages:
+        if cause := root_cause(message):
+            return cause
+    return next((message.strip() for message in messages if message.strip()), str(app.status))
+
+
+def root_cause(text: str) -> str:
+    """The last line of a traceback text that names an exception, or ""."""
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if _ERROR_LINE.match(line)]
+    return found[-1] if found else ""
+
+
+def _hint(reason: str) -> str:
+    if "out of memory" in reason.lower() or "memory" in reason.lower():
+        return "Lower engine_kwargs.max_model_len or gpu_memory_utilization (CPUs: cluster.cpu_kv_cache_gib)."
+    return "The replica's log is in Ray's session folder, under logs/serve."
+
+
+def warm(url: str, model: str, timeout_s: float) -> None:
+    """Ask for one token, so that the adapter is loaded and the first real request is not slower than the next.
+
+    Raises RunnerError with the endpoint's message.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    post_json(f"{url}/chat/completions", body, timeout_s)
+
+
+def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """POST without any proxy. Raises RunnerError with the status and the endpoint's message."""
+    request = urllib.request.Request(  # noqa: S310 (an endpoint that this run started, http)
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=timeout_s) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except urllib.error.HTTPError as error:
+        raise RunnerError(
+            f"{url} answered {error.code} for {body.get('model')}: {error_message(error.read())}"
+        ) from error
+    except OSError as error:
+        raise RunnerError(f"{url} does not answer: {error}", "Is the runner on the cluster's head node?") from error
+
+
+def error_message(body: bytes) -> str:
+    """The message in an OpenAI error body, or the body's start."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:300].decode(errors="replace")
