@@ -23,7 +23,7 @@ from stages import grammar_words as words
 from stages.grammar_phrases import SAID_ORDER, Phrase, phrases
 
 Split = Literal["train", "val", "test"]
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _BUCKETS: dict[Split, range] = {
     "test": range(15),
     "val": range(15, 25),
@@ -62,11 +62,11 @@ def parse_uri(uri: str, default_seed: int = 0) -> GrammarSpec:
         raise RunnerError(f"there is no grammar {uri!r}; there is generated://viggo", _URI_HINT)
     query: dict[str, str] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        _known(key, (*_SPLITS, "seed", "functions", "attributes"), "key", uri)
+        _known(key, (*SPLITS, "seed", "functions", "attributes"), "key", uri)
         if key in query:
             raise RunnerError(f"{uri}: {key} is given twice", _URI_HINT)
         query[key] = value
-    counts = {key: _count(key, query[key], uri) for key in (*_SPLITS, "seed") if key in query}
+    counts = {key: _count(key, query[key], uri) for key in (*SPLITS, "seed") if key in query}
     functions = _names(query, "functions", tuple(words.FUNCTIONS), uri)
     attributes = _names(query, "attributes", words.ATTRIBUTES, uri)
     spec = GrammarSpec(**{"seed": default_seed, **counts}, functions=functions, attributes=attributes)
