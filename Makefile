@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python -m runner
 # wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup quickstart test test-unit test-e2e lint format golden lock clean
+.PHONY: help setup quickstart test test-unit test-e2e lint format golden known-keys lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
@@ -52,6 +52,9 @@ format: $(VENV)/.dev ## Format the code
 
 golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(VENV)/bin/python -m pytest -m "not e2e" tests/stages
+
+known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
+	$(VENV)/bin/python -m runner.known_keys.generate
 
 lock: ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh

@@ -8,12 +8,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError
 from runner.report import Report
-from runner.resolve import RECIPES_DIR, Composed, compose, redact, to_recipe
+from runner.resolve import RECIPES_DIR, Composed, compose, parse, redact
 from runner.schema import Recipe, RunOptions
 
 HELP = """\
@@ -102,16 +103,17 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
 
 
 def load(composed: Composed) -> tuple[Recipe, RunOptions]:
-    """The checked recipe. Raises RecipeError with every problem: of the schema, or else across sections."""
-    from runner.checks import check
+    """The checked recipe. Raises RecipeError with every problem: of the schema, and of rules across sections."""
+    from runner.checks import check, check_options, improve_hint
 
-    recipe, options = to_recipe(composed)
-    problems = check(recipe)
-    if problems:
-        raise RecipeError(
-            [Problem(p.key, p.value, p.message, p.hint, p.origin or composed.origin(p.key)) for p in problems]
-        )
-    return recipe, options
+    parsed = parse(composed)
+    problems = [improve_hint(problem) for problem in parsed.problems]
+    found = check(parsed.recipe) + (check_options(parsed.recipe, parsed.options) if parsed.options else [])
+    seen = {problem.key for problem in problems}
+    problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
+    if problems or parsed.options is None:
+        raise RecipeError(problems)
+    return parsed.recipe, parsed.options
 
 
 def _run(recipe: Recipe, options: RunOptions, command: str) -> int:

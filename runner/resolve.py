@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from runner.errors import Problem, RecipeError
+from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
@@ -50,6 +51,7 @@ class Composed:
 
     def origin(self, key: str) -> str:
         """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
+        key = key.partition("[")[0]
         while key:
             if key in self.origins:
                 return self.origins[key]
@@ -101,8 +103,20 @@ def accept_new_keys(overrides: list[str], groups: set[str]) -> list[str]:
     return accepted
 
 
-def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
-    """Check the values against the schema. Raises RecipeError with every problem found."""
+@dataclass(frozen=True)
+class Parsed:
+    """What the schema says of a composed configuration.
+
+    recipe: whole when there are no problems; else what can be read of it. options: None when they are wrong.
+    """
+
+    recipe: Recipe
+    options: RunOptions | None
+    problems: list[Problem]
+
+
+def parse(composed: Composed) -> Parsed:
+    """Check the values against the schema, and collect every problem found."""
     problems = [*composed.problems, *_forbidden(composed)]
     bad = {problem.key for problem in problems}
     options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
@@ -110,9 +124,17 @@ def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     fill_serve_engine(values)
     recipe = _validate(Recipe, values, composed, problems, bad)
     options = _validate(RunOptions, options_values, composed, problems, bad)
-    if problems or recipe is None or options is None:
-        raise RecipeError(problems)
-    return recipe, options
+    if recipe is None or problems:
+        recipe = partial_recipe(values, {problem.key for problem in problems})
+    return Parsed(recipe, options, problems)
+
+
+def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
+    """The recipe and the options. Raises RecipeError with every problem that the schema finds."""
+    parsed = parse(composed)
+    if parsed.problems or parsed.options is None:
+        raise RecipeError(parsed.problems)
+    return parsed.recipe, parsed.options
 
 
 def fill_serve_engine(values: dict[str, Any]) -> None:
@@ -257,10 +279,15 @@ def _validate(
         return model.model_validate(values)
     except ValidationError as error:
         for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"])
+            key = _dotted(item["loc"])
             if key not in bad:
                 problems.append(_schema_problem(model, key, item, composed.origin(key)))
         return None
+
+
+def _dotted(loc: tuple[int | str, ...]) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return key.removeprefix(".")
 
 
 def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str) -> Problem:

@@ -1,0 +1,53 @@
+"""Rules that no single field of the schema can state. Pure: a Recipe in, a list of Problems out; nothing heavy.
+
+A rule is a function of the recipe that yields Problems. It reads what it needs and nothing else, because of a recipe
+with mistakes it gets what can be read (see `runner.partial`), and ends where it reads a value that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from runner.checks import arguments, data, engines, pipeline, resources, training
+from runner.errors import Problem, RecipeError
+from runner.partial import UnusableError
+from runner.plan import select
+from runner.schema import Recipe, RunOptions
+
+Rule = Callable[[Recipe], Iterator[Problem]]
+
+RULES: tuple[Rule, ...] = (
+    *pipeline.RULES,
+    *data.RULES,
+    *arguments.RULES,
+    *training.RULES,
+    *engines.RULES,
+    *resources.RULES,
+)
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Every violated rule, each once."""
+    problems: list[Problem] = []
+    for rule in RULES:
+        try:
+            for problem in rule(recipe):
+                if problem not in problems:
+                    problems.append(problem)
+        except UnusableError:
+            continue
+    return problems
+
+
+def check_options(recipe: Recipe, options: RunOptions) -> list[Problem]:
+    """Stages named on the command line that the pipeline does not have."""
+    try:
+        select(recipe, options)
+    except RecipeError as error:
+        return error.problems
+    except UnusableError:
+        pass
+    return []
+
+
+improve_hint = arguments.improve_hint

@@ -1,0 +1,237 @@
+"""Rules about where data and models come from and where artifacts go, and about the prompt."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner import s3
+from runner.errors import Problem, RunnerError
+from runner.known_keys import library
+from runner.resolve import nearest
+from runner.schema import Recipe
+from stages.grammar import GrammarSpec, parse_uri
+from stages.models import is_local
+from stages.prompt import columns
+
+_GENERATED_COLUMNS = frozenset({"instruction", "input", "output", "id"})
+_FIRST_ROW_BYTES = 1 << 20
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_PACKAGE = re.compile(r"package://[A-Za-z0-9][\w.-]*/[\w./-]+\.gguf")
+# Endings that say in which form the same model is packed: .q4_k_m, -awq, -gptq-int4, -bnb-4bit.
+_PACKING = re.compile(r"[.-](i?q\d\w*|b?f16|f32|gguf|awq|gptq|int[48]|fp8|[48]bit|bnb)$")
+_SPLIT_USERS = {"train": ("train",), "test": ("infer", "query")}
+
+
+def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
+    for name in ("system", "user", "assistant"):
+        template = getattr(recipe.dataset.prompt, name)
+        if template is None:
+            continue
+        try:
+            used = columns(template)
+        except RunnerError as error:
+            yield Problem(f"dataset.prompt.{name}", template, error.message, error.hint)
+            continue
+        if name != "system" and not used:
+            yield Problem(
+                f"dataset.prompt.{name}",
+                template,
+                "names no column of the row, so every row would be the same",
+                "Name a column in braces, such as {input}.",
+            )
+
+
+def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
+    """Where the rows can be seen without a network: generated ones, and the first of a local file."""
+    there = _columns_of(recipe)
+    if there is None:
+        return
+    for name in ("system", "user", "assistant"):
+        template = getattr(recipe.dataset.prompt, name)
+        try:
+            missing = sorted(columns(template or "") - there)
+        except RunnerError:
+            continue  # reported by prompt_templates_parse
+        for column in missing:
+            guess = nearest(column, there)
+            message = f"takes the column {column!r}, which the rows lack; they have: {', '.join(sorted(there))}"
+            hint = f"Did you mean {{{guess}}}?" if guess else "Name one of these, or write {{ }} for braces."
+            yield Problem(f"dataset.prompt.{name}", template, message, hint)
+
+
+def _columns_of(recipe: Recipe) -> set[str] | frozenset[str] | None:
+    source = recipe.dataset.source
+    if source.startswith("generated://"):
+        return _GENERATED_COLUMNS
+    if "://" in source:
+        return None
+    for name in (recipe.dataset.files.train, recipe.dataset.files.test):
+        path = Path(source).expanduser() / (name or "")
+        if path.is_file():
+            with path.open("rb") as file:
+                line = file.readline(_FIRST_ROW_BYTES)
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return None  # ingest reports bad rows, each with its line
+            return {*row, "id"} if isinstance(row, dict) else None
+    return None
+
+
+def dataset_source_is_readable(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.dataset.source
+    if source.startswith("generated://"):
+        yield from _generated(recipe)
+    elif source.startswith("s3://"):
+        yield from _s3_address("dataset.source", source)
+    elif source.startswith("http://") and not re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]", source):
+        yield Problem("dataset.source", source, "is not encrypted", "Write https://.")
+    elif "://" in source and not source.startswith(("https://", "http://")):
+        scheme = source.partition("://")[0]
+        guess = nearest(scheme, ("s3", "https", "generated"))
+        hint = f"Did you mean {guess}://?" if guess else "Give one of these."
+        message = f"has the unknown scheme {scheme}://; there are: s3://, https://, generated://, and local folders"
+        yield Problem("dataset.source", source, message, hint)
+    elif "://" not in source and recipe.cluster.address is None:
+        yield from _local_files(recipe, Path(source).expanduser())
+
+
+def _generated(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.dataset.source
+    try:
+        spec: GrammarSpec = parse_uri(source)
+    except (RunnerError, ValueError) as error:
+        yield Problem("dataset.source", source, str(error), getattr(error, "hint", ""))
+        return
+    for split, users in _SPLIT_USERS.items():
+        if spec.num_rows(split) == 0 and (stages := [name for name in users if name in recipe.pipeline]):  # type: ignore[arg-type]
+            yield Problem(
+                "dataset.source",
+                source,
+                f"generates no {split} rows, which {stages[0]} needs",
+                f"Give {split}=100 or so in its query.",
+            )
+
+
+def _local_files(recipe: Recipe, folder: Path) -> Iterator[Problem]:
+    """Only for a cluster that is started here: another one may see other folders."""
+    if not folder.is_dir():
+        message = f"is no folder of this machine: {folder.absolute()}"
+        yield Problem("dataset.source", recipe.dataset.source, message, "Correct the path.")
+        return
+    for split in ("train", "val", "test"):
+        name = getattr(recipe.dataset.files, split)
+        if name is not None and not (folder / name).is_file():
+            there = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
+            message = f"is no file in {folder}, which holds: {there}"
+            hint = f"Name the split's file, or set dataset.files.{split}=null."
+            yield Problem(f"dataset.files.{split}", name, message, hint)
+
+
+def needed_splits_have_files(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.dataset.source.startswith("generated://"):
+        return
+    for split, users in _SPLIT_USERS.items():
+        stages = [name for name in users if name in recipe.pipeline]
+        if stages and getattr(recipe.dataset.files, split) is None:
+            message = f"is null, but {stages[0]} needs the {split} rows"
+            yield Problem(f"dataset.files.{split}", None, message, f"Name the file, or take {stages[0]} out.")
+
+
+def addresses_are_well_formed(recipe: Recipe) -> Iterator[Problem]:
+    artifacts, path = recipe.storage.artifacts, recipe.train.storage_path
+    for key, value in (("storage.artifacts", artifacts), ("train.storage_path", path)):
+        if value is None:
+            continue
+        if value.startswith("s3://"):
+            yield from _s3_address(key, value)
+        elif "://" in value:
+            yield Problem(key, value, "is no place to store", "Give s3://bucket/prefix or a local folder.")
+        elif not value.strip():
+            yield Problem(key, value, "is empty", "Give s3://bucket/prefix or a local folder.")
+    for key, folder in (("storage.root", recipe.storage.root), ("storage.cache", recipe.storage.cache)):
+        if "://" in folder or not folder.strip():
+            yield Problem(key, folder, "must be a folder that all nodes see", "Give a path; artifacts may go to s3://.")
+
+
+def _s3_address(key: str, uri: str) -> Iterator[Problem]:
+    try:
+        bucket, _ = s3.split_uri(uri)
+    except RunnerError as error:
+        yield Problem(key, uri, error.message, error.hint)
+        return
+    if not _BUCKET.fullmatch(bucket):
+        message = f"names the bucket {bucket!r}; a bucket has 3 to 63 lower-case letters, digits, dots and hyphens"
+        yield Problem(key, uri, message, "Write s3://bucket/prefix.")
+
+
+def model_source_is_known(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.model.source
+    if source.startswith("s3://"):
+        yield from _s3_address("model.source", source)
+    elif source.startswith("package://"):
+        if not _PACKAGE.fullmatch(source):
+            yield Problem(
+                "model.source", source, "names no GGUF file of a package", "Write package://<distribution>/<file>.gguf."
+            )
+    elif is_local(source):
+        if recipe.cluster.address is None and not (Path(source).expanduser() / "config.json").is_file():
+            message = "is no model folder of this machine: it has no config.json"
+            yield Problem("model.source", source, message, "Give a folder that save_pretrained wrote.")
+    elif not _HUB_ID.fullmatch(source):
+        yield Problem(
+            "model.source",
+            source,
+            "names no model",
+            "Give a hub id (owner/name), s3://bucket/prefix, a folder, or package://<distribution>/<file>.gguf.",
+        )
+
+
+def template_fits_model(recipe: Recipe) -> Iterator[Problem]:
+    template, known = recipe.model.template, library("llamafactory")["templates"]
+    if template not in known:
+        guess = nearest(template, known)
+        version = library("llamafactory")["versions"]["llamafactory"]
+        message = f"is no template of LLaMA-Factory {version}; there are: {', '.join(known)}"
+        yield Problem(
+            "model.template", template, message, f"Did you mean {guess}?" if guess else "Choose one of these."
+        )
+        return
+    right = _template_of(recipe.model.source)
+    if right and template.removesuffix("_nothink") != right.removesuffix("_nothink"):
+        yield Problem(
+            "model.template",
+            template,
+            f"is not the template of {recipe.model.source}, so it would be trained on other prompts than it is asked",
+            f"Set model.template={right}.",
+        )
+
+
+def _template_of(source: str) -> str:
+    """Template of a model that LLaMA-Factory lists, known by the last part of its address; "" for any other."""
+    models: dict[str, str] = library("llamafactory")["models"]
+    name = source.rstrip("/").rpartition("/")[2].lower()
+    while True:
+        for known in (name, f"meta-{name}"):  # Llama 3's repositories lost their prefix
+            if known in models:
+                return models[known]
+        shorter = _PACKING.sub("", name)
+        if shorter == name:
+            return ""
+        name = shorter
+
+
+RULES = (
+    prompt_templates_parse,
+    prompt_columns_exist,
+    dataset_source_is_readable,
+    needed_splits_have_files,
+    addresses_are_well_formed,
+    model_source_is_known,
+    template_fits_model,
+)

@@ -1,0 +1,125 @@
+"""Rules about the pipeline: which stages, in which order, and what they do with each other's results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from runner.errors import Problem, RecipeError
+from runner.known_keys import table
+from runner.resolve import nearest
+from runner.schema import Recipe
+from stages import known_stages, load_stage
+from stages.base import Stage
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def stages_exist(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for index, name in enumerate(recipe.pipeline):
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean {guess}?" if guess else "Remove it, or install the package that adds it."
+            yield Problem(f"pipeline[{index}]", name, f"is not a stage; there are: {', '.join(sorted(known))}", hint)
+        if name in recipe.pipeline[:index]:
+            yield Problem(f"pipeline[{index}]", name, "stands in the pipeline twice", "Remove one of them.")
+
+
+def resources_name_stages(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for name in recipe.resources:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean resources.{guess}?" if guess else "Remove it."
+            yield Problem(f"resources.{name}", None, f"is not a stage; there are: {', '.join(sorted(known))}", hint)
+
+
+def stages_load(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for index, name in enumerate(recipe.pipeline):
+        if name in known and _stage(name) is None:
+            hint = "Install or repair the package that adds it."
+            yield Problem(f"pipeline[{index}]", name, f"cannot be imported from {known[name]}", hint)
+
+
+def _stage(name: str) -> Stage | None:
+    """The named stage; None when there is none, or a package's own stage does not import."""
+    try:
+        return load_stage(name)
+    except (RecipeError, ImportError, AttributeError):
+        return None
+
+
+def _provided_by(name: str) -> tuple[str, ...]:
+    stage = _stage(name)
+    return stage.provides if stage else ()
+
+
+def needs_are_provided_earlier(recipe: Recipe) -> Iterator[Problem]:
+    provided: set[str] = set()
+    for index, name in enumerate(recipe.pipeline):
+        if (stage := _stage(name)) is None:
+            return  # reported by stages_exist and stages_load; what it provides is not known
+        for need in stage.needs(recipe):
+            if need not in provided:
+                provider = next((each for each in known_stages() if need in _provided_by(each)), None)
+                hint = f"Put {provider} before it." if provider else "Add the stage that provides it."
+                yield Problem(f"pipeline[{index}]", name, f"needs {need!r}, which no earlier stage provides", hint)
+        provided |= set(stage.provides)
+
+
+def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
+    scaling, defaults = recipe.serve.autoscaling, table("ray.autoscaling")
+    values = {}
+    for name in ("min_replicas", "initial_replicas", "max_replicas"):
+        value = scaling.get(name, defaults[name].get("default"))
+        if isinstance(value, int):
+            values[name] = value
+    for low, high in pairwise(values):
+        if values[low] > values[high]:
+            given = f"{high}={values[high]}" if high in scaling else f"{high}, which is {values[high]} if not given"
+            yield Problem(
+                f"serve.autoscaling.{low}",
+                values[low],
+                f"must be at most {given}",
+                f"Lower it, or set serve.autoscaling.{high}={values[low]}.",
+            )
+
+
+def deleted_artifacts_are_made(recipe: Recipe) -> Iterator[Problem]:
+    made = {name for stage in recipe.pipeline for name in _provided_by(stage)}
+    for index, name in enumerate(recipe.cleanup.delete):
+        if name not in made:
+            guess = nearest(name, made)
+            hint = f"Did you mean {guess}?" if guess else "Remove it."
+            message = f"is no artifact of this pipeline; there are: {', '.join(sorted(made)) or 'none'}"
+            yield Problem(f"cleanup.delete[{index}]", name, message, hint)
+
+
+def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.serve.keep_alive and "serve" not in recipe.pipeline:
+        hint = "Put serve into the pipeline, or set serve.keep_alive=false."
+        yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
+
+
+def endpoint_stays_on_loopback(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.serve.host not in _LOOPBACK:
+        yield Problem(
+            "serve.host",
+            recipe.serve.host,
+            "would open the endpoint to others, and it has no API key to ask them for",
+            "Set serve.host=127.0.0.1 and put a proxy that authenticates before it, or use an SSH tunnel.",
+        )
+
+
+RULES = (
+    stages_exist,
+    resources_name_stages,
+    stages_load,
+    needs_are_provided_earlier,
+    replicas_are_ordered,
+    deleted_artifacts_are_made,
+    service_can_stay_up,
+    endpoint_stays_on_loopback,
+)
