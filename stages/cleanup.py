@@ -73,6 +73,8 @@ def choose(ctx: RunContext) -> tuple[list[Artifact], list[dict[str, str]]]:
     no stage of the pipeline provides, for what a service that stays up reads, and for a path outside of the run.
     """
     recipe = ctx.recipe
+    if not recipe.cleanup.delete:
+        return [], []
     made = {artifact.name: artifact for artifact in ctx.manifest_artifacts() if artifact.kind == "files"}
     known = {name for stage in recipe.pipeline for name in load_stage(stage).provides} - {"endpoint"} | set(made)
     to_delete, kept = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -196,23 +197,31 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
 
 
 def deploy(config: Mapping[str, Any], listener: Listener) -> None:
-    """Hand the application to Ray Serve, without waiting for it to start."""
+    """Hand the application to Ray Serve, without waiting for it to start.
+
+    Raises RunnerError when Ray Serve LLM does not accept the configuration.
+    """
     from ray import serve
     from ray.serve.llm import LLMConfig, build_openai_app
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would print the runtime_env, secrets and all
     store = config["experimental_configs"].get("adapter_store")
     env = {name: value for name, value in config["runtime_env"]["env_vars"].items() if name != "LD_PRELOAD"}
-    app = build_openai_app(
-        {
-            "llm_configs": [LLMConfig(**config)],
-            "ingress_cls_config": {
-                "ingress_cls": "stages.serve_app:AdapterIngress",
-                "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
-            },
-            # No CPU of its own: the engine may take all that there are.
-            "ingress_deployment_config": {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}},
-        }
-    )
+    arguments = {
+        "ingress_cls_config": {
+            "ingress_cls": "stages.serve_app:AdapterIngress",
+            "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
+        },
+        # No CPU of its own: the engine may take all that there are.
+        "ingress_deployment_config": {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}},
+    }
+    try:
+        app = build_openai_app({"llm_configs": [LLMConfig(**config)], **arguments})
+    except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
+        raise RunnerError(
+            f"Ray Serve LLM does not accept the recipe's settings: {error}",
+            "Look at serve.engine_kwargs, infer.engine_kwargs, serve.autoscaling and serve.deployment.",
+        ) from error
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.util
+from ray._private.worker import global_worker
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.common.models import global_id_manager
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
@@ -29,8 +30,10 @@ from vllm.utils.ompmultiprocessing import OMPProcessManager
 from runner.storage import open_store
 from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.cpu_executor import LoopbackExecutor
+from stages.serve_health import ENGINE_FAILED, root_cause
 
 _LOOPBACK = "127.0.0.1"
+_LOG_BYTES = 256 << 10
 
 
 def _listen_on_loopback() -> None:
@@ -89,8 +92,24 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
         _listen_on_loopback()
         await super().__init__(*args, **kwargs)
 
+    async def start(self) -> None:
+        """Start the engine. What makes its process fail is told by that process only in this one's log file."""
+        try:
+            await super().start()
+        except RuntimeError as error:
+            cause = root_cause(_end_of_log()) if ENGINE_FAILED in str(error) else ""
+            if not cause:
+                raise
+            raise RuntimeError(f"The engine did not start. {cause}") from error
+
     def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
         super()._init_multiplex_loader(model_downloader_cls or StoreLoader)
+
+
+def _end_of_log() -> str:
+    """The end of what this process and its children have written to stderr, which Ray keeps in a file."""
+    path = Path(global_worker.get_err_file_path())
+    return path.read_bytes()[-_LOG_BYTES:].decode(errors="replace") if path.is_file() else ""
 
 
 class LocalModel(CallbackBase):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import socket
@@ -19,6 +20,10 @@ from runner.schema import Serve as ServeKeys
 
 _POLL_S = 1.0
 _ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt|Failure)\b(?::.*|\(.*\))?$")
+# What terminals, vLLM's processes and its logger put before a line of a traceback.
+_PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m|\(\w+ pid=\d+\) |(?:ERROR|WARNING) [\d-]+ [\d:]+ \[[\w.:]+\] )+")
+_MAX_REASON = 600
+ENGINE_FAILED = "Engine core initialization failed"
 
 
 @dataclass(frozen=True)
@@ -163,14 +168,23 @@ def failure_reason(app: Any) -> str:
 
 
 def root_cause(text: str) -> str:
-    """The last line of a traceback text that names an exception, or ""."""
-    lines = [line.strip() for line in text.splitlines()]
-    found = [line for line in lines if _ERROR_LINE.match(line)]
-    return found[-1] if found else ""
+    """The last exception that a text of tracebacks names, with its indented details, as one line; "" if there is none.
+
+    vLLM's "Engine core initialization failed" only points at an earlier one, which is taken if the text has it.
+    """
+    lines = [_PREFIX.sub("", line).rstrip() for line in text.splitlines()]
+    found = [index for index, line in enumerate(lines) if _ERROR_LINE.match(line)]
+    telling = [index for index in found if ENGINE_FAILED not in lines[index]]
+    if not found:
+        return ""
+    index = (telling or found)[-1]
+    details = itertools.takewhile(lambda line: line.startswith("  "), lines[index + 1 :])
+    parts = [lines[index], *(line.strip() for line in details if "For further information" not in line)]
+    return " ".join(parts)[:_MAX_REASON]
 
 
 def _hint(reason: str) -> str:
-    if "out of memory" in reason.lower() or "memory" in reason.lower():
+    if "memory" in reason.lower():
         return "Lower engine_kwargs.max_model_len or gpu_memory_utilization (CPUs: cluster.cpu_kv_cache_gib)."
     return "The replica's log is in Ray's session folder, under logs/serve."
 

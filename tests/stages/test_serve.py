@@ -284,6 +284,16 @@ def test_timeout_says_what_resources_are_lacking() -> None:
     [
         ("Traceback\n  File\nRuntimeError: Engine died", "RuntimeError: Engine died"),
         ("a.b.OutOfMemoryError: CUDA out of memory", "a.b.OutOfMemoryError: CUDA out of memory"),
+        (
+            "x.ValidationError: 1 validation error for ModelConfig\n  Value error, long\n    For further information",
+            "x.ValidationError: 1 validation error for ModelConfig Value error, long",
+        ),
+        (
+            "(EngineCore pid=7) ERROR 11-23 14:35:33 [core.py:9] ValueError: Available memory\n"
+            "\x1b[36m(EngineCore pid=7) RuntimeError: Engine core initialization failed. See root cause above.",
+            "ValueError: Available memory",
+        ),
+        ("RuntimeError: Engine core initialization failed.", "RuntimeError: Engine core initialization failed."),
         ("nothing of the kind: at all", ""),
         ("", ""),
     ],
