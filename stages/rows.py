@@ -67,6 +67,8 @@ class JsonLines:
                     if text:
                         row = decode(text)
                         yield number, row if isinstance(row, dict) else BadRowError("not a JSON object")
+                except json.JSONDecodeError as error:
+                    yield number, BadRowError(f"not JSON: {error.msg} at character {error.pos + 1}")
                 except (ValueError, RecursionError) as error:
                     yield number, BadRowError(f"not JSON: {error}")
 

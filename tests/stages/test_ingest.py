@@ -146,7 +146,7 @@ def test_the_recipes_seed_serves_a_grammar_that_names_none(tmp_path: Path) -> No
 
 
 BAD_ROWS = [
-    ("{", "not JSON: Expecting property name"),
+    ("{", "not JSON: Expecting property name enclosed in double quotes at character 2"),
     ("[1]", "not a JSON object"),
     ('{"input": NaN}', "NaN is no JSON number"),
     ('{"input": "a", "instruction": "b"}', "lacks the column 'output'; it has: input, instruction"),
