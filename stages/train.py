@@ -1,0 +1,194 @@
+"""Fine-tuning by LLaMA-Factory inside Ray Train."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runner.cluster import check_fits
+from runner.context import RunContext
+from runner.errors import RunnerError
+from runner.manifest import scan_folder
+from runner.schema import Recipe, StageResources
+from stages.base import StageResult
+from stages.llamafactory import llamafactory_args, worker_env
+from stages.training_failure import explain
+from stages.training_loop import train_loop
+from stages.training_output import ADAPTER, LOG
+
+
+class Train:
+    """Trains the model on the train set: `checkpoint` (the adapter, or the model if all of it was trained) and
+    `training_log`.
+
+    The train set, the model and `storage.root` must be at the same paths on every node that trains.
+    """
+
+    name: ClassVar[str] = "train"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = (
+        "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
+        "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
+        "resources.train.num_workers",
+    )  # fmt: skip
+    libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
+    provides: ClassVar[tuple[str, ...]] = ("checkpoint", "training_log")
+    ephemeral: ClassVar[bool] = False
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        return ("train_set", "model")
+
+    def run(self, ctx: RunContext) -> StageResult:
+        """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.
+
+        Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
+        """
+        config = loop_config(ctx)
+        ctx.ray.start()
+        check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
+        result = fit(config, ctx.resources, run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint))
+        assert result.metrics["final"], "training ended without its results"
+        metrics = {name: value for name, value in result.metrics.items() if name != "final"}
+        return take_over(result.checkpoint, ctx.stage_dir, metrics)
+
+
+def loop_config(ctx: RunContext) -> dict[str, Any]:
+    """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
+    args = llamafactory_args(
+        ctx.recipe,
+        model=str(ctx.input("model").path),
+        dataset_dir=str(ctx.input("train_set").path),
+        output_dir=ctx.recipe.name,
+    )
+    return {"args": args, "source": ctx.recipe.model.source, "progress": ctx.progress()}
+
+
+def scaling_config(resources: StageResources) -> dict[str, Any]:
+    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`."""
+    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
+    config: dict[str, Any] = {
+        "num_workers": resources.num_workers,
+        "use_gpu": resources.gpus_per_worker > 0,
+        "resources_per_worker": {name: amount for name, amount in per_worker.items() if amount},
+        "placement_strategy": resources.placement_strategy,
+    }
+    if resources.accelerator_type:
+        config["accelerator_type"] = resources.accelerator_type
+    return config
+
+
+def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -> dict[str, Any]:
+    """How Ray Train names, stores and repeats the training: keyword arguments of `ray.train.RunConfig` and its parts.
+
+    Ray Train goes on from the newest checkpoint that it finds under the same storage path and name. The name stands
+    for all that affects the result, and the path is the run's own, so only an attempt of this very run is continued.
+    """
+    resources = recipe.resources_of("train")
+    runtime_env = dict(resources.runtime_env)
+    runtime_env["env_vars"] = worker_env(resources) | runtime_env.get("env_vars", {})
+    return {
+        "name": f"{recipe.name}-{fingerprint[:16]}",
+        "storage_path": storage_path(recipe, stage_dir, run_id),
+        "failure_config": {"max_failures": recipe.train.max_failures},
+        "checkpoint_config": {"num_to_keep": recipe.train.checkpoints.keep},
+        "worker_runtime_env": runtime_env,
+    }
+
+
+def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:
+    """Where the run's checkpoints go: `train.storage_path`/<run id>, or a folder of the stage's own."""
+    base = recipe.train.storage_path
+    if base is None:
+        return str(stage_dir.absolute() / "checkpoints")
+    if "://" not in base:
+        return str(Path(base).expanduser().absolute() / run_id)
+    endpoint = recipe.storage.endpoint_url
+    if not base.startswith("s3://") or not endpoint:
+        return f"{base.rstrip('/')}/{run_id}"
+    scheme, _, host = endpoint.rpartition("://")
+    return f"{base.rstrip('/')}/{run_id}?endpoint_override={host.rstrip('/')}&scheme={scheme or 'https'}"
+
+
+def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any]) -> Any:
+    """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    run_options = {
+        **run,
+        "failure_config": FailureConfig(**run["failure_config"]),
+        "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
+        "callbacks": [_stop_on_mistake()],
+    }
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(**scaling_config(resources)),
+        run_config=RunConfig(**run_options),
+    )
+    try:
+        return _in_thread(trainer.fit)
+    except TrainingFailedError as error:
+        raise explain(error) from error
+
+
+def _stop_on_mistake() -> Any:
+    """Keeps Ray Train from repeating what would fail again: an error raised here ends the training at once."""
+    from ray.train import UserCallback
+
+    class StopOnMistake(UserCallback):  # type: ignore[misc]
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                cause = getattr(error, "_base_exc", error)
+                if isinstance(cause, RunnerError):
+                    raise cause
+
+    return StopOnMistake()
+
+
+def _in_thread(function: Callable[[], Any]) -> Any:
+    """Call the function in a thread and wait: in the main thread `fit` would take Ctrl-C for itself and exit with 0."""
+    outcome: dict[str, Any] = {}
+
+    def call() -> None:
+        try:
+            outcome["result"] = function()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=call, name="ray-train", daemon=True)
+    thread.start()
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
+def take_over(checkpoint: Any, stage_dir: Path, metrics: dict[str, Any]) -> StageResult:
+    """Copy the final Ray Train checkpoint, wherever it is stored, into the stage's folder as its two artifacts."""
+    temporary = stage_dir / ".final"
+    shutil.rmtree(temporary, ignore_errors=True)
+    checkpoint.to_directory(str(temporary))
+    artifacts = []
+    for name, part in (("checkpoint", ADAPTER), ("training_log", LOG)):
+        folder = stage_dir / name
+        shutil.rmtree(folder, ignore_errors=True)
+        (temporary / part).replace(folder)
+        artifacts.append(scan_folder(name, folder))
+    shutil.rmtree(temporary)
+    return StageResult(artifacts, metrics, note(metrics))
+
+
+def note(metrics: dict[str, Any]) -> str:
+    """One line for the terminal: `128 steps, loss 2.955 -> 0.062, 1.4 rows/s`."""
+    parts = [f"{metrics['num_steps']} steps"]
+    if metrics["loss_first"] is not None:
+        parts.append(f"loss {metrics['loss_first']:.3f} -> {metrics['loss_last']:.3f}")
+    if metrics["samples_per_s"]:
+        parts.append(f"{metrics['samples_per_s']:.1f} rows/s")
+    if metrics["resumed_at_step"]:
+        parts.append(f"resumed at step {metrics['resumed_at_step']}")
+    return ", ".join(parts)

@@ -1,0 +1,75 @@
+"""What a finished training leaves: which of LLaMA-Factory's files are the adapter, which results, which neither."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+ADAPTER = "adapter"
+LOG = "log"
+TRAINER_LOG = "trainer_log.jsonl"
+
+# Weights are safetensors; the rest of a model or adapter is JSON, a chat template or a vocabulary.
+_MODEL_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken"}
+_RESULTS = {
+    TRAINER_LOG, "all_results.json", "train_results.json", "eval_results.json", "predict_results.json",
+    "generated_predictions.jsonl",
+}  # fmt: skip
+_NEITHER = {"trainer_state.json"}
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file of the output folder is a log, a result or a loss plot."""
+    return path.name in _RESULTS or (path.suffix == ".png" and path.name.startswith("training_"))
+
+
+def is_model_file(path: Path, *, code: bool = False) -> bool:
+    """Whether a file of the output folder belongs to the adapter or model: no pickle, log, plot or model card.
+
+    code: also take Python files, which a model with `trust_remote_code` needs.
+    """
+    if path.name in _NEITHER or is_result(path):
+        return False
+    return path.suffix in _MODEL_SUFFIXES or (code and path.suffix == ".py")
+
+
+def collect(output: Path, final: Path, args: dict[str, Any], source: str) -> Path:
+    """Move a finished output folder's files into `final/adapter/` and `final/log/`, and leave the rest.
+
+    Nothing of this machine stays in the adapter: its config names the base model by the recipe's source, and lists
+    modules in a fixed order (peft keeps them in a set), so equal trainings have equal digests.
+    """
+    for name in (ADAPTER, LOG):
+        (final / name).mkdir(parents=True)
+    for path in sorted(path for path in output.iterdir() if path.is_file()):
+        if is_result(path):
+            shutil.move(path, final / LOG / path.name)
+        elif is_model_file(path, code=args["trust_remote_code"]):
+            shutil.move(path, final / ADAPTER / path.name)
+    described = final / ADAPTER / "adapter_config.json"
+    if described.is_file():
+        _write(described, portable_config(json.loads(described.read_text()), source))
+    _write(final / LOG / "args.json", portable_args(args, source))
+    return final
+
+
+def portable_config(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """An adapter_config.json without the folder of its base model, and with its lists of modules in order."""
+    ordered = {
+        name: sorted(values[name])
+        for name in ("target_modules", "modules_to_save")
+        if isinstance(values.get(name), list)
+    }
+    return {**values, **ordered, "base_model_name_or_path": source}
+
+
+def portable_args(args: dict[str, Any], source: str) -> dict[str, Any]:
+    """The arguments as kept beside the results: the model by its source, and no folder of the worker."""
+    kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "output_dir")}
+    return {**kept, "model_name_or_path": source}
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
