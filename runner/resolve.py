@@ -266,7 +266,9 @@ def _forbidden(composed: Composed) -> list[Problem]:
                     )
                 )
         name = dotted.rpartition(".")[2]
-        if value is not None and (_SECRET_KEY.search(name) or (isinstance(value, str) and _SECRET_VALUE.search(value))):
+        # A number under a name such as max_token counts tokens of text.
+        named = _SECRET_KEY.search(name) and not (name.endswith("token") and isinstance(value, int | float))
+        if value is not None and (named or (isinstance(value, str) and _SECRET_VALUE.search(value))):
             hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
             problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
     return problems

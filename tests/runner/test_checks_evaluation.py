@@ -1,0 +1,61 @@
+"""Metrics, the gate and the objective."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runner.recipes import problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
+    found = problems({"evaluate.metrics": ["exact_match", "exact_mach"]})
+    assert list(found) == ["evaluate.metrics[1]"]
+    assert found["evaluate.metrics[1]"].hint == "Did you mean exact_match?"
+
+
+def test_the_objective_is_one_of_the_metrics() -> None:
+    found = problems({"evaluate.objective": "exact_mach"})
+    assert found["evaluate.objective"].hint == "Did you mean exact_match?"
+    found = problems({"evaluate.metrics": ["exact_match"], "evaluate.objective": "exact_match_normalized"})
+    assert found["evaluate.objective"].hint == "Add exact_match_normalized to evaluate.metrics."
+
+
+@pytest.mark.parametrize("text", ["0.6", "=>0.6", ">= sixty", ">=1.2.3", "~0.5", ""])
+def test_a_requirement_is_a_comparison(text: str) -> None:
+    found = problems({"evaluate.require": {"exact_match": text}})
+    assert found["evaluate.require.exact_match"].message == "is not a comparison"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("exact_match", ">=60"), ("exact_match", ">1"), ("exact_match", "<0"), ("exact_match", "==2"),
+     ("delta_vs_base", "<=-1.5"), ("base.exact_match", "<0")],
+)  # fmt: skip
+def test_a_requirement_that_can_never_hold_is_refused(name: str, text: str) -> None:
+    found = problems({"evaluate.require": {name: text}})
+    assert "can never hold" in found[f"evaluate.require.{name}"].message
+
+
+def test_a_requirement_names_what_is_computed() -> None:
+    found = problems({"evaluate.require": {"exact_mach": ">=0.6", "base.rouge": ">=0.1"}})
+    assert found["evaluate.require.exact_mach"].hint == "Did you mean exact_match?"
+    assert "'rouge', which is not computed" in found["evaluate.require.base.rouge"].message
+
+
+@pytest.mark.parametrize("name", ["delta_vs_base", "base.exact_match"])
+def test_a_comparison_with_the_base_model_needs_its_score(name: str) -> None:
+    found = problems({"evaluate.require": {name: ">=0.1"}, "evaluate.compare_base": False})
+    assert list(found) == [f"evaluate.require.{name}"]
+    assert found[f"evaluate.require.{name}"].hint == "Set evaluate.compare_base=true."
+
+
+def test_requirements_that_can_hold_are_fine() -> None:
+    require = {
+        "exact_match": " >= 0.60 ",
+        "delta_vs_base": ">=-0.1",
+        "base.exact_match": "<1",
+        "exact_match_normalized": "==1",
+    }
+    assert problems({"evaluate.require": require}) == {}

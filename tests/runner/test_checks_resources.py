@@ -1,0 +1,84 @@
+"""What the stages ask of Ray, against what the cluster has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.runner.recipes import QWEN, problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+LOCAL_GPUS = {"cluster.address": None, "cluster.num_gpus": 4, "cluster.num_cpus": 32}
+
+
+def test_a_cluster_without_gpus_is_asked_for_none() -> None:
+    found = problems({"resources.train.gpus_per_worker": 1, "resources.infer.accelerator_type": "A10G"})
+    assert set(found) == {"resources.train.gpus_per_worker", "resources.infer.accelerator_type"}
+
+
+@pytest.mark.parametrize("stage", ["train", "infer", "serve"])
+def test_a_cluster_with_gpus_is_asked_for_some(stage: str) -> None:
+    key = f"resources.{stage}.gpus_per_worker"
+    found = problems({key: 0}, QWEN)
+    assert list(found) == [key]
+    assert found[key].hint.startswith("Set it to 1")
+
+
+@pytest.mark.parametrize(
+    ("stage", "instead"),
+    [
+        ("train", "resources.train.num_workers=4"),
+        ("infer", "infer.engine_kwargs.tensor_parallel_size=4"),
+        ("serve", "serve.engine_kwargs.tensor_parallel_size=4"),
+    ],
+)
+def test_a_worker_takes_one_gpu(stage: str, instead: str) -> None:
+    key = f"resources.{stage}.gpus_per_worker"
+    found = problems({key: 4}, QWEN)
+    assert list(found) == [key]
+    assert instead in found[key].hint
+
+
+def test_ranks_of_an_engine_share_no_gpu() -> None:
+    found = problems({"resources.infer.gpus_per_worker": 0.5, "infer.engine_kwargs.tensor_parallel_size": 2}, QWEN)
+    assert list(found) == ["resources.infer.gpus_per_worker"]
+
+
+def test_engines_are_not_counted_by_num_workers() -> None:
+    found = problems({"resources.infer.num_workers": 2, "resources.serve.num_workers": 2})
+    assert "infer.concurrency" in found["resources.infer.num_workers"].hint
+    assert "serve.autoscaling" in found["resources.serve.num_workers"].hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"resources.train.num_workers": 5}, "resources.train.gpus_per_worker"),
+        ({"infer.concurrency": 5}, "resources.infer.gpus_per_worker"),
+        ({"infer.engine_kwargs.tensor_parallel_size": 2}, "resources.infer.gpus_per_worker"),
+        ({"serve.autoscaling": {"min_replicas": 5, "max_replicas": 5}}, "resources.serve.gpus_per_worker"),
+        ({"serve.autoscaling": {"initial_replicas": 5, "max_replicas": 5}}, "resources.serve.gpus_per_worker"),
+        ({"resources.train.cpus_per_worker": 9}, "resources.train.cpus_per_worker"),
+        ({"resources.ingest": {"cpus_per_worker": 33}}, "resources.ingest.cpus_per_worker"),
+    ],
+)
+def test_the_cluster_that_is_started_is_large_enough(changes: dict[str, Any], key: str) -> None:
+    found = problems({**LOCAL_GPUS, **changes}, QWEN)
+    assert list(found) == [key]
+    assert "cluster.num_" in found[key].message
+    assert problems({**LOCAL_GPUS}, QWEN) == {}
+
+
+def test_more_replicas_may_be_allowed_than_fit_at_once() -> None:
+    assert problems({**LOCAL_GPUS, "serve.autoscaling": {"min_replicas": 1, "max_replicas": 50}}, QWEN) == {}
+
+
+def test_the_size_of_another_cluster_is_not_known() -> None:
+    assert problems({"resources.train.num_workers": 500, "cluster.address": "auto"}, QWEN) == {}
+
+
+def test_custom_resources_must_be_there() -> None:
+    found = problems({"resources.train.custom": {"fast_disk": 1}})
+    assert found["resources.train.custom.fast_disk"].hint == "Set cluster.resources.fast_disk."
+    assert problems({"resources.train.custom": {"fast_disk": 1}, "cluster.resources": {"fast_disk": 1}}) == {}

@@ -1,0 +1,91 @@
+"""Training arguments that exclude each other, and what the hardware can compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.runner.recipes import QWEN, problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+TRAIN_ONLY = {"pipeline": ["ingest", "train"]}
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"eval_strategy": "steps"}, "eval_strategy"),
+        ({"eval_dataset": "val", "val_size": 0.1}, "val_size"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"streaming": True}, "streaming"),
+        ({"mask_history": True, "train_on_prompt": True}, "mask_history"),
+        ({"finetuning_type": "full", "use_dora": True}, "use_dora"),
+        ({"finetuning_type": "full", "pissa_init": True}, "pissa_init"),
+        ({"use_galore": True}, "use_galore"),
+        ({"use_badam": True}, "use_badam"),
+    ],
+)
+def test_arguments_that_exclude_each_other_are_refused(args: dict[str, Any], named: str) -> None:
+    found = problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}})
+    assert list(found) == [f"train.args.{named}"]
+    assert found[f"train.args.{named}"].hint
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"bf16": True, "fp16": True}, "fp16"),
+        ({"quantization_bit": 4, "finetuning_type": "full"}, "quantization_bit"),
+        ({"quantization_bit": 4, "resize_vocab": True}, "resize_vocab"),
+    ],
+)
+def test_arguments_that_exclude_each_other_on_a_gpu_are_refused(args: dict[str, Any], named: str) -> None:
+    found = problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}, QWEN)
+    assert list(found) == [f"train.args.{named}"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"eval_strategy": "steps", "eval_dataset": "val"},
+        {"eval_strategy": "epoch", "save_strategy": "epoch", "val_size": 0.1, "load_best_model_at_end": True},
+        {"streaming": True, "max_steps": 10},
+        {"finetuning_type": "full", "use_galore": True},
+        {"bf16": True},
+    ],
+)
+def test_arguments_that_go_together_are_fine(args: dict[str, Any]) -> None:
+    assert problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}) == {}
+
+
+def test_ppo_needs_a_reward_model() -> None:
+    assert list(problems({**TRAIN_ONLY, "train.stage": "ppo"})) == ["train.stage"]
+    assert problems({**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "path"}) == {}
+
+
+def test_arguments_of_supervised_training_are_refused_elsewhere() -> None:
+    assert list(
+        problems({**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "x", "train.args.neat_packing": True})
+    ) == ["train.args.neat_packing"]
+
+
+def test_a_stream_has_no_number_of_samples() -> None:
+    stream = {"train.args.streaming": True, "train.args.max_steps": 10, "train.max_samples": 100}
+    assert list(problems({**TRAIN_ONLY, **stream})) == ["train.max_samples"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("fp16", True), ("pure_bf16", True), ("flash_attn", "fa2"), ("quantization_bit", 4), ("tf32", True)],
+)
+def test_what_needs_a_gpu_is_refused_on_a_cpu(name: str, value: Any) -> None:
+    found = problems({f"train.args.{name}": value})
+    assert list(found) == [f"train.args.{name}"]
+    assert "needs a GPU" in found[f"train.args.{name}"].message
+
+
+def test_bfloat16_is_refused_on_gpus_without_it() -> None:
+    found = problems({"resources.train.accelerator_type": "V100"}, QWEN)
+    assert list(found) == ["train.args.bf16"]
+    assert "V100" in found["train.args.bf16"].message
