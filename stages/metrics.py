@@ -1,7 +1,8 @@
-"""Metrics of a prediction against its reference, by name, and the statistics around them.
+"""Metrics of predictions against their references, by name, and the statistics around them.
 
-A metric is a function (prediction, reference) -> score in [0, 1]. Packages add theirs through the entry point group
-`recipe_runner.metrics`.
+A metric is a function (prediction, reference) of one row. It returns a number in [0, 1], whose mean over the rows is
+the score, or a pair (hits, chances), whose sums make the score hits / chances. Packages add theirs through the entry
+point group `recipe_runner.metrics`. A row that the engine refused has "" for a prediction, and its number counts as 0.
 """
 
 from __future__ import annotations
@@ -17,11 +18,18 @@ from statistics import NormalDist
 from runner.errors import RunnerError
 
 ENTRY_POINT_GROUP = "recipe_runner.metrics"
-Metric = Callable[[str, str], float]
+Metric = Callable[[str, str], float | tuple[float, float]]
 
+_MEANING = "stages.meaning"
 BUILTIN = {
     "exact_match": "stages.metrics:exact_match",
     "exact_match_normalized": "stages.metrics:exact_match_normalized",
+    "exact_match_unordered": f"{_MEANING}:exact_match_unordered",
+    "parse_rate": f"{_MEANING}:parse_rate",
+    "function_accuracy": f"{_MEANING}:function_accuracy",
+    "attribute_precision": f"{_MEANING}:attribute_precision",
+    "attribute_recall": f"{_MEANING}:attribute_recall",
+    "attribute_f1": f"{_MEANING}:attribute_f1",
 }
 
 
@@ -49,11 +57,17 @@ def known_metrics(names: Iterable[str]) -> dict[str, str]:
 
 
 def load_metrics(names: Iterable[str]) -> dict[str, Metric]:
-    """The functions of the named metrics."""
+    """The functions of the named metrics. Raises RunnerError for an unknown one, and one that cannot be imported."""
     functions = {}
     for name, target in known_metrics(names).items():
         module, _, function = target.partition(":")
-        functions[name] = getattr(import_module(module), function)
+        try:
+            functions[name] = getattr(import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise RunnerError(
+                f"the metric {name!r} ({target}) cannot be loaded: {error}",
+                "Mend the package that adds it, or remove the metric from evaluate.metrics.",
+            ) from error
     return functions
 
 
@@ -78,5 +92,6 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     pairs = gained + lost
     if pairs == 0:
         return 1.0
-    tail = sum(math.comb(pairs, k) for k in range(min(gained, lost) + 1)) / 2**pairs
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(pairs, k) for k in range(min(gained, lost) + 1))
+    chance: float = 2 * tail / 2**pairs  # of integers: as a float, 2**-pairs is 0 from 1,075 pairs on
+    return min(1.0, chance)

@@ -1,0 +1,124 @@
+"""The test set as requests to an engine, and its answers as predictions: what Ray Data runs beside the engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.schema import Recipe
+from stages.predictions import prediction_line
+from stages.prompt import reference, request_messages
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """The rows of a file in pieces: where each begins, the index of its first row, and how many rows it has."""
+
+    path: Path
+    chunks: tuple[dict[str, int], ...]
+    num_rows: int
+
+    @classmethod
+    def scan(cls, path: Path, rows_per_chunk: int) -> RowFile:
+        """Read the file once, a line at a time. Raises RunnerError when it has no row."""
+        chunks: list[dict[str, int]] = []
+        num_rows = offset = 0
+        size = rows_per_chunk
+        with path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    if num_rows % size == 0:
+                        chunks.append({"offset": offset, "index": num_rows, "num_rows": 0})
+                    chunks[-1]["num_rows"] += 1
+                    num_rows += 1
+                offset += len(line)
+        if not num_rows:
+            raise RunnerError(
+                f"{path} has no rows to predict",
+                "Name a test split in dataset.files.test, or leave infer and evaluate out of `pipeline`.",
+            )
+        return cls(path, tuple(chunks), num_rows)
+
+
+def rows_per_chunk(recipe: Recipe) -> int:
+    """Rows of the pieces that are handed to the engines, so that each brings about a batch of requests."""
+    variants = 2 if "publish" in recipe.pipeline and recipe.evaluate.compare_base else 1
+    return max(1, recipe.infer.batch_size // variants)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM engine's work. models: variant -> what its rows' `model` names, the adapter's folder or `source`.
+
+    source: the folder of the model that it loads. lora_rank: of the adapter that it loads beside; None without one.
+    """
+
+    source: str
+    models: dict[str, str]
+    lora_rank: int | None = None
+
+
+def sampling_params(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's sampling parameters; where tokens are drawn at random, by the recipe's seed unless they name one."""
+    sampling = dict(recipe.infer.sampling)
+    if sampling.get("temperature") != 0:
+        sampling.setdefault("seed", recipe.seed)
+    return sampling
+
+
+def read_chunk(chunk: Mapping[str, int], *, path: Path, variants: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a piece of the test set, each once for every variant, as text.
+
+    Ray Data would give a column one type, and a row that lacks a column of another row a null.
+    """
+    index, end = chunk["index"], chunk["index"] + chunk["num_rows"]
+    with path.open("rb") as file:
+        file.seek(chunk["offset"])
+        while index < end:
+            line = file.readline().decode()
+            if line.strip():
+                yield from ({"index": index, "variant": variant, "text": line} for variant in variants)
+                index += 1
+
+
+def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    """What the engine is asked for a row: the prompt's tokens, the model or adapter, and how to sample.
+
+    The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
+    """
+    tokenizer = _tokenizer(engine.source, recipe.model.trust_remote_code)
+    messages = request_messages(recipe.dataset.prompt, json.loads(row["text"]))
+    tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    model = engine.models[row["variant"]]
+    return {"tokenized_prompt": tokens, "model": model, "sampling_params": sampling_params(recipe)}
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(source: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def answer(row: Mapping[str, Any], *, recipe: Recipe) -> dict[str, Any]:
+    """A finished request as a line of the predictions file, with what the writer needs to know of it.
+
+    started_at: when the engine was given the request (Unix time, s).
+    """
+    error = row["__inference_error__"] or None
+    source = json.loads(row["text"])
+    line = prediction_line(source, row["variant"], reference(recipe.dataset.prompt, source), row, error)
+    return {
+        "index": row["index"],
+        "variant": row["variant"],
+        "line": line,
+        "num_tokens": 0 if error else row["num_generated_tokens"],
+        "failed": error is not None,
+        "started_at": time.time() - max(0.0, row["time_taken_llm"]),
+    }

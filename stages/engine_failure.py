@@ -1,0 +1,79 @@
+"""Why batch inference stopped, in a sentence, and which key of the recipe to change."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from runner.errors import RunnerError
+from stages.serve_health import root_cause
+
+_LOG_BYTES = 256 << 10
+_PID = re.compile(r"\bpid=(\d+)")
+
+# What the cause says -> what to do; the first that matches.
+_HINTS = (
+    (
+        re.compile(r"KV cache|max seq len|max_model_len", re.IGNORECASE),
+        "Lower infer.engine_kwargs.max_model_len, or give the KV cache more memory (on a GPU "
+        "infer.engine_kwargs.gpu_memory_utilization, on CPUs cluster.cpu_kv_cache_gib).",
+    ),
+    (
+        re.compile(r"memory|OOM", re.IGNORECASE),
+        "Lower infer.engine_kwargs.max_num_seqs, max_num_batched_tokens or max_model_len (on a GPU also "
+        "gpu_memory_utilization, on CPUs cluster.cpu_kv_cache_gib).",
+    ),
+    (
+        re.compile(r"unexpected keyword argument|SamplingParams|sampling", re.IGNORECASE),
+        "infer.engine_kwargs takes vLLM's engine arguments, infer.sampling its sampling parameters, both by its names.",
+    ),
+    (
+        re.compile(r"lora|adapter", re.IGNORECASE),
+        "Compare infer.engine_kwargs.max_lora_rank and the adapter's targets with what this vLLM supports.",
+    ),
+)
+_HINT = "Look into the log; the arguments of the engine are infer.engine_kwargs."
+
+
+def batch_failure(error: BaseException) -> RunnerError:
+    """What a failed Ray Data job is to the user. A RunnerError from one of its tasks is returned as it is."""
+    for cause in causes(error):
+        if isinstance(cause, RunnerError):
+            return cause
+    text = str(error)
+    reason = root_cause(engine_log(text)) or root_cause(text) or last_line(text) or type(error).__name__
+    if "ActorDiedError" in type(error).__name__ + text and "died" not in reason:
+        reason = f"the engine died: {reason}"
+    hint = next((hint for pattern, hint in _HINTS if pattern.search(reason)), _HINT)
+    return RunnerError(f"batch inference failed: {reason}", hint)
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """The error and what caused it, outermost first."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or getattr(error, "cause", None)
+    return found
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def engine_log(text: str) -> str:
+    """The end of what the processes that the text names wrote to stderr, where they ran on this machine; "" otherwise.
+
+    The engine is a process of its own and tells its reason only there.
+    """
+    from ray._private.worker import global_worker
+
+    if global_worker.node is None:
+        return ""
+    logs = Path(global_worker.node.get_logs_dir_path())
+    parts = []
+    for pid in dict.fromkeys(_PID.findall(text)):
+        parts += [path.read_bytes()[-_LOG_BYTES:].decode(errors="replace") for path in logs.glob(f"worker-*-{pid}.err")]
+    return "\n".join(parts)
