@@ -70,6 +70,7 @@ class Tally:
     num_errors: int = 0
     hits: dict[str, float] = field(default_factory=dict)
     chances: dict[str, float] = field(default_factory=dict)
+    ratios: set[str] = field(default_factory=set)
 
     def add(self, row: Mapping[str, Any], functions: Mapping[str, Metric]) -> None:
         """Count a prediction. One that the engine refused is wrong."""
@@ -79,6 +80,7 @@ class Tally:
             value = function(row["prediction"], row["reference"])
             if isinstance(value, tuple):
                 hits, chances = value
+                self.ratios.add(name)
             else:
                 hits, chances = 0.0 if row["error"] else value, 1.0
             self.hits[name] = self.hits.get(name, 0.0) + hits
@@ -90,7 +92,7 @@ class Tally:
         for name in functions:
             hits, chances = self.hits[name], self.chances[name]
             summary[name] = hits / chances if chances else 0.0
-            if chances == self.num_rows:
+            if name not in self.ratios:
                 summary[f"{name}_ci"] = list(wilson_interval(hits, self.num_rows, confidence))
         return summary
 
