@@ -43,7 +43,7 @@ def train_loop(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and _is_final(checkpoint):
         return  # an earlier attempt finished, only its results were not taken over
-    if world_size == 1:
+    if world_size == 1 and not (config["args"].get("deepspeed") or config["args"].get("fsdp")):
         _leave_process_group()
     with _work_folder(rank, context.get_node_rank()) as work:
         reporter = Reporter(rank, world_size, config["progress"])
@@ -55,10 +55,11 @@ def train_loop(config: dict[str, Any]) -> None:
             raise
         except Exception as error:
             raise explain_in_worker(error, begun=reporter.num_steps > 0) from error
-        final = (
-            collect(Path(args["output_dir"]), work / "final", config["args"], config["source"]) if rank == 0 else None
-        )
-        _report(reporter.summary() | {"final": True}, final)
+        figures = reporter.summary()
+        final = None
+        if rank == 0:
+            final = collect(Path(args["output_dir"]), work / "final", config["args"], config["source"], figures)
+        _report(figures | {"final": True}, final)
 
 
 def _is_final(checkpoint: Any) -> bool:
@@ -138,21 +139,26 @@ class Reporter:
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
         self._tell()
 
-    def step(self, state: Any) -> None:
+    def step(self, state: Any, *, log_follows: bool) -> None:
         self.num_steps = state.global_step
         self._ended_at = self.now()
-        if self._ended_at - self._told_at >= _PROGRESS_EVERY_S or self.num_steps == self.total_steps:
-            self._tell()
+        if not log_follows:
+            self._tell_now_and_then()
 
     def log(self, state: Any, logs: dict[str, Any]) -> None:
         if "loss" in logs:
             self.losses.append((state.global_step, float(logs["loss"])))
+            self._tell_now_and_then()
 
     def samples_per_s(self) -> float | None:
         """Rows a second of this attempt, over all workers."""
         elapsed = self._ended_at - self._begun_at
         done = self.num_steps - self._first_step
         return done * self._rows_per_step / elapsed if done and elapsed > 0 else None
+
+    def _tell_now_and_then(self) -> None:
+        if self.now() - self._told_at >= _PROGRESS_EVERY_S or self.num_steps == self.total_steps:
+            self._tell()
 
     def _tell(self) -> None:
         if self.rank:
@@ -219,7 +225,7 @@ def _callback(reporter: Reporter) -> Any:
             reporter.flush()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            reporter.step(state)
+            reporter.step(state, log_follows=control.should_log)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})

@@ -35,11 +35,13 @@ def is_model_file(path: Path, *, code: bool = False) -> bool:
     return path.suffix in _MODEL_SUFFIXES or (code and path.suffix == ".py")
 
 
-def collect(output: Path, final: Path, args: dict[str, Any], source: str) -> Path:
+def collect(output: Path, final: Path, args: dict[str, Any], source: str, figures: dict[str, Any]) -> Path:
     """Move a finished output folder's files into `final/adapter/` and `final/log/`, and leave the rest.
 
     Nothing of this machine stays in the adapter: its config names the base model by the recipe's source, and lists
-    modules in a fixed order (peft keeps them in a set), so equal trainings have equal digests.
+    modules in a fixed order (peft keeps them in a set), so equal trainings have equal digests. `figures` are kept as
+    figures.json, because all_results.json is wrong after a resumption: the trainer then divides the last attempt's loss
+    and time by the steps and rows of all.
     """
     for name in (ADAPTER, LOG):
         (final / name).mkdir(parents=True)
@@ -52,6 +54,7 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str) -> Pat
     if described.is_file():
         _write(described, portable_config(json.loads(described.read_text()), source))
     _write(final / LOG / "args.json", portable_args(args, source))
+    _write(final / LOG / "figures.json", figures)
     return final
 
 

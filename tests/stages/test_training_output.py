@@ -11,6 +11,7 @@ import pytest
 from runner.manifest import scan_folder
 from stages.training_output import collect, is_model_file
 
+FIGURES = {"train_loss": 1.77}
 ARGS = {
     "trust_remote_code": False,
     "dataset_dir": "/node/data",
@@ -38,13 +39,16 @@ def names(folder: Path) -> set[str]:
 
 
 def test_sorts_files_into_adapter_and_log_and_leaves_pickles_behind(tmp_path: Path) -> None:
-    final = collect(output_folder(tmp_path / "out", ["q_proj"], "/node/model"), tmp_path / "final", ARGS, "org/model")
+    final = collect(
+        output_folder(tmp_path / "out", ["q_proj"], "/node/model"), tmp_path / "final", ARGS, "org/model", FIGURES
+    )
     assert names(final / "adapter") == {
         "adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja", "merges.txt",
     }  # fmt: skip
     assert names(final / "log") == {
         "all_results.json", "train_results.json", "trainer_log.jsonl", "training_loss.png", "args.json",
+        "figures.json",
     }  # fmt: skip
 
 
@@ -52,13 +56,13 @@ def test_adapter_has_the_same_digest_wherever_it_was_trained(tmp_path: Path) -> 
     digests = set()
     for name, targets in (("a", ["q_proj", "v_proj"]), ("b", ["v_proj", "q_proj"])):
         output = output_folder(tmp_path / name / "out", targets, f"/{name}/model")
-        final = collect(output, tmp_path / name / "final", ARGS, "org/model")
+        final = collect(output, tmp_path / name / "final", ARGS, "org/model", FIGURES)
         digests.add(scan_folder("checkpoint", final / "adapter").sha256)
     assert len(digests) == 1
 
 
 def test_kept_arguments_name_no_folder_of_the_worker(tmp_path: Path) -> None:
-    final = collect(output_folder(tmp_path / "out", [], "x"), tmp_path / "final", ARGS, "org/model")
+    final = collect(output_folder(tmp_path / "out", [], "x"), tmp_path / "final", ARGS, "org/model", FIGURES)
     kept: dict[str, Any] = json.loads((final / "log" / "args.json").read_text())
     assert kept == {"trust_remote_code": False, "model_name_or_path": "org/model"}
 
