@@ -60,7 +60,7 @@ exit codes: 0 done, 1 a stage failed, 2 the recipe is invalid, 3 a quality gate 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)  # overrides may stand on both sides of an option
     verbose = "hydra.verbose=true" in args.overrides
     if args.help:
         print(HELP, end="")

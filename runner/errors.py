@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +32,11 @@ class Problem:
     def as_dict(self) -> dict[str, Any]:
         """JSON form: `{key, value, origin, message, hint}`."""
         return asdict(self)
+
+
+def nearest(name: str, legal: Iterable[str]) -> str:
+    """The legal name most like `name`, or "" when none is near."""
+    return next(iter(difflib.get_close_matches(name, sorted(legal), n=1, cutoff=0.6)), "")
 
 
 class RunnerError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,17 +12,16 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from runner.errors import Problem, RecipeError
+from runner.errors import Problem, RecipeError, nearest
+from runner.hydra_errors import COMMAND_LINE, explain
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
-COMMAND_LINE = "command line"
 _SECRET_KEY = re.compile(
     r"(^|_)(password|passwd|secret|secrets|api_keys?|access_key|access_key_id|secret_key|private_key|"
     r"auth_token|access_token|session_token|hf_token|hf_hub_token|token|credentials?)$",
@@ -34,6 +32,15 @@ _SECRET_ENV = re.compile(r"oc\.env:\s*[^,}]*(SECRET|PASSWORD|TOKEN|API_KEY|ACCES
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _CODE_KEY = re.compile(r"^_\w+_$")
 REDACTED = "***"
+# pydantic's errors about a value of the wrong kind, in the words that `runner.known_keys` uses.
+_KINDS = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
+    "list_type": "must be a list",
+    "string_type": "must be a text",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
 
     Raises RecipeError for what Hydra itself refuses: a file that does not exist or is no YAML, a malformed override.
     """
+    roots = [RECIPES_DIR, *([config_dir] if config_dir else [])]
     if config_dir is not None:
         overrides = [f"hydra.searchpath=[file://{config_dir.resolve()}]", *overrides]
     try:
@@ -72,16 +80,8 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
             overrides = accept_new_keys(overrides, set(loader.list_groups("")))
             config = hydra_compose("config", overrides=overrides)
             origins = _origins(loader, overrides, config_dir)
-    except OverrideParseException as error:
-        raise RecipeError([Problem(COMMAND_LINE, error.override, str(error).splitlines()[0])]) from error
-    except MissingConfigException as error:
-        raise RecipeError([_missing_file(error)]) from error
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-        raise RecipeError([_composition_problem(error)]) from error
-    except Exception as error:  # a YAML scanner's error has no common base that Hydra keeps
-        if type(error).__module__.startswith("yaml"):
-            raise RecipeError([Problem("", None, f"a recipe file is not valid YAML: {error}")]) from error
-        raise
+    except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
+        raise RecipeError(explain(error, roots)) from error
     values, problems = _plain(config, origins)
     return Composed(values, problems, origins, overrides)
 
@@ -90,9 +90,8 @@ def accept_new_keys(overrides: list[str], groups: set[str]) -> list[str]:
     """Let `a.b=c` set a key that no file names (Hydra's `++a.b=c`), so that the schema alone says what is legal."""
     parser = OverridesParser.create()
     accepted = []
-    for text in overrides:
-        override = parser.parse_override(text)
-        key = override.get_key_element().split("@")[0]
+    for text, override in zip(overrides, parser.parse_overrides(overrides), strict=True):
+        key = override.get_key_element().lstrip("+~").split("@")[0]
         plain = not (override.is_delete() or override.is_force_add() or override.is_add())
         group = key in groups or key.startswith("hydra")
         if plain and not group:
@@ -160,11 +159,6 @@ def redact(value: Any, key: str = "") -> Any:
     return value
 
 
-def nearest(name: str, legal: Any) -> str:
-    """The legal name most like `name`, or "" when none is near."""
-    return next(iter(difflib.get_close_matches(name, sorted(legal), n=1, cutoff=0.6)), "")
-
-
 def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf; a list is a leaf, an empty mapping too."""
     if isinstance(values, dict) and (values or not prefix):
@@ -191,33 +185,11 @@ def _origins(loader: Any, overrides: list[str], config_dir: Path | None) -> dict
                     origins |= {key: label for key, _ in flatten(content, default.package or "")}
                 break
     parser = OverridesParser.create()
-    for text in overrides:
-        override = parser.parse_override(text)
+    for text, override in zip(overrides, parser.parse_overrides(overrides), strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
             origins[key] = f"{COMMAND_LINE}: {text.lstrip('+')}"
     return origins
-
-
-def _missing_file(error: MissingConfigException) -> Problem:
-    options = list(error.options or [])
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    guess = nearest(name, options)
-    return Problem(
-        group or "config",
-        name,
-        f"there is no {group or 'config'} {name!r}; there are: {', '.join(options) or 'none'}",
-        f"Did you mean {guess}?" if guess else "Choose one of these, or add yours with --config-dir.",
-        COMMAND_LINE,
-    )
-
-
-def _composition_problem(error: Exception) -> Problem:
-    cause = error.__cause__ or error
-    text = (str(error).splitlines() or [""])[0]
-    if cause is not error:
-        text = f"{text} ({(str(cause).splitlines() or [''])[0]})"
-    return Problem(str(getattr(cause, "full_key", "") or ""), None, text)
 
 
 def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
@@ -307,7 +279,7 @@ def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str) ->
         )
     if item["type"] == "missing":
         return Problem(key, None, "is required and was not given", f"Add {key}=...", origin)
-    message = item["msg"][0].lower() + item["msg"][1:]
+    message = _KINDS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
     description = field_description(model, key)
     return Problem(key, value, message, description, origin)
 

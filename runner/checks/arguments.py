@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from runner.errors import Problem
+from runner.errors import Problem, nearest
 from runner.known_keys import Entry, accepts, allowed, library, table
-from runner.resolve import nearest, section_fields
+from runner.resolve import section_fields
 from runner.schema import Recipe
 from stages.llamafactory import RESERVED_ARGS
 
@@ -201,10 +201,10 @@ def _hint_for_name(name: str, key: str, entries: Mapping[str, Entry]) -> str:
 def _guesses(name: str, legal: Collection[str]) -> tuple[str, str]:
     """The legal name that is surely meant (spelled almost so, or another library's word for it), and one like it."""
     said = name.lower().replace("-", "_")
-    spelled = difflib.get_close_matches(said, legal, n=1, cutoff=0.8)
     translated = [each for each in _OTHER_NAMES.get(said, ()) if each in legal]
+    spelled = difflib.get_close_matches(said, legal, n=1, cutoff=0.8)
     alike = difflib.get_close_matches(said, legal, n=1, cutoff=0.7)
-    return next(iter(spelled + translated), ""), next(iter(alike), "")
+    return next(iter(translated + spelled), ""), next(iter(alike), "")
 
 
 def _home(name: str, candidates: Iterable[Mapped]) -> str:
@@ -237,12 +237,17 @@ def _number(text: str) -> int | float | None:
 
 
 def improve_hint(problem: Problem) -> Problem:
-    """A schema's problem about an unknown key, told where the key belongs when a library takes it: train.cutoff_len."""
+    """A schema's problem about an unknown key with a better hint: the mapping that takes it, or a key with its words."""
     section, _, name = problem.key.rpartition(".")
-    if problem.message.startswith("is not a known key"):
-        here = [mapped for mapped in MAPPINGS if mapped.key.rpartition(".")[0] == section]
-        if home := _home(name, here):
-            return replace(problem, hint=home)
+    if not problem.message.startswith("is not a known key"):
+        return problem
+    if home := _home(name, [mapped for mapped in MAPPINGS if mapped.key.rpartition(".")[0] == section]):
+        return replace(problem, hint=home)
+    words = set(name.split("_"))
+    longer = [each for each in section_fields(Recipe, section) if words <= set(each.split("_"))]
+    if longer and not problem.hint.startswith("Did you mean"):
+        meant = f"{section}.{longer[0]}".removeprefix(".")
+        return replace(problem, hint=f"Did you mean {meant}?")
     return problem
 
 

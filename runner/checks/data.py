@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner import s3
-from runner.errors import Problem, RunnerError
+from runner.errors import Problem, RunnerError, nearest
 from runner.known_keys import library
-from runner.resolve import nearest
 from runner.schema import Recipe
 from stages.grammar import GrammarSpec, parse_uri
 from stages.models import is_local

@@ -46,7 +46,7 @@ def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
         most = _whole(kwargs, "max_lora_rank")
         if most is None and section == "infer":  # the endpoint's is made to fit
             most = table("vllm.engine")["max_lora_rank"]["default"]
-        if most is not None and rank > most and most not in told:
+        if most is not None and most in ranks and rank > most and most not in told:
             told.add(most)
             yield Problem(
                 f"{section}.engine_kwargs.max_lora_rank",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runner.errors import Problem, RunnerError
-from runner.resolve import nearest
+from runner.errors import Problem, RunnerError, nearest
 from runner.schema import Recipe
 from stages.metrics import known_metrics
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from runner.errors import Problem, RecipeError
+from runner.errors import Problem, RecipeError, nearest
 from runner.known_keys import table
-from runner.resolve import nearest
 from runner.schema import Recipe
 from stages import known_stages, load_stage
 from stages.base import Stage
@@ -38,13 +37,16 @@ def resources_name_stages(recipe: Recipe) -> Iterator[Problem]:
 def stages_load(recipe: Recipe) -> Iterator[Problem]:
     known = known_stages()
     for index, name in enumerate(recipe.pipeline):
-        if name in known and _stage(name) is None:
-            hint = "Install or repair the package that adds it."
-            yield Problem(f"pipeline[{index}]", name, f"cannot be imported from {known[name]}", hint)
+        if name in known:
+            try:
+                load_stage(name)
+            except (ImportError, AttributeError) as error:
+                hint = "Install or repair the package that adds it."
+                yield Problem(f"pipeline[{index}]", name, f"cannot be loaded from {known[name]}: {error}", hint)
 
 
 def _stage(name: str) -> Stage | None:
-    """The named stage; None when there is none, or a package's own stage does not import."""
+    """The named stage; None when there is none, or a package's own stage does not load."""
     try:
         return load_stage(name)
     except (RecipeError, ImportError, AttributeError):
@@ -61,11 +63,12 @@ def needs_are_provided_earlier(recipe: Recipe) -> Iterator[Problem]:
     for index, name in enumerate(recipe.pipeline):
         if (stage := _stage(name)) is None:
             return  # reported by stages_exist and stages_load; what it provides is not known
-        for need in stage.needs(recipe):
-            if need not in provided:
-                provider = next((each for each in known_stages() if need in _provided_by(each)), None)
-                hint = f"Put {provider} before it." if provider else "Add the stage that provides it."
-                yield Problem(f"pipeline[{index}]", name, f"needs {need!r}, which no earlier stage provides", hint)
+        missing = [need for need in stage.needs(recipe) if need not in provided]
+        if missing:
+            providers = dict.fromkeys(each for need in missing for each in known_stages() if need in _provided_by(each))
+            message = f"needs {' and '.join(map(repr, missing))}, which no earlier stage provides"
+            hint = f"Put {' and '.join(providers)} before it." if providers else "Add the stage that provides it."
+            yield Problem(f"pipeline[{index}]", name, message, hint)
         provided |= set(stage.provides)
 
 

@@ -94,9 +94,10 @@ def test_an_automatic_model_length_fits_everything() -> None:
 
 def test_batches_hold_a_whole_prompt_when_it_is_not_split() -> None:
     key = "infer.engine_kwargs.max_num_batched_tokens"
-    found = problems({key: 1024, "infer.engine_kwargs.enable_chunked_prefill": False})
+    lengths = {key: 1024, "infer.engine_kwargs.max_model_len": 2048}
+    found = problems({**lengths, "infer.engine_kwargs.enable_chunked_prefill": False})
     assert list(found) == [key]
-    assert problems({key: 1024, "infer.engine_kwargs.enable_chunked_prefill": True}) == {}
+    assert problems({**lengths, "infer.engine_kwargs.enable_chunked_prefill": True}) == {}
 
 
 def test_batches_hold_a_token_of_each_sequence() -> None:

@@ -37,7 +37,7 @@ def test_every_need_must_be_provided_earlier() -> None:
 def test_a_stage_whose_package_is_broken_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "BUILTIN", {**stages.BUILTIN, "distil": "nowhere.to_be_found:Distil"})
     found = problems({"pipeline": ["ingest", "distil"]})
-    assert "cannot be imported from nowhere.to_be_found:Distil" in found["pipeline[1]"].message
+    assert "cannot be loaded from nowhere.to_be_found:Distil: No module named" in found["pipeline[1]"].message
 
 
 @pytest.mark.parametrize(

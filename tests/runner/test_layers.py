@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"runner.errors", "runner.known_keys"},
     {"runner.schema"},
-    {"runner.partial"},
+    {"runner.partial", "runner.hydra_errors"},
     {"runner.resolve"},
     {"runner.manifest", "runner.storage", "runner.blobs", "runner.s3", "runner.lock", "runner.output"},
     {"runner.cluster"},
