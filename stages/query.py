@@ -15,7 +15,7 @@ from runner.cluster import ProgressHandle, task_options
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder, write_json
-from runner.schema import Recipe
+from runner.schema import Recipe, StageResources
 from stages.base import StageResult
 from stages.prompt import request_messages
 
@@ -99,7 +99,8 @@ def ask_near_endpoint(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = ray.get_runtime_context().get_node_id()
-    options = task_options(ctx.resources)
+    # A client waits for the network, and the endpoint may hold every CPU: it asks for one only if the recipe says so.
+    options = task_options(ctx.recipe.resources.get("query") or StageResources(cpus_per_worker=0.0))
     free = ray.available_resources() if len(ray.nodes()) == 1 else {}
     if free and options["num_cpus"] > free.get("CPU", 0.0):
         raise RunnerError(

@@ -29,7 +29,7 @@ from vllm.utils.ompmultiprocessing import OMPProcessManager
 
 from runner.storage import open_store
 from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
-from stages.cpu_executor import LoopbackExecutor
+from stages.cpu_lora import CpuExecutor
 from stages.serve_health import ENGINE_FAILED, root_cause
 
 _LOOPBACK = "127.0.0.1"
@@ -78,7 +78,7 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
     def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
         if engine_config.parallel_config.world_size > 1 or engine_config.device_config.device_type != "cpu":
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
-        engine_config.parallel_config.distributed_executor_backend = LoopbackExecutor
+        engine_config.parallel_config.distributed_executor_backend = CpuExecutor
         with OMPProcessManager(engine_config).configure_omp_envs(rank=0, local_rank=0):
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
 

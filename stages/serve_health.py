@@ -47,7 +47,7 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         port = free_port(keys.host, keys.port)
-        defer("Ray Serve", serve.shutdown)
+        defer("Ray Serve", _shut_down)
         # One proxy, on the head node: the URL is of one machine, and two nodes on one machine would want the same port.
         serve.start(proxy_location="HeadOnly", http_options={"host": keys.host, "port": port})
         host, prefix = keys.host, "/"
@@ -68,6 +68,14 @@ def _delete(app_name: str) -> None:
 
     if app_name in serve.status().applications:
         serve.delete(app_name)
+
+
+def _shut_down() -> None:
+    """Stop Ray Serve, unless somebody else serves something with it by now."""
+    from ray import serve
+
+    if not serve.status().applications:
+        serve.shutdown()
 
 
 def _reachable(host: str) -> str:
@@ -146,7 +154,7 @@ def _state(app: Any) -> str:
         return "deploying"
     waiting = [name for name, each in app.deployments.items() if each.status != "HEALTHY"]
     if any("to be scheduled" in app.deployments[name].message for name in waiting):
-        return "waiting for resources"
+        return "waiting to be placed"
     return f"starting {' and '.join(name.split(':')[0] for name in waiting)}" if waiting else "deploying"
 
 

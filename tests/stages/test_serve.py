@@ -275,7 +275,7 @@ def test_timeout_says_what_resources_are_lacking() -> None:
         "Deployment has 1 replicas that have taken more than 30s to be scheduled. Resources required for each "
         "replica: [{'GPU': 1.0}], total resources available: {'CPU': 2.0}. Use `ray status` for more details."
     )
-    with pytest.raises(RunnerError, match=r"waiting for resources; resources required .*'GPU': 1.0.*'CPU': 2.0}$"):
+    with pytest.raises(RunnerError, match=r"waiting to be placed; resources required .*'GPU': 1.0.*'CPU': 2.0}$"):
         wait_until_running(lambda: app("DEPLOYING", message), 0, Clock())  # type: ignore[arg-type]
 
 
