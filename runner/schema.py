@@ -118,7 +118,7 @@ class Train(Section):
     checkpoints: Checkpoints = Checkpoints()
     storage_path: str | None = Field(
         None,
-        description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: storage.root.",
+        description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: the run's folder.",
     )
 
 
