@@ -146,8 +146,8 @@ def explain_arguments(error: Exception) -> RunnerError | None:
     known = _argument_names()
     texts = []
     for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        texts.append(f"train.args.{name}" + (f" (did you mean {near[0]}?)" if near else ""))
+        near = difflib.get_close_matches(name, known, n=2)
+        texts.append(f"train.args.{name}" + (f" (did you mean {' or '.join(near)}?)" if near else ""))
     return RunnerError(
         f"LLaMA-Factory knows no {', '.join(texts)}", "`train.args` takes LLaMA-Factory's own argument names."
     )
