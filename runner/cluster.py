@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,8 @@ class RaySession:
         else:
             options["address"] = self._cluster.address
         try:
-            ray.init(**options)
+            with _own_sigterm():
+                ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(
                 f"no Ray cluster answers at cluster.address={self._cluster.address}: {error}",
@@ -150,6 +153,17 @@ class RaySession:
             self._poller.join(timeout=15)
         ray.shutdown()
         self.started = False
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's handler of SIGTERM: `ray.init` puts one in its place that ends the process on the spot."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def task_options(resources: StageResources) -> dict[str, Any]:
