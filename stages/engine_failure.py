@@ -42,10 +42,17 @@ def batch_failure(error: BaseException) -> RunnerError:
             return cause
     text = str(error)
     reason = root_cause(engine_log(text)) or root_cause(text) or last_line(text) or type(error).__name__
-    if "ActorDiedError" in type(error).__name__ + text and "died" not in reason:
-        reason = f"the engine died: {reason}"
-    hint = next((hint for pattern, hint in _HINTS if pattern.search(reason)), _HINT)
-    return RunnerError(f"batch inference failed: {reason}", hint)
+    what = "batch inference failed"
+    if "ActorDiedError" in type(error).__name__ + text:
+        what = (
+            "the engine did not start" if "creation task" in text else "the engine died, and died again when restarted"
+        )
+    return RunnerError(f"{what}: {reason}", hint_for(reason))
+
+
+def hint_for(reason: str) -> str:
+    """What to do about an engine that failed for that reason."""
+    return next((hint for pattern, hint in _HINTS if pattern.search(reason)), _HINT)
 
 
 def causes(error: BaseException | None) -> list[BaseException]:

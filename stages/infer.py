@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from runner.manifest import scan_folder
 from runner.schema import Recipe
 from stages.base import StageResult
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
-from stages.engine_failure import batch_failure
+from stages.engine_failure import batch_failure, hint_for
 from stages.predictions import BASE, TUNED, PredictionWriter
 
 PREDICTIONS = "predictions"
@@ -138,7 +139,6 @@ def vllm_processor_config(recipe: Recipe, engine: Engine) -> dict[str, Any]:
         "runtime_env": engine_runtime_env(recipe),
         # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
         "should_continue_on_error": True,
-        "log_engine_metrics": False,
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
         # The requests come tokenized (`request`) and the engine turns its tokens into text itself: three processes
         # less, and no second beginning-of-text token, which Ray's tokenize stage adds to what a chat template wrote.
@@ -215,29 +215,56 @@ def write_batches(
 ) -> dict[str, Any]:
     """Write the predictions as they come and return the figures. begin: when the stage began (Unix time, s).
 
-    The rates leave out the engine's start, which is `engine_start_s`. Raises RunnerError when a row is lost or doubled.
+    Raises RunnerError when a row is lost or doubled, and when the engine refused them all.
     """
-    num_errors = num_tokens = 0
-    ready: float | None = None
+    figures = Figures(begin)
     for batch in batches:
         for row in batch:
             writer.add(row["index"], row["variant"], row["line"])
-            num_errors += row["failed"]
-            num_tokens += row["num_tokens"]
+            figures.add(row)
         if batch:
-            ready = ready or min(row["started_at"] for row in batch)
-            rate = num_tokens / max(time.time() - ready, 1e-3)
-            figures = {"tokens_per_s": round(rate), **({"errors": num_errors} if num_errors else {})}
-            progress.update(writer.count, writer.num_expected, "row", **figures)
+            progress.update(writer.count, writer.num_expected, "row", **figures.so_far())
     writer.check_complete()
-    end = time.time()
-    generating_s = max(end - (ready or begin), 1e-3)
-    return {
-        "num_predictions": writer.count,
-        "num_errors": num_errors,
-        "output_tokens": num_tokens,
-        "rows_per_s": round(writer.count / generating_s, 2),
-        "output_tokens_per_s": round(num_tokens / generating_s, 1),
-        "engine_start_s": round((ready or begin) - begin, 1),
-        "wall_s": round(end - begin, 1),
-    }
+    if figures.num_errors == writer.count:
+        raise RunnerError(f"the engine refused every row: {figures.refusal}", hint_for(figures.refusal))
+    return figures.summary()
+
+
+@dataclass
+class Figures:
+    """Counts and rates of the predictions so far. The rates leave out the engine's start (`engine_start_s`)."""
+
+    begin: float
+    ready: float = 0.0
+    num_rows: int = 0
+    num_errors: int = 0
+    num_tokens: int = 0
+    refusal: str = ""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a prediction, as `answer` makes it."""
+        self.ready = min(self.ready or row["started_at"], row["started_at"])
+        self.num_rows += 1
+        self.num_tokens += row["num_tokens"]
+        self.num_errors += row["failed"]
+        if row["failed"] and not self.refusal:
+            self.refusal = json.loads(row["line"])["error"]
+
+    def so_far(self) -> dict[str, Any]:
+        """What is shown beside the progress."""
+        rate = round(self.num_tokens / max(time.time() - self.ready, 1e-3))
+        return {"tokens_per_s": rate, **({"errors": self.num_errors} if self.num_errors else {})}
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's metrics; times in seconds, rates per second of generating."""
+        end = time.time()
+        generating_s = max(end - self.ready, 1e-3)
+        return {
+            "num_predictions": self.num_rows,
+            "num_errors": self.num_errors,
+            "output_tokens": self.num_tokens,
+            "rows_per_s": round(self.num_rows / generating_s, 2),
+            "output_tokens_per_s": round(self.num_tokens / generating_s, 1),
+            "engine_start_s": round(self.ready - self.begin, 1),
+            "wall_s": round(end - self.begin, 1),
+        }

@@ -1,0 +1,261 @@
+"""What ray.data.llm is given, how rows become requests and predictions, and what is said when an engine fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.resolve import compose, to_recipe
+from runner.schema import Recipe
+from stages import batch_requests, infer
+from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk, sampling_params
+from stages.engine_failure import batch_failure
+from stages.infer import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config, write_batches
+from stages.predictions import PredictionWriter
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
+WITH_ADAPTER = Engine("/models/base", {"tuned": "/adapters/a", "base": "/models/base"}, lora_rank=8)
+
+
+def recipe_of(name: str, *overrides: str) -> Recipe:
+    return to_recipe(compose([f"recipe={name}", *overrides]))[0]
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/store")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(infer, "cpu_engine_env", lambda cluster, num_cpus: dict(ENV))
+    return {name: recipe_of(name) for name in ("viggo_quickstart", "viggo_qwen7b")}
+
+
+def adapter_folder(folder: Path, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 8, **config}))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
+def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
+    config = vllm_processor_config(recipes[name], WITH_ADAPTER)
+    golden = json.loads((GOLDEN / f"vllm_processor_config_{name}.json").read_text())
+    assert json.loads(json.dumps(config)) == golden
+
+
+def test_engine_arguments_pass_through_untouched_without_an_adapter(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_qwen7b"]
+    assert engine_kwargs(recipe, None) == recipe.infer.engine_kwargs
+
+
+def test_lora_is_on_with_room_for_the_adapters_rank(recipes: dict[str, Recipe]) -> None:
+    recipe = with_engine(recipes["viggo_qwen7b"], {"dtype": "bfloat16"})
+    assert engine_kwargs(recipe, 12) == {"dtype": "bfloat16", "enable_lora": True, "max_lora_rank": 16}
+
+
+def test_rank_above_the_recipes_is_refused_before_an_engine_starts(recipes: dict[str, Recipe]) -> None:
+    with pytest.raises(RunnerError, match="max_lora_rank=8 is below the adapter's rank 16"):
+        engine_kwargs(recipes["viggo_qwen7b"], 16)
+
+
+def test_the_recipes_own_executor_and_parallel_engines_are_left_alone(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_quickstart"]
+    assert engine_kwargs(with_engine(recipe, {"distributed_executor_backend": "mp"}), None) == {
+        "distributed_executor_backend": "mp"
+    }
+    assert engine_kwargs(with_engine(recipe, {"tensor_parallel_size": 2}), None) == {"tensor_parallel_size": 2}
+
+
+def test_the_recipes_environment_wins_over_the_cpu_engines(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_quickstart"]
+    resources = recipe.resources_of("infer").model_copy(
+        update={"runtime_env": {"pip": ["x"], "env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"}}}
+    )
+    recipe = recipe.model_copy(update={"resources": {"infer": resources}})
+    assert engine_runtime_env(recipe) == {
+        "pip": ["x"],
+        "env_vars": {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"},
+    }
+
+
+def test_random_sampling_has_the_recipes_seed_and_greedy_has_none(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_quickstart"]
+    assert "seed" not in sampling_params(recipe)
+    assert sampling_params(with_sampling(recipe, {"temperature": 0.7}))["seed"] == recipe.seed
+    assert sampling_params(with_sampling(recipe, {"temperature": 0.7, "seed": 1}))["seed"] == 1
+
+
+def test_base_and_adapter_share_an_engine(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    adapter = adapter_folder(tmp_path / "a", rank_pattern={"q_proj": 32})
+    engines = list(plan_engines(recipes["viggo_quickstart"], Path("/model"), adapter))
+    assert engines == [Engine("/model", {"tuned": str(adapter), "base": "/model"}, 32)]
+
+
+def test_base_is_left_out_unless_it_is_compared(tmp_path: Path) -> None:
+    recipe = recipe_of("viggo_quickstart", "evaluate.compare_base=false")
+    adapter = adapter_folder(tmp_path / "a")
+    assert [engine.models for engine in plan_engines(recipe, Path("/model"), adapter)] == [{"tuned": str(adapter)}]
+
+
+def test_without_a_published_adapter_there_is_only_base() -> None:
+    recipe = recipe_of("viggo_quickstart", "pipeline=[ingest,infer]", "evaluate.compare_base=false")
+    assert Infer().needs(recipe) == ("test_set", "model")
+    assert list(plan_engines(recipe, Path("/model"), None)) == [Engine("/model", {"base": "/model"})]
+
+
+def test_a_fully_tuned_model_has_an_engine_of_its_own(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    engines = list(plan_engines(recipes["viggo_quickstart"], Path("/model"), tmp_path))
+    assert engines == [Engine(str(tmp_path), {"tuned": str(tmp_path)}), Engine("/model", {"base": "/model"})]
+
+
+def test_a_folder_that_is_neither_is_refused(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="neither a LoRA adapter"):
+        list(plan_engines(recipes["viggo_quickstart"], Path("/model"), tmp_path))
+
+
+def test_every_row_is_read_once_for_each_variant_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    texts = [json.dumps({"id": f"test-{index}", "input": "é" * index}, ensure_ascii=False) for index in range(7)]
+    path.write_text("\n".join([*texts[:3], "", *texts[3:]]), encoding="utf-8")
+    rows = RowFile.scan(path, 3)
+    assert rows.num_rows == 7
+    assert [chunk["num_rows"] for chunk in rows.chunks] == [3, 3, 1]
+    read = [row for chunk in rows.chunks for row in read_chunk(chunk, path=path, variants=["tuned", "base"])]
+    assert [(row["index"], row["variant"]) for row in read] == [
+        (index, variant) for index in range(7) for variant in ("tuned", "base")
+    ]
+    assert [row["text"].strip() for row in read[::2]] == texts
+
+
+def test_a_test_set_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("\n")
+    with pytest.raises(RunnerError, match="has no rows to predict"):
+        RowFile.scan(tmp_path / "test.jsonl", 3)
+
+
+def test_a_piece_brings_one_batch_of_requests(recipes: dict[str, Recipe]) -> None:
+    assert rows_per_chunk(recipes["viggo_qwen7b"]) == 8
+    assert rows_per_chunk(recipe_of("viggo_quickstart", "evaluate.compare_base=false", "infer.batch_size=16")) == 16
+    assert rows_per_chunk(recipe_of("viggo_quickstart", "infer.batch_size=1")) == 1
+
+
+def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def template(messages: Any, **options: Any) -> list[int]:
+        seen.append((messages, options))
+        return [1, 2, 3]
+
+    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    recipe = recipes["viggo_qwen7b"]
+    row = {"variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    made = request(row, recipe=recipe, engine=WITH_ADAPTER)
+    assert made == {
+        "tokenized_prompt": [1, 2, 3],
+        "model": "/adapters/a",
+        "sampling_params": {"temperature": 0.0, "max_tokens": 250},
+    }
+    assert seen == [
+        (
+            [{"role": "user", "content": "Do.\nIt"}],
+            {"add_generation_prompt": True, "tokenize": True, "return_dict": False},
+        )
+    ]
+
+
+def output_row(**changes: Any) -> dict[str, Any]:
+    source = {"id": "test-000004", "instruction": "Do.", "input": "It", "output": "f()"}
+    return {
+        "index": 4,
+        "variant": "base",
+        "text": json.dumps(source),
+        "generated_text": "g()",
+        "num_input_tokens": 9,
+        "num_generated_tokens": 2,
+        "time_taken_llm": 3.0,
+        "__inference_error__": "",
+        **changes,
+    }
+
+
+def test_an_answer_is_a_line_and_when_the_engine_was_asked(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_requests, "time", SimpleNamespace(time=lambda: 1000.0))
+    made = answer(output_row(), recipe=recipes["viggo_qwen7b"])
+    assert (made["index"], made["variant"], made["num_tokens"], made["failed"]) == (4, "base", 2, False)
+    assert made["started_at"] == 997.0
+    line = json.loads(made["line"])
+    assert (line["id"], line["prediction"], line["reference"]) == ("test-000004", "g()", "f()")
+
+
+def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason(recipes: dict[str, Recipe]) -> None:
+    row = output_row(__inference_error__="ValueError: too long", generated_text="", time_taken_llm=-1)
+    made = answer(row, recipe=recipes["viggo_qwen7b"])
+    assert (made["failed"], made["num_tokens"]) == (True, 0)
+    assert json.loads(made["line"])["error"] == "ValueError: too long"
+
+
+def test_figures_count_rows_tokens_and_errors_and_leave_out_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "time", SimpleNamespace(time=lambda: 1100.0))
+    events: list[Any] = []
+    progress = SimpleNamespace(update=lambda done, total, unit, **figures: events.append((done, total, figures)))
+    line = json.dumps({"error": "too long"})
+    rows = [
+        {"index": index, "variant": "tuned", "line": line, "num_tokens": 5, "failed": index == 1, "started_at": 1090.0}
+        for index in range(3)
+    ]
+    with PredictionWriter(tmp_path, 3, ["tuned"]) as writer:
+        metrics = write_batches([rows[:2], [], rows[2:]], writer, progress, 1000.0)  # type: ignore[arg-type]
+    assert metrics == {
+        "num_predictions": 3,
+        "num_errors": 1,
+        "output_tokens": 15,
+        "rows_per_s": 0.3,
+        "output_tokens_per_s": 1.5,
+        "engine_start_s": 90.0,
+        "wall_s": 100.0,
+    }
+    assert events == [(2, 3, {"tokens_per_s": 1, "errors": 1}), (3, 3, {"tokens_per_s": 2, "errors": 1})]
+
+
+def test_lost_rows_fail_the_stage(tmp_path: Path) -> None:
+    row = {"index": 0, "variant": "tuned", "line": "{}", "num_tokens": 1, "failed": False, "started_at": 1.0}
+    progress = SimpleNamespace(update=lambda *args, **figures: None)
+    with PredictionWriter(tmp_path, 2, ["tuned"]) as writer, pytest.raises(RunnerError, match="1 of 2 test rows"):
+        write_batches([[row]], writer, progress, 0.0)  # type: ignore[arg-type]
+
+
+def test_a_test_set_that_the_engine_refuses_as_a_whole_fails_the_stage(tmp_path: Path) -> None:
+    line = json.dumps({"error": "TypeError: Unexpected keyword argument 'temprature'"})
+    row = {"index": 0, "variant": "tuned", "line": line, "num_tokens": 0, "failed": True, "started_at": 1.0}
+    progress = SimpleNamespace(update=lambda *args, **figures: None)
+    with (
+        PredictionWriter(tmp_path, 1, ["tuned"]) as writer,
+        pytest.raises(RunnerError, match="refused every row: TypeError: Unexpected keyword argument 'temprature'"),
+    ):
+        write_batches([[row]], writer, progress, 0.0)  # type: ignore[arg-type]
+
+
+def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:
+    error = RuntimeError("ray: task failed")
+    error.__cause__ = RunnerError("the prompt takes the column 'x'", "Name a column.")
+    assert batch_failure(error) is error.__cause__
+
+
+def with_engine(recipe: Recipe, kwargs: dict[str, Any]) -> Recipe:
+    return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"engine_kwargs": kwargs})})
+
+
+def with_sampling(recipe: Recipe, sampling: dict[str, Any]) -> Recipe:
+    return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"sampling": sampling})})
