@@ -111,6 +111,7 @@ def load(composed: Composed) -> tuple[Recipe, RunOptions]:
     found = check(parsed.recipe) + (check_options(parsed.recipe, parsed.options) if parsed.options else [])
     seen = {problem.key for problem in problems}
     problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
+    problems = [replace(problem, value=redact(problem.value)) for problem in problems]
     if problems or parsed.options is None:
         raise RecipeError(problems)
     return parsed.recipe, parsed.options

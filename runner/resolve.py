@@ -20,18 +20,11 @@ from runner.errors import Problem, RecipeError, nearest
 from runner.hydra_errors import COMMAND_LINE, explain
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
+from runner.secrets import REDACTED, is_secret, reads_secret, redact_override
+from runner.secrets import redact as redact
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
-_SECRET_KEY = re.compile(
-    r"(^|_)(password|passwd|secret|secrets|api_keys?|access_key|access_key_id|secret_key|private_key|"
-    r"auth_token|access_token|session_token|hf_token|hf_hub_token|token|credentials?)$",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(r"\b(AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})")
-_SECRET_ENV = re.compile(r"oc\.env:\s*[^,}]*(SECRET|PASSWORD|TOKEN|API_KEY|ACCESS_KEY|CREDENTIAL)", re.IGNORECASE)
-_URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _CODE_KEY = re.compile(r"^_\w+_$")
-REDACTED = "***"
 # pydantic's errors about a value of the wrong kind, in the words that `runner.known_keys` uses.
 _KINDS = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
@@ -146,19 +139,6 @@ def fill_serve_engine(values: dict[str, Any]) -> None:
         serve["engine_kwargs"] = {key: value for key, value in {**base, **own}.items() if value is not None}
 
 
-def redact(value: Any, key: str = "") -> Any:
-    """A copy with everything that looks like a secret replaced: by key name, by value, and logins inside URLs."""
-    if isinstance(value, dict):
-        return {name: redact(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [redact(item, key) for item in value]
-    if value is not None and _SECRET_KEY.search(key):
-        return REDACTED
-    if isinstance(value, str):
-        return _URL_LOGIN.sub(f"{REDACTED}@", _SECRET_VALUE.sub(REDACTED, value))
-    return value
-
-
 def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every leaf; a list is a leaf, an empty mapping too."""
     if isinstance(values, dict) and (values or not prefix):
@@ -188,7 +168,7 @@ def _origins(loader: Any, overrides: list[str], config_dir: Path | None) -> dict
     for text, override in zip(overrides, parser.parse_overrides(overrides), strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
-            origins[key] = f"{COMMAND_LINE}: {text.lstrip('+')}"
+            origins[key] = f"{COMMAND_LINE}: {redact_override(text.lstrip('+'))}"
     return origins
 
 
@@ -204,7 +184,7 @@ def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any],
 
     def leaf(parent: Any, key: Any, dotted: str) -> Any:
         raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index]
-        if isinstance(raw, str) and _SECRET_ENV.search(raw):
+        if isinstance(raw, str) and reads_secret(raw):
             message = "reads a secret from the environment into the recipe"
             problems.append(Problem(dotted, raw, message, "Leave credentials to boto3's and the hub's own chains."))
             return None
@@ -238,9 +218,7 @@ def _forbidden(composed: Composed) -> list[Problem]:
                     )
                 )
         name = dotted.rpartition(".")[2]
-        # A number under a name such as max_token counts tokens of text.
-        named = _SECRET_KEY.search(name) and not (name.endswith("token") and isinstance(value, int | float))
-        if value is not None and (named or (isinstance(value, str) and _SECRET_VALUE.search(value))):
+        if is_secret(name, value):
             hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
             problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
     return problems

@@ -237,7 +237,7 @@ def _number(text: str) -> int | float | None:
 
 
 def improve_hint(problem: Problem) -> Problem:
-    """A schema's problem about an unknown key with a better hint: the mapping that takes it, or a key with its words."""
+    """A schema's problem about an unknown key, told which mapping takes it, or which key has its words."""
     section, _, name = problem.key.rpartition(".")
     if not problem.message.startswith("is not a known key"):
         return problem

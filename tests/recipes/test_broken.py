@@ -59,11 +59,26 @@ def test_a_broken_recipe_gives_exactly_its_problems(
         assert problem["message"]
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.args.hub_token=hunter2",
+        "train.args={hub_token: hunter2, lora_rnk: 4}",
+        "dataset.source=ftp://me:hunter2@host/x",
+    ],
+)
+def test_a_secret_is_not_repeated(override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for output in ("text", "json"):
+        main(["recipe=viggo_quickstart", "action=validate", f"format={output}", override])
+        captured = capsys.readouterr()
+        assert "hunter2" not in captured.out + captured.err
+
+
 def test_each_problem_says_where_its_value_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe").mkdir()
     file = tmp_path / "recipe" / "broken.yaml"
     file.write_text(f"{BASE}train: {{args: {{lora_rnk: 4}}}}\npipeline: [ingest, trian]\n")
-    main(["recipe=broken", "action=validate", "format=json", "model.template=smolm2", "--config-dir", str(tmp_path)])
+    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2"])
     origins = {problem["key"]: problem["origin"] for problem in json.loads(capsys.readouterr().out)["problems"]}
     assert origins == {
         "train.args.lora_rnk": str(file),
