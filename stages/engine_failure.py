@@ -9,7 +9,7 @@ from runner.errors import RunnerError
 from stages.serve_health import root_cause
 
 _LOG_BYTES = 256 << 10
-_PID = re.compile(r"\bpid=(\d+)")
+_ENGINE = "EngineCore"
 
 # What the cause says -> what to do; the first that matches.
 _HINTS = (
@@ -35,19 +35,23 @@ _HINTS = (
 _HINT = "Look into the log; the arguments of the engine are infer.engine_kwargs."
 
 
-def batch_failure(error: BaseException) -> RunnerError:
-    """What a failed Ray Data job is to the user. A RunnerError from one of its tasks is returned as it is."""
+def batch_failure(error: BaseException, since: float) -> RunnerError:
+    """What a failed Ray Data job is to the user. A RunnerError from one of its tasks is returned as it is.
+
+    since: when the job began (Unix time, s); older logs are not looked at.
+    """
     for cause in causes(error):
         if isinstance(cause, RunnerError):
             return cause
     text = str(error)
-    reason = root_cause(engine_log(text)) or root_cause(text) or last_line(text) or type(error).__name__
-    what = "batch inference failed"
-    if "ActorDiedError" in type(error).__name__ + text:
-        what = (
-            "the engine did not start" if "creation task" in text else "the engine died, and died again when restarted"
-        )
-    return RunnerError(f"{what}: {reason}", hint_for(reason))
+    if "ActorDiedError" not in type(error).__name__ + text:
+        reason = root_cause(text) or last_line(text) or type(error).__name__
+        return RunnerError(f"batch inference failed: {reason}", hint_for(reason))
+    if "creation task" in text:  # the end of its traceback may be the engine's own, or only point at the engine's log
+        reason = root_cause(f"{engine_log(since)}\n{text}")
+        return RunnerError(f"the engine did not start: {reason or last_line(text)}", hint_for(reason))
+    reason = root_cause(engine_log(since)) or "its process ended without a word, as when memory runs out"
+    return RunnerError(f"the engine died, again after each restart: {reason}", hint_for(reason))
 
 
 def hint_for(reason: str) -> str:
@@ -70,17 +74,19 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def engine_log(text: str) -> str:
-    """The end of what the processes that the text names wrote to stderr, where they ran on this machine; "" otherwise.
+def engine_log(since: float) -> str:
+    """The end of what the engine that ended last has written, if it ran on this machine; "" otherwise.
 
-    The engine is a process of its own and tells its reason only there.
+    The engine is a process of its own and tells its reason only in the log files of the actor that started it.
     """
     from ray._private.worker import global_worker
 
     if global_worker.node is None:
         return ""
-    logs = Path(global_worker.node.get_logs_dir_path())
-    parts = []
-    for pid in dict.fromkeys(_PID.findall(text)):
-        parts += [path.read_bytes()[-_LOG_BYTES:].decode(errors="replace") for path in logs.glob(f"worker-*-{pid}.err")]
-    return "\n".join(parts)
+    logs = Path(global_worker.node.get_logs_dir_path()).glob("worker-*")
+    files = [path for path in logs if path.suffix in (".out", ".err") and path.stat().st_mtime >= since]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        text = path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+        if _ENGINE in text and root_cause(text):
+            return text
+    return ""

@@ -74,7 +74,7 @@ class Infer:
         except RunnerError:
             raise
         except Exception as error:
-            raise batch_failure(error) from error
+            raise batch_failure(error, begin) from error
         artifact = scan_folder(PREDICTIONS, folder, {"variants": variants, "num_rows": rows.num_rows})
         metrics = {"num_rows": rows.num_rows, "variants": variants, **metrics}
         return StageResult([artifact], metrics, note(metrics))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from runner.errors import RunnerError
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
-from stages import batch_requests, infer
+from stages import batch_requests, engine_failure, infer
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk, sampling_params
 from stages.engine_failure import batch_failure
 from stages.infer import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config, write_batches
@@ -250,7 +251,49 @@ def test_a_test_set_that_the_engine_refuses_as_a_whole_fails_the_stage(tmp_path:
 def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:
     error = RuntimeError("ray: task failed")
     error.__cause__ = RunnerError("the prompt takes the column 'x'", "Name a column.")
-    assert batch_failure(error) is error.__cause__
+    assert batch_failure(error, 0.0) is error.__cause__
+
+
+CREATION = "The actor died because of an error raised in its creation task"
+DEAD = "The actor is dead because its worker process has died."
+LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "log", "message", "hint"),
+    [
+        (
+            "ActorDiedError",
+            f"{CREATION}\nTypeError: AsyncEngineArgs.__init__() got an unexpected keyword argument 'max_length'",
+            "",
+            "the engine did not start: TypeError: .* unexpected keyword argument 'max_length'",
+            "vLLM's engine arguments",
+        ),
+        (
+            "ActorDiedError",
+            f"{CREATION}\nRuntimeError: Engine core initialization failed. See root cause above.",
+            f"{LOGGED}ValueError: No memory for the KV cache",
+            "the engine did not start: ValueError: No memory for the KV cache",
+            "max_model_len",
+        ),
+        (
+            "ActorDiedError",
+            DEAD,
+            f"{LOGGED}safetensors.SafetensorError: header too small in adapter",
+            "the engine died, again after each restart: safetensors.SafetensorError: header too small",
+            "max_lora_rank",
+        ),
+        ("ActorDiedError", DEAD, "", "as when memory runs out", "max_num_seqs"),
+        ("RayTaskError", "ValueError: a template is missing", "", "failed: ValueError: a template is", "log"),
+    ],
+)
+def test_a_failed_engine_is_told_by_its_root_cause(
+    kind: str, text: str, log: str, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_failure, "engine_log", lambda since: log)
+    failure = batch_failure(type(kind, (Exception,), {})(text), 0.0)
+    assert re.search(message, failure.message)
+    assert hint in failure.hint
 
 
 def with_engine(recipe: Recipe, kwargs: dict[str, Any]) -> Recipe:
