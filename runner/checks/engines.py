@@ -43,9 +43,7 @@ def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
             key = "train.args.lora_rank" if "lora_rank" in recipe.train.args else "train.lora_rank"
             yield Problem(key, rank, f"is more than vLLM can load; its ranks are {ranks}", f"Set at most {ranks[-1]}.")
             return
-        most = _whole(kwargs, "max_lora_rank")
-        if most is None and section == "infer":  # the endpoint's is made to fit
-            most = table("vllm.engine")["max_lora_rank"]["default"]
+        most = _whole(kwargs, "max_lora_rank")  # if it is not given, the runner makes it fit
         if most is not None and most in ranks and rank > most and most not in told:
             told.add(most)
             yield Problem(

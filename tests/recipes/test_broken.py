@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from runner.cli import main
-from runner.errors import EXIT_INVALID_RECIPE
+from runner.cli import load, main
+from runner.errors import EXIT_INVALID_RECIPE, RecipeError
+from runner.resolve import Composed, compose
 
 CORPUS = [
     pytest.param(case, id=f"{file.stem}: {case['what']}")
@@ -20,14 +24,51 @@ CORPUS = [
 BASE = "# @package _global_\n# A broken recipe.\n"
 
 
-def recipe_text(case: dict[str, Any]) -> str:
-    """The recipe's file: `text` as it is, or `recipe` as YAML."""
-    body = case["text"] if "text" in case else yaml.safe_dump(case.get("recipe", {}))
-    return f"{BASE}{body if body.strip() != '{}' else ''}"
+def needs_hydra(case: dict[str, Any]) -> bool:
+    """Whether Hydra has a part in the case: files to parse, overrides, interpolations."""
+    return "recipe" not in case or "overrides" in case or "${" in str(case["recipe"])
+
+
+def said_by_command_line(
+    case: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> list[dict[str, Any]]:
+    """The problems that `action=validate format=json` prints for the case's recipe file and overrides."""
+    (folder / "recipe").mkdir()
+    body = case["text"] if "text" in case else yaml.safe_dump(case["recipe"]) if "recipe" in case else ""
+    (folder / "recipe" / "broken.yaml").write_text(f"{BASE}{body}")
+    overrides = case.get("overrides", [])
+    chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken"]
+    code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *overrides])
+    captured = capsys.readouterr()
+    assert code == EXIT_INVALID_RECIPE
+    assert "canary" not in captured.out + captured.err
+    assert captured.err == ""
+    problems: list[dict[str, Any]] = json.loads(captured.out)["problems"]
+    return problems
+
+
+@cache
+def defaults() -> Composed:
+    return compose([])
+
+
+def said_by_load(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The problems of the recipe without composing it anew: fifteen times faster, for most of the corpus."""
+    with pytest.raises(RecipeError) as caught:
+        load(replace(defaults(), values=merged(defaults().values, recipe)))
+    return [problem.as_dict() for problem in caught.value.problems]
+
+
+def merged(below: Any, above: Any) -> Any:
+    """As Hydra merges: mappings are merged, anything else replaces."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {key: merged(below.get(key), above.get(key, below.get(key))) for key in {**below, **above}}
+    return deepcopy(above)
 
 
 def test_the_corpus_is_large() -> None:
     assert len(CORPUS) >= 60
+    assert sum(needs_hydra(param.values[0]) for param in CORPUS) >= 20
 
 
 @pytest.mark.parametrize("case", CORPUS)
@@ -36,27 +77,13 @@ def test_a_broken_recipe_gives_exactly_its_problems(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-environment")
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "broken.yaml").write_text(recipe_text(case))
-    overrides = case.get("overrides", [])
-    chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken"]
-    as_json = [] if any(text.startswith("format=") for text in overrides) else ["format=json"]
-    code = main([*chosen, "action=validate", *as_json, *overrides, "--config-dir", str(tmp_path)])
-    captured = capsys.readouterr()
-    assert code == EXIT_INVALID_RECIPE
-    assert "Traceback" not in captured.err
-    assert "canary" not in captured.out + captured.err
-    if not as_json:  # the format itself is broken
-        assert all(f"{key} = " in captured.err for key in case["expect"])
-        return
-    document = json.loads(captured.out)
-    found = {problem["key"]: problem for problem in document["problems"]}
+    said = said_by_command_line(case, tmp_path, capsys) if needs_hydra(case) else said_by_load(case["recipe"])
+    found = {problem["key"]: problem for problem in said}
     assert set(found) == set(case["expect"])
-    assert len(found) == len(document["problems"])
+    assert len(found) == len(said)
     for key, words in case["expect"].items():
-        problem = found[key]
-        assert words in f"{problem['message']} {problem['hint']}"
-        assert problem["message"]
+        assert words in f"{found[key]['message']} {found[key]['hint']}"
+        assert found[key]["message"]
 
 
 @pytest.mark.parametrize(

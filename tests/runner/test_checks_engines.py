@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.cli import load
-from runner.errors import RecipeError
-from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
+from tests.runner.recipes import QUICKSTART, QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
 
@@ -19,13 +17,9 @@ def test_the_adapters_rank_fits_the_engine() -> None:
     assert found["infer.engine_kwargs.max_lora_rank"].hint == "Set infer.engine_kwargs.max_lora_rank=16."
 
 
-def test_without_a_rank_of_its_own_the_engine_has_vllms_default() -> None:
-    composed = changed({"train.lora_rank": 32, "serve.engine_kwargs": {}})
-    del composed.values["infer"]["engine_kwargs"]["max_lora_rank"]
-    with pytest.raises(RecipeError) as caught:
-        load(composed)
-    assert [problem.key for problem in caught.value.problems] == ["infer.engine_kwargs.max_lora_rank"]
-    assert caught.value.problems[0].value == 16
+def test_a_rank_that_is_not_given_is_made_to_fit() -> None:
+    ranks = {"infer.engine_kwargs": {}, "serve.engine_kwargs": {}}
+    assert problems({"train.lora_rank": 32, **ranks}) == {}
 
 
 def test_a_rank_among_the_arguments_wins() -> None:

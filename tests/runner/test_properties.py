@@ -75,13 +75,13 @@ def outcome(make: Callable[[], Composed]) -> Recipe | None:
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES, recipe=st.sampled_from([QUICKSTART, QWEN]))
-@settings(RELAXED, max_examples=400)
+@settings(RELAXED, max_examples=250)
 def test_any_value_of_a_known_key_validates_or_gives_problems(key: str, value: Any, recipe: str) -> None:
     outcome(lambda: changed({key: value}, recipe))
 
 
 @given(changes=st.dictionaries(st.sampled_from([key for key in KEYS if key.count(".") != 0]), VALUES, max_size=6))
-@settings(RELAXED, max_examples=200)
+@settings(RELAXED, max_examples=150)
 def test_any_values_of_several_keys_validate_or_give_problems(changes: dict[str, Any]) -> None:
     composed = deepcopy(changed({}))
     for key, value in changes.items():
@@ -95,7 +95,7 @@ def test_any_values_of_several_keys_validate_or_give_problems(changes: dict[str,
 
 
 @given(key=st.sampled_from(KEYS), text=st.text(max_size=15))
-@settings(RELAXED, max_examples=15)
+@settings(RELAXED, max_examples=10)
 def test_any_override_of_a_known_key_validates_or_gives_problems(key: str, text: str) -> None:
     outcome(lambda: compose([f"recipe={QUICKSTART}", f"{key}={text}"]))
 
