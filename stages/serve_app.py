@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.util
+from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.worker import global_worker
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.common.models import global_id_manager
@@ -101,6 +102,13 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             if not cause:
                 raise
             raise RuntimeError(f"The engine did not start. {cause}") from error
+
+    async def _start_engine(self) -> None:
+        """Start the engine. Where usage reports are off, do not start Ray's actor for them and wait for it (4 s)."""
+        if usage_stats_enabled():
+            await super()._start_engine()
+        else:
+            await self.engine.start()
 
     def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
         super()._init_multiplex_loader(model_downloader_cls or StoreLoader)
