@@ -1,0 +1,201 @@
+"""Training on real Ray Train and LLaMA-Factory: a tiny random model, a few steps, on this machine's CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cluster import RaySession
+from runner.context import RunContext
+from runner.errors import RunnerError
+from runner.manifest import Artifact, digest_json, scan_folder
+from runner.schema import Recipe
+from stages.base import StageResult
+from stages.train import Train
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
+
+NUM_ROWS = 16
+
+
+class Watch:
+    """Sees the progress events of a session; `on_step` is called with the number of steps done."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.on_step: Any = None
+
+    def __call__(self, stage: str, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if self.on_step:
+            self.on_step(event["done"])
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    folder = tmp_path_factory.mktemp("inputs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_tiny_model(folder / "model")
+    rows = folder / "train_set"
+    rows.mkdir()
+    lines = [{"id": f"train-{i:06d}", "instruction": f"name number {i}", "output": "x" * i} for i in range(NUM_ROWS)]
+    (rows / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    columns = {"prompt": "instruction", "response": "output"}
+    info = {"train": {"file_name": "train.jsonl", "formatting": "alpaca", "columns": columns}}
+    (rows / "dataset_info.json").write_text(json.dumps(info))
+    return {"model": scan_folder("model", folder / "model"), "train_set": scan_folder("train_set", rows)}
+
+
+def write_tiny_model(folder: Path) -> None:
+    """A random Llama of 2 layers whose tokenizer has a token for each byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=special[1], eos_token=special[2], pad_token=special[2]
+    )
+    fast.save_pretrained(folder)
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture(scope="module")
+def ray_session(watch: Watch) -> Iterator[RaySession]:
+    session = RaySession(recipe_of().cluster, watch)
+    yield session
+    session.close()
+
+
+def recipe_of(num_workers: int = 1, **args: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "model": {"source": "org/tiny", "template": "smollm2"},
+            "dataset": {"source": "data", "prompt": {"user": "{instruction}", "assistant": "{output}"}},
+            "serve": {"model_id": "base"},
+            "cluster": {"num_cpus": 2},
+            "train": {
+                "learning_rate": 1e-3,
+                "args": {"per_device_train_batch_size": 2, "disable_gradient_checkpointing": True, **args},
+            },
+            "resources": {"train": {"num_workers": num_workers}},
+        }
+    )
+
+
+def train(recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path) -> StageResult:
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprint = digest_json(recipe.model_dump(mode="json"))
+    return Train().run(RunContext(recipe, "train", "r1", folder.parent, folder, fingerprint, inputs, session))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run") / "train"
+
+
+@pytest.fixture(scope="module")
+def trained(inputs: dict[str, Artifact], ray_session: RaySession, folder: Path) -> StageResult:
+    return train(recipe_of(), inputs, ray_session, folder)
+
+
+def test_hands_over_a_portable_adapter_and_the_log(trained: StageResult, folder: Path) -> None:
+    checkpoint, log = trained.artifacts
+    assert {entry.path for entry in checkpoint.files} >= {
+        "adapter_model.safetensors", "adapter_config.json", "tokenizer.json",
+    }  # fmt: skip
+    assert not [entry.path for entry in checkpoint.files if entry.path.endswith((".bin", ".pt", ".pth", ".md"))]
+    assert json.loads((checkpoint.path / "adapter_config.json").read_text())["base_model_name_or_path"] == "org/tiny"
+    assert {entry.path for entry in log.files} >= {
+        "trainer_log.jsonl", "all_results.json", "train_results.json", "training_loss.png", "args.json",
+    }  # fmt: skip
+    figures = trained.metrics
+    assert (figures["num_steps"], figures["num_samples"], figures["num_workers"]) == (NUM_ROWS // 2, NUM_ROWS, 1)
+    assert figures["loss_last"] < figures["loss_first"]
+    assert str(folder.parent) not in "".join(path.read_text(errors="ignore") for path in checkpoint.path.glob("*.json"))
+
+
+def test_finished_attempt_is_taken_over_without_training_again(
+    trained: StageResult, inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, folder: Path
+) -> None:
+    num_events = len(watch.events)
+    assert train(recipe_of(), inputs, ray_session, folder) == trained
+    assert len(watch.events) == num_events
+
+
+def test_two_workers_train_together(inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path) -> None:
+    result = train(recipe_of(num_workers=2), inputs, ray_session, tmp_path / "train")
+    assert (result.metrics["num_steps"], result.metrics["num_workers"]) == (NUM_ROWS // 4, 2)
+
+
+def test_killed_worker_resumes_and_makes_the_same_adapter(
+    inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, tmp_path: Path
+) -> None:
+    recipe = recipe_of(max_steps=300, save_steps=50)
+    whole = train(recipe, inputs, ray_session, tmp_path / "whole")
+    killed: list[int] = []
+
+    def kill(done: float) -> None:
+        # By the third checkpoint the first is registered: a worker waits to report while the last but one is not.
+        if done >= 160 and not killed:
+            killed.extend(training_workers())
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    watch.on_step = kill
+    try:
+        resumed = train(recipe, inputs, ray_session, tmp_path / "resumed")
+    finally:
+        watch.on_step = None
+    assert killed
+    assert resumed.metrics["resumed_at_step"] >= 50
+    assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
+    assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"])
+    assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
+
+
+def training_workers() -> list[int]:
+    """Process ids of this test's Ray Train workers."""
+    import psutil
+
+    return [p.pid for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
+
+
+def num_lines(log: Artifact) -> int:
+    return len((log.path / "trainer_log.jsonl").read_text().splitlines())
+
+
+def test_unknown_argument_is_explained_and_not_tried_again(
+    inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
+) -> None:
+    with pytest.raises(RunnerError, match=r"train\.args\.warmup_step \(did you mean warmup_steps"):
+        train(recipe_of(warmup_step=1), inputs, ray_session, tmp_path / "train")
+
+
+def test_too_small_a_cluster_is_refused_at_once(
+    inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
+) -> None:
+    with pytest.raises(RunnerError, match=r"resources\.train asks for 3 x \{CPU: 1\}"):
+        train(recipe_of(num_workers=3), inputs, ray_session, tmp_path / "train")
