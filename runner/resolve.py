@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,13 +42,19 @@ class Composed:
     """A composed configuration before it is checked.
 
     values: plain nested dict with every interpolation resolved where it can be. problems: what could not be.
-    origins: dotted key -> the file or override that set it. overrides: as given on the command line.
+    trace: finds `origins`; it reads every file once more, so it is called only when somebody asks where a value came
+    from. overrides: as given on the command line.
     """
 
     values: dict[str, Any]
     problems: list[Problem]
-    origins: dict[str, str]
+    trace: Callable[[], dict[str, str]] = dict
     overrides: list[str] = field(default_factory=list)
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Dotted key -> the file or override that set it."""
+        return self.trace()
 
     def origin(self, key: str) -> str:
         """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
@@ -72,11 +79,11 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
             loader = GlobalHydra.instance().config_loader()
             overrides = accept_new_keys(overrides, set(loader.list_groups("")))
             config = hydra_compose("config", overrides=overrides)
-            origins = _origins(loader, overrides, config_dir)
     except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
         raise RecipeError(explain(error, roots)) from error
-    values, problems = _plain(config, origins)
-    return Composed(values, problems, origins, overrides)
+    trace = cache(lambda: _origins(loader, overrides, config_dir))
+    values, problems = _plain(config, trace)
+    return Composed(values, problems, trace, overrides)
 
 
 def accept_new_keys(overrides: list[str], groups: set[str]) -> list[str]:
@@ -172,7 +179,7 @@ def _origins(loader: Any, overrides: list[str], config_dir: Path | None) -> dict
     return origins
 
 
-def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dict[str, Any], list[Problem]]:
     problems: list[Problem] = []
 
     def walk(node: Any, prefix: str) -> Any:
@@ -195,7 +202,7 @@ def _plain(config: DictConfig, origins: dict[str, str]) -> tuple[dict[str, Any],
             return walk(parent[key], dotted)
         except OmegaConfBaseException as error:
             reason = str(error.__cause__ or error).splitlines()[0].strip("'")
-            problems.append(Problem(dotted, raw, reason, _interpolation_hint(reason), origins.get(dotted, "")))
+            problems.append(Problem(dotted, raw, reason, _interpolation_hint(reason), trace().get(dotted, "")))
             return None
 
     return walk(config, ""), problems

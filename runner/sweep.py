@@ -80,7 +80,7 @@ def _job(config: DictConfig) -> tuple[int, float]:
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     overrides = list(HydraConfig.get().overrides.task)
-    recipe, options = load(Composed(values, [], {}, overrides))
+    recipe, options = load(Composed(values, [], overrides=overrides))
     command = " ".join(["python -m runner", *(text.lstrip("+") for text in overrides)])
     try:
         code, summary = run(recipe, options, command, Report())

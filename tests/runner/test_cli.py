@@ -59,7 +59,7 @@ def test_schema_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_show_prints_a_recipe_that_resolves_to_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["recipe=viggo_quickstart", "action=show", "train.lora_rank=16"]) == EXIT_DONE
+    assert main(["recipe=viggo_quickstart", "action=show", "train.lora_rank=16", "infer.batch_size=7"]) == EXIT_DONE
     shown = capsys.readouterr().out
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "shown.yaml").write_text(f"# @package _global_\n{shown}")

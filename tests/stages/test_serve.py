@@ -129,7 +129,7 @@ def test_contradicting_max_loras_is_refused() -> None:
 
 @pytest.mark.parametrize(("rank", "expected"), [(4, 8), (8, 8), (12, 16), (64, 64)])
 def test_lora_rank_is_rounded_up_to_one_that_vllm_has(rank: int, expected: int) -> None:
-    recipe = recipe_of("viggo_quickstart", f"train.lora_rank={rank}", "~infer.engine_kwargs.max_lora_rank")
+    recipe = recipe_of("viggo_quickstart", f"train.lora_rank={rank}")
     assert engine_kwargs(recipe, with_adapters=True)["max_lora_rank"] == expected
 
 
