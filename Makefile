@@ -39,7 +39,7 @@ test-unit: $(VENV)/.dev ## Unit tests, without Ray (under a minute)
 	$(VENV)/bin/python -m pytest -m "not e2e" $(ARGS)
 
 test-e2e: $(VENV)/.dev ## The tests on real Ray, vLLM and LLaMA-Factory
-	$(VENV)/bin/python -m pytest -m e2e -x $(ARGS)
+	$(VENV)/bin/python -m pytest -m e2e $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(VENV)/bin/ruff check .
