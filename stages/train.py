@@ -49,7 +49,9 @@ class Train:
         config = loop_config(ctx)
         ctx.ray.start()
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
-        result = fit(config, ctx.resources, run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint))
+        run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
+        cluster = ctx.recipe.cluster
+        result = fit(config, ctx.resources, run, has_dashboard=cluster.address is not None or cluster.dashboard)
         assert result.metrics["final"], "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"}
         return take_over(result.checkpoint, ctx.stage_dir, metrics)
@@ -112,10 +114,9 @@ def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:
     return f"{base.rstrip('/')}/{run_id}?endpoint_override={host.rstrip('/')}&scheme={scheme or 'https'}"
 
 
-def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any]) -> Any:
+def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any], *, has_dashboard: bool) -> Any:
     """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
     run_options = {
         **run,
@@ -123,7 +124,7 @@ def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any]) 
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    trainer = TorchTrainer(
+    trainer = _trainer_class(has_dashboard)(
         train_loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(**scaling_config(resources)),
@@ -133,6 +134,25 @@ def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any]) 
         return _in_thread(trainer.fit)
     except TrainingFailedError as error:
         raise explain(error) from error
+
+
+def _trainer_class(has_dashboard: bool) -> Any:
+    """Ray Train's TorchTrainer, without its placement group cleaner where there is no dashboard to ask.
+
+    The cleaner asks the dashboard whether the controller lives. Without one it hangs in retries, and every training
+    ends with 12 s of waiting for it. A cluster that the run started itself ends with the run, placement groups and all.
+    """
+    from ray.train.torch import TorchTrainer
+
+    if has_dashboard:
+        return TorchTrainer
+
+    class WithoutCleaner(TorchTrainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [item for item in callbacks if type(item).__name__ != "PlacementGroupCleanerCallback"]
+
+    return WithoutCleaner
 
 
 def _stop_on_mistake() -> Any:
