@@ -126,7 +126,10 @@ def _run(recipe: Recipe, options: RunOptions, command: str) -> int:
 def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
     from runner import plan
 
-    made = plan.build(recipe, options, plan.PastRuns(Path(recipe.storage.root).expanduser().resolve()))
+    past = plan.PastRuns(Path(recipe.storage.root).expanduser().resolve())
+    for remark in past.remarks:
+        print(remark, file=sys.stderr)
+    made = plan.build(recipe, options, past)
     if options.format == "json":
         _print_json({"recipe": recipe.name, "steps": [step.as_dict(recipe) for step in made.steps]})
     else:

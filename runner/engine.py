@@ -12,12 +12,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from runner import durable
 from runner import plan as planning
 from runner.cluster import RaySession
 from runner.context import RunContext
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError
 from runner.lock import hold
-from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_json, write_json
+from runner.manifest import (
+    MANIFEST,
+    Artifact,
+    Manifest,
+    StageRecord,
+    digest_json,
+    read_state,
+    write_state,
+    write_text,
+)
 from runner.output import Output
 from runner.report import Report
 from runner.resolve import redact
@@ -56,12 +66,14 @@ def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tu
     identity = digest_json(recipe.model_dump(mode="json"))
     with hold(root / ".locks" / identity[:16]), _signals():
         past = planning.PastRuns(root)
+        for remark in past.remarks:
+            report.say(remark)
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
         report.start(recipe, plan.steps, run_.folder)
         code = _run_steps(run_, plan, past)
     summary = summarize(run_.manifest, recipe)
-    write_json(run_.folder / "summary.json", summary)
+    write_state(run_.folder / "summary.json", summary)
     report.end(summary, run_.folder, run_.command, code)
     return code, summary
 
@@ -69,7 +81,7 @@ def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tu
 def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, root: Path, identity: str) -> Run:
     """Continue the newest run of exactly this recipe if it did not finish, else start a new one."""
     home = root / recipe.name
-    manifest = _unfinished(home, identity) if not options.force else None
+    manifest = _unfinished(home, identity, report.say) if not options.force else None
     if manifest is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         manifest = Manifest(run_id=f"{stamp}-{identity[:6]}", recipe=recipe.name, created_at=time.time())
@@ -80,18 +92,24 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, 
     folder = home / manifest.run_id
     manifest.status = "running"
     manifest.save(folder)
-    write_json(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
-    write_json(folder / "identity.json", {"recipe_sha256": identity, "command": command})
+    durable.remove_leftovers(folder)
+    write_state(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
+    write_state(folder / "identity.json", {"recipe_sha256": identity, "command": command})
     _point_latest(root, folder)
     return Run(recipe, options, command, report, manifest, folder)
 
 
-def _unfinished(home: Path, identity: str) -> Manifest | None:
+def _unfinished(home: Path, identity: str, say: Callable[[str], None]) -> Manifest | None:
+    """The newest run of the recipe of that digest, if it did not finish. `say` is told of files that are damaged."""
     for folder in sorted((path.parent for path in home.glob(f"*/{MANIFEST}")), reverse=True):
-        with suppress(RunnerError, OSError):
-            manifest = Manifest.load(folder)
-            same = f'"recipe_sha256": "{identity}"' in (folder / "identity.json").read_text()
-            if same:
+        try:
+            same = read_state(folder / "identity.json")["recipe_sha256"] == identity
+        except (RunnerError, OSError) as error:
+            say(f"{error}; {folder.name} is not continued, though its results are used")
+            continue
+        if same:
+            with suppress(RunnerError, OSError):  # PastRuns has said so
+                manifest = Manifest.load(folder)
                 return manifest if manifest.status in ("running", "failed", "interrupted") else None
     return None
 
@@ -100,7 +118,7 @@ def _point_latest(root: Path, folder: Path) -> None:
     temporary = root / f".latest-{folder.name}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.relative_to(root), target_is_directory=True)
-    temporary.replace(root / "latest")
+    durable.move(temporary, root / "latest")
 
 
 def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
@@ -192,10 +210,11 @@ def _own_artifacts(manifest: Manifest) -> list[Artifact]:
 def _stage_dir(folder: Path, fingerprint: str) -> Path:
     """The stage's folder, kept when it holds an attempt with the same fingerprint, else put aside."""
     mark = folder / ".fingerprint"
-    if folder.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
-        folder.rename(folder.with_name(f".{folder.name}-{time.time_ns()}"))
+    if folder.exists() and (not mark.is_file() or mark.read_bytes() != fingerprint.encode()):
+        durable.move(folder, folder.with_name(f".{folder.name}-{time.time_ns()}"))
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
+    if not mark.is_file():
+        write_text(mark, fingerprint)
     return folder
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runner import durable
 from runner.errors import RunnerError
 
 MANIFEST = "manifest.json"
+_COPY = ".manifest.copy.json"
+_SEAL = "self_sha256"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -83,6 +84,7 @@ class Manifest(BaseModel):
     status: Literal["running", "done", "failed", "interrupted", "gate_refused"] = "running"
     created_at: float = 0.0
     stages: list[StageRecord] = Field(default_factory=list)
+    damage: str = Field("", exclude=True, description="Why the file itself could not be read, though its copy could.")
 
     def artifact(self, name: str) -> Artifact | None:
         """The newest artifact of that name, or None."""
@@ -97,38 +99,84 @@ class Manifest(BaseModel):
         self.stages = [kept for kept in self.stages if kept.name != record.name] + [record]
 
     def save(self, run_dir: Path) -> None:
-        write_json(run_dir / MANIFEST, self.model_dump(mode="json"))
+        """Write the manifest, and then a copy that a damaged one is replaced by."""
+        text = _indented(sealed(self.model_dump(mode="json")))
+        for name in (MANIFEST, _COPY):
+            write_text(run_dir / name, text)
 
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:
-        """Read a run's manifest. Raises RunnerError naming the file when it is torn or not a manifest."""
-        path = run_dir / MANIFEST
+        """Read a run's manifest. `damage` says so when it had to be taken from its copy.
+
+        Raises RunnerError naming the file when both are torn, edited, or no manifests; OSError when it is not there.
+        """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls._read(run_dir / MANIFEST)
+        except RunnerError as error:
+            try:
+                manifest = cls._read(run_dir / _COPY)
+            except (RunnerError, FileNotFoundError):
+                raise error from None
+            manifest.damage = f"{error.message}; its copy {run_dir / _COPY} is used"
+            return manifest
+
+    @classmethod
+    def _read(cls, path: Path) -> Manifest:
+        values = read_state(path)
+        try:
+            return cls.model_validate(values)
         except ValueError as error:
-            raise RunnerError(
-                f"{path} is damaged: {error}", "Remove that run's folder, or restore the file."
-            ) from error
+            raise RunnerError(f"{path} is no manifest: {error}", "Remove that run's folder.") from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace the file in one step: a reader sees the old content or the new, never a part; parents are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    durable.write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of the value as indented JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _indented(value))
+
+
+def write_state(path: Path, values: Mapping[str, Any]) -> None:
+    """`write_json` of a mapping that the runner will read again, with a digest of itself under `self_sha256`."""
+    write_text(path, _indented(sealed(values)))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `write_state` wrote. Raises RunnerError naming the file when it is torn or edited, OSError when it is not
+    there."""
+    return unsealed(path.read_bytes(), str(path))
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with a digest of itself under `self_sha256`."""
+    plain: dict[str, Any] = json.loads(json.dumps(values))  # as it will be read: the keys are text
+    return {**plain, _SEAL: digest_json(plain)}
+
+
+def unsealed(data: bytes, shown: str) -> dict[str, Any]:
+    """The mapping of a sealed JSON document without its digest. Raises RunnerError when that is not its digest.
+
+    shown: what to call the document.
+    """
+    try:
+        values = json.loads(data)
+        digest = values.pop(_SEAL)
+        why = "" if digest == digest_json(values) else f"its content has changed since it was written ({_SEAL})"
+    except (ValueError, RecursionError) as error:
+        why = f"not JSON: {error}"
+    except (AttributeError, KeyError, TypeError):
+        why = f"it has no {_SEAL}"
+    if why:
+        raise RunnerError(f"{shown} is damaged: {why}", "Restore it, or remove it and run again.")
+    assert isinstance(values, dict)
+    return values
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def digest_bytes(data: bytes) -> str:
@@ -152,7 +200,11 @@ def digest_files(files: Iterable[FileEntry]) -> str:
 
 
 def scan_folder(name: str, folder: Path, meta: Mapping[str, Any] | None = None) -> Artifact:
-    """Describe a finished local folder as an artifact: every file below it with size and SHA-256."""
+    """Describe a finished local folder as an artifact: every file below it with size and SHA-256.
+
+    The files are on the disk when this returns, so that a record of them never outlives them.
+    """
+    durable.sync_tree(folder)
     files = [
         FileEntry(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=digest_file(path))
         for path in sorted(folder.rglob("*"))

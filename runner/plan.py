@@ -51,17 +51,24 @@ class Plan:
 
 
 class PastRuns:
-    """Records of earlier runs under `storage.root`, newest first."""
+    """Records of earlier runs under `storage.root`, newest first. `remarks`: which of their manifests are damaged."""
 
     def __init__(self, root: Path) -> None:
         self._records: list[StageRecord] = []
         self._verified: dict[tuple[str, str], str] = {}
+        self.remarks: list[str] = []
         found = []
         for path in root.glob(f"*/*/{MANIFEST}"):
             try:
-                found.append(Manifest.load(path.parent))
-            except (RunnerError, FileNotFoundError):
-                continue  # a damaged or vanished manifest offers nothing to take over
+                manifest = Manifest.load(path.parent)
+            except RunnerError as error:
+                self.remarks.append(f"{error.message}; what that run made is not used")
+                continue
+            except FileNotFoundError:
+                continue  # it was removed just now
+            found.append(manifest)
+            if manifest.damage:
+                self.remarks.append(manifest.damage)
         for manifest in sorted(found, key=lambda manifest: manifest.created_at, reverse=True):
             for record in manifest.stages:
                 if record.status == "done":

@@ -17,7 +17,7 @@ from pathlib import Path
 from runner import s3
 from runner.blobs import Blobs, FolderBlobs, ObjectInfo
 from runner.errors import RunnerError
-from runner.manifest import Artifact, FileEntry, digest_file, digest_files
+from runner.manifest import Artifact, FileEntry, digest_file, digest_files, sealed, unsealed
 
 SET_MANIFEST = "_manifest.json"
 _NUM_PARALLEL_FILES = 8
@@ -154,15 +154,14 @@ class Store:
             return None
         uri = f"{self.uri}/{key}"
         try:
-            artifact = Artifact.model_validate({**json.loads(data), "uri": uri})
-        except (ValueError, TypeError) as error:
-            raise RunnerError(
-                f"{uri}/{SET_MANIFEST} is damaged: {error}", "Delete that set and publish again."
-            ) from error
+            artifact = Artifact.model_validate({**unsealed(data, f"{uri}/{SET_MANIFEST}"), "uri": uri})
+            if digest_files(artifact.files) != artifact.sha256:
+                raise ValueError("its digest is not that of its files")
+        except (ValueError, RunnerError) as error:
+            why = f"{uri}/{SET_MANIFEST} is damaged: {error}" if isinstance(error, ValueError) else str(error)
+            raise RunnerError(why, "Remove that file, and publish again: force=[publish].") from error
         for entry in artifact.files:
             checked_key(entry.path)
-        if digest_files(artifact.files) != artifact.sha256:
-            raise RunnerError(f"{uri}/{SET_MANIFEST} is damaged: its digest is not that of its files")
         return artifact
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -234,4 +233,5 @@ def _verify(path: Path, entry: FileEntry, shown: str) -> None:
 
 def _as_manifest(artifact: Artifact) -> bytes:
     """The set's manifest: the artifact without its URI, which is wherever the manifest is found."""
-    return json.dumps(artifact.model_dump(mode="json", exclude={"uri"}), indent=2, ensure_ascii=False).encode()
+    values = sealed(artifact.model_dump(mode="json", exclude={"uri"}))
+    return json.dumps(values, indent=2, ensure_ascii=False).encode()

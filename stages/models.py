@@ -6,20 +6,19 @@ downloaded, nor is a repository's Python code unless the recipe trusts it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from runner import s3
 from runner.errors import RunnerError
-from runner.manifest import Artifact, FileEntry, digest_bytes, digest_file, digest_files, digest_json, write_json
+from runner.manifest import Artifact, digest_files, digest_json
 from stages import gguf
+from stages.model_cache import digests_of, made_once
 
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 _CODE = ["*.py"]
@@ -81,7 +80,12 @@ def check_model_folder(folder: Path, source: str) -> None:
         missing.append("a tokenizer (tokenizer.json, or tokenizer.model)")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        parts = set(json.loads(index.read_bytes())["weight_map"].values())
+        try:
+            parts = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RunnerError(
+                f"model.source={source}: {index} is damaged: {error!r}", "Obtain the model anew."
+            ) from error
         missing += sorted(parts - set(names))
     elif not any(name.endswith(".safetensors") for name in names):
         missing.append("*.safetensors (pickled weights, .bin and .pt, are not read)")
@@ -97,20 +101,8 @@ def describe_model(folder: Path, cache: Path, meta: dict[str, Any]) -> Artifact:
 
     Digests are kept in the cache by path, size and time of change, so that a model is read through once.
     """
-    memory = cache / "digests" / f"{digest_bytes(str(folder).encode())[:24]}.json"
-    known: dict[str, list[Any]] = json.loads(memory.read_bytes()) if memory.is_file() else {}
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and _matches(path.name, _WANTED + _CODE))
-
-    def entry(path: Path) -> tuple[FileEntry, int]:
-        stat = path.stat()
-        seen = known.get(path.name, [])
-        sha256 = seen[2] if seen[:2] == [stat.st_size, stat.st_mtime_ns] else digest_file(path)
-        return FileEntry(path=path.name, size_bytes=stat.st_size, sha256=sha256), stat.st_mtime_ns
-
-    with ThreadPoolExecutor(_NUM_PARALLEL_FILES) as pool:
-        entries = list(pool.map(entry, paths))
-    write_json(memory, {file.path: [file.size_bytes, mtime_ns, file.sha256] for file, mtime_ns in entries})
-    files = [file for file, _ in entries]
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, _WANTED + _CODE))
+    files = digests_of(folder, names, cache / "digests")
     return Artifact(name="model", uri=str(folder), sha256=digest_files(files), files=files, meta=meta)
 
 
@@ -122,7 +114,7 @@ def _from_package(source: str, cache: Path) -> Path:
     distribution, _, name = source.removeprefix("package://").partition("/")
     path = gguf.find_packaged_file(distribution, name)
     folder = cache / "gguf" / gguf.cache_name(distribution, path)
-    return _made_once(folder, lambda part: gguf.convert(path, part))
+    return made_once(folder, lambda part: gguf.convert(path, part))
 
 
 def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[str], on_bytes: OnBytes) -> Path:
@@ -156,7 +148,7 @@ def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[st
                 done += size
                 on_bytes(done, total)
 
-    return _made_once(cache / "s3" / f"{Path(prefix).name or bucket}-{tag}", download_all)
+    return made_once(cache / "s3" / f"{Path(prefix).name or bucket}-{tag}", download_all)
 
 
 def _from_hub(source: str, revision: str | None, cache: Path, wanted: list[str]) -> Path:
@@ -183,24 +175,3 @@ def _from_hub(source: str, revision: str | None, cache: Path, wanted: list[str])
             "Set HF_ENDPOINT to a mirror, or give model.source a local folder, s3://... or package://...",
         ) from error
     return Path(folder)
-
-
-def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """The folder, which `make` fills (under another name, renamed when it is done) unless that has been done."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
-        if not folder.is_dir():
-            part = folder.with_name(f".{folder.name}.part")
-            make(part)
-            part.replace(folder)
-    return folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file; waits for another process that does. The lock goes with the process that holds it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -9,7 +9,7 @@ import pytest
 from runner import s3
 from runner.blobs import FolderBlobs
 from runner.errors import RunnerError
-from runner.manifest import Artifact, FileEntry, digest_files, scan_folder
+from runner.manifest import Artifact, FileEntry, digest_files, scan_folder, sealed
 from runner.storage import SET_MANIFEST, Store, open_store
 
 MIB = 1 << 20
@@ -141,13 +141,16 @@ def test_refuses_keys_that_leave_the_store(store: Store, adapter: Artifact, key:
 
 def test_refuses_a_manifest_whose_paths_leave_the_folder(store: Store, tmp_path: Path) -> None:
     files = [FileEntry(path="../../evil", size_bytes=1, sha256="0" * 64)]
-    put(store, f"a/{SET_MANIFEST}", json.dumps({"name": "x", "sha256": digest_files(files),
-        "files": [files[0].model_dump()]}).encode())  # fmt: skip
+    values = {"name": "x", "sha256": digest_files(files), "files": [files[0].model_dump()]}
+    put(store, f"a/{SET_MANIFEST}", json.dumps(sealed(values)).encode())
     with pytest.raises(RunnerError, match="no legal path"):
         store.fetch("a", tmp_path / "copy")
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b'{"name": "x", "sha256": "00", "files": []}', b"\xff"])
+BAD_DIGEST = json.dumps(sealed({"name": "x", "sha256": "00", "files": []})).encode()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'"text"', b'{"name": "x", "sha256": "00"}', b"\xff", BAD_DIGEST])
 def test_refuses_a_damaged_manifest(store: Store, data: bytes) -> None:
     put(store, f"a/{SET_MANIFEST}", data)
     with pytest.raises(RunnerError, match="damaged"):

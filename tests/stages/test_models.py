@@ -12,7 +12,8 @@ import pytest
 
 from runner.errors import RunnerError
 from stages import gguf
-from stages.models import _made_once, describe_model, is_local, obtain_model
+from stages.model_cache import made_once
+from stages.models import describe_model, is_local, obtain_model
 
 pytest_plugins = ["tests.moto_s3"]
 
@@ -192,7 +193,7 @@ def test_two_runs_make_a_model_once(tmp_path: Path) -> None:
         time.sleep(0.05)
         (part / "config.json").write_text("{}")
 
-    threads = [threading.Thread(target=_made_once, args=(tmp_path / "a" / "m", make)) for _ in range(4)]
+    threads = [threading.Thread(target=made_once, args=(tmp_path / "a" / "m", make)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -207,8 +208,54 @@ def test_a_model_that_could_not_be_made_is_not_there(tmp_path: Path) -> None:
         raise RunnerError("cut off")
 
     with pytest.raises(RunnerError, match="cut off"):
-        _made_once(tmp_path / "m", fail)
+        made_once(tmp_path / "m", fail)
     assert not (tmp_path / "m").exists()
+
+
+def make_config(part: Path) -> None:
+    part.mkdir(exist_ok=True)
+    (part / "config.json").write_text('{"a": 1}')
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"a"', b'{"a": 2}', None])
+def test_a_damaged_file_of_the_cache_is_named_and_the_model_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes | None
+) -> None:
+    config = made_once(tmp_path / "m", make_config) / "config.json"
+    if damage is None:
+        config.unlink()
+    else:
+        config.write_bytes(damage)
+    made_once(tmp_path / "m", make_config)
+    assert config.read_text() == '{"a": 1}'
+    assert str(config) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listing", [b"", b"{}", b"[", None])
+def test_a_damaged_list_of_the_cache_costs_time_only(tmp_path: Path, listing: bytes | None) -> None:
+    made_once(tmp_path / "m", make_config)
+    path = tmp_path / ".m.files.json"
+    if listing is None:
+        path.unlink()
+    else:
+        path.write_bytes(listing)
+    assert (made_once(tmp_path / "m", make_config) / "config.json").read_text() == '{"a": 1}'
+    assert path.stat().st_size > 2
+
+
+@pytest.mark.parametrize("memory", [b"", b"{", b'{"config.json": [2, 0, "00"]}'])
+def test_damaged_digests_are_computed_again(tmp_path: Path, memory: bytes) -> None:
+    folder = write_model(tmp_path / "m")
+    first = describe_model(folder, tmp_path / "cache", {})
+    next((tmp_path / "cache" / "digests").iterdir()).write_bytes(memory)
+    assert describe_model(folder, tmp_path / "cache", {}) == first
+
+
+def test_a_damaged_index_of_weights_is_named(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": 3')
+    with pytest.raises(RunnerError, match=r"index\.json is damaged"):
+        obtain_model(str(folder), None, tmp_path / "cache")
 
 
 def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +266,7 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch
     ]  # fmt: skip
     assert (first.name, first.uri, first.meta) == ("model", str(folder), {"source": "m"})
     hashed: list[str] = []
-    monkeypatch.setattr("stages.models.digest_file", lambda path: hashed.append(path.name) or "0" * 64)
+    monkeypatch.setattr("stages.model_cache.digest_file", lambda path: hashed.append(path.name) or "0" * 64)
     assert describe_model(folder, tmp_path / "cache", {"source": "m"}) == first
     (folder / "model.safetensors").write_bytes(b"other weights")
     assert describe_model(folder, tmp_path / "cache", {}).sha256 != first.sha256
