@@ -134,6 +134,10 @@ def save(name: str, data: Mapping[str, Any]) -> Path:
     """Write the figures with the machine and the command to `results/NAME-<cpu or gpu>.json`."""
     path = HERE / "results" / f"{name}-{'gpu' if gpu_name() else 'cpu'}.json"
     path.parent.mkdir(exist_ok=True)
-    document = {"command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]), "machine": machine(), **data}
+    document = {
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "machine": machine(),
+        **data,
+    }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
