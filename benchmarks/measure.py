@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -130,12 +131,17 @@ def write_section(name: str, markdown: str) -> None:
     print(markdown, flush=True)
 
 
+def command(module: str) -> str:
+    """The command line that is being run, as a person would type it."""
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+
+
 def save(name: str, data: Mapping[str, Any]) -> Path:
     """Write the figures with the machine and the command to `results/NAME-<cpu or gpu>.json`."""
     path = HERE / "results" / f"{name}-{'gpu' if gpu_name() else 'cpu'}.json"
     path.parent.mkdir(exist_ok=True)
     document = {
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": command(Path(sys.argv[0]).stem),
         "machine": machine(),
         **data,
     }

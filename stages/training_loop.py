@@ -127,6 +127,7 @@ class Reporter:
     _begun_at: float = 0.0
     _first_step: int = 0
     _ended_at: float = 0.0
+    _first_step_at: float | None = None
     _told_at: float = float("-inf")
     _pending: tuple[Path, Path] | None = None
 
@@ -142,6 +143,7 @@ class Reporter:
     def step(self, state: Any, *, log_follows: bool) -> None:
         self.num_steps = state.global_step
         self._ended_at = self.now()
+        self._first_step_at = self._first_step_at or time.time()
         if not log_follows:
             self._tell_now_and_then()
 
@@ -185,7 +187,10 @@ class Reporter:
         _report({"step": self.num_steps}, folder if folder.is_dir() else None)
 
     def summary(self) -> dict[str, Any]:
-        """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps."""
+        """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.
+
+        first_step_at: when this attempt's first step ended (Unix time, s); None when it had none to do.
+        """
         weighted, before = 0.0, 0
         for step, loss in self.losses:
             weighted += loss * (step - before)
@@ -200,6 +205,7 @@ class Reporter:
             "samples_per_s": self.samples_per_s(),
             "train_runtime_s": self._ended_at - self._begun_at,
             "resumed_at_step": self._first_step or None,
+            "first_step_at": self._first_step_at,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,7 +70,9 @@ def test_only_the_first_worker_tells() -> None:
 
 def test_summary_weighs_losses_by_steps_and_rates_all_workers() -> None:
     clock = Clock()
+    before = time.time()
     summary = trained(Reporter(0, 2, Handle(), now=clock), clock).summary()
+    assert before <= summary.pop("first_step_at") <= time.time()
     assert summary == {
         "num_steps": 10, "num_samples": 320, "num_workers": 2, "train_loss": 5.5, "loss_first": 10.0, "loss_last": 1.0,
         "samples_per_s": 16.0, "train_runtime_s": 20.0, "resumed_at_step": None,

@@ -1,0 +1,199 @@
+"""The served endpoint against vLLM's own server: first token and throughput for several numbers of clients, in turns.
+
+    python -m benchmarks.serve                                         # CPU: 1, 4 and 16 clients
+    python -m benchmarks.serve cluster=local_gpu --clients 1 8 32
+
+Both serve the same model and adapter with the same engine arguments and environment; vLLM's server is the module that
+`vllm serve` runs. Requests ask the adapter. Every answer is as long as `infer.sampling.max_tokens` says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.load import measure_endpoint
+from benchmarks.stages import Work, gpu_peak, parser, prepare, say, with_defaults, workspace
+from stages.infer import engine_kwargs as batch_engine_kwargs
+from stages.infer import lora_rank
+from stages.prompt import request_messages
+from stages.serve import engine_env, engine_kwargs
+
+_START_S = 900
+_ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=2)
+    options.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="numbers of clients")
+    options.add_argument("--requests", type=int, default=12, help="requests of each client (default 12)")
+    args = options.parse_args()
+    name = args.name or "serve"
+    defaults = [
+        "recipe=viggo_quickstart",
+        f'dataset.source="{_ROWS}&train=384&test=200&seed=7"',
+        "pipeline=[ingest,train,publish,serve]",
+        "evaluate.compare_base=false",
+        "train.max_samples=64",
+    ]
+    with workspace(args.root) as root:
+        work = prepare(with_defaults(defaults, args.overrides), root, "publish")
+        turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
+        for number in range(args.repeats):
+            for side, server in (("runner", by_runner), ("bare", by_bare)):
+                say(f"serve: {side}, turn {number + 1} of {args.repeats}")
+                turns[side].append(turn(work, server, side, number, args.clients, args.requests))
+    found = {"overrides": args.overrides, "turns": turns}
+    measure.save(name, found)
+    measure.write_section(name, report(found))
+
+
+def turn(work: Work, server: Any, side: str, number: int, clients: list[int], each: int) -> dict[str, Any]:
+    """Start a server, load it with each number of clients, stop it."""
+    port, log = free_port(), work.root / "logs" / f"{side}-serve-{number}.log"
+    requests = bodies(work)
+    with gpu_peak() as peak:
+        began = time.perf_counter()
+        with server(work, port, log) as (url, model):
+            wait_for(url, model, requests[0])
+            ready_s = time.perf_counter() - began
+            for count in clients:  # one round that does not count: graphs, caches, connections
+                measure_endpoint(url, model, requests, count, count)
+            levels = []
+            for count in clients:
+                levels.append(measure_endpoint(url, model, requests, count, count * each))
+                say(f"  {count} clients: {levels[-1]}")
+    return {"first_answer_s": round(ready_s, 2), "levels": levels, "peak_gpu_mib": peak[0]}
+
+
+def bodies(work: Work) -> list[dict[str, Any]]:
+    """Requests about the test rows. The answers' length is fixed, so that both servers make the same tokens."""
+    sampling = work.recipe.infer.sampling
+    length = {"max_tokens": sampling["max_tokens"], "min_tokens": sampling["max_tokens"], "temperature": 0.0}
+    lines = (work.folders["test_set"] / "test.jsonl").read_text().splitlines()
+    prompt = work.recipe.dataset.prompt
+    return [{"messages": request_messages(prompt, json.loads(line)), **length} for line in lines]
+
+
+@contextmanager
+def by_runner(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
+    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C."""
+    adapter_id = json.loads((work.folders["adapter"] / "_manifest.json").read_text())["meta"]["adapter_id"]
+    overrides = [*work.overrides, "only=[serve]", "serve.keep_alive=true", f"serve.port={port}"]
+    with running([sys.executable, "-m", "runner", *overrides], log, {}):
+        yield f"http://127.0.0.1:{port}/v1", f"{work.recipe.serve.model_id}:{adapter_id}"
+
+
+@contextmanager
+def by_bare(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
+    """vLLM's own server, the executor included."""
+    adapter = work.folders["adapter"]
+    arguments = {
+        **batch_engine_kwargs(work.recipe, lora_rank(adapter)),
+        **engine_kwargs(work.recipe, with_adapters=True),
+    }
+    arguments.pop("distributed_executor_backend", None)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--model", str(work.folders["model"]), "--served-model-name", "base", "--disable-uvicorn-access-log"]
+    command += ["--lora-modules", f"tuned={adapter}", *flags(arguments)]
+    env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
+    with running(command, log, env):
+        yield f"http://127.0.0.1:{port}/v1", "tuned"
+
+
+def flags(arguments: dict[str, Any]) -> list[str]:
+    """Engine arguments as vLLM's command line takes them."""
+    made: list[str] = []
+    for name, value in arguments.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            made.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            made += [f"--{flag}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
+    return made
+
+
+@contextmanager
+def running(command: list[str], log: Path, env: dict[str, str]) -> Iterator[None]:
+    """A server process, interrupted at the end and waited for."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        server = subprocess.Popen(  # noqa: S603
+            command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield
+        finally:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(timeout=120)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+
+
+def wait_for(url: str, model: str, body: dict[str, Any]) -> None:
+    """Ask until the first answer comes. Raises RuntimeError when none does in time."""
+    end = time.monotonic() + _START_S
+    data = json.dumps({"model": model, **body, "max_tokens": 1, "min_tokens": 1}).encode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < end:
+        request = urllib.request.Request(f"{url}/chat/completions", data, {"Content-Type": "application/json"})  # noqa: S310
+        try:
+            with opener.open(request, timeout=120) as response:
+                json.load(response)
+            return
+        except OSError:
+            time.sleep(0.25)
+    raise RuntimeError(f"{url} did not answer for {model} within {_START_S} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def report(found: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    sides = found["turns"]
+    rows = []
+    for index, level in enumerate(sides["runner"][0]["levels"]):
+        row = {"clients": str(level["num_clients"])}
+        values = {side: [turn["levels"][index] for turn in sides[side]] for side in sides}
+        for side, label in (("runner", "serve stage"), ("bare", "vLLM's server")):
+            row[f"{label}: first token, ms"] = measure.cell([value["first_token_ms"] for value in values[side]], 1)
+            row[f"{label}: tokens/s"] = measure.cell([value["output_tokens_per_s"] for value in values[side]], 0)
+        pairs = zip(values["runner"], values["bare"], strict=True)
+        row["tokens/s, ratio"] = measure.cell(
+            [a["output_tokens_per_s"] / b["output_tokens_per_s"] for a, b in pairs], 3
+        )
+        row["failed"] = str(sum(value["num_failed"] for side in values for value in values[side]))
+        rows.append(row)
+    starts = {side: measure.cell([turn["first_answer_s"] for turn in sides[side]], 1) for side in sides}
+    peaks = {side: max(turn["peak_gpu_mib"] for turn in sides[side]) for side in sides}
+    lines = [
+        f"### Serving: `{measure.command('serve')}`",
+        measure.machine_line(measure.machine()),
+        measure.table(rows),
+        f"From the command to the first answer: serve stage {starts['runner']} s, vLLM's server {starts['bare']} s.",
+    ]
+    if peaks["runner"]:
+        lines.append(f"Peak GPU memory: serve stage {peaks['runner']} MiB, vLLM's server {peaks['bare']} MiB.")
+    return "\n\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

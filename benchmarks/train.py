@@ -1,0 +1,120 @@
+"""The train stage against LLaMA-Factory alone: the same rows, model and arguments, in turns.
+
+python -m benchmarks.train                                         # CPU: the quickstart's training
+python -m benchmarks.train cluster=local_gpu train.max_samples=1000
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from stages.llamafactory import llamafactory_args, worker_env
+
+
+def main() -> None:
+    args = parser(__doc__ or "", repeats=3).parse_args()
+    name = args.name or "train"
+    with workspace(args.root) as root:
+        work = prepare(with_defaults(["recipe=viggo_quickstart"], args.overrides), root, "ingest")
+        turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
+        for number in range(args.repeats):
+            for side, run in (("runner", by_runner), ("bare", by_bare)):
+                say(f"train: {side}, turn {number + 1} of {args.repeats}")
+                turns[side].append(run(work, number))
+        tokens = mean_tokens(work)
+    same = turns["runner"][0]["losses"] == turns["bare"][0]["losses"]
+    found = {"overrides": args.overrides, "tokens_per_row": tokens, "same_losses": same, "turns": turns}
+    measure.save(name, found)
+    measure.write_section(name, report(found))
+
+
+def by_runner(work: Work, number: int) -> dict[str, Any]:
+    """A turn of the runner's stage; its figures are those that the trainer wrote itself, as for the bare tool."""
+    turn, record = run_stage(work, "train", work.root / "logs" / f"runner-{number}.log")
+    log = next(artifact.path for artifact in record.artifacts if artifact.name == "training_log")
+    results = json.loads((log / "train_results.json").read_text())
+    lines = (log / "trainer_log.jsonl").read_text().splitlines()
+    losses = [entry["loss"] for line in lines if (entry := json.loads(line)).get("loss") is not None]
+    first_step = record.metrics["first_step_at"] - turn.began_at
+    return figures(turn.wall_s, first_step, turn.peak_gpu_mib, results, losses)
+
+
+def by_bare(work: Work, number: int) -> dict[str, Any]:
+    """A turn of LLaMA-Factory with the arguments that the stage gives it."""
+    folder = work.root / "bare" / f"train-{number}"
+    arguments = llamafactory_args(
+        work.recipe,
+        model=str(work.folders["model"]),
+        dataset_dir=str(work.folders["train_set"]),
+        output_dir=str(folder / "output"),
+    )
+    env = {**worker_env(work.recipe.resources_of("train")), "HF_DATASETS_CACHE": str(folder / "cache")}
+    turn = run_bare("bare_train", {"args": arguments}, folder, env)
+    first_step = turn.figures["first_step_at"] - turn.began_at
+    return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
+
+
+def figures(
+    wall_s: float, first_step_s: float, peak_gpu_mib: int, results: dict[str, Any], losses: list[float]
+) -> dict[str, Any]:
+    return {
+        "samples_per_s": results["train_samples_per_second"],
+        "train_runtime_s": results["train_runtime"],
+        "first_step_s": round(first_step_s, 2),
+        "wall_s": round(wall_s, 2),
+        "peak_gpu_mib": peak_gpu_mib,
+        "losses": losses,
+    }
+
+
+def mean_tokens(work: Work) -> float:
+    """Tokens of a row, prompt and answer, as the model's own chat template writes them; mean over the train set."""
+    from transformers import AutoTokenizer
+
+    from stages.prompt import reference, request_messages
+
+    tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
+    rows = [json.loads(line) for line in (work.folders["train_set"] / "train.jsonl").read_text().splitlines()]
+    rows = rows[: work.recipe.train.max_samples]
+    prompt = work.recipe.dataset.prompt
+    total = 0
+    for row in rows:
+        messages = [*request_messages(prompt, row), {"role": "assistant", "content": reference(prompt, row)}]
+        total += len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+    return round(total / len(rows), 1)
+
+
+def report(found: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    sides = found["turns"]
+    ratios = [a["samples_per_s"] / b["samples_per_s"] for a, b in zip(sides["runner"], sides["bare"], strict=True)]
+    rows = []
+    for side, label in (("runner", "train stage"), ("bare", "LLaMA-Factory alone")):
+        runs = sides[side]
+        row = {
+            "": label,
+            "samples/s": measure.cell([run["samples_per_s"] for run in runs]),
+            "tokens/s": measure.cell([run["samples_per_s"] * found["tokens_per_row"] for run in runs], 0),
+            "command to first step, s": measure.cell([run["first_step_s"] for run in runs], 1),
+            "whole command, s": measure.cell([run["wall_s"] for run in runs], 1),
+        }
+        if runs[0]["peak_gpu_mib"]:
+            row["peak GPU memory, MiB"] = str(max(run["peak_gpu_mib"] for run in runs))
+        rows.append(row)
+    losses = "The loss curves are identical." if found["same_losses"] else "The loss curves DIFFER."
+    return "\n\n".join(
+        [
+            f"### Training: `{measure.command('train')}`",
+            measure.machine_line(measure.machine()),
+            measure.table(rows),
+            f"Ratio of samples/s, runner to bare, turn by turn: {measure.cell(ratios, 3)}. {losses} "
+            f"A row has {found['tokens_per_row']} tokens on average.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
