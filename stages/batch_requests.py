@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,16 @@ class RowFile:
     path: Path
     chunks: tuple[dict[str, int], ...]
     num_rows: int
+
+    def missing(self, variants: Sequence[str], is_done: Callable[[int, str], bool]) -> list[dict[str, Any]]:
+        """The pieces with a row that has no prediction yet. `todo`: for each row and variant, 1 if it has none."""
+        pieces = []
+        for chunk in self.chunks:
+            indices = range(chunk["index"], chunk["index"] + chunk["num_rows"])
+            todo = "".join("01"[not is_done(index, variant)] for index in indices for variant in variants)
+            if "1" in todo:
+                pieces.append({**chunk, "todo": todo})
+        return pieces
 
     @classmethod
     def scan(cls, path: Path, rows_per_chunk: int) -> RowFile:
@@ -72,31 +82,44 @@ def sampling_params(recipe: Recipe) -> dict[str, Any]:
     return sampling
 
 
-def read_chunk(chunk: Mapping[str, int], *, path: Path, variants: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a piece of the test set, each once for every variant, as text.
+def read_chunk(chunk: Mapping[str, Any], *, path: Path, variants: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a piece of the test set, as text, each once for every variant that is still to predict it.
 
     Ray Data would give a column one type, and a row that lacks a column of another row a null.
     """
-    index, end = chunk["index"], chunk["index"] + chunk["num_rows"]
+    index, end, todo = chunk["index"], chunk["index"] + chunk["num_rows"], iter(chunk["todo"])
     with path.open("rb") as file:
         file.seek(chunk["offset"])
         while index < end:
             line = file.readline().decode()
             if line.strip():
-                yield from ({"index": index, "variant": variant, "text": line} for variant in variants)
+                for variant in variants:
+                    if next(todo) == "1":
+                        yield {"index": index, "variant": variant, "text": line}
                 index += 1
 
 
 def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str, Any]:
-    """What the engine is asked for a row: the prompt's tokens, the model or adapter, and how to sample.
+    """A row of `read_chunk` as the engine takes it: the chat template's tokens, which model, and how to sample.
 
     The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
+    A row that the template does not take is not given to the engine: Ray Data hands on a row with an error.
     """
     tokenizer = _tokenizer(engine.source, recipe.model.trust_remote_code)
-    messages = request_messages(recipe.dataset.prompt, json.loads(row["text"]))
-    tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    model = engine.models[row["variant"]]
-    return {"tokenized_prompt": tokens, "model": model, "sampling_params": sampling_params(recipe)}
+    tokens, error = [], ""
+    try:
+        messages = request_messages(recipe.dataset.prompt, json.loads(row["text"]))
+        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except RunnerError:  # the recipe's prompt, not the row
+        raise
+    except Exception as cause:
+        error = f"{type(cause).__name__}: {cause}"
+    return {
+        "tokenized_prompt": tokens,
+        "model": engine.models[row["variant"]],
+        "sampling_params": sampling_params(recipe),
+        "__inference_error__": error,
+    }
 
 
 @lru_cache(maxsize=1)
@@ -119,6 +142,5 @@ def answer(row: Mapping[str, Any], *, recipe: Recipe) -> dict[str, Any]:
         "variant": row["variant"],
         "line": line,
         "num_tokens": 0 if error else row["num_generated_tokens"],
-        "failed": error is not None,
-        "started_at": time.time() - max(0.0, row["time_taken_llm"]),
+        "started_at": time.time() - (0.0 if error else row["time_taken_llm"]),
     }

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.cluster import ProgressHandle, check_fits, cpu_engine_env, worker_bundle
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import scan_folder
+from runner.manifest import scan_folder, write_json
 from runner.schema import Recipe
 from stages.base import StageResult
+from stages.batch_figures import Figures, continued_text, note
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.engine_failure import batch_failure, hint_for
-from stages.predictions import BASE, TUNED, PredictionWriter
+from stages.prediction_journal import JOURNAL, Journal
+from stages.predictions import BASE, TUNED, write_parts
 
 PREDICTIONS = "predictions"
+FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
 CPU_EXECUTOR = "stages.cpu_lora.CpuExecutor"
 
 # Ray Data gives a task a whole CPU. On few cores those beside the engine would then wait for its CPUs for ever, so they
@@ -57,36 +57,62 @@ class Infer:
         return ("test_set", "model", *(("adapter",) if "publish" in recipe.pipeline else ()))
 
     def run(self, ctx: RunContext) -> StageResult:
-        """Raises RunnerError when an engine does not start or keeps dying, or when a row is lost or doubled."""
+        """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.
+
+        Raises RunnerError when an engine does not start or keeps dying, when it refuses every row or loses one.
+        """
         begin = time.time()
+        if result := finished(ctx.stage_dir):
+            return result
         rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
         engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
-        progress.update(0, rows.num_rows * len(variants), "row", state="starting the engine")
         check_fits(ctx.resources, ctx.recipe.infer.concurrency, "resources.infer")
-        folder = ctx.stage_dir / PREDICTIONS
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left is not complete
-        try:
-            batches = chain.from_iterable(predict(ctx.recipe, rows, engine) for engine in engines)
-            with PredictionWriter(folder, rows.num_rows, variants) as writer:
-                metrics = write_batches(batches, writer, progress, begin)
-        except RunnerError:
-            raise
-        except Exception as error:
-            raise batch_failure(error, begin) from error
-        artifact = scan_folder(PREDICTIONS, folder, {"variants": variants, "num_rows": rows.num_rows})
-        metrics = {"num_rows": rows.num_rows, "variants": variants, **metrics}
-        return StageResult([artifact], metrics, note(metrics))
+        with Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants) as journal:
+            figures = Figures(begin, continued=journal.count)
+            continued = continued_text(journal)
+            if continued:
+                ctx.say(f"  {self.name}: {continued}")
+            state = "; ".join(filter(None, (continued, "starting the engine")))
+            progress.update(journal.count, journal.num_expected, "prediction", state=state)
+            try:
+                for engine in engines:
+                    chunks = rows.missing(list(engine.models), journal.is_done)
+                    if chunks:
+                        collect(predict(ctx.recipe, rows.path, chunks, engine), journal, figures, progress)
+            except RunnerError:
+                raise
+            except Exception as error:
+                raise batch_failure(error, begin) from error
+            return finish(ctx.stage_dir, journal, variants, figures)
 
 
-def note(metrics: Mapping[str, Any]) -> str:
-    """One line of what was predicted and how fast."""
-    text = (
-        f"{metrics['num_rows']} rows by {' and '.join(metrics['variants'])}, "
-        f"{metrics['output_tokens_per_s']:.0f} output tokens/s, engine ready in {metrics['engine_start_s']:.0f} s"
-    )
-    return text + (f", {metrics['num_errors']} refused by the engine" if metrics["num_errors"] else "")
+def finished(stage_dir: Path) -> StageResult | None:
+    """What an attempt made that was complete but for its record; None when there is none or its files have changed."""
+    path = stage_dir / FINISHED
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    artifact = scan_folder(PREDICTIONS, stage_dir / PREDICTIONS, values["meta"])
+    if artifact.sha256 != values["sha256"]:
+        return None
+    return StageResult([artifact], values["metrics"], note(values["metrics"]))
+
+
+def finish(stage_dir: Path, journal: Journal, variants: list[str], figures: Figures) -> StageResult:
+    """The journal as the stage's artifact, in the rows' order. Raises RunnerError unless it holds every prediction."""
+    journal.check_complete()
+    if journal.num_errors == journal.count:
+        journal.discard()  # what the engine said may not hold any more when the run is repeated
+        raise RunnerError(f"the engine refused every row: {journal.refusal}", hint_for(journal.refusal))
+    write_parts(stage_dir / PREDICTIONS, journal.lines())
+    num_rows = journal.num_expected // len(variants)
+    artifact = scan_folder(PREDICTIONS, stage_dir / PREDICTIONS, {"variants": variants, "num_rows": num_rows})
+    metrics = {"num_rows": num_rows, "variants": variants, **figures.summary(journal)}
+    write_json(stage_dir / FINISHED, {"sha256": artifact.sha256, "meta": artifact.meta, "metrics": metrics})
+    journal.discard()
+    return StageResult([artifact], metrics, note(metrics))
 
 
 def plan_engines(recipe: Recipe, model: Path, adapter: Path | None) -> Iterator[Engine]:
@@ -185,14 +211,13 @@ def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
     return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
 
 
-def predict(recipe: Recipe, rows: RowFile, engine: Engine) -> Iterator[list[dict[str, Any]]]:
-    """Predictions as `answer` makes them, in the order of the rows, a block at a time as the engine finishes them."""
+def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
+    """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
-    context.execution_options.preserve_order = True
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
     beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
     with ray.data.DataContext.current(context):
@@ -203,68 +228,21 @@ def predict(recipe: Recipe, rows: RowFile, engine: Engine) -> Iterator[list[dict
             postprocess_map_kwargs=beside,
         )
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
-        chunks = ray.data.from_items(list(rows.chunks), override_num_blocks=min(len(rows.chunks), _MAX_CHUNKS))
-        requests = chunks.flat_map(partial(read_chunk, path=rows.path, variants=list(engine.models)), **beside)
+        pieces = ray.data.from_items(chunks, override_num_blocks=min(len(chunks), _MAX_CHUNKS))
+        requests = pieces.flat_map(partial(read_chunk, path=path, variants=list(engine.models)), **beside)
         answers = processor(requests).map(partial(answer, recipe=recipe), **beside)
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield batch.to_pylist()
 
 
-def write_batches(
-    batches: Iterable[list[dict[str, Any]]], writer: PredictionWriter, progress: ProgressHandle, begin: float
-) -> dict[str, Any]:
-    """Write the predictions as they come and return the figures. begin: when the stage began (Unix time, s).
-
-    Raises RunnerError when a row is lost or doubled, and when the engine refused them all.
-    """
-    figures = Figures(begin)
+def collect(
+    batches: Iterable[list[dict[str, Any]]], journal: Journal, figures: Figures, progress: ProgressHandle
+) -> None:
+    """Write the predictions into the journal as they come, and tell how far it is."""
     for batch in batches:
         for row in batch:
-            writer.add(row["index"], row["variant"], row["line"])
+            journal.add(row["index"], row["variant"], row["line"])
             figures.add(row)
+        journal.flush()
         if batch:
-            progress.update(writer.count, writer.num_expected, "row", **figures.so_far())
-    writer.check_complete()
-    if figures.num_errors == writer.count:
-        raise RunnerError(f"the engine refused every row: {figures.refusal}", hint_for(figures.refusal))
-    return figures.summary()
-
-
-@dataclass
-class Figures:
-    """Counts and rates of the predictions so far. The rates leave out the engine's start (`engine_start_s`)."""
-
-    begin: float
-    ready: float = 0.0
-    num_rows: int = 0
-    num_errors: int = 0
-    num_tokens: int = 0
-    refusal: str = ""
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Count a prediction, as `answer` makes it."""
-        self.ready = min(self.ready or row["started_at"], row["started_at"])
-        self.num_rows += 1
-        self.num_tokens += row["num_tokens"]
-        self.num_errors += row["failed"]
-        if row["failed"] and not self.refusal:
-            self.refusal = json.loads(row["line"])["error"]
-
-    def so_far(self) -> dict[str, Any]:
-        """What is shown beside the progress."""
-        rate = round(self.num_tokens / max(time.time() - self.ready, 1e-3))
-        return {"tokens_per_s": rate, **({"errors": self.num_errors} if self.num_errors else {})}
-
-    def summary(self) -> dict[str, Any]:
-        """The stage's metrics; times in seconds, rates per second of generating."""
-        end = time.time()
-        generating_s = max(end - self.ready, 1e-3)
-        return {
-            "num_predictions": self.num_rows,
-            "num_errors": self.num_errors,
-            "output_tokens": self.num_tokens,
-            "rows_per_s": round(self.num_rows / generating_s, 2),
-            "output_tokens_per_s": round(self.num_tokens / generating_s, 1),
-            "engine_start_s": round(self.ready - self.begin, 1),
-            "wall_s": round(end - self.begin, 1),
-        }
+            progress.update(journal.count, journal.num_expected, "prediction", **figures.so_far(journal))

@@ -7,12 +7,13 @@ An object holds `id`, `variant` (`tuned` or `base`), `prediction`, `reference`, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from runner.errors import RunnerError
 from runner.manifest import Artifact
 
 TUNED = "tuned"
@@ -42,57 +43,25 @@ def prediction_line(
     return json.dumps(line, ensure_ascii=False)
 
 
-class PredictionWriter:
-    """Writes lines into the part files of a folder, and knows which predictions are still to come.
+def write_parts(folder: Path, lines: Iterable[str]) -> None:
+    """Write the lines into the numbered files of a folder that appears when it is complete."""
+    temporary = folder.with_name(f".{folder.name}")
+    for old in (temporary, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for number, part in enumerate(_pieces(lines, ROWS_PER_FILE)):
+        with (temporary / f"part-{number:05d}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in part)
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(folder)
 
-    It takes one byte of memory for each test row and variant, so that the rows themselves need none.
-    """
 
-    def __init__(self, folder: Path, num_rows: int, variants: Sequence[str]) -> None:
-        self._folder = folder
-        self._seen = {variant: bytearray(num_rows) for variant in variants}
-        self._file: IO[str] | None = None
-        self.count = 0
-
-    def __enter__(self) -> PredictionWriter:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file:
-            self._file.close()
-
-    @property
-    def num_expected(self) -> int:
-        return sum(map(len, self._seen.values()))
-
-    def add(self, index: int, variant: str, line: str) -> None:
-        """Append the prediction of the test row at that index. Raises RunnerError when it is there already."""
-        if self._seen[variant][index]:
-            raise RunnerError(
-                f"test row {index} was predicted twice ({variant})", "Run infer again: `only=[infer] force=[infer]`."
-            )
-        self._seen[variant][index] = 1
-        if self.count % ROWS_PER_FILE == 0:
-            if self._file:
-                self._file.close()
-            name = f"part-{self.count // ROWS_PER_FILE:05d}.jsonl"
-            self._file = (self._folder / name).open("w", encoding="utf-8")
-        assert self._file is not None
-        self._file.write(line + "\n")
-        self.count += 1
-
-    def check_complete(self) -> None:
-        """Raise RunnerError naming the first row that has no prediction."""
-        for variant, seen in self._seen.items():
-            missing = seen.count(0)
-            if missing:
-                raise RunnerError(
-                    f"{missing} of {len(seen)} test rows have no prediction ({variant}), row {seen.index(0)} for one",
-                    "Run infer again; a lost row is a fault of the engine or of the cluster.",
-                )
+def _pieces(lines: Iterable[str], size: int) -> Iterator[Iterator[str]]:
+    """The lines in groups of that size, each to be used up before the next."""
+    remaining = iter(lines)
+    for first in remaining:
+        yield chain((first,), islice(remaining, size - 1))
 
 
 def prediction_rows(predictions: Artifact) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder
 from runner.schema import Recipe
 from stages.evaluate import Evaluate, judge, measured, note, score
-from stages.predictions import PredictionWriter, prediction_line
+from stages.predictions import prediction_line, write_parts
 
 QUIET = SimpleNamespace(update=lambda *args, **figures: None)
 RIGHT, SPACED, WRONG = "f(a[x])", "f(a[x]) ", "f(a[y])"
@@ -23,14 +23,14 @@ RIGHT, SPACED, WRONG = "f(a[x])", "f(a[x]) ", "f(a[y])"
 def predictions(folder: Path, **answers: list[str | None]) -> Artifact:
     """variant=[answer to each row]; every reference is RIGHT, and None is a row that the engine refused."""
     num_rows = len(next(iter(answers.values())))
-    with PredictionWriter(folder, num_rows, list(answers)) as writer:
-        for index in range(num_rows):
-            for variant, texts in answers.items():
-                output = {"generated_text": texts[index], "num_input_tokens": 3, "num_generated_tokens": 4}
-                error = "too long" if texts[index] is None else None
-                source = {"id": f"test-{index:06d}", "input": "?"}
-                writer.add(index, variant, prediction_line(source, variant, RIGHT, output, error))
-        writer.check_complete()
+    lines = []
+    for index in range(num_rows):
+        for variant, texts in answers.items():
+            output = {"generated_text": texts[index], "num_input_tokens": 3, "num_generated_tokens": 4}
+            error = "too long" if texts[index] is None else None
+            source = {"id": f"test-{index:06d}", "input": "?"}
+            lines.append(prediction_line(source, variant, RIGHT, output, error))
+    write_parts(folder, lines)
     return scan_folder("predictions", folder, {"variants": list(answers), "num_rows": num_rows})
 
 

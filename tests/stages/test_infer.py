@@ -16,8 +16,7 @@ from runner.schema import Recipe
 from stages import batch_requests, engine_failure, infer
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk, sampling_params
 from stages.engine_failure import batch_failure
-from stages.infer import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config, write_batches
-from stages.predictions import PredictionWriter
+from stages.infer import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
@@ -127,11 +126,25 @@ def test_every_row_is_read_once_for_each_variant_in_order(tmp_path: Path) -> Non
     rows = RowFile.scan(path, 3)
     assert rows.num_rows == 7
     assert [chunk["num_rows"] for chunk in rows.chunks] == [3, 3, 1]
-    read = [row for chunk in rows.chunks for row in read_chunk(chunk, path=path, variants=["tuned", "base"])]
+    pieces = rows.missing(["tuned", "base"], lambda index, variant: False)
+    read = [row for piece in pieces for row in read_chunk(piece, path=path, variants=["tuned", "base"])]
     assert [(row["index"], row["variant"]) for row in read] == [
         (index, variant) for index in range(7) for variant in ("tuned", "base")
     ]
     assert [row["text"].strip() for row in read[::2]] == texts
+
+
+def test_only_what_has_no_prediction_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps({"id": index}) + "\n" for index in range(9)))
+    done = {(index, variant) for index in range(4) for variant in ("tuned", "base")} | {(4, "tuned"), (7, "base")}
+    pieces = RowFile.scan(path, 3).missing(["tuned", "base"], lambda index, variant: (index, variant) in done)
+    assert [piece["index"] for piece in pieces] == [3, 6]
+    read = [row for piece in pieces for row in read_chunk(piece, path=path, variants=["tuned", "base"])]
+    assert [(row["index"], row["variant"]) for row in read] == [
+        (index, variant) for index in range(9) for variant in ("tuned", "base") if (index, variant) not in done
+    ]
+    assert [json.loads(row["text"])["id"] for row in read] == [row["index"] for row in read]
 
 
 def test_a_test_set_without_rows_is_refused(tmp_path: Path) -> None:
@@ -163,6 +176,7 @@ def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
         "tokenized_prompt": [1, 2, 3],
         "model": "/adapters/a",
         "sampling_params": {"temperature": 0.0, "max_tokens": 250},
+        "__inference_error__": "",
     }
     assert seen == [
         (
@@ -192,7 +206,7 @@ def test_an_answer_is_a_line_and_when_the_engine_was_asked(
 ) -> None:
     monkeypatch.setattr(batch_requests, "time", SimpleNamespace(time=lambda: 1000.0))
     made = answer(output_row(), recipe=recipes["viggo_qwen7b"])
-    assert (made["index"], made["variant"], made["num_tokens"], made["failed"]) == (4, "base", 2, False)
+    assert (made["index"], made["variant"], made["num_tokens"]) == (4, "base", 2)
     assert made["started_at"] == 997.0
     line = json.loads(made["line"])
     assert (line["id"], line["prediction"], line["reference"]) == ("test-000004", "g()", "f()")
@@ -201,51 +215,23 @@ def test_an_answer_is_a_line_and_when_the_engine_was_asked(
 def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason(recipes: dict[str, Recipe]) -> None:
     row = output_row(__inference_error__="ValueError: too long", generated_text="", time_taken_llm=-1)
     made = answer(row, recipe=recipes["viggo_qwen7b"])
-    assert (made["failed"], made["num_tokens"]) == (True, 0)
+    assert made["num_tokens"] == 0
     assert json.loads(made["line"])["error"] == "ValueError: too long"
 
 
-def test_figures_count_rows_tokens_and_errors_and_leave_out_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infer, "time", SimpleNamespace(time=lambda: 1100.0))
-    events: list[Any] = []
-    progress = SimpleNamespace(update=lambda done, total, unit, **figures: events.append((done, total, figures)))
-    line = json.dumps({"error": "too long"})
-    rows = [
-        {"index": index, "variant": "tuned", "line": line, "num_tokens": 5, "failed": index == 1, "started_at": 1090.0}
-        for index in range(3)
-    ]
-    with PredictionWriter(tmp_path, 3, ["tuned"]) as writer:
-        metrics = write_batches([rows[:2], [], rows[2:]], writer, progress, 1000.0)  # type: ignore[arg-type]
-    assert metrics == {
-        "num_predictions": 3,
-        "num_errors": 1,
-        "output_tokens": 15,
-        "rows_per_s": 0.3,
-        "output_tokens_per_s": 1.5,
-        "engine_start_s": 90.0,
-        "wall_s": 100.0,
-    }
-    assert events == [(2, 3, {"tokens_per_s": 1, "errors": 1}), (3, 3, {"tokens_per_s": 2, "errors": 1})]
+    def template(messages: Any, **options: Any) -> list[int]:
+        raise ValueError("no such role")
 
-
-def test_lost_rows_fail_the_stage(tmp_path: Path) -> None:
-    row = {"index": 0, "variant": "tuned", "line": "{}", "num_tokens": 1, "failed": False, "started_at": 1.0}
-    progress = SimpleNamespace(update=lambda *args, **figures: None)
-    with PredictionWriter(tmp_path, 2, ["tuned"]) as writer, pytest.raises(RunnerError, match="1 of 2 test rows"):
-        write_batches([[row]], writer, progress, 0.0)  # type: ignore[arg-type]
-
-
-def test_a_test_set_that_the_engine_refuses_as_a_whole_fails_the_stage(tmp_path: Path) -> None:
-    line = json.dumps({"error": "TypeError: Unexpected keyword argument 'temprature'"})
-    row = {"index": 0, "variant": "tuned", "line": line, "num_tokens": 0, "failed": True, "started_at": 1.0}
-    progress = SimpleNamespace(update=lambda *args, **figures: None)
-    with (
-        PredictionWriter(tmp_path, 1, ["tuned"]) as writer,
-        pytest.raises(RunnerError, match="refused every row: TypeError: Unexpected keyword argument 'temprature'"),
-    ):
-        write_batches([[row]], writer, progress, 0.0)  # type: ignore[arg-type]
+    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    row = {"index": 4, "variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    made = request(row, recipe=recipes["viggo_qwen7b"], engine=WITH_ADAPTER)
+    assert made["__inference_error__"] == "ValueError: no such role"
+    text = json.loads(row["text"]) | {"id": "test-000004"}
+    line = answer({**row, **made, "text": json.dumps(text)}, recipe=recipes["viggo_qwen7b"])["line"]
+    assert json.loads(line)["error"] == "ValueError: no such role"
 
 
 def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:

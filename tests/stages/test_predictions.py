@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import RunnerError
 from runner.manifest import scan_folder
 from stages import predictions
-from stages.predictions import PredictionWriter, prediction_line, prediction_rows
+from stages.predictions import prediction_line, prediction_rows, write_parts
 
 SOURCE = {"id": "test-000003", "input": "¿Qué?", "output": "f(a[x])", "year": None}
 OUTPUT = {"generated_text": "f(a[y])", "num_input_tokens": 12, "num_generated_tokens": 5}
@@ -40,30 +39,11 @@ def test_predictions_are_read_back_in_the_order_written_over_several_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "ROWS_PER_FILE", 2)
-    with PredictionWriter(tmp_path, 3, ["tuned", "base"]) as writer:
-        for index in range(3):
-            for variant in ("tuned", "base"):
-                writer.add(index, variant, json.dumps({"index": index, "variant": variant}))
-        writer.check_complete()
-    assert writer.count == writer.num_expected == 6
-    artifact = scan_folder("predictions", tmp_path)
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    (folder / "part-00007.jsonl").write_text("of an earlier attempt\n")
+    write_parts(folder, (json.dumps({"index": index}) for index in range(5)))
+    artifact = scan_folder("predictions", folder)
     assert [entry.path for entry in artifact.files] == ["part-00000.jsonl", "part-00001.jsonl", "part-00002.jsonl"]
-    assert [(row["index"], row["variant"]) for row in prediction_rows(artifact)] == [
-        (index, variant) for index in range(3) for variant in ("tuned", "base")
-    ]
-
-
-def test_a_row_predicted_twice_is_refused(tmp_path: Path) -> None:
-    with PredictionWriter(tmp_path, 2, ["tuned", "base"]) as writer:
-        writer.add(1, "tuned", "{}")
-        writer.add(1, "base", "{}")
-        with pytest.raises(RunnerError, match=r"test row 1 was predicted twice \(base\)"):
-            writer.add(1, "base", "{}")
-
-
-def test_a_lost_row_is_named(tmp_path: Path) -> None:
-    with PredictionWriter(tmp_path, 3, ["tuned"]) as writer:
-        writer.add(0, "tuned", "{}")
-        writer.add(2, "tuned", "{}")
-        with pytest.raises(RunnerError, match=r"1 of 3 test rows have no prediction \(tuned\), row 1 for one"):
-            writer.check_complete()
+    assert [row["index"] for row in prediction_rows(artifact)] == list(range(5))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
