@@ -33,7 +33,7 @@ Run a recipe: ingest a dataset, fine-tune with LoRA, publish, batch-infer, evalu
 
 what to do (action=...)
   run        run the pipeline; stages whose inputs have not changed are taken over from earlier runs (default)
-  plan       say which stages would run, why, and with which resources
+  plan       say which stages would run and why, with resources and what is known of bytes, memory, steps and time
   validate   report every problem of the recipe
   show       print the resolved recipe
   schema     print the recipe's JSON Schema: every key, its type, default and meaning
@@ -125,15 +125,19 @@ def _run(recipe: Recipe, options: RunOptions, command: str) -> int:
 
 def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
     from runner import plan
+    from runner.estimates import estimate
 
     past = plan.PastRuns(Path(recipe.storage.root).expanduser().resolve())
     for remark in past.remarks:
         print(remark, file=sys.stderr)
     made = plan.build(recipe, options, past)
+    found = estimate(recipe, made, past)
     if options.format == "json":
-        _print_json({"recipe": recipe.name, "steps": [step.as_dict(recipe) for step in made.steps]})
+        figures = {name: [each.as_dict() for each in listed] for name, listed in found.items()}
+        steps = [step.as_dict(recipe) | {"estimates": figures.get(step.name, [])} for step in made.steps]
+        _print_json({"recipe": recipe.name, "steps": steps})
     else:
-        Report().plan(recipe, made.steps)
+        Report().plan_in_full(recipe, made.steps, found)
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ from runner.cluster import RaySession
 from runner.context import RunContext
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError
 from runner.lock import hold
+from runner.machine import machine_name
 from runner.manifest import (
     MANIFEST,
     Artifact,
@@ -90,7 +91,7 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, 
             count += 1
             manifest.run_id = f"{stamp}-{identity[:6]}-{count}"
     folder = home / manifest.run_id
-    manifest.status = "running"
+    manifest.status, manifest.machine = "running", machine_name()
     manifest.save(folder)
     durable.remove_leftovers(folder)
     write_state(folder / "recipe.json", redact(recipe.model_dump(mode="json")))

@@ -83,6 +83,7 @@ class Manifest(BaseModel):
     recipe: str
     status: Literal["running", "done", "failed", "interrupted", "gate_refused"] = "running"
     created_at: float = 0.0
+    machine: str = Field("", description="Where it ran, as `runner.machine.machine_name` says.")
     stages: list[StageRecord] = Field(default_factory=list)
     damage: str = Field("", exclude=True, description="Why the file itself could not be read, though its copy could.")
 

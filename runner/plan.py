@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +30,16 @@ class Step:
     inputs: dict[str, Any] = field(default_factory=dict)
     record: StageRecord | None = None
 
+    def input_digests(self, recipe: Recipe) -> dict[str, str | None]:
+        """Digest of each artifact that the stage takes; None where an earlier stage has yet to make it."""
+        known = self.inputs.get("inputs", {})
+        return {name: known.get(name) for name in self.stage.needs(recipe)}
+
+    def output(self, name: str) -> dict[str, Any] | None:
+        """Digest, bytes and URI of an artifact that is taken over; None for one that the stage will make."""
+        artifacts = self.record.artifacts if self.record else []
+        return next((artifact.summary() for artifact in artifacts if artifact.name == name), None)
+
     def as_dict(self, recipe: Recipe) -> dict[str, Any]:
         return {
             "stage": self.name,
@@ -38,6 +48,8 @@ class Step:
             "fingerprint": self.fingerprint,
             "needs": list(self.stage.needs(recipe)),
             "provides": list(self.stage.provides),
+            "inputs": self.input_digests(recipe),
+            "outputs": {name: self.output(name) for name in self.stage.provides},
             "resources": recipe.resources_of(self.name).model_dump(),
         }
 
@@ -50,11 +62,19 @@ class Plan:
     borrowed: list[StageRecord] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class PastRun:
+    """An earlier run's folder and manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+
 class PastRuns:
     """Records of earlier runs under `storage.root`, newest first. `remarks`: which of their manifests are damaged."""
 
     def __init__(self, root: Path) -> None:
-        self._records: list[StageRecord] = []
+        self._finished: list[tuple[PastRun, StageRecord]] = []
         self._verified: dict[tuple[str, str], str] = {}
         self.remarks: list[str] = []
         found = []
@@ -66,17 +86,21 @@ class PastRuns:
                 continue
             except FileNotFoundError:
                 continue  # it was removed just now
-            found.append(manifest)
+            found.append(PastRun(path.parent, manifest))
             if manifest.damage:
                 self.remarks.append(manifest.damage)
-        for manifest in sorted(found, key=lambda manifest: manifest.created_at, reverse=True):
-            for record in manifest.stages:
+        for run in sorted(found, key=lambda run: run.manifest.created_at, reverse=True):
+            for record in run.manifest.stages:
                 if record.status == "done":
-                    self._records.append(record.model_copy(update={"origin_run": manifest.run_id}))
+                    self._finished.append((run, record.model_copy(update={"origin_run": run.manifest.run_id})))
 
     def matching(self, name: str, fingerprint: str) -> StageRecord | None:
         """The newest finished record of the stage with that fingerprint."""
-        return next((r for r in self._records if r.name == name and r.fingerprint == fingerprint), None)
+        return next((record for _, record in self.finished(name) if record.fingerprint == fingerprint), None)
+
+    def finished(self, name: str) -> Iterator[tuple[PastRun, StageRecord]]:
+        """Every finished record of the stage with its run, newest first."""
+        return ((run, record) for run, record in self._finished if record.name == name)
 
     def broken(self, record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
         """Why the record's artifacts cannot be taken over, or "". What was deleted on purpose counts only if wanted.
@@ -95,7 +119,7 @@ class PastRuns:
 
     def newest(self, name: str) -> StageRecord | None:
         """The newest finished record of the stage, whatever it was made from."""
-        return next((record for record in self._records if record.name == name), None)
+        return next((record for _, record in self.finished(name)), None)
 
 
 def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> dict[str, Any]:
@@ -103,7 +127,7 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
     values = recipe.model_dump(mode="json")
     return {
         "version": stage.version,
-        "recipe": {key: _value_at(values, key) for key in stage.reads},
+        "recipe": {key: value_at(values, key) for key in stage.reads},
         "inputs": dict(sorted(inputs.items())),
         "libraries": {name: _version(name) for name in stage.libraries},
     }
@@ -264,7 +288,8 @@ def explain(previous: StageRecord | None, inputs: dict[str, Any]) -> str:
     return f"changed: {', '.join(changed)}" if changed else "no earlier result of this can be used"
 
 
-def _value_at(values: Any, dotted: str) -> Any:
+def value_at(values: Any, dotted: str) -> Any:
+    """The value at a dotted key of nested mappings; None where there is none."""
     for part in dotted.split("."):
         values = values.get(part) if isinstance(values, dict) else None
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
+from runner.estimates import Estimate
 from runner.manifest import Artifact, StageRecord
 from runner.plan import Step
 from runner.schema import Recipe
@@ -54,6 +55,27 @@ class Report:
                 step.name, step.action, escape(step.why), resources_text(recipe, step.name), makes, style=style
             )
         self._console.print(table)
+        self._warn_of_code(recipe)
+
+    def plan_in_full(self, recipe: Recipe, steps: Sequence[Step], estimates: Mapping[str, Sequence[Estimate]]) -> None:
+        """Each stage with run or skip and why, resources, inputs, outputs and estimates; folded to the terminal."""
+        for step in steps:
+            style = "bold cyan" if step.action == "skip" else "bold"
+            self._console.print(f"[{style}]{step.name}[/]  {step.action}: {escape(step.why)}", soft_wrap=False)
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_column(no_wrap=True, min_width=21)
+            table.add_column(no_wrap=True, min_width=11, justify="right")
+            table.add_column(overflow="fold")
+            table.add_row("  resources", "", escape(resources_text(recipe, step.name)))
+            for label, names in (("takes", step.input_digests(recipe)), ("makes", dict.fromkeys(step.stage.provides))):
+                if names:
+                    table.add_row(f"  {label}", "", ", ".join(_artifact_text(step, *each) for each in names.items()))
+            for each in estimates.get(step.name, ()):
+                table.add_row(f"  {each.what}", _amount_text(each), escape(_basis_text(each)))
+            self._console.print(table)
+        self._warn_of_code(recipe)
+
+    def _warn_of_code(self, recipe: Recipe) -> None:
         if recipe.model.trust_remote_code:
             self._console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
 
@@ -180,6 +202,28 @@ def resources_text(recipe: Recipe, stage: str) -> str:
     if resources.num_workers > 1:
         text = f"{resources.num_workers} x ({text}) {resources.placement_strategy}"
     return text
+
+
+def _artifact_text(step: Step, name: str, sha256: str | None) -> str:
+    """An artifact's name, with its digest and size where they are known."""
+    made = step.output(name)
+    if made:
+        return f"{name} ({made['sha256'][:8]}, {size_text(made['bytes'])})"
+    return f"{name} ({sha256[:8]})" if sha256 else name
+
+
+def _amount_text(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "unknown"
+    most = "<= " if estimate.most else ""
+    if estimate.unit == "bytes":
+        return most + size_text(estimate.value)
+    return f"{most}{estimate.value:,.0f} {estimate.unit}"
+
+
+def _basis_text(estimate: Estimate) -> str:
+    parts = " + ".join(f"{name} {size_text(size)}" for name, size in estimate.parts.items())
+    return f"{parts}; {estimate.basis}" if parts else estimate.basis
 
 
 def size_text(size_bytes: float) -> str:

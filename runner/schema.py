@@ -24,6 +24,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
+class Architecture(Section):
+    """A model's published figures, by the names of its config.json; only estimates use them.
+
+    For a model that is on this machine its own config.json is read instead.
+    """
+
+    of: str = Field(description="The `model.source` that these figures are of; for another they are not used.")
+    model_type: Literal["llama", "mistral", "qwen2", "qwen3"] = Field(description="Kind of decoder.")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of the stored weights.")
+    vocab_size: PositiveInt = Field(description="Rows of the embedding matrix.")
+    hidden_size: PositiveInt = Field(description="Width of the residual stream.")
+    intermediate_size: PositiveInt = Field(description="Width inside the gated MLP.")
+    num_hidden_layers: PositiveInt = Field(description="Decoder layers.")
+    num_attention_heads: PositiveInt = Field(description="Query heads.")
+    num_key_value_heads: PositiveInt = Field(description="Key and value heads.")
+    head_dim: PositiveInt | None = Field(None, description="Width of a head; null: hidden_size / num_attention_heads.")
+    tie_word_embeddings: bool = Field(False, description="Whether the output layer is the embedding matrix.")
+    attention_bias: bool = Field(False, description="Bias in the attention's projections (qwen2 always has three).")
+    max_position_embeddings: PositiveInt | None = Field(None, description="Longest context in tokens.")
+
+
 class Model(Section):
     """The base model."""
 
@@ -39,6 +60,9 @@ class Model(Section):
     )
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.")
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository carries.")
+    architecture: Architecture | None = Field(
+        None, description="Published figures, for estimates before the model has been downloaded."
+    )
 
 
 class Prompt(Section):

@@ -1,0 +1,27 @@
+"""What this machine is, so that a rate measured on it is not taken for another's."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+_CPUS, _GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
+
+
+def machine_name() -> str:
+    """The CPUs that this process may use and the GPUs: `2 x AMD EPYC 9R14, 1 x NVIDIA H100 80GB HBM3`."""
+    cpus = _field(_CPUS, "model name") or platform.machine()
+    parts = [f"{len(os.sched_getaffinity(0))} x {cpus}"]
+    gpus = [_field(path, "Model") for path in sorted(_GPUS.glob("*/information"))]
+    parts += [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
+    return ", ".join(parts)
+
+
+def _field(path: Path, name: str) -> str:
+    """The first value of that name in a file of `name: value` lines; empty when there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
