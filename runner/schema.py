@@ -167,12 +167,31 @@ class Evaluate(Section):
     """Scores of the predictions, and the gate they must pass."""
 
     metrics: list[str] = Field(
-        ["exact_match", "exact_match_normalized"], description="Metrics to compute.", min_length=1
+        ["exact_match", "exact_match_normalized"],
+        description="Metrics to compute: exact_match, exact_match_normalized; of meaning representations such as "
+        "f(a[x], b[y]): exact_match_unordered, parse_rate, function_accuracy, attribute_precision, attribute_recall, "
+        "attribute_f1; of text: rouge, bleu, regex, json_schema; and those that packages add.",
+        min_length=1,
+    )
+    metric_args: dict[str, PassThrough] = Field(
+        default_factory=dict,
+        description="Keyword arguments of a metric, by its name.",
+        examples=[{"regex": {"pattern": "yes|no"}, "rouge": {"kind": "rouge1"}, "json_schema": {"schema": {}}}],
+    )
+    slices: list[str] = Field(
+        default_factory=list,
+        description="Score parts of the test set by themselves: by `function` (of the reference), `length` (quarters "
+        "by the reference's length), or any column of the rows.",
+        examples=[["function", "length", "category"]],
     )
     compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
+    compare_run: str | None = Field(
+        None, description="Id of another run, to test the difference to its predictions row by row (`delta_vs_run`)."
+    )
     require: dict[str, str] = Field(
         default_factory=dict,
-        description="Gate: metric -> comparison that must hold before anything is served.",
+        description="Gate: metric -> comparison that must hold before anything is served. `base.<metric>` is the base "
+        "model's, `delta_vs_base` the difference of exact match, `delta_vs_base.<metric>` of another metric.",
         examples=[{"exact_match": ">=0.60", "delta_vs_base": ">=0.40"}],
     )
     objective: str = Field("exact_match", description="Metric that a run returns to a Hydra sweeper.")

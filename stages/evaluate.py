@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import json
-import operator
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.cluster import ProgressHandle
+from runner.comparisons import HOW_TO_WRITE, parse_comparison
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import Artifact, scan_folder, write_json
+from runner.manifest import MANIFEST, Artifact, Manifest, scan_folder, write_json
+from runner.schema import Evaluate as Keys
 from runner.schema import Recipe
 from stages.base import StageResult
-from stages.metrics import Metric, exact_match, known_metrics, load_metrics, mcnemar_exact, wilson_interval
+from stages.metrics import known_metrics, load_metrics
 from stages.predictions import BASE, TUNED, prediction_rows
+from stages.scoring import ScoreTable
+from stages.slices import Slices
 
-_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "==": operator.eq}
-_REQUIREMENT = re.compile(r"\s*(>=|<=|==|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+DELTA_VS_BASE, DELTA_VS_RUN = "delta_vs_base", "delta_vs_run"
+_OTHER_RUN = "run"
 _ROWS_PER_UPDATE = 1_000
+# How the scores are to be read; it stands in scores.json and in the report.
+_DENOMINATOR = "all test rows: a row that the engine refused counts as wrong"
 
 
 class Evaluate:
     """Makes `scores`: scores.json, and mismatches.jsonl with every row whose answer is not exactly the reference."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("evaluate.metrics", "evaluate.confidence", "evaluate.require")
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[str, ...]] = (
+        "evaluate.metrics",
+        "evaluate.metric_args",
+        "evaluate.confidence",
+        "evaluate.slices",
+        "evaluate.compare_run",
+        "evaluate.require",
+    )
     libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ("scores",)
     ephemeral: ClassVar[bool] = False
@@ -47,14 +57,15 @@ class Evaluate:
         known_metrics(keys.metrics)
         folder = ctx.stage_dir / "scores"
         folder.mkdir(exist_ok=True)
+        other = predictions_of_run(ctx, keys.compare_run) if keys.compare_run else None
         adapter = ctx.inputs.get("adapter")
         scores = ctx.ray.call(
             score,
             ctx.resources,
             ctx.input("predictions"),
             folder,
-            keys.metrics,
-            keys.confidence,
+            keys,
+            other=other,
             adapter_sha256=adapter.sha256 if adapter else None,
             progress=ctx.progress(),
         )
@@ -62,131 +73,96 @@ class Evaluate:
         return StageResult([scan_folder("scores", folder)], {**scores, "gate": gate}, note(scores, gate))
 
 
-@dataclass
-class Tally:
-    """Sums over the rows of one variant."""
+def predictions_of_run(ctx: RunContext, run_id: str) -> Artifact:
+    """The predictions of another run below the same `storage.root`, named by its id.
 
-    num_rows: int = 0
-    num_errors: int = 0
-    hits: dict[str, float] = field(default_factory=dict)
-    chances: dict[str, float] = field(default_factory=dict)
-    ratios: set[str] = field(default_factory=set)
-
-    def add(self, row: Mapping[str, Any], functions: Mapping[str, Metric]) -> None:
-        """Count a prediction. One that the engine refused is wrong."""
-        self.num_rows += 1
-        self.num_errors += row["error"] is not None
-        for name, function in functions.items():
-            value = function(row["prediction"], row["reference"])
-            if isinstance(value, tuple):
-                hits, chances = value
-                self.ratios.add(name)
-            else:
-                hits, chances = 0.0 if row["error"] else value, 1.0
-            self.hits[name] = self.hits.get(name, 0.0) + hits
-            self.chances[name] = self.chances.get(name, 0.0) + chances
-
-    def summary(self, functions: Mapping[str, Metric], confidence: float) -> dict[str, Any]:
-        """`{n, num_errors, <metric>, <metric>_ci}`; the interval only where a row is one chance, as Wilson's is."""
-        summary: dict[str, Any] = {"n": self.num_rows, "num_errors": self.num_errors}
-        for name in functions:
-            hits, chances = self.hits[name], self.chances[name]
-            summary[name] = hits / chances if chances else 0.0
-            if name not in self.ratios:
-                summary[f"{name}_ci"] = list(wilson_interval(hits, self.num_rows, confidence))
-        return summary
-
-
-@dataclass
-class Pairs:
-    """Which rows one variant got exactly right and the other did not.
-
-    Both answers to a row lie side by side in the files as a rule, so that few rows ever wait for their other half.
+    Raises RunnerError when there is no such run, or it has predicted nothing.
     """
-
-    num_rows: int = 0
-    gained: int = 0
-    lost: int = 0
-    waiting: dict[str, bool] = field(default_factory=dict)
-
-    def add(self, row_id: str, variant: str, right: bool) -> None:
-        """Count the row once both variants' answers are known."""
-        if row_id not in self.waiting:
-            self.waiting[row_id] = right
-            return
-        other = self.waiting.pop(row_id)
-        tuned, base = (right, other) if variant == TUNED else (other, right)
-        self.num_rows += 1
-        self.gained += tuned and not base
-        self.lost += base and not tuned
-
-    def summary(self) -> dict[str, Any]:
-        """Difference of exact match (tuned - base), with the exact McNemar test of the rows where they differ."""
-        return {
-            "exact_match": (self.gained - self.lost) / self.num_rows,
-            "n": self.num_rows,
-            "gained": self.gained,
-            "lost": self.lost,
-            "p_value": mcnemar_exact(self.gained, self.lost),
-        }
+    root = Path(ctx.recipe.storage.root).expanduser().resolve()
+    found = next((path for path in root.glob(f"*/*/{MANIFEST}") if path.parent.name == run_id), None)
+    artifact = Manifest.load(found.parent).artifact("predictions") if found else None
+    if artifact is None:
+        reason = "which has no predictions" if found else f"which is not below {root}"
+        raise RunnerError(
+            f"evaluate.compare_run names the run {run_id!r}, {reason}", "Name the folder of a run that ran infer."
+        )
+    return artifact
 
 
 def score(
     predictions: Artifact,
     folder: Path,
-    metrics: list[str],
-    confidence: float,
+    keys: Keys,
     *,
+    other: Artifact | None = None,
     adapter_sha256: str | None,
     progress: ProgressHandle,
 ) -> dict[str, Any]:
     """Score every variant in one pass over the files and write scores.json and mismatches.jsonl into the folder.
 
     `n` counts all test rows, those that the engine refused included; they count as wrong. The mismatches are the
-    adapter's, or the base model's when there is no adapter. Returns what scores.json holds.
+    adapter's, or the base model's when there is no adapter. other: predictions of another run to compare with.
+    Returns what scores.json holds.
     """
-    functions = load_metrics(metrics)
-    variants = predictions.meta["variants"]
-    tallies = {variant: Tally() for variant in variants}
-    pairs = Pairs()
+    variants = list(predictions.meta["variants"])
     main = TUNED if TUNED in variants else BASE
-    total = predictions.meta["num_rows"] * len(variants)
+    all_variants = [*variants, *([_OTHER_RUN] if other else [])]
+    table = ScoreTable(load_metrics(keys.metrics, keys.metric_args), all_variants, keys.confidence)
+    slices = Slices(keys.slices)
+    references: dict[str, str] = {}
+    total, num_places = predictions.meta["num_rows"] * len(variants), 0
     with (folder / "mismatches.jsonl").open("w", encoding="utf-8") as mismatches:
         for count, row in enumerate(prediction_rows(predictions), start=1):
-            variant = row["variant"]
-            tallies[variant].add(row, functions)
-            right = not row["error"] and exact_match(row["prediction"], row["reference"]) == 1.0
-            if len(variants) > 1:
-                pairs.add(row["id"], variant, right)
-            if variant == main and not right:
+            place, right = table.add(row, row["variant"])
+            if place == num_places:
+                num_places += 1
+                slices.add(row)
+                if other:
+                    references[row["id"]] = row["reference"]
+            if row["variant"] == main and not right:
                 mismatches.write(json.dumps(row, ensure_ascii=False) + "\n")
             if count % _ROWS_PER_UPDATE == 0 or count == total:
                 progress.update(count, total, "row")
-    scores: dict[str, Any] = {variant: tally.summary(functions, confidence) for variant, tally in tallies.items()}
-    if pairs.num_rows:
-        scores["delta_vs_base"] = pairs.summary()
+    for row in comparable_rows(other, references):
+        table.add(row, _OTHER_RUN)
+    scores: dict[str, Any] = {variant: table.summary(variant) for variant in variants}
+    scores |= {"metrics": keys.metrics, "denominator": _DENOMINATOR, "confidence": keys.confidence}
+    if len(variants) > 1:
+        scores[DELTA_VS_BASE] = table.difference(TUNED, BASE)
+    if other:
+        scores[DELTA_VS_RUN] = {"run": keys.compare_run, **table.difference(main, _OTHER_RUN)}
+    scores["slices"] = {name: table.slices(label, variants) for name, label in slices.labels().items()}
     scores["adapter_sha256"] = adapter_sha256
     write_json(folder / "scores.json", scores)
     return scores
 
 
+def comparable_rows(other: Artifact | None, references: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The other run's main predictions for rows that this run has too, with the same reference."""
+    if other is None:
+        return
+    main = TUNED if TUNED in other.meta["variants"] else BASE
+    for row in prediction_rows(other):
+        if row["variant"] == main and references.get(row["id"]) == row["reference"]:
+            yield row
+
+
 def judge(require: Mapping[str, str], scores: Mapping[str, Any]) -> dict[str, Any]:
     """`{passed, missed}`: what of `evaluate.require` does not hold. What was not measured does not hold.
 
-    Raises RunnerError for a requirement that is no comparison.
+    Raises RunnerError for a requirement that is no comparison (the recipe's checks have refused it before).
     """
     missed = []
     for name, text in require.items():
-        match = _REQUIREMENT.fullmatch(text)
-        if match is None:
-            raise RunnerError(
-                f"evaluate.require.{name}={text!r} is not a comparison", 'Write one such as ">=0.6" (>=, >, <=, <, ==).'
-            )
-        limit, value = float(match[2]), measured(name, scores)
+        comparison = parse_comparison(text)
+        if comparison is None:
+            raise RunnerError(f"evaluate.require.{name}={text!r} is not a comparison", HOW_TO_WRITE)
+        value = measured(name, scores)
         if value is None:
-            missed.append(f"{name} was not measured; {match[1]} {limit:g} is required")
-        elif not _COMPARE[match[1]](value, limit):
-            missed.append(f"{name} is {value:.4g}; {match[1]} {limit:g} is required (off by {abs(value - limit):.4g})")
+            missed.append(f"{name} was not measured; {comparison} is required")
+        elif not comparison.holds(value):
+            off = abs(value - comparison.limit)
+            missed.append(f"{name} is {value:.4g}; {comparison} is required (off by {off:.4g})")
     return {"passed": not missed, "missed": missed}
 
 
@@ -194,12 +170,13 @@ def measured(name: str, scores: Mapping[str, Any]) -> float | None:
     """The figure that a requirement names, or None when there is none.
 
     A metric's name means the adapter's (the base model's when there is no adapter), `base.<metric>` the base model's,
-    and `delta_vs_base` the difference of exact match.
+    `delta_vs_base` the difference of exact match, `delta_vs_base.<metric>` that of another metric; so `delta_vs_run`.
     """
-    if name == "delta_vs_base":
-        found = scores.get("delta_vs_base", {}).get("exact_match")
-    elif name.startswith(f"{BASE}."):
-        found = scores.get(BASE, {}).get(name.removeprefix(f"{BASE}."))
+    section, _, metric = name.partition(".")
+    if section in (DELTA_VS_BASE, DELTA_VS_RUN):
+        found = scores.get(section, {}).get(metric or "exact_match")
+    elif section == BASE and metric:
+        found = scores.get(BASE, {}).get(metric)
     else:
         found = (scores.get(TUNED) or scores.get(BASE) or {}).get(name)
     return None if found is None else float(found)
@@ -208,7 +185,7 @@ def measured(name: str, scores: Mapping[str, Any]) -> float | None:
 def note(scores: Mapping[str, Any], gate: Mapping[str, Any]) -> str:
     """One line such as `exact match 0.72 [0.62, 0.80] of 100 · base 0.00 · +0.72`, and the gate's no."""
     main = scores.get(TUNED) or scores[BASE]
-    name = next(key for key in main if key not in ("n", "num_errors"))
+    name = scores["metrics"][0]
     interval = "[{:.2f}, {:.2f}] ".format(*main[f"{name}_ci"]) if f"{name}_ci" in main else ""
     parts = [f"{name.replace('_', ' ')} {main[name]:.2f} {interval}of {main['n']}"]
     if TUNED in scores and BASE in scores:

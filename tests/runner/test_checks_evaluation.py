@@ -59,3 +59,25 @@ def test_requirements_that_can_hold_are_fine() -> None:
         "exact_match_normalized": "==1",
     }
     assert problems({"evaluate.require": require}) == {}
+
+
+def test_a_difference_may_be_of_any_metric() -> None:
+    changes = {"evaluate.require": {"delta_vs_base.parse_rate": ">=0.1"}, "evaluate.metrics": ["exact_match"]}
+    assert problems(changes)["evaluate.require.delta_vs_base.parse_rate"].hint == "Add parse_rate to evaluate.metrics."
+    changes["evaluate.metrics"] = ["exact_match", "parse_rate"]
+    assert problems(changes) == {}
+
+
+def test_a_difference_to_another_run_needs_its_id() -> None:
+    changes: dict[str, object] = {"evaluate.require": {"delta_vs_run": ">=0"}}
+    assert problems(changes)["evaluate.require.delta_vs_run"].hint == "Set it to a run's id."
+    assert problems({**changes, "evaluate.compare_run": "20260101-000000-abcdef"}) == {}
+
+
+def test_arguments_of_metrics_are_checked() -> None:
+    found = problems({"evaluate.metrics": ["exact_match", "regex"]})
+    assert "'pattern'" in found["evaluate.metric_args.regex"].message
+    found = problems({"evaluate.metric_args": {"rouge": {"kind": "rouge1"}}})
+    assert found["evaluate.metric_args.rouge"].hint == "Add rouge to evaluate.metrics."
+    fine = {"evaluate.metrics": ["exact_match", "regex"], "evaluate.metric_args": {"regex": {"pattern": "a|b"}}}
+    assert problems(fine) == {}

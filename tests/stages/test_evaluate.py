@@ -11,9 +11,10 @@ import pytest
 
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import Artifact, scan_folder
+from runner.manifest import Artifact, Manifest, scan_folder
+from runner.schema import Evaluate as Keys
 from runner.schema import Recipe
-from stages.evaluate import Evaluate, judge, measured, note, score
+from stages.evaluate import Evaluate, judge, measured, note, predictions_of_run, score
 from stages.predictions import prediction_line, write_parts
 
 QUIET = SimpleNamespace(update=lambda *args, **figures: None)
@@ -34,9 +35,11 @@ def predictions(folder: Path, **answers: list[str | None]) -> Artifact:
     return scan_folder("predictions", folder, {"variants": list(answers), "num_rows": num_rows})
 
 
-def scored(tmp_path: Path, artifact: Artifact, metrics: list[str] | None = None) -> dict[str, Any]:
-    names = metrics or ["exact_match", "exact_match_normalized"]
-    return score(artifact, tmp_path, names, 0.95, adapter_sha256="d" * 64, progress=QUIET)  # type: ignore[arg-type]
+def scored(
+    tmp_path: Path, artifact: Artifact, metrics: list[str] | None = None, other: Artifact | None = None, **more: Any
+) -> dict[str, Any]:
+    keys = Keys(metrics=metrics or ["exact_match", "exact_match_normalized"], **more)
+    return score(artifact, tmp_path, keys, other=other, adapter_sha256="d" * 64, progress=QUIET)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -50,6 +53,8 @@ def test_each_variant_is_scored_with_refused_rows_counted_as_wrong(tmp_path: Pat
     scores = scored(tmp_path, both)
     assert scores["tuned"]["n"] == scores["base"]["n"] == 5
     assert scores["tuned"]["num_errors"] == 1
+    assert scores["tuned"]["num_wrong"] == 2
+    assert scores["denominator"].startswith("all test rows")
     assert scores["tuned"]["exact_match"] == pytest.approx(2 / 5)
     assert scores["tuned"]["exact_match_normalized"] == pytest.approx(3 / 5)
     assert scores["tuned"]["exact_match_ci"] == pytest.approx([0.1176, 0.7693], abs=1e-4)
@@ -59,13 +64,14 @@ def test_each_variant_is_scored_with_refused_rows_counted_as_wrong(tmp_path: Pat
 
 
 def test_difference_to_base_is_paired_by_row(tmp_path: Path, both: Artifact) -> None:
-    assert scored(tmp_path, both)["delta_vs_base"] == {
-        "exact_match": pytest.approx(1 / 5),
-        "n": 5,
-        "gained": 2,
-        "lost": 1,
-        "p_value": 1.0,
-    }
+    delta = scored(tmp_path, both)["delta_vs_base"]
+    low, high = delta["exact_match_ci"]
+    assert delta["exact_match"] == pytest.approx(1 / 5)
+    assert low < 0.2 < high
+    assert {name: delta[name] for name in ("n", "gained", "lost", "p_value", "exact_match_p")} == {
+        "n": 5, "gained": 2, "lost": 1, "p_value": 1.0, "exact_match_p": 1.0
+    }  # fmt: skip
+    assert delta["exact_match_normalized"] == pytest.approx(2 / 5)
 
 
 def test_difference_needs_no_order_of_the_rows(tmp_path: Path, both: Artifact) -> None:
@@ -89,13 +95,52 @@ def test_base_alone_is_scored_without_a_difference(tmp_path: Path) -> None:
     assert len((tmp_path / "mismatches.jsonl").read_text().splitlines()) == 1
 
 
-def test_a_ratio_is_of_sums_over_the_rows_and_has_no_interval(tmp_path: Path) -> None:
+def test_a_ratio_is_of_sums_over_the_rows(tmp_path: Path) -> None:
     artifact = predictions(tmp_path / "predictions", tuned=["f(a[x], b[1], c[2])", RIGHT, None])
-    scores = scored(tmp_path, artifact, ["attribute_precision", "attribute_recall", "attribute_f1"])
-    assert scores["tuned"]["attribute_precision"] == pytest.approx(2 / 4)
-    assert scores["tuned"]["attribute_recall"] == pytest.approx(2 / 3)
-    assert scores["tuned"]["attribute_f1"] == pytest.approx(4 / 7)
-    assert not [name for name in scores["tuned"] if name.endswith("_ci")]
+    scores = scored(tmp_path, artifact, ["attribute_precision", "attribute_recall", "attribute_f1"])["tuned"]
+    assert scores["attribute_precision"] == pytest.approx(2 / 4)
+    assert scores["attribute_recall"] == pytest.approx(2 / 3)
+    assert scores["attribute_f1"] == pytest.approx(4 / 7)
+    assert scores["attribute_f1_ci"][0] < scores["attribute_f1"] < scores["attribute_f1_ci"][1]
+
+
+def test_graded_metrics_get_the_paired_bootstrap(tmp_path: Path) -> None:
+    tuned, base = [RIGHT] * 30, ["f(a[x], b[1])"] * 30
+    artifact = predictions(tmp_path / "predictions", tuned=tuned, base=base)
+    delta = scored(tmp_path, artifact, ["attribute_f1"])["delta_vs_base"]
+    assert delta["attribute_f1"] == pytest.approx(1 / 3)
+    assert delta["attribute_f1_ci"] == pytest.approx([1 / 3, 1 / 3])
+    assert delta["attribute_f1_p"] < 0.01
+
+
+def test_slices_are_scored_by_themselves(tmp_path: Path, both: Artifact) -> None:
+    slices = scored(tmp_path, both, slices=["function", "length", "input"])["slices"]
+    assert slices["function"]["f"]["tuned"]["exact_match"] == pytest.approx(2 / 5)
+    assert slices["length"] == {"7 characters": slices["function"]["f"]}
+    assert slices["input"]["?"]["base"]["n"] == 5
+
+
+def test_a_slice_by_a_column_that_no_row_has_is_refused(tmp_path: Path, both: Artifact) -> None:
+    with pytest.raises(RunnerError, match="'category', which no row has") as refusal:
+        scored(tmp_path, both, slices=["category"])
+    assert "Take function, length or a column: input." in refusal.value.hint
+
+
+def test_another_run_is_compared_row_by_row(tmp_path: Path, both: Artifact) -> None:
+    other = predictions(tmp_path / "other", tuned=[WRONG, RIGHT, RIGHT, RIGHT])
+    scores = scored(tmp_path, both, other=other, compare_run="earlier")
+    delta = scores["delta_vs_run"]
+    assert (delta["run"], delta["n"], delta["gained"], delta["lost"]) == ("earlier", 4, 1, 2)
+    assert delta["exact_match"] == pytest.approx(-1 / 4)
+    assert measured("delta_vs_run", scores) == pytest.approx(-1 / 4)
+    assert scores["tuned"]["n"] == 5
+
+
+def test_rows_of_another_run_count_only_with_the_same_reference(tmp_path: Path, both: Artifact) -> None:
+    other = predictions(tmp_path / "other", tuned=[RIGHT])
+    part = other.path / "part-00000.jsonl"
+    part.write_text(part.read_text().replace(f'"reference": "{RIGHT}"', '"reference": "g()"'))
+    assert scored(tmp_path, both, other=other, compare_run="earlier")["delta_vs_run"] == {"run": "earlier"}
 
 
 def test_gate_passes_when_everything_holds(tmp_path: Path, both: Artifact) -> None:
@@ -121,7 +166,7 @@ def test_gate_says_what_missed_by_how_much(tmp_path: Path, both: Artifact) -> No
 
 def test_gate_fails_for_what_was_not_measured(tmp_path: Path) -> None:
     scores = scored(tmp_path, predictions(tmp_path / "predictions", tuned=[RIGHT]))
-    for name in ("delta_vs_base", "base.exact_match", "parse_rate"):
+    for name in ("delta_vs_base", "delta_vs_base.exact_match", "delta_vs_run", "base.exact_match", "parse_rate"):
         assert measured(name, scores) is None
         assert judge({name: ">=0"}, scores)["missed"] == [f"{name} was not measured; >= 0 is required"]
 
@@ -156,6 +201,16 @@ def test_stage_keeps_the_scores_when_the_gate_says_no(tmp_path: Path, quickstart
     assert result.metrics["adapter_sha256"] == "a" * 64
     assert [artifact.name for artifact in result.artifacts] == ["scores"]
     assert {entry.path for entry in result.artifacts[0].files} == {"scores.json", "mismatches.jsonl"}
+
+
+def test_a_run_to_compare_with_must_have_predictions(tmp_path: Path, quickstart: Recipe) -> None:
+    storage = quickstart.storage.model_copy(update={"root": str(tmp_path)})
+    ctx = SimpleNamespace(recipe=quickstart.model_copy(update={"storage": storage}))
+    with pytest.raises(RunnerError, match=r"the run 'gone', which is not below"):
+        predictions_of_run(ctx, "gone")  # type: ignore[arg-type]
+    Manifest(run_id="early", recipe="any").save(tmp_path / "any" / "early")
+    with pytest.raises(RunnerError, match=r"the run 'early', which has no predictions"):
+        predictions_of_run(ctx, "early")  # type: ignore[arg-type]
 
 
 def test_adapter_is_needed_only_when_the_pipeline_publishes_one(quickstart: Recipe) -> None:

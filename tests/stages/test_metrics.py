@@ -1,4 +1,4 @@
-"""Metrics by name, meaning representations, and the statistics against known values."""
+"""Metrics by name, meaning representations, and metrics of text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.errors import RunnerError
 from stages import metrics
+from stages.grammar import GrammarSpec, generate
 from stages.meaning import (
     Meaning,
     attribute_f1,
@@ -27,15 +30,65 @@ from stages.metrics import (
     exact_match_normalized,
     known_metrics,
     load_metrics,
-    mcnemar_exact,
-    wilson_interval,
+    wrong_arguments,
 )
+from stages.text_metrics import Bleu, json_schema, regex, rouge
 
 MEANING = "inform(name[Dirt: Showdown], esrb[E 10+ (for Everyone 10 and Older)], platforms[PC, Xbox])"
 
 
-def test_every_builtin_metric_can_be_loaded() -> None:
-    assert set(load_metrics(BUILTIN)) == set(BUILTIN)
+ARGS = {"regex": {"pattern": "f.*"}, "json_schema": {"schema": {"type": "object", "required": ["a"]}}}
+
+
+def test_every_builtin_metric_can_be_loaded_and_judges_an_empty_answer() -> None:
+    metrics = load_metrics(BUILTIN, ARGS)
+    assert set(metrics) == set(BUILTIN)
+    for metric in metrics.values():
+        found = metric("", "f(a[x])") if callable(metric) else metric.score(metric.sums("", "f(a[x])"))
+        assert found in (0, (0, 0), (0, 1))
+
+
+def test_arguments_that_a_metric_does_not_take_are_explained() -> None:
+    with pytest.raises(RunnerError, match=r"evaluate\.metric_args\.rouge: .*'stemmer'"):
+        load_metrics(["rouge"], {"rouge": {"stemmer": True}})
+    assert "'pattern'" in (wrong_arguments("regex", {}) or ("",))[0]
+    assert "no regular expression" in (wrong_arguments("regex", {"pattern": "("}) or ("",))[0]
+    assert wrong_arguments("bleu", {"tokenize": "char"}) is None
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    assert wrong_arguments("bleu", {}) == (
+        "the metric bleu needs sacrebleu, which is not installed",
+        "Install this package's extra `metrics`.",
+    )
+
+
+def test_rouge_is_the_f_measure_of_the_longest_common_subsequence() -> None:
+    assert rouge("a b x", "a b c") == pytest.approx(2 / 3)
+    assert rouge("b a", "a b", kind="rouge1") == 1
+
+
+def test_bleu_of_the_summed_rows_is_the_corpus_bleu() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    pairs = [("the cat sat on the mat", "the cat sat on a mat"), ("a dog", "a dog barks loudly at the cat")]
+    bleu = Bleu()
+    sums = [sum(column) for column in zip(*(bleu.sums(*pair) for pair in pairs), strict=True)]
+    expected = BLEU().corpus_score([one for one, _ in pairs], [[other for _, other in pairs]]).score
+    assert bleu.score(sums) == pytest.approx(expected / 100)
+
+
+def test_json_schema_wants_one_valid_document() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    answers = ['{"a": 1}', '{"a": "1"}', "[1]", '{"a": 1} and more', "no JSON"]
+    assert [json_schema(answer, "", schema=schema) for answer in answers] == [1, 0, 0, 0, 0]
+    with pytest.raises(RunnerError, match="no JSON Schema"):
+        json_schema("1", "", schema={"type": "strange"})
+
+
+def test_regex_matches_the_whole_answer() -> None:
+    assert [regex(answer, "", pattern=r"yes|no") for answer in ("yes", "no", "yes!")] == [1, 1, 0]
 
 
 def test_unknown_metric_is_refused_with_the_nearest_name() -> None:
@@ -69,30 +122,6 @@ def test_exact_match_is_strict_and_normalized_forgives_white_space() -> None:
     assert exact_match("a b", "a b ") == exact_match("a b", "A b") == 0
     assert exact_match_normalized(" a \n b", "a b") == 1
     assert exact_match_normalized("ab", "a b") == 0
-
-
-@pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (72, 100, 0.6251, 0.7986), (5, 10, 0.2366, 0.7634)],
-)
-def test_wilson_interval_has_published_values(successes: int, count: int, low: float, high: float) -> None:
-    assert wilson_interval(successes, count, 0.95) == pytest.approx((low, high), abs=5e-5)
-
-
-def test_wilson_interval_of_nothing_says_nothing() -> None:
-    assert wilson_interval(0, 0, 0.95) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "p_value"), [(0, 0, 1.0), (5, 0, 0.0625), (0, 5, 0.0625), (8, 2, 0.109375), (3, 3, 1.0)]
-)
-def test_mcnemar_is_the_two_sided_binomial_test(gained: int, lost: int, p_value: float) -> None:
-    assert mcnemar_exact(gained, lost) == pytest.approx(p_value)
-
-
-def test_mcnemar_takes_thousands_of_pairs() -> None:
-    assert mcnemar_exact(3000, 2900) == pytest.approx(0.1975, abs=1e-3)
-    assert mcnemar_exact(5000, 0) == 0.0
 
 
 def test_meaning_is_parsed_into_function_and_attributes_in_order() -> None:
@@ -150,6 +179,35 @@ def test_an_answer_that_does_not_parse_has_no_attributes() -> None:
     assert attribute_precision("nonsense", "f(a[x])") == (0, 0)
     assert attribute_recall("nonsense", "f(a[x])") == (0, 1)
     assert attribute_f1("", "f(a[x])") == (0, 1)
+
+
+def _nested(parts: tuple[str, str, str, str]) -> str:
+    before, brackets, inner, after = parts
+    return f"{before}{brackets[0]}{inner}{brackets[1]}{after}"
+
+
+NAMES = st.from_regex(r"\A[a-z_]{1,12}\Z")
+# Text without brackets, and values that nest balanced ones, with commas anywhere.
+PLAIN = st.text(st.characters(exclude_characters="[]()", exclude_categories=("Cs",)), max_size=12)
+VALUES = st.recursive(PLAIN, lambda inner: st.tuples(PLAIN, st.sampled_from(["()", "[]"]), inner, PLAIN).map(_nested))
+
+
+@settings(max_examples=30)
+@given(st.builds(Meaning, NAMES, st.lists(st.tuples(NAMES, st.none() | VALUES), max_size=6).map(tuple)))
+def test_every_meaning_is_printed_and_parsed_back(meaning: Meaning) -> None:
+    assert parse(str(meaning)) == meaning
+    assert attribute_f1(str(meaning), str(meaning)) == (2 * len_pairs(meaning), 2 * len_pairs(meaning))
+
+
+def len_pairs(meaning: Meaning) -> float:
+    return attribute_recall("", str(meaning))[1]
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 2**31))
+def test_every_answer_of_the_grammar_is_parsed_and_printed_back(seed: int) -> None:
+    for row in generate(GrammarSpec(train=30, seed=seed), "train"):
+        assert str(parse(row["output"])) == row["output"]
 
 
 @pytest.mark.skipif("VIGGO_DIR" not in os.environ, reason="VIGGO_DIR names no folder with ViGGO's train and val rows")
