@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from runner.errors import Problem, RecipeError, RunnerError
-from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_file, digest_json
+from runner.fingerprint import explain, fingerprint, fingerprint_inputs
+from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_file
 from runner.schema import Recipe, RunOptions
+from runner.secrets import redact
 from stages import load_stage
 from stages.base import Stage
 
@@ -117,20 +117,9 @@ class PastRuns:
                 return self._verified[key]
         return ""
 
-    def newest(self, name: str) -> StageRecord | None:
-        """The newest finished record of the stage, whatever it was made from."""
-        return next((record for _, record in self.finished(name)), None)
-
-
-def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> dict[str, Any]:
-    """All that a result depends on: recipe values, digests of inputs, the stage's and its libraries' versions."""
-    values = recipe.model_dump(mode="json")
-    return {
-        "version": stage.version,
-        "recipe": {key: value_at(values, key) for key in stage.reads},
-        "inputs": dict(sorted(inputs.items())),
-        "libraries": {name: _version(name) for name in stage.libraries},
-    }
+    def explain(self, name: str, inputs: dict[str, Any]) -> str:
+        """Which key, artifact or version makes the stage run, though it may have run before."""
+        return explain((record for _, record in self.finished(name)), inputs)
 
 
 def select(recipe: Recipe, options: RunOptions) -> list[str]:
@@ -161,14 +150,14 @@ def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, 
     unknown = [name for name in needs if name not in known]
     if unknown:
         return Step(stage.name, stage, "run", f"needs the new {' and '.join(unknown)}")
-    inputs = fingerprint_inputs(stage, recipe, {name: known[name] for name in needs})
-    fingerprint = digest_json({"stage": stage.name, **inputs})
-    record = past.matching(stage.name, fingerprint)
+    covered = fingerprint_inputs(stage, recipe, {name: known[name] for name in needs})
+    digest, inputs = fingerprint(stage, covered), redact(covered)
+    record = past.matching(stage.name, digest)
     if forced:
-        return Step(stage.name, stage, "run", "forced", fingerprint, inputs)
+        return Step(stage.name, stage, "run", "forced", digest, inputs)
     if record is None:
-        return Step(stage.name, stage, "run", explain(past.newest(stage.name), inputs), fingerprint, inputs)
-    return Step(stage.name, stage, "skip", f"unchanged since run {record.origin_run}", fingerprint, inputs, record)
+        return Step(stage.name, stage, "run", past.explain(stage.name, inputs), digest, inputs)
+    return Step(stage.name, stage, "skip", f"unchanged since run {record.origin_run}", digest, inputs, record)
 
 
 def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[StageRecord] = ()) -> Plan:
@@ -273,31 +262,3 @@ def verify(artifact: Artifact) -> str:
         if entry.size_bytes <= _FULL_VERIFY_BYTES and digest_file(path) != entry.sha256:
             return f"{artifact.name} is damaged: the content of {path} has changed"
     return ""
-
-
-def explain(previous: StageRecord | None, inputs: dict[str, Any]) -> str:
-    """Which key, input or version makes a stage run, compared with its newest finished record."""
-    if previous is None or not previous.inputs:
-        return "never ran"
-    changed = []
-    for part, label in (("recipe", ""), ("inputs", "artifact "), ("libraries", "library ")):
-        old, new = previous.inputs.get(part, {}), inputs[part]
-        changed += [f"{label}{key}" for key in sorted(set(old) | set(new)) if old.get(key) != new.get(key)]
-    if previous.inputs.get("version") != inputs["version"]:
-        changed.append("the stage's version")
-    return f"changed: {', '.join(changed)}" if changed else "no earlier result of this can be used"
-
-
-def value_at(values: Any, dotted: str) -> Any:
-    """The value at a dotted key of nested mappings; None where there is none."""
-    for part in dotted.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-@cache
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -10,13 +10,26 @@ import re
 from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.known_keys import table
 from runner.manifest import Artifact
+from runner.schema import Recipe
 from runner.storage import SET_MANIFEST, Store
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 _ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def trained_rank(recipe: Recipe) -> int:
+    """Rank that the recipe's adapter will have: `train.args` win over `train.lora_rank`."""
+    value = recipe.train.args.get("lora_rank")
+    return value if isinstance(value, int) else recipe.train.lora_rank
+
+
+def engine_rank(rank: int) -> int:
+    """The smallest `max_lora_rank` of vLLM that an adapter of that rank fits; the rank itself where none is enough."""
+    return next((each for each in table("vllm.engine")["max_lora_rank"]["choices"] if each >= rank), rank)
 
 
 class AdapterNotFoundError(RunnerError):

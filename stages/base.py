@@ -33,6 +33,10 @@ class Stage(Protocol):
     reads: dotted recipe keys (or sections) that affect the result. libraries: distributions whose version does.
     provides: names of the artifacts it makes. ephemeral: its result lives only as long as the run (an endpoint), so it
     runs whenever a later stage that runs needs it, and is never taken from an earlier run.
+
+    Two more attributes are optional. `canonical(recipe) -> dict` says, for some of `reads`, what stands in the
+    fingerprint for the key's value: the content behind a path, or None where another key overrides it. `only_checks`
+    names artifacts of `needs` that the stage looks at but makes nothing from.
     """
 
     name: ClassVar[str]

@@ -14,9 +14,11 @@ from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import scan_folder, write_json
 from runner.schema import Recipe
+from stages.adapters import engine_rank
 from stages.base import StageResult
 from stages.batch_figures import Figures, continued_text, note
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
+from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.engine_failure import batch_failure, hint_for
 from stages.prediction_journal import JOURNAL, Journal
 from stages.predictions import BASE, TUNED, write_parts
@@ -31,7 +33,6 @@ _BESIDE_ENGINE = {"num_cpus": 0}
 # Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
 _ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
 _MAX_CHUNKS = 2_000
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm.config.lora.MaxLoRARanks
 
 
 class Infer:
@@ -56,6 +57,13 @@ class Infer:
         """The test set, the model and, when the pipeline publishes one, the adapter."""
         return ("test_set", "model", *(("adapter",) if "publish" in recipe.pipeline else ()))
 
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """The seed only where answers are drawn at random by it."""
+        sampling = recipe.infer.sampling
+        drawn = sampling.get("temperature") != 0 and "seed" not in sampling
+        kwargs = without(recipe.infer.engine_kwargs, ENGINE_WITHOUT_EFFECT)
+        return {"infer.engine_kwargs": kwargs, **({} if drawn else {"seed": None})}
+
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.
 
@@ -68,7 +76,7 @@ class Infer:
         engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
-        check_fits(ctx.resources, ctx.recipe.infer.concurrency, "resources.infer")
+        check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         with Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants) as journal:
             figures = Figures(begin, continued=journal.count)
             continued = continued_text(journal)
@@ -187,7 +195,7 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
     if lora_rank is None:
         return kwargs
     kwargs["enable_lora"] = True
-    kwargs.setdefault("max_lora_rank", next((rank for rank in _LORA_RANKS if rank >= lora_rank), lora_rank))
+    kwargs.setdefault("max_lora_rank", engine_rank(lora_rank))
     if kwargs["max_lora_rank"] < lora_rank:
         raise RunnerError(
             f"infer.engine_kwargs.max_lora_rank={kwargs['max_lora_rank']} is below the adapter's rank {lora_rank}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,6 +13,7 @@ from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder, write_json, write_text
 from stages import grammar, models, rows, sources
 from stages.base import StageResult
+from stages.canonical import file_state
 from stages.prompt import prompt_columns
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Ingest:
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = (
         "dataset.source", "dataset.files", "dataset.max_rows", "dataset.prompt", "dataset.format", "dataset.on_bad_row",
-        "dataset.endpoint_url", "model.source", "model.revision", "model.trust_remote_code", "train.stage", "seed",
+        "dataset.endpoint_url", "model.source", "model.revision", "model.trust_remote_code", "train.stage",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     provides: ClassVar[tuple[str, ...]] = ("train_set", "test_set", "model")
@@ -38,6 +39,29 @@ class Ingest:
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         return ()
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """Local files by their content, generated rows by the grammar's settings; what the sources do not use is None.
+
+        What lies behind a remote source is not looked at: it counts as unchanged until `force=[ingest]`.
+        """
+        dataset, model = recipe.dataset, recipe.model
+        meaning: dict[str, Any] = {}
+        if dataset.source.startswith(_GENERATED):
+            spec = asdict(grammar.parse_uri(dataset.source, recipe.seed))
+            meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
+        elif "://" not in dataset.source:
+            names = {name for name in dataset.files.model_dump().values() if name is not None}
+            folder = Path(dataset.source).expanduser()
+            meaning["dataset.source"] = {name: file_state(folder / name) for name in sorted(names)}
+        if not dataset.source.startswith("s3://"):
+            meaning["dataset.endpoint_url"] = None
+        if models.is_local(model.source):
+            paths = [path for path in Path(model.source).expanduser().glob("*") if path.is_file()]
+            meaning["model.source"] = {path.name: file_state(path) for path in sorted(paths)}
+        if models.is_local(model.source) or "://" in model.source:
+            meaning["model.revision"] = None
+        return meaning
 
     def run(self, ctx: RunContext) -> StageResult:
         """Prepare the data and obtain the model, side by side where the cluster has room for both.

@@ -42,6 +42,13 @@ class Publish:
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         return ("checkpoint", "training_log")
 
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """The store by its absolute place; the endpoint only of an object store."""
+        store = recipe.storage.artifacts
+        if "://" in store:
+            return {"storage.artifacts": store.rstrip("/")}
+        return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
+
     def run(self, ctx: RunContext) -> StageResult:
         """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""
         storage = ctx.recipe.storage

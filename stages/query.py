@@ -35,7 +35,7 @@ class Query:
 
     name: ClassVar[str] = "query"
     version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("query", "infer.sampling", "dataset.prompt")
+    reads: ClassVar[tuple[str, ...]] = ("query.num_rows", "infer.sampling", "dataset.prompt")
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
     provides: ClassVar[tuple[str, ...]] = ("answers",)
     ephemeral: ClassVar[bool] = False

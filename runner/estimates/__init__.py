@@ -12,9 +12,11 @@ from runner.estimates.engines import infer, serve
 from runner.estimates.facts import ModelFacts, RowFacts, model_facts, row_facts
 from runner.estimates.figure import Estimate, Known
 from runner.estimates.training import publish, train
+from runner.fingerprint import fingerprint_inputs
 from runner.manifest import StageRecord
-from runner.plan import PastRuns, Plan, fingerprint_inputs
+from runner.plan import PastRuns, Plan
 from runner.schema import Recipe
+from runner.secrets import redact
 from stages.ingest import Ingest
 from stages.models import is_local
 
@@ -41,7 +43,7 @@ def estimate(recipe: Recipe, plan: Plan, past: PastRuns) -> dict[str, list[Estim
 
 def _facts(recipe: Recipe, past: PastRuns) -> tuple[ModelFacts, RowFacts]:
     """Facts from the newest ingest of the same model, and from the newest of the same rows."""
-    now = fingerprint_inputs(Ingest(), recipe, {})["recipe"]
+    now = redact(fingerprint_inputs(Ingest(), recipe, {}))["recipe"]
 
     def newest(section: str) -> StageRecord | None:
         for _, record in past.finished("ingest"):

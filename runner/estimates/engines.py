@@ -7,16 +7,17 @@ from typing import Any
 
 from runner.estimates.architecture import head_dim, kv_bytes_per_token
 from runner.estimates.figure import Estimate, Known
-from runner.estimates.memory import context_length, effective, engine_memory, kv_element_bytes
+from runner.estimates.memory import context_length, engine_memory, kv_element_bytes
 from runner.estimates.rates import infer_seconds
 from stages import infer as infer_stage
 from stages import serve as serve_stage
+from stages.adapters import trained_rank
 
 
 def infer(known: Known) -> Iterator[Estimate]:
     recipe = known.recipe
     adapted = "publish" in recipe.pipeline
-    rank = int(effective(recipe, "lora_rank", "lora_rank")) if adapted else None
+    rank = trained_rank(recipe) if adapted else None
     yield from _engine(known, infer_stage.engine_kwargs(recipe, rank))
     rows = known.rows.counts["test"]
     if rows is None:

@@ -11,6 +11,7 @@ from runner.checks.training import argument
 from runner.estimates.architecture import DTYPE_BYTES, head_dim, kv_bytes_per_token, lora_params
 from runner.known_keys import table
 from runner.schema import Architecture, Recipe
+from stages.adapters import trained_rank
 
 Parts = dict[str, int]
 
@@ -37,9 +38,9 @@ def trained_params(recipe: Recipe, model: Architecture, num_params: int) -> int 
         return num_params
     if kind != "lora":
         return f"train.args.finetuning_type={kind} is not counted here"
-    rank, target = effective(recipe, "lora_rank", "lora_rank"), effective(recipe, "lora_target", "lora_target")
+    target = effective(recipe, "lora_target", "lora_target")
     target = ",".join(target) if isinstance(target, list) else target
-    if not isinstance(rank, int) or (count := lora_params(model, rank, target)) is None:
+    if (count := lora_params(model, trained_rank(recipe), target)) is None:
         return f"a layer of {model.model_type} has no modules {target}"
     return count
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.fingerprint import value_at
 from runner.machine import machine_name
 from runner.manifest import StageRecord, read_state
-from runner.plan import PastRun, PastRuns, value_at
+from runner.plan import PastRun, PastRuns
 from runner.resolve import redact
 from runner.schema import Recipe
 

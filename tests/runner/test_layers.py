@@ -28,6 +28,7 @@ LAYERS = [
     {"runner.cluster"},
     {"runner.context"},
     {"stages"},
+    {"runner.fingerprint"},
     {"runner.checks", "runner.plan", "runner.summary"},
     {"runner.estimates"},
     {"runner.report"},
