@@ -92,8 +92,9 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return EXIT_DONE
     recipe, options = load(composed)
+    if options.action == "run":
+        return _run(recipe, options, command, composed)
     verbs: dict[str, Callable[[Recipe, RunOptions, str], int]] = {
-        "run": _run,
         "plan": _plan,
         "validate": _validate,
         "show": _show,
@@ -117,10 +118,10 @@ def load(composed: Composed) -> tuple[Recipe, RunOptions]:
     return parsed.recipe, parsed.options
 
 
-def _run(recipe: Recipe, options: RunOptions, command: str) -> int:
+def _run(recipe: Recipe, options: RunOptions, command: str, composed: Composed) -> int:
     from runner.engine import run
 
-    return run(recipe, options, command, Report())[0]
+    return run(recipe, options, command, Report(), composed.origins)[0]
 
 
 def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from runner.lock import hold
 from runner.machine import machine_name
 from runner.manifest import (
     MANIFEST,
+    ORIGINS,
     Artifact,
     Manifest,
     StageRecord,
@@ -58,9 +59,16 @@ class Run:
         return self.folder / "logs" / f"{stage}.log"
 
 
-def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tuple[int, dict[str, Any]]:
+def run(
+    recipe: Recipe,
+    options: RunOptions,
+    command: str,
+    report: Report,
+    origins: Mapping[str, str] | None = None,
+) -> tuple[int, dict[str, Any]]:
     """Run the recipe. Returns the exit code and the summary (see `runner.summary`).
 
+    origins: dotted key -> the file or override that set it, for the run's report.
     Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made.
     """
     root = Path(recipe.storage.root).expanduser().resolve()
@@ -71,12 +79,24 @@ def run(recipe: Recipe, options: RunOptions, command: str, report: Report) -> tu
             report.say(remark)
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
+        write_state(run_.folder / ORIGINS, dict(origins or {}))
         report.start(recipe, plan.steps, run_.folder)
         code = _run_steps(run_, plan, past)
     summary = summarize(run_.manifest, recipe)
     write_state(run_.folder / "summary.json", summary)
+    _write_pages(run_)
     report.end(summary, run_.folder, run_.command, code)
     return code, summary
+
+
+def _write_pages(run_: Run) -> None:
+    """report.html and report.md of the run's folder. A run is not worse for a page that cannot be made."""
+    try:
+        from runner.pages import write_report
+
+        write_report(run_.folder)
+    except Exception as error:
+        run_.report.say(f"no report.html: {_cause(error)}")
 
 
 def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, root: Path, identity: str) -> Run:
@@ -138,6 +158,7 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
             done.append(record)
             plan = planning.build(run_.recipe, run_.options, past, done)
         if code == EXIT_DONE and run_.recipe.serve.keep_alive and "endpoint" in run_.known:
+            _write_pages(run_)
             _stay_up(run_)
     except Interrupted:
         run_.manifest.status = "interrupted"

@@ -138,6 +138,8 @@ class Report:
                     f"{artifact['name']:<17} {size:>9}  {artifact['sha256'][:12]}  {artifact['uri']}", markup=False
                 )
         self._console.print(f"run folder: {folder}", markup=False)
+        if (folder / "report.html").is_file():
+            self._console.print(f"report: {folder / 'report.html'}", markup=False)
         if code == EXIT_GATE_REFUSED:
             for missed in summary["gate"]["missed"]:
                 self._console.print(f"gate: {missed}", style="red", markup=False)

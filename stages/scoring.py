@@ -6,6 +6,7 @@ variant; the texts are not kept.
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ class ScoreTable:
 
         labels = np.array(label, dtype=object)
         found: dict[str, dict[str, Any]] = {}
-        for value in dict.fromkeys(label):
+        for value in label_order(label):
             chosen = labels == value
             found[value] = {
                 name: {"n": int(chosen.sum()), **self._figures(self.variants[name], chosen, intervals=False)}
@@ -213,6 +214,11 @@ class ScoreTable:
                 figures[f"{name}_ci"] = list(percentile_interval(estimates, self.confidence))
                 start += own.shape[1]
         return figures
+
+
+def label_order(label: Sequence[str]) -> list[str]:
+    """The different labels, in the natural order of the numbers they begin with, then by text."""
+    return sorted(set(label), key=lambda text: (int(re.match(r"\d{0,15}", text)[0] or -1), text))  # type: ignore[index]
 
 
 def _discordant(one: Floats, other: Floats) -> dict[str, Any]:

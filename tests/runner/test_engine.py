@@ -196,3 +196,24 @@ def test_a_deleted_checkpoint_is_not_trained_again_while_nothing_needs_it(fake_s
     fake_stages.runs.clear()
     run_once([*local, "cleanup.delete=[checkpoint]", "query.num_rows=2"])
     assert fake_stages.runs == ["serve", "query", "cleanup"]
+
+
+def test_a_run_leaves_a_report_with_the_origins_of_its_values(fake_stages: Any, local: list[str]) -> None:
+    screen = io.StringIO()
+    composed = compose(["recipe=viggo_quickstart", *local])
+    recipe, options = to_recipe(composed)
+    _, summary = run(recipe, options, "python -m runner", Report(screen), composed.origins)
+    folder = Path(recipe.storage.root) / recipe.name / summary["run_id"]
+    assert f"report: {folder / 'report.html'}" in screen.getvalue()
+    assert "recipes/dataset/viggo_slice.yaml" in (folder / "report.html").read_text()
+    assert (folder / "report.md").read_text().startswith("## viggo\\_quickstart: ")
+
+
+def test_a_page_that_cannot_be_made_does_not_fail_the_run(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.pages.run_facts", lambda folder: 1 / 0)
+    screen = io.StringIO()
+    code, summary = run_once(local, screen)
+    assert (code, summary["status"]) == (EXIT_DONE, "done")
+    assert "no report.html: ZeroDivisionError: division by zero" in screen.getvalue()

@@ -31,12 +31,15 @@ LAYERS = [
     {"runner.fingerprint"},
     {"runner.checks", "runner.plan", "runner.summary"},
     {"runner.estimates"},
-    {"runner.report"},
+    {"runner.report", "runner.pages"},
     {"runner.engine"},
     {"runner.cli", "runner.sweep", "runner.known_keys.generate"},
     {"runner.__main__"},
 ]
-HEAVY = {"ray", "torch", "vllm", "transformers", "llamafactory", "boto3", "botocore", "openai", "datasets", "peft"}
+HEAVY = {
+    "ray", "torch", "vllm", "transformers", "llamafactory", "boto3", "botocore", "openai", "datasets", "peft", "jinja2",
+    "matplotlib", "numpy", "scipy",
+}  # fmt: skip
 
 
 def layer(module: str) -> int | None:

@@ -1,0 +1,101 @@
+"""Templates to text: everything that comes from data is escaped, and the page can load and run nothing but its own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, facts: dict[str, Any]) -> str:
+    """The template filled with the facts."""
+    text: str = _environment().get_template(template).render(**facts)
+    return text
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(
+        style=Markup(style),  # noqa: S704 - files of this package
+        script=Markup(script),  # noqa: S704
+        # Nothing is loaded, and no script runs but the page's own: what a model wrote stays text.
+        policy="default-src 'none'; base-uri 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
+    )
+    environment.filters.update(
+        share=share, signed=signed, seconds=seconds, size=size, moment=moment, p=p_value, words=words, cell=cell,
+        plain=plain, drawing=Markup,
+    )  # fmt: skip
+    return environment
+
+
+def share(value: float | None) -> str:
+    """0.8765 -> 0.877."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds as a person says them: 4.2 s, 3 min 05 s, 2 h 07 min."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            break
+        size_bytes /= 1000
+    return f"{size_bytes:.0f} {unit}" if unit in ("B", "KB") else f"{size_bytes:.1f} {unit}"
+
+
+def moment(timestamp: float) -> str:
+    """Unix time as local date and time with the zone's offset."""
+    return time.strftime("%Y-%m-%d %H:%M %z", time.localtime(timestamp)) if timestamp else "-"
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def words(name: str) -> str:
+    """exact_match -> exact match."""
+    return name.replace("_", " ")
+
+
+def cell(text: Any) -> str:
+    """Text for a cell of a Markdown table: one line, no markup, no HTML."""
+    flat = " ".join(str(text).split())
+    for char in "\\`*_|[]":
+        flat = flat.replace(char, f"\\{char}")
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def plain(value: Any) -> str:
+    """A recipe's value: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
