@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.engine import run
 from runner.errors import EXIT_DONE
-from runner.report import Report
-from runner.resolve import compose, to_recipe
-
-STAGES = "pipeline=[ingest,train,publish]"
+from tests.runner.runs import Place
 
 
 @pytest.fixture(autouse=True)
@@ -42,33 +36,6 @@ def edited(data: bytes) -> bytes:
     """Another digit or letter at the same place: still JSON, most of the time."""
     place = next(i for i in range(len(data) // 3, len(data)) if chr(data[i]).isalnum())
     return data[:place] + (b"7" if data[place : place + 1] != b"7" else b"8") + data[place + 1 :]
-
-
-class Place:
-    """A folder of runs that can be put back as it was."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "runs"
-        self._kept = folder / "kept"
-        overrides = [f"storage.root={self.root}", f"storage.cache={folder}/cache", STAGES]
-        self.recipe, self.options = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))
-
-    def run(self) -> tuple[int, dict[str, str], str]:
-        """Exit code, digest of each artifact, and what the terminal showed."""
-        screen = io.StringIO()
-        code, summary = run(self.recipe, self.options, "python -m runner", Report(screen))
-        digests = {artifact["name"]: artifact["sha256"] for artifact in summary["artifacts"]}
-        return code, digests, screen.getvalue().replace("\n", "")
-
-    def keep(self) -> list[Path]:
-        shutil.copytree(self.root, self._kept, symlinks=True)
-        return sorted(
-            path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file() and path.stat().st_size
-        )
-
-    def restore(self) -> None:
-        shutil.rmtree(self.root)
-        shutil.copytree(self._kept, self.root, symlinks=True)
 
 
 def names_of(files: list[Path]) -> set[str]:
