@@ -11,18 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from runner import durable
 from runner.errors import RunnerError
 
 _PIECE_BYTES = 8 << 20
 _PARTIAL = ".partial"
+_ABANDONED_AFTER_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """A stored file; `key` is relative to the store's URI. `etag`: S3's tag of its content, where there is one."""
+    """A stored file; `key` is relative to the store's URI. `modified_at`: Unix time (s) by the store's own clock.
+
+    `etag`: S3's tag of its content, where there is one.
+    """
 
     key: str
     size_bytes: int
+    modified_at: float
     etag: str = ""
 
 
@@ -34,13 +40,17 @@ class Blobs(Protocol):
     def put_new(self, data: bytes, key: str) -> bool:
         """Write the data unless the key exists; False if it does."""
 
-    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None]) -> None: ...
+    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None], verify: Callable[[], None]) -> None:
+        """Copy the file to the target. verify: raises DamagedError when what arrived there is wrong."""
 
     def read(self, key: str) -> bytes | None: ...
 
     def walk(self, prefix: str) -> Iterator[ObjectInfo]: ...
 
     def delete(self, keys: list[str]) -> None: ...
+
+    def abandon(self, prefix: str) -> None:
+        """Remove what uploads below the prefix left that did not end. One that is under way fails."""
 
 
 class FolderBlobs:
@@ -84,15 +94,17 @@ class FolderBlobs:
                 file.flush()
                 os.fsync(file.fileno())
             put(temporary, target)
+            durable.sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
-    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None]) -> None:
+    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None], verify: Callable[[], None]) -> None:
         try:
             shutil.copyfile(self._path(key), target)
         except FileNotFoundError as error:
             raise RunnerError(f"there is no {self._root}/{key}") from error
         on_bytes(target.stat().st_size)
+        verify()
 
     def read(self, key: str) -> bytes | None:
         path = self._path(key)
@@ -102,7 +114,20 @@ class FolderBlobs:
         for path in sorted(self._path(prefix).rglob("*")):
             key = path.relative_to(self._root)
             if path.is_file() and key.parts[0] != _PARTIAL:
-                yield ObjectInfo(key.as_posix(), path.stat().st_size)
+                with suppress(FileNotFoundError):  # it was deleted just now
+                    stat = path.stat()
+                    yield ObjectInfo(key.as_posix(), stat.st_size, stat.st_mtime)
+
+    def abandon(self, prefix: str) -> None:
+        """What writers below any prefix that were killed left lies together; after a day it is nobody's."""
+        folder = self._root / _PARTIAL
+        mark = folder / uuid.uuid4().hex
+        mark.touch()
+        now = mark.stat().st_mtime  # by the clock of the file system, which other hosts' files have too
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):
+                if path == mark or now - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                    path.unlink()
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:

@@ -72,6 +72,10 @@ class GateError(RunnerError):
     exit_code = EXIT_GATE_REFUSED
 
 
+class DamagedError(RunnerError):
+    """A file is not what its size or digest says; moved once more it may be."""
+
+
 class LockedError(RunnerError):
     """Another run holds the lock."""
 

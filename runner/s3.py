@@ -1,22 +1,36 @@
 """S3 through boto3: connecting, listing and moving files, with errors that name the bucket and what to do.
 
-Credentials come from boto3's own chain and never pass through here.
+botocore repeats requests that are refused (500, 503, SlowDown), cut off before the answer, or not answered in time;
+s3transfer repeats downloads that are cut off. What they take for an answer although its bytes are wrong or missing is
+repeated here. Credentials come from boto3's own chain and never pass through here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.blobs import ObjectInfo
-from runner.errors import RunnerError
+from runner.checksums import check_stored
+from runner.errors import DamagedError, RunnerError
+
+_CONNECT_TIMEOUT_S = 10.0
+_READ_TIMEOUT_S = 60.0  # between two pieces of an answer
+_NUM_ATTEMPTS = 6  # of a request; botocore waits up to 1, 2, 4, 8 and 16 s in between
+_NUM_TRIES = 3  # of what botocore does not repeat
+_BACKOFF_S = 1.0
 
 _MIB = 1 << 20
 _NUM_PARALLEL_PARTS = 8
+_WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 _MISSING = {"404", "NoSuchKey", "NotFound"}
+_AGAIN = "The store is overloaded or ill: run the same command again later; what is done is not done again."
 _HINTS = {
+    **dict.fromkeys(("SlowDown", "InternalError", "ServiceUnavailable", "500", "502", "503", "504"), _AGAIN),
     "NoSuchBucket": "Create the bucket, or correct its name.",
     "AccessDenied": "Let the credentials read the bucket (and write, if a store); a public one takes anonymous: true.",
     "403": "Let the credentials read the bucket; a public one takes anonymous: true.",
@@ -49,9 +63,9 @@ def connect(endpoint_url: str | None = None, anonymous: bool = False) -> Any:
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": 6},
-        connect_timeout=10,
-        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": _NUM_ATTEMPTS},
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
         max_pool_connections=64,
         **({"signature_version": UNSIGNED} if anonymous else {}),
     )
@@ -65,8 +79,10 @@ def connect(endpoint_url: str | None = None, anonymous: bool = False) -> Any:
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
     """Turn boto3's errors about the URI into RunnerErrors that say what to do."""
-    from boto3.exceptions import S3UploadFailedError
+    from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.parsers import ResponseParserError
+    from s3transfer.exceptions import S3DownloadFailedError
 
     try:
         yield
@@ -76,11 +92,34 @@ def explained(uri: str) -> Iterator[None]:
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE or a role; public ones take anonymous: true.",
         ) from error
     except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = error_code(error)
         hint = "Correct the name." if code in _MISSING else _HINTS.get(code, "")
         raise RunnerError(f"{uri}: {'there is no such key' if code in _MISSING else error}", hint) from error
-    except (BotoCoreError, S3UploadFailedError, ValueError) as error:
-        raise RunnerError(f"{uri}: {error}", "Check the endpoint and the network.") from error
+    except (BotoCoreError, Boto3Error, S3DownloadFailedError, ResponseParserError, ValueError) as error:
+        raise RunnerError(f"{uri}: {error}", "Check the endpoint and the network, and run again.") from error
+
+
+def error_code(error: BaseException | None) -> str:
+    """S3's code of a ClientError ("NoSuchKey", or the HTTP status where an answer has no body); "" for others."""
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+_T = TypeVar("_T")
+
+
+def again(work: Callable[[], _T]) -> _T:
+    """Call until it succeeds, a few times: for answers that are cut off or whose bytes are wrong."""
+    from botocore.exceptions import FlexibleChecksumError
+    from botocore.parsers import ResponseParserError
+    from s3transfer.exceptions import S3DownloadFailedError
+
+    broken = (DamagedError, FlexibleChecksumError, ResponseParserError, S3DownloadFailedError)
+    for attempt in range(1, _NUM_TRIES):
+        try:
+            return work()
+        except broken:
+            time.sleep(_BACKOFF_S * attempt)
+    return work()
 
 
 def transfer_config() -> Any:
@@ -96,16 +135,68 @@ def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
     """Every object below the prefix (taken as a folder; empty: the bucket). `key` is the whole S3 key."""
     folder = f"{prefix}/" if prefix else ""
     with explained(f"s3://{bucket}/{folder}"):
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
-            for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):  # a folder's placeholder, which consoles create
-                    yield ObjectInfo(item["Key"], item["Size"], item.get("ETag", ""))
+        for item in again(lambda: _listing(client, bucket, folder)):
+            if not item["Key"].endswith("/"):  # a folder's placeholder, which consoles create
+                yield ObjectInfo(item["Key"], item["Size"], item["LastModified"].timestamp(), item.get("ETag", ""))
 
 
-def download(client: Any, bucket: str, key: str, target: Path, on_bytes: Callable[[int], None] | None = None) -> None:
-    """Download one object into the file. Raises RunnerError naming bucket and key when it cannot be had."""
+def _listing(client: Any, bucket: str, folder: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
+        if "Name" not in page:  # botocore takes an answer without a body for one without keys
+            raise DamagedError(f"s3://{bucket}/{folder}: an empty answer came instead of the list of keys", _AGAIN)
+        found += page.get("Contents", [])
+    return found
+
+
+def head(client: Any, bucket: str, key: str) -> Mapping[str, Any]:
+    """S3's answer to HEAD, with checksums. Raises RunnerError naming bucket and key."""
     with explained(f"s3://{bucket}/{key}"):
-        client.download_file(bucket, key, str(target), Config=transfer_config(), Callback=on_bytes)
+        answer: Mapping[str, Any] = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    return answer
+
+
+def download(
+    client: Any,
+    bucket: str,
+    key: str,
+    target: Path,
+    on_bytes: Callable[[int], None] = lambda num_bytes: None,
+    verify: Callable[[], None] | None = None,
+) -> None:
+    """Download one object into the file, again if the bytes are wrong.
+
+    verify: raises DamagedError when the file is not what it should be; None: compare with what the store says of it.
+    Raises RunnerError naming bucket and key when it cannot be had.
+    """
+    uri = f"s3://{bucket}/{key}"
+
+    def once() -> None:
+        with _uncounted(on_bytes) as count:
+            client.download_file(bucket, key, str(target), Config=transfer_config(), Callback=count)
+            if verify is None:
+                check_stored(head(client, bucket, key), target, uri)
+            else:
+                verify()
+
+    with explained(uri):
+        again(once)
+
+
+@contextmanager
+def _uncounted(on_bytes: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
+    """`on_bytes`, with all that it was told taken back if the block fails."""
+    moved: list[int] = []
+
+    def count(num_bytes: int) -> None:
+        moved.append(num_bytes)
+        on_bytes(num_bytes)
+
+    try:
+        yield count
+    except BaseException:
+        on_bytes(-sum(moved))
+        raise
 
 
 class S3Blobs:
@@ -117,46 +208,88 @@ class S3Blobs:
         self._prefix = f"{prefix}/" if prefix else ""
 
     def put_file(self, source: Path, key: str, on_bytes: Callable[[int], None]) -> None:
+        def once() -> None:
+            with _uncounted(on_bytes) as count:
+                self._upload(source, key, count)
+                check_stored(head(self._client, self._bucket, self._prefix + key), source, self._uri(key))
+
         with explained(self._uri(key)):
-            self._client.upload_file(
-                str(source), self._bucket, self._prefix + key, Config=transfer_config(), Callback=on_bytes
-            )
+            again(once)
+
+    def _upload(self, source: Path, key: str, on_bytes: Callable[[int], None]) -> None:
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import ClientError
+
+        where = (self._bucket, self._prefix + key)
+        try:
+            self._client.upload_file(str(source), *where, Config=transfer_config(), Callback=on_bytes)
+        except S3UploadFailedError as error:
+            cause = error.__context__
+            if error_code(cause) in _WRONG_BYTES:
+                raise DamagedError(f"{self._uri(key)}: {cause}", _AGAIN) from error
+            # A multipart upload that was completed but not answered is unknown when botocore asks again.
+            if error_code(cause) != "NoSuchUpload":
+                raise cause if isinstance(cause, ClientError) else error from None
 
     def put_new(self, data: bytes, key: str) -> bool:
         from botocore.exceptions import ClientError
 
-        with explained(self._uri(key)):
-            where = {"Bucket": self._bucket, "Key": self._prefix + key}
+        where = {"Bucket": self._bucket, "Key": self._prefix + key}
+
+        def once() -> bool:
             try:
                 self._client.put_object(**where, Body=data, IfNoneMatch="*")
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                if status in (409, 412):  # somebody else's write is under way, or done
+                if status == 412:
                     return False
-                if status != 501 and error.response["Error"]["Code"] not in ("NotImplemented", "InvalidArgument"):
+                if status == 409 or error_code(error) in _WRONG_BYTES:  # 409: somebody else's write is under way
+                    raise DamagedError(f"{self._uri(key)}: {error}", _AGAIN) from error
+                if status != 501 and error_code(error) not in ("NotImplemented", "InvalidArgument"):
                     raise
                 self._client.put_object(**where, Body=data)  # a store without conditional writes
-        return True
+            return True
 
-    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None]) -> None:
-        download(self._client, self._bucket, self._prefix + key, target, on_bytes)
+        with explained(self._uri(key)):
+            return again(once)
+
+    def get_file(self, key: str, target: Path, on_bytes: Callable[[int], None], verify: Callable[[], None]) -> None:
+        download(self._client, self._bucket, self._prefix + key, target, on_bytes, verify)
 
     def read(self, key: str) -> bytes | None:
-        with explained(self._uri(key)):
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        def once() -> bytes | None:
             try:
-                body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
             except self._client.exceptions.NoSuchKey:
                 return None
-        return body
+            try:
+                body: bytes = answer["Body"].read()
+            except (HTTPClientError, IncompleteReadError) as error:  # botocore leaves this to who reads
+                raise DamagedError(f"{self._uri(key)} was cut off: {error}", _AGAIN) from error
+            return body
+
+        with explained(self._uri(key)):
+            return again(once)
 
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         for item in list_objects(self._client, self._bucket, (self._prefix + prefix).rstrip("/")):
-            yield ObjectInfo(item.key.removeprefix(self._prefix), item.size_bytes)
+            yield replace(item, key=item.key.removeprefix(self._prefix))
 
     def delete(self, keys: list[str]) -> None:
         for key in keys:
             with explained(self._uri(key)):
                 self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+
+    def abandon(self, prefix: str) -> None:
+        folder = f"{self._prefix}{prefix}/"
+        with suppress(RunnerError), explained(f"s3://{self._bucket}/{folder}"):  # not every store knows or allows this
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=folder
+            ):
+                for item in page.get("Uploads", []):
+                    self._client.abort_multipart_upload(Bucket=self._bucket, Key=item["Key"], UploadId=item["UploadId"])
 
     def _uri(self, key: str) -> str:
         return f"s3://{self._bucket}/{self._prefix}{key}"

@@ -7,19 +7,27 @@ last and, where the store can, only if there is none. A complete set never chang
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-from runner import s3
+from runner import durable, s3
 from runner.blobs import Blobs, FolderBlobs, ObjectInfo
-from runner.errors import RunnerError
+from runner.errors import DamagedError, RunnerError
 from runner.manifest import Artifact, FileEntry, digest_file, digest_files, sealed, unsealed
 
 SET_MANIFEST = "_manifest.json"
+CLAIM = "_publishing."
+_CLAIM_S = 86_400.0
+_NUM_READS = 3
 _NUM_PARALLEL_FILES = 8
 
 OnBytes = Callable[[int, int], None]
@@ -63,12 +71,35 @@ class Store:
         """Upload the artifact's local files under `<uri>/<key>/`, the manifest last, and return it as stored.
 
         Returns what is there when the same set is already complete. Raises RunnerError when another set is under
-        that key, when unknown files are, or when a local file is not what the artifact says.
+        that key or on its way there, when unknown files are, or when a local file is not what the artifact says.
         """
-        checked_key(key)
+        for entry in artifact.files:
+            if checked_key(entry.path) == SET_MANIFEST or entry.path.startswith(CLAIM):
+                raise RunnerError(f"artifact {name} holds a file {entry.path}, a name that stores keep for themselves")
         if (there := self.exists(key)) is not None:
             return self._same(there, artifact)
-        self._refuse_strays(artifact, key, name)
+        claims = self._claim(artifact, key)
+        try:
+            self._refuse_strays(artifact, key, name)
+            self._upload(artifact, key, on_bytes)
+            published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}"})
+            if not self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
+                raise RunnerError(f"{self.uri}/{key} is being published by somebody else", "Run the stage again.")
+        except BaseException as error:
+            there = self._exists_now(key) if isinstance(error, RunnerError) else None
+            if there is None:
+                self._withdraw(claims[:1])
+                raise
+            published = self._same(there, artifact)  # somebody else was faster, and ended this upload
+        self._withdraw(claims)  # nobody needs one any more, nor an upload that has not ended
+        self._blobs.abandon(key)
+        return published
+
+    def _withdraw(self, claims: list[str]) -> None:
+        with suppress(RunnerError):  # one that stays does no harm to this set
+            self._blobs.delete(claims)
+
+    def _upload(self, artifact: Artifact, key: str, on_bytes: OnBytes | None) -> None:
         count = _Counter(artifact.size_bytes, on_bytes)
 
         def upload(entry: FileEntry) -> None:
@@ -81,22 +112,44 @@ class Store:
         for entry in artifact.files:
             if stored.get(f"{key}/{entry.path}") != entry.size_bytes:
                 raise RunnerError(f"{self.uri}/{key}/{entry.path} did not arrive whole", "Run the stage again.")
-        published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}"})
-        if self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
-            return published
-        if (there := self.exists(key)) is None:
-            raise RunnerError(f"{self.uri}/{key} is being published by somebody else", "Run the stage again.")
-        return self._same(there, artifact)
+
+    def _exists_now(self, key: str) -> Artifact | None:
+        """`exists`, when the store has just failed: None if that fails too."""
+        try:
+            return self.exists(key)
+        except RunnerError:
+            return None
+
+    def _claim(self, artifact: Artifact, key: str) -> list[str]:
+        """Say that this set is going to be under the key. Returns the keys of all claims there, one's own first.
+
+        Sets of different content must not mix. Each publisher puts a claim there and then looks for others: of two,
+        the later one sees the earlier one's, whether or not the store can write conditionally. Who sees a claim of
+        another set gives up. A claim that is a day older than one's own, by the store's clock, was left by a process
+        that was killed.
+        """
+        own = f"{key}/{CLAIM}{artifact.sha256[:16]}.{uuid.uuid4().hex[:8]}.json"
+        who = {"sha256": artifact.sha256, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        self._blobs.put_new(json.dumps(who).encode(), own)
+        claims = {info.key: info for info in self.list(key) if info.key.startswith(f"{key}/{CLAIM}")}
+        if own not in claims:
+            raise RunnerError(f"{self.uri} does not list the file {own} that was just written", "Run the stage again.")
+        now = claims[own].modified_at
+        for info in claims.values():
+            same = info.key.startswith(f"{key}/{CLAIM}{artifact.sha256[:16]}.")
+            if not same and now - info.modified_at < _CLAIM_S:
+                self._blobs.delete([own])
+                raise RunnerError(
+                    f"another set is being published to {self.uri}/{key}, see {info.key}",
+                    "Publish under another key, or wait. If its process is dead, remove that file and run again.",
+                )
+        return [own, *(claims.keys() - {own})]
 
     def _refuse_strays(self, artifact: Artifact, key: str, name: str) -> None:
         """A reader of the whole prefix must not meet files of something else there."""
-        for entry in artifact.files:
-            if checked_key(entry.path) == SET_MANIFEST:
-                raise RunnerError(
-                    f"artifact {name} holds a file {SET_MANIFEST}, a name that stores keep for themselves"
-                )
         known = {f"{key}/{entry.path}" for entry in artifact.files}
-        if strays := sorted({info.key for info in self.list(key)} - known):
+        found = {info.key for info in self.list(key) if not info.key.startswith(f"{key}/{CLAIM}")}
+        if strays := sorted(found - known):
             raise RunnerError(
                 f"{self.uri}/{key} already holds files that are no part of {name}: {', '.join(strays[:5])}",
                 "They have no manifest: remove them if they are from an interrupted upload, or choose another place.",
@@ -136,12 +189,13 @@ class Store:
         def download(entry: FileEntry) -> None:
             target = temporary / checked_key(entry.path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._blobs.get_file(f"{key}/{entry.path}", target, count)
-            _verify(target, entry, f"{artifact.uri}/{entry.path}")
+            uri = f"{artifact.uri}/{entry.path}"
+            self._blobs.get_file(f"{key}/{entry.path}", target, count, lambda: _verify(target, entry, uri))
 
         try:
             _in_parallel(download, artifact.files)
-            temporary.replace(destination)
+            durable.sync_tree(temporary)
+            durable.move(temporary, destination)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -149,7 +203,14 @@ class Store:
 
     def exists(self, key: str) -> Artifact | None:
         """The complete set under the key, or None. Raises RunnerError when its manifest is damaged."""
-        data = self._blobs.read(f"{checked_key(key)}/{SET_MANIFEST}")
+        checked_key(key)
+        for _ in range(_NUM_READS - 1):  # of a damaged answer, which says nothing of the store
+            with suppress(DamagedError):
+                return self._read_set(key)
+        return self._read_set(key)
+
+    def _read_set(self, key: str) -> Artifact | None:
+        data = self._blobs.read(f"{key}/{SET_MANIFEST}")
         if data is None:
             return None
         uri = f"{self.uri}/{key}"
@@ -159,7 +220,7 @@ class Store:
                 raise ValueError("its digest is not that of its files")
         except (ValueError, RunnerError) as error:
             why = f"{uri}/{SET_MANIFEST} is damaged: {error}" if isinstance(error, ValueError) else str(error)
-            raise RunnerError(why, "Remove that file, and publish again: force=[publish].") from error
+            raise DamagedError(why, "Remove that file, and publish again: force=[publish].") from error
         for entry in artifact.files:
             checked_key(entry.path)
         return artifact
@@ -222,13 +283,13 @@ def _in_parallel(work: Callable[[FileEntry], None], files: list[FileEntry]) -> N
 
 
 def _verify(path: Path, entry: FileEntry, shown: str) -> None:
-    """Raises RunnerError unless the file has the entry's size and SHA-256; `shown` is what to call it."""
+    """Raises DamagedError unless the file has the entry's size and SHA-256; `shown` is what to call it."""
     size = path.stat().st_size if path.is_file() else None
     if size != entry.size_bytes:
         found = "is missing" if size is None else f"has {size} bytes"
-        raise RunnerError(f"{shown} {found}, not the {entry.size_bytes} bytes that its manifest says")
+        raise DamagedError(f"{shown} {found}, not the {entry.size_bytes} bytes that its manifest says")
     if (digest := digest_file(path)) != entry.sha256:
-        raise RunnerError(f"{shown} is damaged: its SHA-256 is {digest[:12]}..., not {entry.sha256[:12]}...")
+        raise DamagedError(f"{shown} is damaged: its SHA-256 is {digest[:12]}..., not {entry.sha256[:12]}...")
 
 
 def _as_manifest(artifact: Artifact) -> bytes:

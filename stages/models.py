@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import s3
-from runner.errors import RunnerError
+from runner.checksums import check_stored
+from runner.errors import DamagedError, RunnerError
 from runner.manifest import Artifact, digest_files, digest_json
 from stages import gguf
 from stages.model_cache import digests_of, made_once
@@ -133,13 +134,11 @@ def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[st
         done = 0
 
         def download(name: str) -> int:
-            target, size = part / name, objects[name].size_bytes
-            if (
-                not target.is_file() or target.stat().st_size != size
-            ):  # boto3 renames a file into place when it is whole
-                s3.download(client, bucket, objects[name].key, target)
+            target, key, size = part / name, objects[name].key, objects[name].size_bytes
+            if not _arrived_before(client, bucket, key, target):
+                s3.download(client, bucket, key, target)
             if target.stat().st_size != size:
-                raise RunnerError(f"s3://{bucket}/{objects[name].key} did not arrive whole", "Run again.")
+                raise RunnerError(f"s3://{bucket}/{key} was replaced while it was downloaded", "Run again.")
             return size
 
         part.mkdir(parents=True, exist_ok=True)
@@ -149,6 +148,17 @@ def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[st
                 on_bytes(done, total)
 
     return made_once(cache / "s3" / f"{Path(prefix).name or bucket}-{tag}", download_all)
+
+
+def _arrived_before(client: Any, bucket: str, key: str, target: Path) -> bool:
+    """Whether an attempt that was cut off has downloaded the object whole."""
+    if not target.is_file():
+        return False
+    try:
+        check_stored(s3.head(client, bucket, key), target, f"s3://{bucket}/{key}")
+    except DamagedError:
+        return False
+    return True
 
 
 def _from_hub(source: str, revision: str | None, cache: Path, wanted: list[str]) -> Path:

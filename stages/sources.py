@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,8 +62,11 @@ def fetch_files(
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
-        fetch(name, part, count)
-        return part.replace(target)
+        try:
+            fetch(name, part, count)
+            return part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     with ThreadPoolExecutor(len(names) or 1) as pool:
         return dict(zip(names, pool.map(one, names), strict=True))
@@ -108,13 +112,11 @@ def _s3_fetcher(source: str, endpoint_url: str | None, anonymous: bool) -> _Fetc
     def fetch(name: str, target: Path, count: _Count) -> None:
         key = f"{prefix}/{name}" if prefix else name
         try:
-            with s3.explained(f"dataset.source: s3://{bucket}/{key}"):
-                size = client.head_object(Bucket=bucket, Key=key)["ContentLength"]
+            size_bytes = s3.head(client, bucket, key)["ContentLength"]
         except RunnerError as error:
-            raise RunnerError(error.message, f"{error.hint} {_NAME_HINT}".strip()) from error
-        count.expect(size)
+            raise RunnerError(f"dataset.source: {error.message}", f"{error.hint} {_NAME_HINT}".strip()) from error
+        count.expect(size_bytes)
         s3.download(client, bucket, key, target, count.add)
-        _check_size(target, size, f"s3://{bucket}/{key}")
 
     return fetch
 
@@ -136,9 +138,13 @@ def _http_fetcher(source: str) -> _Fetcher:
         for attempt in range(1, _NUM_TRIES + 1):
             try:
                 return _download(url, target, count)
-            except requests.exceptions.ChunkedEncodingError as error:  # cut off in the middle
+            except (
+                requests.exceptions.ChunkedEncodingError,
+                requests.ConnectionError,
+            ) as error:  # cut off in the middle
                 if attempt == _NUM_TRIES:
                     raise RunnerError(f"dataset.source: {url}: {error}", _hint(error)) from error
+                time.sleep(_BACKOFF_S * attempt)
             except requests.RequestException as error:
                 raise RunnerError(f"dataset.source: {url}: {error}", _hint(error)) from error
         raise AssertionError("unreachable")

@@ -22,6 +22,7 @@ LAYERS = [
         "runner.storage",
         "runner.blobs",
         "runner.s3",
+        "runner.checksums",
         "runner.lock",
         "runner.output",
     },
