@@ -10,23 +10,26 @@ from typing import Any
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Generate for the job's `prompts` (lists of token ids). Returns when the engine was ready, and what it took."""
+    """Generate for the job's `prompts` (lists of token ids) with each of its `models`, `tuned` being the adapter.
+
+    Returns when the engine was ready (Unix time, s), how long generating took, and the texts of each model.
+    """
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
     engine = LLM(model=job["model"], **job["engine_kwargs"])
     ready_at = time.time()
-    lora = LoRARequest("tuned", 1, job["adapter"]) if job["adapter"] else None
     prompts: Any = [{"prompt_token_ids": tokens} for tokens in job["prompts"]]
-    begin = time.perf_counter()
-    outputs = engine.generate(prompts, SamplingParams(**job["sampling"]), lora_request=lora, use_tqdm=False)
+    sampling = SamplingParams(**job["sampling"])
+    texts: dict[str, list[str]] = {}
+    num_tokens, begin = 0, time.perf_counter()
+    for name in job["models"]:
+        lora = LoRARequest("tuned", 1, job["adapter"]) if name == "tuned" else None
+        outputs = engine.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
+        texts[name] = [output.outputs[0].text for output in outputs]
+        num_tokens += sum(len(output.outputs[0].token_ids) for output in outputs)
     generate_s = time.perf_counter() - begin
-    return {
-        "ready_at": ready_at,
-        "generate_s": generate_s,
-        "output_tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
-        "texts": [output.outputs[0].text for output in outputs],
-    }
+    return {"ready_at": ready_at, "generate_s": generate_s, "output_tokens": num_tokens, "texts": texts}
 
 
 if __name__ == "__main__":

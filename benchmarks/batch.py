@@ -80,7 +80,7 @@ def by_bare(work: Work, number: int) -> dict[str, Any]:
         "ready_s": round(figures["ready_at"] - turn.began_at, 2),
         "wall_s": round(turn.wall_s, 2),
         "peak_gpu_mib": turn.peak_gpu_mib,
-        "texts": [(row["id"], text) for row, text in zip(rows, figures["texts"], strict=True)],
+        "texts": [(row["id"], text) for row, text in zip(rows, *figures["texts"].values(), strict=True)],
     }
 
 
@@ -97,6 +97,7 @@ def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "model": str(work.folders["model"]),
         "adapter": str(adapter) if adapter else None,
+        "models": ["tuned" if adapter else "base"],
         "engine_kwargs": {**arguments, "disable_log_stats": True},
         "sampling": sampling_params(work.recipe),
         "prompts": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def measure_endpoint(
         "num_failed": num_requests - len(good),
         "errors": sorted({answer["error"] for answer in answers if answer["error"]})[:3],
         "first_token_ms": round(statistics.median(first), 1) if first else None,
-        "first_token_p95_ms": round(first[int(0.95 * (len(first) - 1))], 1) if first else None,
+        "first_token_p95_ms": round(first[math.ceil(0.95 * len(first)) - 1], 1) if first else None,
         "output_tokens_per_s": round(sum(answer["num_tokens"] for answer in good) / wall_s, 1),
         "wall_s": round(wall_s, 2),
     }

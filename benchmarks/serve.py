@@ -96,8 +96,8 @@ def by_runner(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def by_bare(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
-    """vLLM's own server, the executor included."""
+def by_bare(work: Work, port: int, log: Path, *, tuned_environment: bool = True) -> Iterator[tuple[str, str]]:
+    """vLLM's own server, the executor included. tuned_environment: with the environment that the stage sets."""
     adapter = work.folders["adapter"]
     arguments = {
         **batch_engine_kwargs(work.recipe, lora_rank(adapter)),
@@ -108,7 +108,7 @@ def by_bare(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
     command += ["--model", str(work.folders["model"]), "--served-model-name", "base", "--disable-uvicorn-access-log"]
     command += ["--lora-modules", f"tuned={adapter}", *flags(arguments)]
     env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
-    with running(command, log, env):
+    with running(command, log, env if tuned_environment else {}):
         yield f"http://127.0.0.1:{port}/v1", "tuned"
 
 

@@ -162,6 +162,7 @@ def prepare_data(recipe: Recipe, folder: Path, update: Callable[..., None]) -> D
         raise RunnerError(
             "dataset.prompt takes the column 'id', which the runner numbers itself", "Give the column another name."
         )
+    begin = time.monotonic()
     splits = split_names(recipe)
     targets = {"train": folder / "train_set", "val": folder / "train_set", "test": folder / "test_set"}
     for target in {*targets.values(), folder / "raw"}:
@@ -184,7 +185,8 @@ def prepare_data(recipe: Recipe, folder: Path, update: Callable[..., None]) -> D
     write_json(targets["train"] / "dataset_info.json", dataset_info(recipe))
     shutil.rmtree(folder / "raw")
     artifacts = [scan_folder(name, folder / name) for name in ("train_set", "test_set")]
-    return DataParts(artifacts, _metrics(reports, artifacts), _skipped(dataset, reports, folder))
+    metrics = _metrics(reports, artifacts, time.monotonic() - begin)
+    return DataParts(artifacts, metrics, _skipped(dataset, reports, folder))
 
 
 def _readers(recipe: Recipe, splits: list[str], raw: Path, update: Callable[..., None]) -> dict[str, Iterable[Any]]:
@@ -240,11 +242,12 @@ def _skipped(dataset: Dataset, reports: dict[str, rows.SplitReport], folder: Pat
     return [f"left out {num_bad:,} bad row{'s' if num_bad > 1 else ''}; the first are listed in {path}"]
 
 
-def _metrics(reports: dict[str, rows.SplitReport], artifacts: list[Artifact]) -> dict[str, Any]:
+def _metrics(reports: dict[str, rows.SplitReport], artifacts: list[Artifact], elapsed_s: float) -> dict[str, Any]:
     digests = {split: report.source_sha256 for split, report in reports.items() if report.source_sha256}
     return {
         "rows": {split: report.num_rows for split, report in reports.items()},
         "skipped": {split: report.num_bad for split, report in reports.items()},
+        "rows_per_s": round(sum(report.num_rows for report in reports.values()) / max(elapsed_s, 1e-3)),
         "bytes": sum(artifact.size_bytes for artifact in artifacts),
         "source_sha256": digests,
     }

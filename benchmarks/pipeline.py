@@ -1,0 +1,173 @@
+"""The whole quickstart against the same work as separate steps, one process a step, as the notebook does it by hand.
+
+    python -m benchmarks.pipeline                # the bare steps with the arguments and environment that the stages use
+    python -m benchmarks.pipeline --defaults     # the bare steps as the tools come
+
+Both sides begin with the converted model in the cache and nothing else, and end with streamed answers of base model
+and adapter: rows, training, batch inference by adapter and base model, exact match, an endpoint, a query.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.batch import job as batch_job
+from benchmarks.load import measure_endpoint
+from benchmarks.serve import bodies, by_bare, free_port, wait_for
+from benchmarks.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
+from runner.manifest import Manifest
+from stages.infer import engine_runtime_env
+from stages.llamafactory import llamafactory_args, worker_env
+from stages.prompt import reference
+
+STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
+# What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.
+_TRAINER_SETTINGS = ("disable_gradient_checkpointing", "flash_attn", "per_device_train_batch_size")
+
+
+def main() -> None:
+    options = parser(__doc__ or "", repeats=1)
+    options.add_argument("--defaults", action="store_true", help="the tools' own defaults for the bare steps")
+    args = options.parse_args()
+    name = args.name or ("pipeline-defaults" if args.defaults else "pipeline")
+    overrides = with_defaults(["recipe=viggo_quickstart", "serve.port=0"], args.overrides)
+    turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
+    with workspace(args.root) as root:
+        prepare(overrides, root / "prepare", "ingest")
+        for number in range(args.repeats):
+            say(f"pipeline: runner, turn {number + 1} of {args.repeats}")
+            turns["runner"].append(by_runner(overrides, root / f"runner-{number}"))
+            say(f"pipeline: bare steps, turn {number + 1} of {args.repeats}")
+            turns["bare"].append(by_steps(overrides, root / f"bare-{number}", defaults=args.defaults))
+    found = {"overrides": args.overrides, "turns": turns}
+    measure.save(name, found)
+    measure.write_section(name, report(found, defaults=args.defaults))
+
+
+def by_runner(overrides: list[str], root: Path) -> dict[str, Any]:
+    """The whole recipe by one command, in a fresh folder of runs."""
+    given = [*overrides, f"storage.root={root}", f"storage.artifacts={root}/artifacts"]
+    turn = run_recipe(given, root / "run.log")
+    manifest = Manifest.load((root / "latest").resolve())
+    steps = {record.name: record.wall_s for record in manifest.stages}
+    scores = next(record.metrics for record in manifest.stages if record.name == "evaluate")
+    return {
+        "wall_s": turn.wall_s,
+        "steps": {**steps, "start and end": turn.wall_s - sum(steps.values())},
+        "exact_match": {variant: scores[variant]["exact_match"] for variant in ("tuned", "base")},
+    }
+
+
+def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, Any]:
+    """The same, a process a step."""
+    begin = time.perf_counter()
+    steps: dict[str, float] = {}
+    given = [*overrides, f"storage.root={root}", f"storage.artifacts={root}/artifacts"]
+    steps["ingest"] = process(_rows_command(given, root), root / "rows.log").wall_s
+    work = _work(given, root)
+    steps["train"] = _train(work, defaults)
+    task = {**batch_job(work, _test_rows(work)), "models": ["tuned", "base"]}
+    env = {} if defaults else engine_runtime_env(work.recipe)["env_vars"]
+    batch = run_bare("bare_batch", task, root / "batch", env)
+    steps["infer"] = batch.wall_s
+    references = [reference(work.recipe.dataset.prompt, row) for row in _test_rows(work)]
+    scores = {
+        variant: sum(text.strip() == wanted.strip() for text, wanted in zip(texts, references, strict=True))
+        / len(texts)
+        for variant, texts in batch.figures["texts"].items()
+    }
+    steps |= _serve_and_query(work, root, defaults)
+    return {"wall_s": time.perf_counter() - begin, "steps": steps, "exact_match": scores}
+
+
+def _rows_command(overrides: list[str], root: Path) -> list[str]:
+    code = (
+        "import sys; from pathlib import Path; from runner.resolve import compose, to_recipe;"
+        "from stages import ingest;"
+        "recipe, _ = to_recipe(compose(sys.argv[2:]));"
+        "ingest.prepare_data(recipe, Path(sys.argv[1]), lambda *args, **figures: None)"
+    )
+    root.mkdir(parents=True, exist_ok=True)
+    return [sys.executable, "-c", code, str(root), *overrides]
+
+
+def _work(overrides: list[str], root: Path) -> Work:
+    from runner.resolve import compose, to_recipe
+    from stages.ingest import obtain_model
+
+    recipe, _ = to_recipe(compose(overrides))
+    model = obtain_model(recipe, lambda *args, **figures: None)
+    folders = {"model": model.path, "train_set": root / "train_set", "test_set": root / "test_set"}
+    return Work(recipe, tuple(overrides), {**folders, "adapter": root / "train" / "output"}, root)
+
+
+def _train(work: Work, defaults: bool) -> float:
+    arguments = llamafactory_args(
+        work.recipe,
+        model=str(work.folders["model"]),
+        dataset_dir=str(work.folders["train_set"]),
+        output_dir=str(work.folders["adapter"]),
+    )
+    if defaults:
+        arguments = {name: value for name, value in arguments.items() if name not in _TRAINER_SETTINGS}
+    env = {} if defaults else worker_env(work.recipe.resources_of("train"))
+    return run_bare("bare_train", {"args": arguments}, work.root / "train", env).wall_s
+
+
+def _serve_and_query(work: Work, root: Path, defaults: bool) -> dict[str, float]:
+    port = free_port()
+    begin = time.perf_counter()
+    with by_bare(work, port, root / "serve.log", tuned_environment=not defaults) as (url, model):
+        wait_for(url, model, bodies(work)[0])
+        ready = time.perf_counter()
+        for name in ("base", model):
+            answer = measure_endpoint(url, name, bodies(work)[:1], 1, 1)
+            assert not answer["num_failed"], answer["errors"]
+        asked = time.perf_counter()
+    return {"serve": ready - begin, "query": asked - ready, "cleanup": time.perf_counter() - asked}
+
+
+def _test_rows(work: Work) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (work.folders["test_set"] / "test.jsonl").read_text().splitlines()]
+
+
+def report(found: dict[str, Any], *, defaults: bool) -> str:
+    """The comparison as Markdown."""
+    sides = found["turns"]
+    names = [*STEPS, "start and end"]
+    rows = [
+        {
+            "": label,
+            **{name: _step(sides[side], name) for name in names},
+            "whole, s": measure.cell([turn["wall_s"] for turn in sides[side]], 1),
+        }
+        for side, label in (("runner", "one command"), ("bare", "separate steps"))
+    ]
+    ratios = [a["wall_s"] / b["wall_s"] for a, b in zip(sides["runner"], sides["bare"], strict=True)]
+    scores = "; ".join(
+        f"{side} {' and '.join(f'{variant} {value:.2f}' for variant, value in sides[side][0]['exact_match'].items())}"
+        for side in sides
+    )
+    how = "the tools' own defaults" if defaults else "the stages' arguments and environment"
+    return "\n\n".join(
+        [
+            f"### The whole pipeline: `{measure.command('pipeline')}`",
+            measure.machine_line(measure.machine()) + f" The separate steps have {how}. Seconds of each step:",
+            measure.table(rows),
+            f"Ratio, one command to separate steps: {measure.cell(ratios, 3)}. Exact match: {scores}.",
+        ]
+    )
+
+
+def _step(turns: list[dict[str, Any]], name: str) -> str:
+    values = [turn["steps"][name] for turn in turns if name in turn["steps"]]
+    return measure.cell(values, 1) if values else ""
+
+
+if __name__ == "__main__":
+    main()

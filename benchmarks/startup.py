@@ -1,0 +1,65 @@
+"""From the command to the first training step, the first prediction and the first served token, beside the bare tools.
+
+python -m benchmarks.startup
+python -m benchmarks.startup cluster=local_gpu
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import batch, measure, serve, train
+from benchmarks.stages import parser, prepare, say, with_defaults, workspace
+
+_DEFAULTS = (
+    "recipe=viggo_quickstart",
+    "pipeline=[ingest,train,publish,infer,serve]",
+    "evaluate.compare_base=false",
+    "dataset.max_rows.test=16",
+    "train.max_samples=16",
+)
+
+
+def main() -> None:
+    args = parser(__doc__ or "", repeats=3).parse_args()
+    found: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
+    with workspace(args.root) as root:
+        work = prepare(with_defaults(_DEFAULTS, args.overrides), root, "publish")
+        for number in range(args.repeats):
+            for side, module in (("runner", "by_runner"), ("bare", "by_bare")):
+                say(f"startup: {side}, turn {number + 1} of {args.repeats}")
+                turn = serve.turn(work, getattr(serve, module), side, number, [], 0)
+                found[side].append(
+                    {
+                        "first training step": getattr(train, module)(work, number)["first_step_s"],
+                        "first prediction": getattr(batch, module)(work, number)["ready_s"],
+                        "first served answer": turn["first_answer_s"],
+                    }
+                )
+    name = args.name or "startup"
+    measure.save(name, {"overrides": args.overrides, "turns": found})
+    measure.write_section(name, report(found))
+
+
+def report(found: dict[str, list[dict[str, Any]]]) -> str:
+    """The comparison as Markdown."""
+    rows = [
+        {
+            "seconds from the command to the": what,
+            "runner": measure.cell([turn[what] for turn in found["runner"]], 1),
+            "bare tool": measure.cell([turn[what] for turn in found["bare"]], 1),
+        }
+        for what in found["runner"][0]
+    ]
+    return "\n\n".join(
+        [
+            f"### Start: `{measure.command('startup')}`",
+            measure.machine_line(measure.machine()),
+            measure.table(rows),
+            "The bare tools are LLaMA-Factory, `vllm.LLM` (until it takes prompts) and vLLM's server.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
