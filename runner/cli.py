@@ -127,8 +127,14 @@ def _run(recipe: Recipe, options: RunOptions, command: str, composed: Composed) 
 def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
     from runner import plan
     from runner.estimates import estimate
+    from runner.shared import SharedCache, is_shared
 
-    past = plan.PastRuns(Path(recipe.storage.root).expanduser().resolve())
+    shared = None
+    if is_shared(recipe) and "://" not in recipe.storage.artifacts:
+        shared = SharedCache(recipe, lambda remark: print(remark, file=sys.stderr))
+    past = plan.PastRuns(Path(recipe.storage.root).expanduser().resolve(), shared)
+    if is_shared(recipe) and shared is None:
+        past.remarks.append(f"results of other machines in {recipe.storage.artifacts} are not looked at in a plan")
     for remark in past.remarks:
         print(remark, file=sys.stderr)
     made = plan.build(recipe, options, past)

@@ -34,6 +34,7 @@ from runner.output import Output
 from runner.report import Report
 from runner.resolve import redact
 from runner.schema import Recipe, RunOptions
+from runner.shared import SharedCache, is_shared
 from runner.summary import summarize
 
 
@@ -54,6 +55,7 @@ class Run:
     known: dict[str, Artifact] = field(default_factory=dict)
     deferred: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     output: Output = field(default_factory=Output)
+    shared: SharedCache | None = None
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
@@ -74,12 +76,14 @@ def run(
     root = Path(recipe.storage.root).expanduser().resolve()
     identity = digest_json(recipe.model_dump(mode="json"))
     with hold(root / ".locks" / identity[:16]), _signals():
-        past = planning.PastRuns(root)
+        shared = SharedCache(recipe, report.say) if is_shared(recipe) else None
+        past = planning.PastRuns(root, shared)
         for remark in past.remarks:
             report.say(remark)
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
         write_state(run_.folder / ORIGINS, dict(origins or {}))
+        run_.shared = shared
         report.start(recipe, plan.steps, run_.folder)
         code = _run_steps(run_, plan, past)
     summary = summarize(run_.manifest, recipe)
@@ -154,6 +158,7 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
                 run_.known |= {artifact.name: artifact for artifact in record.artifacts}
             record = _take_over(step) if step.action == "skip" else _execute(step, run_, ray)
             _commit(run_, record)
+            _share(run_, step, record)
             code = _verdict(run_, record)
             done.append(record)
             plan = planning.build(run_.recipe, run_.options, past, done)
@@ -217,12 +222,19 @@ def _context(step: planning.Step, run_: Run, ray: RaySession) -> RunContext:
         run_dir=run_.folder,
         stage_dir=_stage_dir(run_.folder / step.name, step.fingerprint),
         fingerprint=step.fingerprint,
-        inputs={name: run_.known[name] for name in needs if name in run_.known},
+        inputs={name: _at_hand(run_, name) for name in needs if name in run_.known},
         ray=ray,
         deferred=run_.deferred,
         say=run_.report.say,
         manifest_artifacts=lambda: _own_artifacts(run_.manifest),
     )
+
+
+def _at_hand(run_: Run, name: str) -> Artifact:
+    """The artifact, fetched first if another machine left it in the store."""
+    if run_.shared is not None:
+        run_.known[name] = run_.shared.on_this_machine(run_.known[name], run_.folder / "fetched")
+    return run_.known[name]
 
 
 def _own_artifacts(manifest: Manifest) -> list[Artifact]:
@@ -247,6 +259,16 @@ def _commit(run_: Run, record: StageRecord) -> None:
     if record.status in ("done", "skipped"):
         run_.known |= {artifact.name: artifact for artifact in record.artifacts}
     run_.report.stage_finished(record, run_.log(record.name))
+
+
+def _share(run_: Run, step: planning.Step, record: StageRecord) -> None:
+    """Let other machines have the result, too. The record says when that is done, so that it is asked for once."""
+    if run_.shared is None or not step.stage.provides or record.status not in ("done", "skipped"):
+        return
+    shared = run_.shared.share(record, run_.manifest.run_id, without_files=step.stage.ephemeral)
+    if shared != record:
+        run_.manifest.record(shared)
+        run_.manifest.save(run_.folder)
 
 
 def _verdict(run_: Run, record: StageRecord) -> int:

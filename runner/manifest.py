@@ -74,6 +74,8 @@ class StageRecord(BaseModel):
     started_at: float = 0.0
     wall_s: float = 0.0
     origin_run: str | None = Field(None, description="Run whose result was taken over; null when it ran here.")
+    shared: str = Field("", description="Artifact store that holds this record for other machines.")
+    from_store: bool = Field(False, description="Whether it was taken from there, and not from a run on this machine.")
     error: str | None = None
 
 

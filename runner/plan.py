@@ -12,6 +12,7 @@ from runner.fingerprint import explain, fingerprint, fingerprint_inputs
 from runner.manifest import MANIFEST, Artifact, Manifest, StageRecord, digest_file
 from runner.schema import Recipe, RunOptions
 from runner.secrets import redact
+from runner.shared import SharedCache
 from stages import load_stage
 from stages.base import Stage
 
@@ -71,9 +72,13 @@ class PastRun:
 
 
 class PastRuns:
-    """Records of earlier runs under `storage.root`, newest first. `remarks`: which of their manifests are damaged."""
+    """Records of earlier runs under `storage.root`, newest first, and behind them those that a store shares.
 
-    def __init__(self, root: Path) -> None:
+    shared: looked into for what no run here has made. `remarks`: which of the runs' manifests are damaged.
+    """
+
+    def __init__(self, root: Path, shared: SharedCache | None = None) -> None:
+        self._shared = shared
         self._finished: list[tuple[PastRun, StageRecord]] = []
         self._verified: dict[tuple[str, str], str] = {}
         self.remarks: list[str] = []
@@ -91,24 +96,28 @@ class PastRuns:
                 self.remarks.append(manifest.damage)
         for run in sorted(found, key=lambda run: run.manifest.created_at, reverse=True):
             for record in run.manifest.stages:
-                if record.status == "done":
-                    self._finished.append((run, record.model_copy(update={"origin_run": run.manifest.run_id})))
+                if record.status == "done" or record.from_store:
+                    self._finished.append(
+                        (run, record.model_copy(update={"origin_run": record.origin_run or run.manifest.run_id}))
+                    )
 
     def matching(self, name: str, fingerprint: str) -> StageRecord | None:
         """The newest finished record of the stage with that fingerprint."""
-        return next((record for _, record in self.finished(name) if record.fingerprint == fingerprint), None)
+        found = next((record for _, record in self.finished(name) if record.fingerprint == fingerprint), None)
+        return found or (self._shared.find(name, fingerprint) if self._shared else None)
 
     def finished(self, name: str) -> Iterator[tuple[PastRun, StageRecord]]:
         """Every finished record of the stage with its run, newest first."""
         return ((run, record) for run, record in self._finished if record.name == name)
 
     def broken(self, record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
-        """Why the record's artifacts cannot be taken over, or "". What was deleted on purpose counts only if wanted.
+        """Why the record's artifacts cannot be taken over, or "". A set of files is read once in a run.
 
-        A set of files is read once in a run.
+        What was deleted on purpose counts only if wanted, and so does what another machine made: its base model is not
+        in the store.
         """
         for artifact in record.artifacts:
-            if artifact.name in deleted and artifact.name not in wanted:
+            if artifact.name not in wanted and (artifact.name in deleted or record.from_store):
                 continue
             key = (artifact.uri, artifact.sha256)
             if key not in self._verified:
@@ -157,7 +166,12 @@ def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, 
         return Step(stage.name, stage, "run", "forced", digest, inputs)
     if record is None:
         return Step(stage.name, stage, "run", past.explain(stage.name, inputs), digest, inputs)
-    return Step(stage.name, stage, "skip", f"unchanged since run {record.origin_run}", digest, inputs, record)
+    return Step(stage.name, stage, "skip", _origin(record), digest, inputs, record)
+
+
+def _origin(record: StageRecord) -> str:
+    where = f" in {record.shared}" if record.from_store else ""
+    return f"unchanged since run {record.origin_run}{where}"
 
 
 def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[StageRecord] = ()) -> Plan:

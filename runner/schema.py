@@ -242,6 +242,11 @@ class Storage(Section):
     artifacts: str = Field("runs/artifacts", description="Artifact store: a local folder or s3://bucket/prefix.")
     cache: str = Field("~/.cache/recipe-runner", description="Folder for models, shared by all runs.")
     endpoint_url: str | None = Field(None, description="S3 endpoint of the store; null follows boto3's own chain.")
+    share_cache: bool | None = Field(
+        None,
+        description="Keep finished stages' results in the store for other machines: all that they wrote below root, "
+        "and never the base model. null: when the store is not below root.",
+    )
 
 
 class Cluster(Section):

@@ -29,7 +29,7 @@ LAYERS = [
     {"runner.cluster"},
     {"runner.context"},
     {"stages"},
-    {"runner.fingerprint"},
+    {"runner.fingerprint", "runner.shared"},
     {"runner.checks", "runner.plan", "runner.summary"},
     {"runner.estimates"},
     {"runner.report", "runner.pages"},

@@ -329,6 +329,7 @@ NEUTRAL = {
     "query.timeout_s": "patience",
     "storage.root": "where runs lie",
     "storage.cache": "where models lie",
+    "storage.share_cache": "who else may take results over",
     "cluster.address": "where it runs",
     "cluster.num_cpus": "speed",
     "cluster.num_gpus": "speed",
