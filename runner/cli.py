@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_DONE
     try:
         if args.multirun:
-            return _sweep(args)
+            return _sweep(args, _command(argv))
         return dispatch(args.overrides, args.config_dir, _command(argv))
     except RunnerError as error:
         if verbose:
@@ -208,10 +208,10 @@ def headline(file: Path) -> str:
     return ""
 
 
-def _sweep(args: argparse.Namespace) -> int:
+def _sweep(args: argparse.Namespace, command: str) -> int:
     from runner.sweep import sweep
 
-    return sweep(args.overrides, args.config_dir)
+    return sweep(args.overrides, args.config_dir, command)
 
 
 def _explain(error: RunnerError, overrides: list[str]) -> int:

@@ -18,6 +18,7 @@ from runner.estimates import Estimate
 from runner.manifest import Artifact, StageRecord
 from runner.plan import Step
 from runner.schema import Recipe
+from runner.sweep_state import Sweep
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0
@@ -146,6 +147,21 @@ class Report:
         elif code != EXIT_DONE:
             word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
             self._console.print(f"{word}; continue with: {command}", markup=False)
+
+    def sweep(self, sweep: Sweep, folder: Path) -> None:
+        """The jobs as a table, the best one marked."""
+        best, changes = sweep.best(), sweep.changes()
+        table = Table(box=None, pad_edge=False)
+        for column in ("job", *(changes[0] if changes else ()), sweep.objective, "", "outcome"):
+            table.add_column(column)
+        for job, changed in zip(sweep.jobs, changes, strict=True):
+            value = "" if job.value is None else f"{job.value:.3f}"
+            interval = "[{:.2f}, {:.2f}]".format(*job.interval) if job.interval else ""
+            outcome = "best" if job is best else f"{job.status.replace('_', ' ')} {job.error}".strip()
+            cells = [str(job.number), *changed.values(), value, interval, outcome]
+            table.add_row(*map(escape, cells), style="bold green" if job is best else "")
+        self._console.print(table)
+        self._console.print(f"sweep folder: {folder}", markup=False)
 
     def error(self, error: RunnerError, problems: Sequence[Problem] = ()) -> None:
         """Explain a failure; of an invalid recipe every problem."""

@@ -16,6 +16,7 @@ from runner.manifest import scan_folder, write_json
 from runner.schema import Recipe
 from stages.adapters import engine_rank
 from stages.base import StageResult
+from stages.base_predictions import base_file, keep, take_over
 from stages.batch_figures import Figures, continued_text, note
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
@@ -78,8 +79,11 @@ class Infer:
         progress = ctx.progress()
         check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         with Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants) as journal:
-            figures = Figures(begin, continued=journal.count)
             continued = continued_text(journal)
+            kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
+            if kept and (taken := take_over(kept, journal, rows.num_rows)):
+                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are known from an earlier run")
+            figures = Figures(begin, continued=journal.count)
             if continued:
                 ctx.say(f"  {self.name}: {continued}")
             state = "; ".join(filter(None, (continued, "starting the engine")))
@@ -93,6 +97,8 @@ class Infer:
                 raise
             except Exception as error:
                 raise batch_failure(error, begin) from error
+            if kept:
+                keep(kept, journal, variants, rows.num_rows)
             return finish(ctx.stage_dir, journal, variants, figures)
 
 

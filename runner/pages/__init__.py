@@ -1,15 +1,17 @@
-"""report.html and report.md of a run's folder: one page without network, made from what the run has left on disk.
+"""report.html and report.md of a run or a sweep: one page without network, made from what was left on disk.
 
-`write_report(folder)` is the whole interface. It only reads the folder and the local artifacts that its manifest
-names, so it can be called again at any time. jinja2 and matplotlib are imported when it is called.
+`write_report(folder)` and `write_sweep_report(folder)` are the whole interface. They only read the folder and the local
+artifacts that it names, so they can be called again at any time. jinja2 and matplotlib are imported when it is called.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from runner.manifest import write_text
 from runner.pages.facts import run_facts
+from runner.pages.sweep_facts import sweep_facts
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -19,10 +21,21 @@ def write_report(folder: Path) -> list[Path]:
 
     Raises RunnerError when the folder holds no readable manifest.
     """
+    return _write(folder, "run", run_facts(folder))
+
+
+def write_sweep_report(folder: Path) -> list[Path]:
+    """Write both files into the sweep's folder. Returns their paths.
+
+    Raises RunnerError when the folder holds no readable sweep.json.
+    """
+    return _write(folder, "sweep", sweep_facts(folder))
+
+
+def _write(folder: Path, kind: str, facts: dict[str, Any]) -> list[Path]:
     from runner.pages.render import render
 
-    facts = run_facts(folder)
     paths = [folder / HTML, folder / MARKDOWN]
-    for path, template in zip(paths, ("run.html.j2", "run.md.j2"), strict=True):
-        write_text(path, render(template, facts))
+    for path, suffix in zip(paths, ("html", "md"), strict=True):
+        write_text(path, render(f"{kind}.{suffix}.j2", facts))
     return paths

@@ -30,7 +30,7 @@ LAYERS = [
     {"runner.context"},
     {"stages"},
     {"runner.fingerprint", "runner.shared"},
-    {"runner.checks", "runner.plan", "runner.summary"},
+    {"runner.checks", "runner.plan", "runner.summary", "runner.sweep_state"},
     {"runner.estimates"},
     {"runner.report", "runner.pages"},
     {"runner.engine"},
