@@ -166,16 +166,21 @@ def _show(recipe: Recipe, options: RunOptions, command: str) -> int:
 
 
 def _clean(recipe: Recipe, options: RunOptions, command: str) -> int:
-    """Remove the recipe's run folders; the artifact store and the model cache are left alone."""
+    """Remove the recipe's run folders; the artifact store and the model cache are left alone.
+
+    Raises LockedError while a run is going on under the same `storage.root`.
+    """
     from runner.manifest import MANIFEST
+    from runner.running import no_runs
 
     root = Path(recipe.storage.root).expanduser().resolve()
-    folders = [path.parent for path in sorted((root / recipe.name).glob(f"*/{MANIFEST}"))]
-    latest = root / "latest"
-    if latest.is_symlink() and latest.resolve().parent == root / recipe.name:
-        latest.unlink()
-    for folder in folders:
-        shutil.rmtree(folder)
+    with no_runs(root, command):
+        folders = [path.parent for path in sorted((root / recipe.name).glob(f"*/{MANIFEST}"))]
+        latest = root / "latest"
+        if latest.is_symlink() and latest.resolve().parent == root / recipe.name:
+            latest.unlink()
+        for folder in folders:
+            shutil.rmtree(folder)
     print(f"removed {len(folders)} run{'s' if len(folders) != 1 else ''} of {recipe.name}")
     return EXIT_DONE
 

@@ -17,7 +17,7 @@ from runner import plan as planning
 from runner.cluster import RaySession
 from runner.context import RunContext
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError
-from runner.lock import hold
+from runner.lock import Lock
 from runner.machine import machine_name
 from runner.manifest import (
     MANIFEST,
@@ -33,6 +33,7 @@ from runner.manifest import (
 from runner.output import Output
 from runner.report import Report
 from runner.resolve import redact
+from runner.running import one_run
 from runner.schema import Recipe, RunOptions
 from runner.shared import SharedCache, is_shared
 from runner.summary import summarize
@@ -56,6 +57,7 @@ class Run:
     deferred: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     output: Output = field(default_factory=Output)
     shared: SharedCache | None = None
+    lock: Lock | None = None
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
@@ -75,20 +77,21 @@ def run(
     """
     root = Path(recipe.storage.root).expanduser().resolve()
     identity = digest_json(recipe.model_dump(mode="json"))
-    with hold(root / ".locks" / identity[:16]), _signals():
+    with one_run(root, identity, command) as lock, _signals():
         shared = SharedCache(recipe, report.say) if is_shared(recipe) else None
         past = planning.PastRuns(root, shared)
         for remark in past.remarks:
             report.say(remark)
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
+        run_.lock = lock
         write_state(run_.folder / ORIGINS, dict(origins or {}))
         run_.shared = shared
         report.start(recipe, plan.steps, run_.folder)
         code = _run_steps(run_, plan, past)
-    summary = summarize(run_.manifest, recipe)
-    write_state(run_.folder / "summary.json", summary)
-    _write_pages(run_)
+        summary = summarize(run_.manifest, recipe)
+        write_state(run_.folder / "summary.json", summary)
+        _write_pages(run_)
     report.end(summary, run_.folder, run_.command, code)
     return code, summary
 
@@ -172,7 +175,7 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
         _close(run_, ray)
     if code == EXIT_DONE:
         run_.manifest.status = "done"
-    run_.manifest.save(run_.folder)
+    _save(run_)
     return code
 
 
@@ -255,7 +258,7 @@ def _stage_dir(folder: Path, fingerprint: str) -> Path:
 def _commit(run_: Run, record: StageRecord) -> None:
     """Artifacts are in place by now; the record makes them count."""
     run_.manifest.record(record)
-    run_.manifest.save(run_.folder)
+    _save(run_)
     if record.status in ("done", "skipped"):
         run_.known |= {artifact.name: artifact for artifact in record.artifacts}
     run_.report.stage_finished(record, run_.log(record.name))
@@ -268,7 +271,14 @@ def _share(run_: Run, step: planning.Step, record: StageRecord) -> None:
     shared = run_.shared.share(record, run_.manifest.run_id, without_files=step.stage.ephemeral)
     if shared != record:
         run_.manifest.record(shared)
-        run_.manifest.save(run_.folder)
+        _save(run_)
+
+
+def _save(run_: Run) -> None:
+    """Write the manifest. Raises LockedError when another run may be writing it by now."""
+    if run_.lock:
+        run_.lock.confirm()
+    run_.manifest.save(run_.folder)
 
 
 def _verdict(run_: Run, record: StageRecord) -> int:

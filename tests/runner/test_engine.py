@@ -15,6 +15,7 @@ from runner.lock import hold
 from runner.manifest import Manifest, digest_json
 from runner.report import Report
 from runner.resolve import compose, to_recipe
+from runner.running import lock_path
 from stages.base import StageResult
 
 ALL = ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"]
@@ -184,7 +185,7 @@ def test_a_second_run_of_the_same_recipe_is_told_who_holds_the_lock(
 ) -> None:
     recipe, _ = to_recipe(compose(["recipe=viggo_quickstart", *local]))
     identity = digest_json(recipe.model_dump(mode="json"))
-    with hold(tmp_path / "runs" / ".locks" / identity[:16]), pytest.raises(LockedError, match="process"):
+    with hold(lock_path(tmp_path / "runs", identity)), pytest.raises(LockedError, match="process"):
         run_once(local)
     assert run_once(local)[0] == EXIT_DONE
 

@@ -24,6 +24,7 @@ LAYERS = [
         "runner.s3",
         "runner.checksums",
         "runner.lock",
+        "runner.running",
         "runner.output",
     },
     {"runner.cluster"},
