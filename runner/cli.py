@@ -39,6 +39,7 @@ what to do (action=...)
   schema     print the recipe's JSON Schema: every key, its type, default and meaning
   list       list recipes and group variants
   clean      remove the run folders of the recipe (and nothing else)
+  serve      the adapters of finished runs behind one endpoint: runs=[ID,ID], or sweep=ID top=3
 
 which stages
   only=[evaluate]     just these, on the results of earlier runs
@@ -84,13 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int:
     """Compose the configuration and do what `action` says."""
-    composed = compose(overrides, config_dir)
+    from runner.serving import name_the_sweep
+
+    composed = compose(name_the_sweep(overrides, config_dir), config_dir)
     action = composed.values.get("action", "run")
     if action == "list":
         return _list(composed, config_dir)
     if action == "schema":
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return EXIT_DONE
+    if action == "serve":
+        return _serve(composed, command)
     recipe, options = load(composed)
     if options.action == "run":
         return _run(recipe, options, command, composed)
@@ -122,6 +127,13 @@ def _run(recipe: Recipe, options: RunOptions, command: str, composed: Composed) 
     from runner.engine import run
 
     return run(recipe, options, command, Report(), composed.origins)[0]
+
+
+def _serve(composed: Composed, command: str) -> int:
+    from runner.serving import serving
+
+    served, options = serving(composed)
+    return _run(load(served)[0], options, command, served)
 
 
 def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:

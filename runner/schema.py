@@ -15,7 +15,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
 
-ACTIONS = ("run", "plan", "validate", "schema", "list", "show", "clean")
+ACTIONS = ("run", "plan", "validate", "schema", "list", "show", "clean", "serve")
 
 
 class Section(BaseModel):
@@ -214,6 +214,11 @@ class Serve(Section):
         default_factory=dict, description="Other Ray Serve deployment options, by their own names."
     )
     max_adapters_per_replica: PositiveInt = Field(1, description="LoRA adapters a replica holds; equals max_loras.")
+    runs: list[str] = Field(
+        default_factory=list,
+        description="Ids of other runs whose evaluated adapters are served beside this one's, each by its name; the "
+        "endpoint then knows just these. On one base model, in one store; their ranks may differ.",
+    )
     host: str = Field("127.0.0.1", description="Address the endpoint binds.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the endpoint; 0 takes a free one.")
     startup_timeout_s: PositiveInt = Field(900, description="Seconds to wait for a healthy endpoint.")
@@ -315,11 +320,14 @@ class Recipe(Section):
 class RunOptions(Section):
     """Keys of the command line that steer a run and are no part of the recipe."""
 
-    action: Literal["run", "plan", "validate", "schema", "list", "show", "clean"] = Field(
+    action: Literal["run", "plan", "validate", "schema", "list", "show", "clean", "serve"] = Field(
         "run", description="What to do."
     )
     only: list[str] | None = Field(None, description="Run just these stages, on the artifacts of earlier runs.")
     start_at: str | None = Field(None, description="First stage to run; earlier ones must be cached.")
     stop_after: str | None = Field(None, description="Last stage to run.")
     force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
+    runs: list[str] = Field(default_factory=list, description="Of action=serve: ids of the runs, the first one first.")
+    sweep_id: str | None = Field(None, description="Of action=serve: the sweep whose best runs are served (sweep=ID).")
+    top: PositiveInt = Field(3, description="Of action=serve: how many of the sweep's best runs.")
     format: Literal["text", "json"] = Field("text", description="Output of plan, validate and list.")

@@ -11,11 +11,12 @@ from runner.cluster import ProgressHandle
 from runner.comparisons import HOW_TO_WRITE, parse_comparison
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import MANIFEST, Artifact, Manifest, scan_folder, write_json
+from runner.manifest import Artifact, scan_folder, write_json
 from runner.schema import Evaluate as Keys
 from runner.schema import Recipe
 from stages.base import StageResult
 from stages.metrics import known_metrics, load_metrics
+from stages.other_runs import predictions_of_run
 from stages.predictions import BASE, TUNED, prediction_rows
 from stages.scoring import ScoreTable
 from stages.slices import Slices
@@ -57,7 +58,7 @@ class Evaluate:
         known_metrics(keys.metrics)
         folder = ctx.stage_dir / "scores"
         folder.mkdir(exist_ok=True)
-        other = predictions_of_run(ctx, keys.compare_run) if keys.compare_run else None
+        other = predictions_of_run(ctx.recipe, keys.compare_run, "evaluate.compare_run") if keys.compare_run else None
         adapter = ctx.inputs.get("adapter")
         scores = ctx.ray.call(
             score,
@@ -71,22 +72,6 @@ class Evaluate:
         )
         gate = judge(keys.require, scores)
         return StageResult([scan_folder("scores", folder)], {**scores, "gate": gate}, note(scores, gate))
-
-
-def predictions_of_run(ctx: RunContext, run_id: str) -> Artifact:
-    """The predictions of another run below the same `storage.root`, named by its id.
-
-    Raises RunnerError when there is no such run, or it has predicted nothing.
-    """
-    root = Path(ctx.recipe.storage.root).expanduser().resolve()
-    found = next((path for path in root.glob(f"*/*/{MANIFEST}") if path.parent.name == run_id), None)
-    artifact = Manifest.load(found.parent).artifact("predictions") if found else None
-    if artifact is None:
-        reason = "which has no predictions" if found else f"which is not below {root}"
-        raise RunnerError(
-            f"evaluate.compare_run names the run {run_id!r}, {reason}", "Name the folder of a run that ran infer."
-        )
-    return artifact
 
 
 def score(

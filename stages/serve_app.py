@@ -130,12 +130,14 @@ class LocalModel(CallbackBase):  # type: ignore[misc]
 class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
     """OpenAI endpoints that know the adapters in the store: they are listed, and any other name is a 404.
 
-    adapter_store: URI of the folder of adapters; None serves the base model alone.
+    adapter_store: URI of the folder of adapters; None serves the base model alone. only: ids of the adapters to know;
+    None knows all that are in the store.
     """
 
-    def __init__(self, *args: Any, adapter_store: str | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, adapter_store: str | None, only: list[str] | None = None, **kwargs: Any) -> None:
         _listen_on_loopback()
         super().__init__(*args, **kwargs)
+        self._only = only
         self._store = open_store(adapter_store) if adapter_store else None
 
     async def _missing(self, model_id: str) -> str:
@@ -148,6 +150,8 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
         try:
             if self._store is None:
                 raise AdapterNotFoundError("this endpoint serves the base model alone")
+            if self._only is not None and adapter_id not in self._only:
+                raise AdapterNotFoundError("it is none of the adapters that this endpoint serves")
             await asyncio.to_thread(find_adapter, self._store, adapter_id)
         except AdapterNotFoundError as error:
             return f"The model {model_id[:200]!r} does not exist: {error}."
@@ -178,6 +182,7 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
     async def models(self) -> ModelList:
         """OpenAI's list of models: the base model, then every complete adapter in the store."""
         adapters = await asyncio.to_thread(list_adapters, self._store) if self._store else []
+        adapters = [each for each in adapters if self._only is None or each in self._only]
         names = [
             name for base in self._model_cards for name in (base, *(adapter_name(base, each) for each in adapters))
         ]

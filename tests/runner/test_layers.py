@@ -35,7 +35,7 @@ LAYERS = [
     {"runner.estimates"},
     {"runner.report", "runner.pages"},
     {"runner.engine"},
-    {"runner.cli", "runner.sweep", "runner.known_keys.generate"},
+    {"runner.cli", "runner.sweep", "runner.serving", "runner.known_keys.generate"},
     {"runner.__main__"},
 ]
 HEAVY = {

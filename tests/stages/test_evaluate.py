@@ -11,10 +11,10 @@ import pytest
 
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import Artifact, Manifest, scan_folder
+from runner.manifest import Artifact, scan_folder
 from runner.schema import Evaluate as Keys
 from runner.schema import Recipe
-from stages.evaluate import Evaluate, judge, measured, note, predictions_of_run, score
+from stages.evaluate import Evaluate, judge, measured, note, score
 from stages.predictions import prediction_line, write_parts
 
 QUIET = SimpleNamespace(update=lambda *args, **figures: None)
@@ -201,16 +201,6 @@ def test_stage_keeps_the_scores_when_the_gate_says_no(tmp_path: Path, quickstart
     assert result.metrics["adapter_sha256"] == "a" * 64
     assert [artifact.name for artifact in result.artifacts] == ["scores"]
     assert {entry.path for entry in result.artifacts[0].files} == {"scores.json", "mismatches.jsonl"}
-
-
-def test_a_run_to_compare_with_must_have_predictions(tmp_path: Path, quickstart: Recipe) -> None:
-    storage = quickstart.storage.model_copy(update={"root": str(tmp_path)})
-    ctx = SimpleNamespace(recipe=quickstart.model_copy(update={"storage": storage}))
-    with pytest.raises(RunnerError, match=r"the run 'gone', which is not below"):
-        predictions_of_run(ctx, "gone")  # type: ignore[arg-type]
-    Manifest(run_id="early", recipe="any").save(tmp_path / "any" / "early")
-    with pytest.raises(RunnerError, match=r"the run 'early', which has no predictions"):
-        predictions_of_run(ctx, "early")  # type: ignore[arg-type]
 
 
 def test_adapter_is_needed_only_when_the_pipeline_publishes_one(quickstart: Recipe) -> None:

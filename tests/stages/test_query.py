@@ -155,15 +155,28 @@ def answer(text: str, first: float, rate: float | None) -> dict[str, Any]:
     return {"model": "m", "text": text, "first_token_s": first, "tokens_per_s": rate}
 
 
+BOTH = {"base": "base", "tuned": "base:a"}
+
+
+def test_adapters_of_other_runs_are_compared_with_their_own_batch() -> None:
+    models = {**BOTH, "run-2": "base:b"}
+    answers = {"base": answer("x", 1, 1), "base:a": answer("y", 1, 1), "base:b": answer("z", 0.5, 9)}
+    batch = {("tuned", "r"): "y", ("run-2", "r"): "other"}
+    metrics = figures(models, [row_report("r", models, answers, batch)])
+    assert metrics["matches_batch"] is True
+    assert metrics["others"]["run-2"]["matches_batch"] is False
+    assert metrics["others"]["run-2"]["first_token_s"] == 0.5
+
+
 def test_compares_the_streamed_text_with_the_batch() -> None:
     answers = {"base": answer("x", 1, 1), "base:a": answer("y", 1, 1)}
-    line = row_report("r", ["base", "base:a"], answers, {("tuned", "r"): "y", ("base", "r"): "other"})
+    line = row_report("r", BOTH, answers, {("tuned", "r"): "y", ("base", "r"): "other"})
     assert (line["tuned"]["matches_batch"], line["base"]["matches_batch"]) == (True, False)
-    assert row_report("r", ["base", "base:a"], answers, {})["tuned"]["matches_batch"] is None
+    assert row_report("r", BOTH, answers, {})["tuned"]["matches_batch"] is None
 
 
 def test_figures_are_medians_and_the_first_rows_text() -> None:
-    models, table = ["base", "base:a"], []
+    models, table = BOTH, []
     for first, rate, text in ((0.1, 10.0, "one"), (0.3, None, "two"), (0.2, 30.0, "three")):
         answers = {"base": answer("b", 1.0, 5.0), "base:a": answer(text, first, rate)}
         table.append(row_report("r", models, answers, {("tuned", "r"): "one"}))
@@ -175,8 +188,8 @@ def test_figures_are_medians_and_the_first_rows_text() -> None:
 
 
 def test_the_base_model_alone_has_figures_too() -> None:
-    table = [row_report("r", ["base"], {"base": answer("b", 1.0, 5.0)}, {})]
-    metrics = figures(["base"], table)
+    table = [row_report("r", {"base": "base"}, {"base": answer("b", 1.0, 5.0)}, {})]
+    metrics = figures({"base": "base"}, table)
     assert (metrics["text"], metrics["matches_batch"]) == ("b", None)
 
 

@@ -213,7 +213,7 @@ def test_refuses_a_store_that_holds_another_adapter(quickstart: Recipe, store: S
 
 
 def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
-    meta = {"base": "base", "adapter": "base:a-1", "sampling": {"temperature": 0.0}}
+    meta = {"base": "base", "adapter": "base:a-1", "sampling": {"temperature": 0.0}, "others": {}}
     endpoint = Artifact(name="endpoint", uri="http://127.0.0.1:8000/v1", sha256="x", kind="endpoint", meta=meta)
     lines = endpoint_banner(endpoint, [{"role": "user", "content": "it's {a}"}]).splitlines()
     assert "http://127.0.0.1:8000/v1" in lines[0]
