@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python -m runner
 # wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup quickstart test test-unit test-e2e lint format golden known-keys lock clean
+.PHONY: help setup quickstart test test-unit test-e2e chaos lint format golden known-keys lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
@@ -39,7 +39,10 @@ test-unit: $(VENV)/.dev ## Unit tests, without Ray (under a minute)
 	$(VENV)/bin/python -m pytest -m "not e2e" $(ARGS)
 
 test-e2e: $(VENV)/.dev ## The tests on real Ray, vLLM and LLaMA-Factory
-	$(VENV)/bin/python -m pytest -m e2e $(ARGS)
+	$(VENV)/bin/python -m pytest -m "e2e and not chaos" $(ARGS)
+
+chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (many minutes)
+	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -257,13 +257,16 @@ class S3Blobs:
         download(self._client, self._bucket, self._prefix + key, target, on_bytes, verify)
 
     def read(self, key: str) -> bytes | None:
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
+        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
         def once() -> bytes | None:
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            except self._client.exceptions.NoSuchKey:
-                return None
+            except ClientError as error:
+                status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                if status == 404 and error_code(error) != "NoSuchBucket":
+                    return None
+                raise
             try:
                 body: bytes = answer["Body"].read()
             except (HTTPClientError, IncompleteReadError) as error:  # botocore leaves this to who reads

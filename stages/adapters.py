@@ -7,9 +7,10 @@ not served.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import DamagedError, RunnerError
 from runner.known_keys import table
 from runner.manifest import Artifact
 from runner.schema import Recipe
@@ -73,12 +74,16 @@ def fetch_adapter(store: Store, adapter_id: str, cache: Path) -> Path:
     """Folder on this node that holds the adapter, verified file by file against its manifest.
 
     The folder is named after the set's digest, so that it is right for as long as it exists and all replicas of a node
-    share it. Raises AdapterNotFoundError, or RunnerError when a file is damaged.
+    share it; one whose files are damaged is fetched again. Raises AdapterNotFoundError, or RunnerError when a file is
+    damaged in the store.
     """
     artifact = find_adapter(store, adapter_id)
     folder = cache.expanduser() / "adapters" / artifact.sha256
     try:
         store.fetch(artifact, folder)
     except OSError:  # another replica put the same set there first
+        store.fetch(artifact, folder)
+    except DamagedError:
+        shutil.rmtree(folder, ignore_errors=True)
         store.fetch(artifact, folder)
     return folder

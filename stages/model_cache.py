@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from runner import durable
-from runner.errors import RunnerError
+from runner.errors import LockedError, RunnerError
+from runner.lock import hold
 from runner.manifest import FileEntry, digest_bytes, digest_file, read_state, write_state
 
 _NUM_PARALLEL_FILES = 4
+_POLL_S = 0.2
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -28,7 +30,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if folder.is_dir() and not _damage(folder, listed):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_name(f".{folder.name}.lock")):
+    with _alone(folder.with_name(f".{folder.name}.lock")):
         if folder.is_dir():
             damage = _damage(folder, listed)
             if not damage:
@@ -103,8 +105,13 @@ def _put_aside(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file; waits for another process that does. The lock goes with the process that holds it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock; wait while another process does, here or on another machine that shares the cache."""
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(hold(path))
+                break
+            except LockedError:
+                time.sleep(_POLL_S)
         yield

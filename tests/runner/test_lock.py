@@ -343,3 +343,41 @@ def test_no_run_starts_while_run_folders_are_removed(tmp_path: Path) -> None:
             pass
     with one_run(tmp_path, "f" * 64, ""):
         pass
+
+
+LEASED = """
+import itertools, sys, time
+from pathlib import Path
+from runner import lock
+from runner.errors import LockedError
+lock.LEASE_S, lock.BEAT_S, lock._machine = 3.0, 0.2, lambda: sys.argv[2]
+for count in itertools.count():
+    try:
+        with lock.hold(Path(sys.argv[1])):
+            print(f"held {count}", flush=True)
+            time.sleep(600)
+    except LockedError:
+        print("locked", flush=True)
+        time.sleep(0.5)
+"""
+
+
+@pytest.mark.e2e
+@pytest.mark.chaos
+def test_a_lock_goes_to_another_machine_once_its_holder_is_dead_and_not_before(path: Path) -> None:
+    def start(machine: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", LEASED, str(path), machine], stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    with start("one") as first:
+        assert first.stdout
+        assert first.stdout.readline() == "held 0\n"
+        with start("two") as second:
+            assert second.stdout
+            refused = [second.stdout.readline() for _ in range(12)]  # 6 s, two leases
+            assert set(refused) == {"locked\n"}
+            first.kill()
+            later = iter(second.stdout.readline, "")
+            assert next(line for line in later if line != "locked\n").startswith("held")
+            second.kill()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
+from runner.lock import _machine
 from stages import gguf
 from stages.model_cache import made_once
 from stages.models import describe_model, is_local, obtain_model
@@ -200,6 +201,14 @@ def test_two_runs_make_a_model_once(tmp_path: Path) -> None:
         thread.join()
     assert len(made) == 1
     assert (tmp_path / "a" / "m" / "config.json").is_file()
+
+
+def test_a_model_that_a_killed_process_was_making_is_made(tmp_path: Path) -> None:
+    (tmp_path / ".m.part").mkdir()
+    (tmp_path / ".m.part" / "config.json").write_text("ha")
+    dead = {"host": "h", "machine": _machine(), "pid": 2**22 + 1, "started": 1, "since": 0, "command": "", "token": "t"}
+    (tmp_path / ".m.lock").write_text(json.dumps(dead))
+    assert (made_once(tmp_path / "m", make_config) / "config.json").read_text() == '{"a": 1}'
 
 
 def test_a_model_that_could_not_be_made_is_not_there(tmp_path: Path) -> None:

@@ -184,6 +184,13 @@ def test_fetches_an_adapter_into_a_folder_named_after_its_digest(store: Store, t
     assert fetch_adapter(store, "good", tmp_path / "cache") == folder
 
 
+def test_an_adapter_that_was_damaged_on_the_node_is_fetched_again(store: Store, tmp_path: Path) -> None:
+    weights = fetch_adapter(store, "good", tmp_path / "cache") / "adapter_model.safetensors"
+    weights.write_bytes(b"weight")
+    fetch_adapter(store, "good", tmp_path / "cache")
+    assert weights.read_bytes() == b"weights"
+
+
 def test_a_damaged_adapter_is_not_loaded(store: Store, tmp_path: Path) -> None:
     (Path(store.uri) / "good" / "adapter_model.safetensors").write_bytes(b"WEIGHTS")
     with pytest.raises(RunnerError, match=r"adapter_model\.safetensors"):
