@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python -m runner
 # wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup quickstart test test-unit test-e2e chaos lint format golden known-keys lock clean
+.PHONY: help setup quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
@@ -58,6 +58,9 @@ golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the diffe
 
 known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
 	$(VENV)/bin/python -m runner.known_keys.generate
+
+schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
+	$(VENV)/bin/python -m runner.json_schema
 
 lock: ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,12 @@ what to do (action=...)
   run        run the pipeline; stages whose inputs have not changed are taken over from earlier runs (default)
   plan       say which stages would run and why, with resources and what is known of bytes, memory, steps and time
   validate   report every problem of the recipe
-  show       print the resolved recipe
-  schema     print the recipe's JSON Schema: every key, its type, default and meaning
-  list       list recipes and group variants
+  show       print the resolved recipe, with the file and line that each value comes from
+  diff       print what differs from other=RECIPE, a recipe file, a run's folder or id, or latest
+  preview    print a row (row=0) as the model sees it, what carries loss, and token lengths against the limits
+  schema     print the recipe's JSON Schema: every key, its type, default and meaning; with group=recipe (or model,
+             dataset, ...) the schema of such files, for editors
+  list       list recipes, group variants and stages, those of other packages too
   clean      remove the run folders of the recipe (and nothing else)
   serve      the adapters of finished runs behind one endpoint: runs=[ID,ID], or sweep=ID top=3
 
@@ -49,7 +52,7 @@ which stages
 options
   -m, --multirun      Hydra sweep: key=a,b,c runs once for each value
   --config-dir DIR    your own recipes: DIR/recipe/NAME.yaml, and group variants such as DIR/dataset/NAME.yaml
-  format=json         plan, validate and list print one JSON document
+  format=json         plan, validate, show, diff, preview and list print one JSON document
   hydra.verbose=true  show tracebacks
   -h, --help          this text                 --version           the version
 
@@ -92,25 +95,42 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
     if action == "list":
         return _list(composed, config_dir)
     if action == "schema":
-        print(json.dumps(Recipe.model_json_schema(), indent=2))
-        return EXIT_DONE
+        return _schema(composed)
     if action == "serve":
-        return _serve(composed, command)
+        return _serve(composed, config_dir, command)
     recipe, options = load(composed)
-    if options.action == "run":
-        return _run(recipe, options, command, composed)
-    verbs: dict[str, Callable[[Recipe, RunOptions, str], int]] = {
+    verbs: dict[str, Callable[[Asked], int]] = {
+        "run": _run,
         "plan": _plan,
         "validate": _validate,
         "show": _show,
+        "diff": _diff,
+        "preview": _preview,
         "clean": _clean,
     }
-    return verbs[options.action](recipe, options, command)
+    return verbs[options.action](Asked(recipe, options, composed, config_dir, command))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a verb is about."""
+
+    recipe: Recipe
+    options: RunOptions
+    composed: Composed
+    config_dir: Path | None
+    command: str
+
+    @property
+    def root(self) -> Path:
+        """The folder of the run folders."""
+        return Path(self.recipe.storage.root).expanduser().resolve()
 
 
 def load(composed: Composed) -> tuple[Recipe, RunOptions]:
     """The checked recipe. Raises RecipeError with every problem: of the schema, and of rules across sections."""
     from runner.checks import check, check_options, improve_hint
+    from stages import with_settings
 
     parsed = parse(composed)
     problems = [improve_hint(problem) for problem in parsed.problems]
@@ -120,38 +140,38 @@ def load(composed: Composed) -> tuple[Recipe, RunOptions]:
     problems = [replace(problem, value=redact(problem.value)) for problem in problems]
     if problems or parsed.options is None:
         raise RecipeError(problems)
-    return parsed.recipe, parsed.options
+    return with_settings(parsed.recipe), parsed.options
 
 
-def _run(recipe: Recipe, options: RunOptions, command: str, composed: Composed) -> int:
+def _run(asked: Asked) -> int:
     from runner.engine import run
 
-    return run(recipe, options, command, Report(), composed.origins)[0]
+    return run(asked.recipe, asked.options, asked.command, Report(), asked.composed.origins)[0]
 
 
-def _serve(composed: Composed, command: str) -> int:
+def _serve(composed: Composed, config_dir: Path | None, command: str) -> int:
     from runner.serving import serving
 
     served, options = serving(composed)
-    return _run(load(served)[0], options, command, served)
+    return _run(Asked(load(served)[0], options, served, config_dir, command))
 
 
-def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
+def _plan(asked: Asked) -> int:
     from runner import plan
     from runner.estimates import estimate
     from runner.shared import SharedCache, is_shared
 
-    shared = None
+    recipe, shared = asked.recipe, None
     if is_shared(recipe) and "://" not in recipe.storage.artifacts:
         shared = SharedCache(recipe, lambda remark: print(remark, file=sys.stderr))
-    past = plan.PastRuns(Path(recipe.storage.root).expanduser().resolve(), shared)
+    past = plan.PastRuns(asked.root, shared)
     if is_shared(recipe) and shared is None:
         past.remarks.append(f"results of other machines in {recipe.storage.artifacts} are not looked at in a plan")
     for remark in past.remarks:
         print(remark, file=sys.stderr)
-    made = plan.build(recipe, options, past)
+    made = plan.build(recipe, asked.options, past)
     found = estimate(recipe, made, past)
-    if options.format == "json":
+    if asked.options.format == "json":
         figures = {name: [each.as_dict() for each in listed] for name, listed in found.items()}
         steps = [step.as_dict(recipe) | {"estimates": figures.get(step.name, [])} for step in made.steps]
         _print_json({"recipe": recipe.name, "steps": steps})
@@ -160,24 +180,53 @@ def _plan(recipe: Recipe, options: RunOptions, command: str) -> int:
     return EXIT_DONE
 
 
-def _validate(recipe: Recipe, options: RunOptions, command: str) -> int:
-    if options.format == "json":
+def _validate(asked: Asked) -> int:
+    if asked.options.format == "json":
         _print_json({"ok": True, "problems": []})
     else:
-        print(f"{recipe.name}: ok")
+        print(f"{asked.recipe.name}: ok")
     return EXIT_DONE
 
 
-def _show(recipe: Recipe, options: RunOptions, command: str) -> int:
-    import yaml
+def _show(asked: Asked) -> int:
+    from runner import show
 
-    print(
-        yaml.safe_dump(redact(recipe.model_dump(mode="json")), sort_keys=False, allow_unicode=True, width=120), end=""
-    )
+    if asked.options.format == "json":
+        values = show.shown_values(asked.recipe)
+        _print_json({"recipe": values, "origins": show.value_origins(values, asked.composed)})
+    else:
+        print(show.as_yaml(asked.recipe, asked.composed), end="")
     return EXIT_DONE
 
 
-def _clean(recipe: Recipe, options: RunOptions, command: str) -> int:
+def _diff(asked: Asked) -> int:
+    from runner import diff
+
+    if asked.options.other is None:
+        hint = "Add other=NAME: a recipe's name or file, a run's folder or id, or latest."
+        raise RecipeError([Problem("other", None, "is needed by action=diff and was not given", hint)])
+    other = diff.find_other(asked.options.other, asked.root, asked.config_dir)
+    found = diff.differences(diff.Side.of_recipe(asked.recipe.name, asked.recipe, asked.composed), other)
+    if asked.options.format == "json":
+        named = {"this": asked.recipe.name, "other": other.name}
+        _print_json(named | {"differences": [each.as_dict() for each in found]})
+    else:
+        Report().diff(asked.recipe.name, other.name, [each.as_dict() for each in found])
+    return EXIT_DONE
+
+
+def _preview(asked: Asked) -> int:
+    from stages.preview import preview, preview_lines
+
+    found = preview(asked.recipe, asked.options.row)
+    if asked.options.format == "json":
+        _print_json(found)
+    else:
+        print("\n".join(preview_lines(found)))
+    return EXIT_DONE
+
+
+def _clean(asked: Asked) -> int:
     """Remove the recipe's run folders; the artifact store and the model cache are left alone.
 
     Raises LockedError while a run is going on under the same `storage.root`.
@@ -185,8 +234,8 @@ def _clean(recipe: Recipe, options: RunOptions, command: str) -> int:
     from runner.manifest import MANIFEST
     from runner.running import no_runs
 
-    root = Path(recipe.storage.root).expanduser().resolve()
-    with no_runs(root, command):
+    recipe, root = asked.recipe, asked.root
+    with no_runs(root, asked.command):
         folders = [path.parent for path in sorted((root / recipe.name).glob(f"*/{MANIFEST}"))]
         latest = root / "latest"
         if latest.is_symlink() and latest.resolve().parent == root / recipe.name:
@@ -197,7 +246,23 @@ def _clean(recipe: Recipe, options: RunOptions, command: str) -> int:
     return EXIT_DONE
 
 
+def _schema(composed: Composed) -> int:
+    from runner import json_schema
+    from stages import stage_settings
+
+    group, known = composed.values.get("group"), ("recipe", *json_schema.sections())
+    if group is not None and group not in known:
+        raise RecipeError(
+            [Problem("group", group, f"has no files; there are: {', '.join(known)}", "Name one of these.")]
+        )
+    stages = stage_settings()
+    _print_json(json_schema.recipe_schema(stages) if group is None else json_schema.file_schema(group, stages))
+    return EXIT_DONE
+
+
 def _list(composed: Composed, config_dir: Path | None) -> int:
+    from stages import describe_stage, known_stages
+
     roots = [RECIPES_DIR, *([config_dir.resolve()] if config_dir else [])]
     groups = sorted(
         {path.name for root in roots for path in root.iterdir() if path.is_dir() and path.name[0] not in "_."}
@@ -206,13 +271,17 @@ def _list(composed: Composed, config_dir: Path | None) -> int:
         group: {file.stem: headline(file) for root in roots for file in sorted((root / group).glob("*.yaml"))}
         for group in groups
     }
+    stages = {name: describe_stage(name) for name in known_stages()}
     if composed.values.get("format") == "json":
-        _print_json(found)
+        _print_json(found | {"stages": stages})
         return EXIT_DONE
     for group in ["recipe", *(name for name in groups if name != "recipe")]:
         print(f"{group}=")
         for name, line in found.get(group, {}).items():
             print(f"  {name:<22} {line}".rstrip())
+    print("stages of a pipeline")
+    for name, line in stages.items():
+        print(f"  {name:<22} {line}".rstrip())
     return EXIT_DONE
 
 

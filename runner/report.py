@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -79,6 +80,18 @@ class Report:
     def _warn_of_code(self, recipe: Recipe) -> None:
         if recipe.model.trust_remote_code:
             self._console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
+
+    def diff(self, this: str, other: str, differences: Sequence[dict[str, Any]]) -> None:
+        """A line for each key that differs, as `Difference.as_dict` gives it."""
+        if not differences:
+            self._console.print(f"{this} and {other} are the same", markup=False)
+        width = max(len(this), len(other))
+        for each in differences:
+            self._console.print(each["key"], style="bold", markup=False)
+            for side, name in (("this", this), ("other", other)):
+                value = json.dumps(each[side]["value"], ensure_ascii=False) if side in each else "(not given)"
+                origin = f"  # {each[side]['origin']}" if side in each else ""
+                self._console.print(f"  {name:<{width}}  {value}{origin}", markup=False)
 
     def stage_started(self, name: str) -> None:
         self.stop()

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
+from runner import origins
 from runner.errors import Problem, RecipeError, nearest
-from runner.hydra_errors import COMMAND_LINE, explain
+from runner.hydra_errors import explain
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
-from runner.secrets import REDACTED, is_secret, reads_secret, redact_override
+from runner.secrets import REDACTED, is_secret, reads_secret
 from runner.secrets import redact as redact
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
@@ -53,11 +54,13 @@ class Composed:
 
     @cached_property
     def origins(self) -> dict[str, str]:
-        """Dotted key -> the file or override that set it."""
+        """Dotted key -> the file and line, or the override, that set it."""
         return self.trace()
 
     def origin(self, key: str) -> str:
         """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
+        if key in self.origins:
+            return self.origins[key]
         key = key.partition("[")[0]
         while key:
             if key in self.origins:
@@ -81,7 +84,8 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
             config = hydra_compose("config", overrides=overrides)
     except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
         raise RecipeError(explain(error, roots)) from error
-    trace = cache(lambda: _origins(loader, overrides, config_dir))
+    labelled = [(RECIPES_DIR, "recipes"), *([(config_dir, str(config_dir))] if config_dir else [])]
+    trace = cache(lambda: origins.trace(loader, overrides, labelled))
     values, problems = _plain(config, trace)
     return Composed(values, problems, trace, overrides)
 
@@ -155,30 +159,6 @@ def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, values
 
 
-def _origins(loader: Any, overrides: list[str], config_dir: Path | None) -> dict[str, str]:
-    from hydra.types import RunMode
-
-    origins: dict[str, str] = {}
-    for default in loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults:
-        if default.config_path is None or default.config_path.startswith("hydra"):
-            continue
-        for root in (RECIPES_DIR, config_dir):
-            file = root / f"{default.config_path}.yaml" if root else None
-            if file is not None and file.is_file():
-                content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-                if isinstance(content, dict):
-                    content.pop("defaults", None)
-                    label = f"recipes/{default.config_path}.yaml" if root == RECIPES_DIR else str(file)
-                    origins |= {key: label for key, _ in flatten(content, default.package or "")}
-                break
-    parser = OverridesParser.create()
-    for text, override in zip(overrides, parser.parse_overrides(overrides), strict=True):
-        key = override.get_key_element().lstrip("+~").split("@")[0]
-        if not key.startswith("hydra"):
-            origins[key] = f"{COMMAND_LINE}: {redact_override(text.lstrip('+'))}"
-    return origins
-
-
 def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dict[str, Any], list[Problem]]:
     problems: list[Problem] = []
 
@@ -201,16 +181,18 @@ def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dic
         try:
             return walk(parent[key], dotted)
         except OmegaConfBaseException as error:
-            reason = str(error.__cause__ or error).splitlines()[0].strip("'")
-            problems.append(Problem(dotted, raw, reason, _interpolation_hint(reason), trace().get(dotted, "")))
+            problems.append(Problem(dotted, raw, *_unresolved(error), trace().get(dotted, "")))
             return None
 
     return walk(config, ""), problems
 
 
-def _interpolation_hint(reason: str) -> str:
-    unset = re.search(r"Environment variable '?(\w+)'? not found", reason)
-    return f"Set it: export {unset[1]}=..." if unset else "Name an existing key, or write the value itself."
+def _unresolved(error: OmegaConfBaseException) -> tuple[str, str]:
+    """Message and hint for an interpolation that leads nowhere."""
+    reason = str(error.__cause__ or error).splitlines()[0].strip("'")
+    if unset := re.search(r"Environment variable '?(\w+)'? not found", reason):
+        return f"takes the environment variable {unset[1]}, which is not set", f"Set it: export {unset[1]}=..."
+    return reason, "Name an existing key, or write the value itself."
 
 
 def _forbidden(composed: Composed) -> list[Problem]:
@@ -240,7 +222,7 @@ def _validate(
         for item in error.errors():
             key = _dotted(item["loc"])
             if key not in bad:
-                problems.append(_schema_problem(model, key, item, composed.origin(key)))
+                problems.append(_schema_problem(model, key, item, composed.origin(key), ""))
         return None
 
 
@@ -249,24 +231,36 @@ def _dotted(loc: tuple[int | str, ...]) -> str:
     return key.removeprefix(".")
 
 
-def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str) -> Problem:
+def settings_problems(model: type[BaseModel], values: Any, section: str) -> list[Problem]:
+    """What the model says against the values of a section that the recipe's own schema does not describe."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        return [_schema_problem(model, _dotted(item["loc"]), item, "", f"{section}.") for item in error.errors()]
+    return []
+
+
+def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, prefix: str) -> Problem:
+    """key: below the model; prefix: of the model's section in the recipe, with its dot, or ""."""
     parent, _, name = key.rpartition(".")
     value = None if item["type"] == "missing" else item["input"]
     if item["type"] == "extra_forbidden":
-        legal = set(section_fields(model, parent)) | (set(RunOptions.model_fields) if not parent else set())
+        legal = set(section_fields(model, parent))
+        if not prefix and not parent:
+            legal |= set(RunOptions.model_fields)
+        section = f"{prefix}{parent}".rstrip(".")
         guess = nearest(name, legal)
         return Problem(
-            key,
+            f"{prefix}{key}",
             value,
-            f"is not a known key; {parent or 'a recipe'} takes: {', '.join(sorted(legal))}",
-            f"Did you mean {f'{parent}.{guess}' if parent else guess}?" if guess else "Remove it.",
+            f"is not a known key; {section or 'a recipe'} takes: {', '.join(sorted(legal))}",
+            f"Did you mean {f'{section}.{guess}' if section else guess}?" if guess else "Remove it.",
             origin,
         )
     if item["type"] == "missing":
-        return Problem(key, None, "is required and was not given", f"Add {key}=...", origin)
+        return Problem(f"{prefix}{key}", None, "is required and was not given", f"Add {prefix}{key}=...", origin)
     message = _KINDS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
-    description = field_description(model, key)
-    return Problem(key, value, message, description, origin)
+    return Problem(f"{prefix}{key}", value, message, field_description(model, key), origin)
 
 
 def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
@@ -275,7 +269,7 @@ def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
         info = model.model_fields.get(part)
         if info is None:
             continue  # the free name inside a mapping, such as resources.<stage>
-        section = _section_of(info.annotation)
+        section = section_of(info.annotation)
         if section is None:
             return {}
         model = section
@@ -289,7 +283,8 @@ def field_description(model: type[BaseModel], dotted: str) -> str:
     return (info.description or "") if info is not None else ""
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field's annotation names, itself or inside a mapping; None for anything else."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

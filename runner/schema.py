@@ -15,8 +15,6 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
 
-ACTIONS = ("run", "plan", "validate", "schema", "list", "show", "clean", "serve")
-
 
 class Section(BaseModel):
     """A part of the recipe: immutable, strictly typed, no unknown keys."""
@@ -30,19 +28,26 @@ class Architecture(Section):
     For a model that is on this machine its own config.json is read instead.
     """
 
-    of: str = Field(description="The `model.source` that these figures are of; for another they are not used.")
+    of: str = Field(
+        description="The `model.source` that these figures are of; for another they are not used.",
+        examples=["Qwen/Qwen2.5-7B-Instruct"],
+    )
     model_type: Literal["llama", "mistral", "qwen2", "qwen3"] = Field(description="Kind of decoder.")
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of the stored weights.")
-    vocab_size: PositiveInt = Field(description="Rows of the embedding matrix.")
-    hidden_size: PositiveInt = Field(description="Width of the residual stream.")
-    intermediate_size: PositiveInt = Field(description="Width inside the gated MLP.")
-    num_hidden_layers: PositiveInt = Field(description="Decoder layers.")
-    num_attention_heads: PositiveInt = Field(description="Query heads.")
-    num_key_value_heads: PositiveInt = Field(description="Key and value heads.")
-    head_dim: PositiveInt | None = Field(None, description="Width of a head; null: hidden_size / num_attention_heads.")
+    vocab_size: PositiveInt = Field(description="Rows of the embedding matrix.", examples=[152064])
+    hidden_size: PositiveInt = Field(description="Width of the residual stream.", examples=[3584])
+    intermediate_size: PositiveInt = Field(description="Width inside the gated MLP.", examples=[18944])
+    num_hidden_layers: PositiveInt = Field(description="Decoder layers.", examples=[28])
+    num_attention_heads: PositiveInt = Field(description="Query heads.", examples=[28])
+    num_key_value_heads: PositiveInt = Field(description="Key and value heads.", examples=[4])
+    head_dim: PositiveInt | None = Field(
+        None, description="Width of a head; null: hidden_size / num_attention_heads.", examples=[128]
+    )
     tie_word_embeddings: bool = Field(False, description="Whether the output layer is the embedding matrix.")
     attention_bias: bool = Field(False, description="Bias in the attention's projections (qwen2 always has three).")
-    max_position_embeddings: PositiveInt | None = Field(None, description="Longest context in tokens.")
+    max_position_embeddings: PositiveInt | None = Field(
+        None, description="Longest context in tokens.", examples=[32768]
+    )
 
 
 class Model(Section):
@@ -58,7 +63,7 @@ class Model(Section):
         "template renders.",
         examples=["qwen", "smollm2"],
     )
-    revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.", examples=["main"])
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository carries.")
     architecture: Architecture | None = Field(
         None, description="Published figures, for estimates before the model has been downloaded."
@@ -71,10 +76,25 @@ class Prompt(Section):
     `{column}` is replaced by that column of the row; `{{` and `}}` stand for braces.
     """
 
-    system: str | None = Field(None, description="System message; null leaves it to the model's chat template.")
-    user: str = Field(description="User message.", examples=["{instruction}\n{input}"])
-    assistant: str = Field(
-        description="The answer to learn, and the reference to score against.", examples=["{output}"]
+    system: str | None = Field(
+        None,
+        description="System message; null leaves it to the model's chat template.",
+        examples=["You label tickets."],
+    )
+    user: str | None = Field(
+        None, description="User message; null only with `conversations`.", examples=["{instruction}\n{input}"]
+    )
+    assistant: str | None = Field(
+        None,
+        description="The answer to learn, and the reference to score against; null only with `conversations`.",
+        examples=["{output}"],
+    )
+    conversations: str | None = Field(
+        None,
+        description="Instead of `user` and `assistant`: the column that holds a list of messages, each with role and "
+        "content, or from and value. The last one is the assistant's, and is the answer to learn and the reference. "
+        "`system` then stands for rows without a system message.",
+        examples=["messages"],
     )
 
 
@@ -89,9 +109,9 @@ class SplitFiles(Section):
 class SplitLimits(Section):
     """The most rows to take of each split, from its start; null takes all."""
 
-    train: PositiveInt | None = Field(None, description="Rows.")
-    val: PositiveInt | None = Field(None, description="Rows.")
-    test: PositiveInt | None = Field(None, description="Rows.")
+    train: PositiveInt | None = Field(None, description="Rows of the training split.", examples=[1000])
+    val: PositiveInt | None = Field(None, description="Rows of the validation split.", examples=[64])
+    test: PositiveInt | None = Field(None, description="Rows of the test split.", examples=[200])
 
 
 class Dataset(Section):
@@ -113,7 +133,11 @@ class Dataset(Section):
         description="A row that is not JSON or lacks a column of the prompt: stop, or leave it out and count it.",
     )
     anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
-    endpoint_url: str | None = Field(None, description="S3 endpoint of the source; null follows boto3's own chain.")
+    endpoint_url: str | None = Field(
+        None,
+        description="S3 endpoint of the source; null follows boto3's own chain.",
+        examples=["http://127.0.0.1:9000"],
+    )
 
 
 class Checkpoints(Section):
@@ -130,7 +154,9 @@ class Train(Section):
     lora_target: str = Field("all", description="Comma-separated module names, or all linear modules.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate.")
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
-    max_samples: PositiveInt | None = Field(None, description="The most training rows to use; null uses all.")
+    max_samples: PositiveInt | None = Field(
+        None, description="The most training rows to use; null: all.", examples=[1000]
+    )
     args: PassThrough = Field(
         default_factory=dict,
         description="LLaMA-Factory's own arguments, by its own names; they win over the keys above.",
@@ -143,6 +169,7 @@ class Train(Section):
     storage_path: str | None = Field(
         None,
         description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: the run's folder.",
+        examples=["s3://my-bucket/checkpoints"],
     )
 
 
@@ -186,7 +213,9 @@ class Evaluate(Section):
     )
     compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
     compare_run: str | None = Field(
-        None, description="Id of another run, to test the difference to its predictions row by row (`delta_vs_run`)."
+        None,
+        description="Id of another run, to test the difference to its predictions row by row (`delta_vs_run`).",
+        examples=["20261123-155013-4c3399"],
     )
     require: dict[str, str] = Field(
         default_factory=dict,
@@ -204,14 +233,22 @@ class Serve(Section):
     model_id: str = Field(
         description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        examples=["base"],
     )
-    engine_kwargs: PassThrough = Field(default_factory=dict, description="vLLM engine arguments, by vLLM's own names.")
+    engine_kwargs: PassThrough = Field(
+        default_factory=dict,
+        description="vLLM engine arguments, by vLLM's own names; what is not given is taken from infer.engine_kwargs, "
+        "and a null drops it.",
+        examples=[{"max_num_seqs": 64}],
+    )
     autoscaling: PassThrough = Field(
         default_factory=lambda: {"min_replicas": 1, "max_replicas": 1},
         description="Ray Serve's autoscaling_config, by its own names.",
     )
     deployment: PassThrough = Field(
-        default_factory=dict, description="Other Ray Serve deployment options, by their own names."
+        default_factory=dict,
+        description="Other Ray Serve deployment options, by their own names.",
+        examples=[{"max_ongoing_requests": 64}],
     )
     max_adapters_per_replica: PositiveInt = Field(1, description="LoRA adapters a replica holds; equals max_loras.")
     runs: list[str] = Field(
@@ -246,11 +283,16 @@ class Storage(Section):
     root: str = Field("runs", description="Folder of the run folders; all nodes of the cluster must see it.")
     artifacts: str = Field("runs/artifacts", description="Artifact store: a local folder or s3://bucket/prefix.")
     cache: str = Field("~/.cache/recipe-runner", description="Folder for models, shared by all runs.")
-    endpoint_url: str | None = Field(None, description="S3 endpoint of the store; null follows boto3's own chain.")
+    endpoint_url: str | None = Field(
+        None,
+        description="S3 endpoint of the store; null follows boto3's own chain.",
+        examples=["http://127.0.0.1:9000"],
+    )
     share_cache: bool | None = Field(
         None,
         description="Keep finished stages' results in the store for other machines: all that they wrote below root, "
         "and never the base model. null: when the store is not below root.",
+        examples=[True],
     )
 
 
@@ -258,14 +300,16 @@ class Cluster(Section):
     """The Ray cluster to run on."""
 
     address: str | None = Field(
-        None, description="Address of a running cluster (host:port, or auto); null starts one here for the run."
+        None,
+        description="Address of a running cluster (host:port, or auto); null starts one here for the run.",
+        examples=["10.0.0.1:6379", "auto"],
     )
-    num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null takes all cores.")
+    num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null: all.", examples=[8])
     num_gpus: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="GPUs of the cluster started here; null: all."
+        None, description="GPUs of the cluster started here; null: all.", examples=[1]
     )
     resources: dict[str, float] = Field(
-        default_factory=dict, description="Custom resources of the cluster started here."
+        default_factory=dict, description="Custom resources of the cluster started here.", examples=[{"fast_disk": 1}]
     )
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
     accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the engines and the training compute on.")
@@ -279,19 +323,23 @@ class StageResources(Section):
     cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of each worker.")
     accelerator_type: str | None = Field(None, description="Ray's name of the GPU type.", examples=["A10G", "H100"])
-    custom: dict[str, float] = Field(default_factory=dict, description="Custom Ray resources of each worker.")
+    custom: dict[str, float] = Field(
+        default_factory=dict, description="Custom Ray resources of each worker.", examples=[{"inference_pool": 1}]
+    )
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
         "PACK", description="How Ray places the workers over nodes."
     )
     runtime_env: PassThrough = Field(
-        default_factory=dict, description="Ray runtime environment of the stage's workers."
+        default_factory=dict,
+        description="Ray runtime environment of the stage's workers.",
+        examples=[{"env_vars": {"NCCL_DEBUG": "INFO"}}],
     )
 
 
 class Recipe(Section):
     """A pipeline: data, model, training, inference, evaluation and serving, and what each stage may use."""
 
-    name: str = Field(description="The recipe's name; run folders are kept under it.")
+    name: str = Field(description="The recipe's name; run folders are kept under it.", examples=["support_bot"])
     pipeline: list[str] = Field(
         ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"],
         description="Stages, in order.",
@@ -309,7 +357,14 @@ class Recipe(Section):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     resources: dict[str, StageResources] = Field(
-        default_factory=dict, description="Resources of a stage, by its name; a stage without any gets one CPU."
+        default_factory=dict,
+        description="Resources of a stage, by its name; a stage without any gets one CPU.",
+        examples=[{"train": {"num_workers": 4, "gpus_per_worker": 1}}],
+    )
+    stages: dict[str, PassThrough] = Field(
+        default_factory=dict,
+        description="Settings of stages that other packages add, by the stage's name; the stage says which there are.",
+        examples=[{"lengths": {"column": "input"}}],
     )
 
     def resources_of(self, stage: str) -> StageResources:
@@ -320,14 +375,35 @@ class Recipe(Section):
 class RunOptions(Section):
     """Keys of the command line that steer a run and are no part of the recipe."""
 
-    action: Literal["run", "plan", "validate", "schema", "list", "show", "clean", "serve"] = Field(
+    action: Literal["run", "plan", "validate", "schema", "list", "show", "diff", "preview", "clean", "serve"] = Field(
         "run", description="What to do."
     )
-    only: list[str] | None = Field(None, description="Run just these stages, on the artifacts of earlier runs.")
-    start_at: str | None = Field(None, description="First stage to run; earlier ones must be cached.")
-    stop_after: str | None = Field(None, description="Last stage to run.")
+    only: list[str] | None = Field(
+        None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]
+    )
+    start_at: str | None = Field(
+        None, description="First stage to run; earlier ones must be cached.", examples=["infer"]
+    )
+    stop_after: str | None = Field(None, description="Last stage to run.", examples=["train"])
     force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
     runs: list[str] = Field(default_factory=list, description="Of action=serve: ids of the runs, the first one first.")
-    sweep_id: str | None = Field(None, description="Of action=serve: the sweep whose best runs are served (sweep=ID).")
+    sweep_id: str | None = Field(
+        None,
+        description="Of action=serve: the sweep whose best runs are served (sweep=ID).",
+        examples=["20261123-155013"],
+    )
     top: PositiveInt = Field(3, description="Of action=serve: how many of the sweep's best runs.")
-    format: Literal["text", "json"] = Field("text", description="Output of plan, validate and list.")
+    other: str | None = Field(
+        None,
+        description="What diff compares with: a recipe's name or file, a run's folder or id, or latest.",
+        examples=["latest"],
+    )
+    group: str | None = Field(
+        None,
+        description="Of which group's files schema prints the schema; null: of a resolved recipe.",
+        examples=["model"],
+    )
+    row: Annotated[int, Field(ge=0)] = Field(0, description="Which row preview shows, from 0.")
+    format: Literal["text", "json"] = Field(
+        "text", description="Output of plan, validate, show, diff, preview and list."
+    )

@@ -11,10 +11,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from runner.manifest import Artifact
+from runner.schema import Section
 
 if TYPE_CHECKING:
     from runner.context import RunContext
     from runner.schema import Recipe
+
+
+def settings_model(stage: Any) -> type[Section] | None:
+    """What describes the stage's own keys, or None. Raises TypeError when that is no Section."""
+    model = getattr(stage, "settings", None)
+    if model is None or (isinstance(model, type) and issubclass(model, Section)):
+        return model
+    raise TypeError(f"its settings are {model!r}, not a subclass of runner.schema.Section")
+
+
+def settings_of(stage: Any, recipe: Recipe) -> Any:
+    """The stage's own keys of the recipe, as its `settings`."""
+    return stage.settings.model_validate(recipe.stages.get(stage.name, {}))
 
 
 @dataclass(frozen=True)
@@ -34,9 +48,11 @@ class Stage(Protocol):
     provides: names of the artifacts it makes. ephemeral: its result lives only as long as the run (an endpoint), so it
     runs whenever a later stage that runs needs it, and is never taken from an earlier run.
 
-    Two more attributes are optional. `canonical(recipe) -> dict` says, for some of `reads`, what stands in the
+    Three more attributes are optional. `canonical(recipe) -> dict` says, for some of `reads`, what stands in the
     fingerprint for the key's value: the content behind a path, or None where another key overrides it. `only_checks`
-    names artifacts of `needs` that the stage looks at but makes nothing from.
+    names artifacts of `needs` that the stage looks at but makes nothing from. `settings`, a subclass of
+    `runner.schema.Section`, describes the keys of another package's stage, which are under `stages.<name>` of the
+    recipe: the stage reads them by `settings_of`, and they affect the result if `reads` names `stages.<name>`.
     """
 
     name: ClassVar[str]

@@ -75,6 +75,26 @@ def convert(path: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def convert_tokenizer(path: Path, folder: Path) -> None:
+    """Write only the tokenizer and the config, as `convert` does: seconds instead of a minute.
+
+    Raises RunnerError when transformers cannot read the file.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except (ImportError, OSError, ValueError) as error:
+        raise RunnerError(
+            f"transformers cannot read {path.name}: {error}", "Install the package gguf, or take another model."
+        ) from error
+    set_special_tokens(tokenizer, config)
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def set_special_tokens(tokenizer: Any, config: Any) -> None:
     """Give the tokenizer the end and padding tokens that the model's config names.
 

@@ -120,7 +120,8 @@ def dataset_info(recipe: Recipe) -> dict[str, Any]:
             info["formatting"] = "alpaca"
         if stage in ("dpo", "rm"):
             info["ranking"] = True
-    elif dataset.format == "sharegpt":
+    elif rows.training_format(dataset) == "sharegpt":
+        info["formatting"] = "sharegpt"
         info["columns"] = {"messages": "messages"}
         info["tags"] = {
             "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",

@@ -36,6 +36,10 @@ RESERVED_ARGS = {
     "master_port": "cluster.address",
 }
 
+# What a model's own chat template says where a row has no system message, where LLaMA-Factory 0.9.5's template says
+# something else: it ends SmolLM2's with a full stop. Training and asking would differ.
+_DEFAULT_SYSTEM = {"smollm2": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
+
 # HfArgumentParser's words for arguments that no dataclass has.
 _UNKNOWN_KEYS = re.compile(r"Some keys are not used by the HfArgumentParser: \[(.*)\]")
 
@@ -65,6 +69,8 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "overwrite_cache": True,
         "disable_tqdm": True,
     }
+    if recipe.model.template in _DEFAULT_SYSTEM:
+        args["default_system"] = _DEFAULT_SYSTEM[recipe.model.template]
     if args["finetuning_type"] == "lora":
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}
     if not resources.gpus_per_worker:

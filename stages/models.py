@@ -64,6 +64,28 @@ def obtain_model(
     return folder
 
 
+def obtain_tokenizer(
+    source: str, revision: str | None, cache: Path, endpoint_url: str | None = None, trust_remote_code: bool = False
+) -> Path:
+    """A local folder with the model's tokenizer and config; its weights are not obtained.
+
+    Raises RunnerError when it cannot be had.
+    """
+    wanted = [name for name in _WANTED if name != "*.safetensors"] + (_CODE if trust_remote_code else [])
+    if source.startswith("package://"):
+        distribution, _, name = source.removeprefix("package://").partition("/")
+        path = gguf.find_packaged_file(distribution, name)
+        folder = gguf.cache_name(distribution, path)
+        if (cache / "gguf" / folder).is_dir():
+            return cache / "gguf" / folder
+        return made_once(cache / "tokenizer" / folder, lambda part: gguf.convert_tokenizer(path, part))
+    if source.startswith("s3://"):
+        return _from_s3(source, cache, endpoint_url, wanted, lambda done, total: None)
+    if is_local(source):
+        return Path(source).expanduser().absolute()
+    return _from_hub(source, revision, cache, wanted)
+
+
 def is_local(source: str) -> bool:
     """Whether `model.source` means a folder: it exists, or is written as a path."""
     return "://" not in source and (source.startswith(("/", "./", "../", "~")) or Path(source).is_dir())

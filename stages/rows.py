@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runner.errors import RunnerError
 from runner.schema import Dataset
-from stages.prompt import prompt_columns, reference, request_messages
+from stages.prompt import all_messages, text_columns
 
 MOST_SHOWN = 20
 PROMPTED_STAGES = ("sft", "ppo")
@@ -121,9 +122,10 @@ def write_split(
 def make_test_row(dataset: Dataset) -> Callable[[Row, str], Row]:
     """Converts a row to a test row: its own columns, and `id`. An `id` of its own is kept as `source_id`.
 
-    Columns of the prompt become text here and now, so that a number reads the same wherever the row is rendered.
+    Columns of the prompt's templates become text here and now, so that a number reads the same wherever the row is
+    rendered.
     """
-    columns = sorted(prompt_columns(dataset.prompt))
+    columns = sorted(text_columns(dataset.prompt))
 
     def convert(row: Row, row_id: str) -> Row:
         _check_columns(row, columns)
@@ -141,18 +143,23 @@ def make_training_row(dataset: Dataset, stage: str) -> Callable[[Row, str], Row]
     """
     if stage not in PROMPTED_STAGES:
         return _make_raw_row(dataset.format, stage)
-    columns = sorted(prompt_columns(dataset.prompt))
+    columns = sorted(text_columns(dataset.prompt))
 
     def convert(row: Row, row_id: str) -> Row:
         _check_columns(row, columns)
         messages = _messages(dataset, row)
-        if dataset.format == "sharegpt":
+        if training_format(dataset) == "sharegpt":
             return {"id": row_id, "messages": messages}
         *system, user, assistant = (message["content"] for message in messages)
         made = {"id": row_id, "instruction": user, "input": "", "output": assistant}
         return made | {"system": system[0]} if system else made
 
     return convert
+
+
+def training_format(dataset: Dataset) -> str:
+    """The format that prompted training rows are written in: conversations do not fit into alpaca's columns."""
+    return "sharegpt" if dataset.prompt.conversations is not None else dataset.format
 
 
 def _make_raw_row(dataset_format: str, stage: str) -> Callable[[Row, str], Row]:
@@ -185,10 +192,10 @@ def _check_columns(row: Row, columns: list[str]) -> None:
 
 
 def _messages(dataset: Dataset, row: Row) -> list[dict[str, str]]:
-    messages = [
-        *request_messages(dataset.prompt, row),
-        {"role": "assistant", "content": reference(dataset.prompt, row)},
-    ]
+    try:
+        messages = all_messages(dataset.prompt, row)
+    except RunnerError as error:
+        raise BadRowError(f"{error.message}. {error.hint}") from error
     for message in messages:
         if not message["content"].strip():
             raise BadRowError(f"its {message['role']} message is empty")

@@ -114,6 +114,7 @@ MAPPINGS = (
             "template": "set model.template",
             "stage": "set train.stage",
             "dataset": "set dataset.source",
+            "default_system": "set dataset.prompt.system",
             "model_revision": "set model.revision",
         },
         null_drops=True,
@@ -149,7 +150,7 @@ MAPPINGS = (
         },
     ),
 )
-_RUNTIME_ENV = Mapped("resources.*.runtime_env", "runtime_env field", lambda recipe: {}, ("ray.runtime_env",))
+RUNTIME_ENV = Mapped("resources.*.runtime_env", "runtime_env field", lambda recipe: {}, ("ray.runtime_env",))
 
 
 def _not_from_infer(recipe: Recipe) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def arguments_are_known(mapped: Mapped, recipe: Recipe) -> Iterator[Problem]:
 
 def runtime_envs_are_known(recipe: Recipe) -> Iterator[Problem]:
     for stage, wanted in recipe.resources.items():
-        yield from _check(_RUNTIME_ENV, f"resources.{stage}.runtime_env", wanted.runtime_env)
+        yield from _check(RUNTIME_ENV, f"resources.{stage}.runtime_env", wanted.runtime_env)
 
 
 def _check(mapped: Mapped, key: str, given: Mapping[str, Any]) -> Iterator[Problem]:

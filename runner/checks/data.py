@@ -45,14 +45,29 @@ def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
+    """Messages come from the templates or from a column, not from both and not from half of one."""
+    prompt = recipe.dataset.prompt
+    templates = {"user": prompt.user, "assistant": prompt.assistant}
+    for name, template in templates.items():
+        if prompt.conversations is None and template is None:
+            hint = f"Add dataset.prompt.{name}=..., or name the column of messages in dataset.prompt.conversations."
+            yield Problem(f"dataset.prompt.{name}", None, "is required and was not given", hint)
+    given = [f"dataset.prompt.{name}" for name, template in templates.items() if template is not None]
+    if prompt.conversations is not None and given:
+        message = f"stands beside {' and '.join(given)}: a row's messages are either there or made by these"
+        hint = f"Set {' and '.join(f'{name}=null' for name in given)}, or remove conversations."
+        yield Problem("dataset.prompt.conversations", prompt.conversations, message, hint)
+
+
 def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
     """Where the rows can be seen without a network: generated ones, and the first of a local file."""
     there = _columns_of(recipe, "train") if recipe.train.stage in PROMPTED_STAGES else None
     there = there or _columns_of(recipe, "test")
-    for name in ("system", "user", "assistant"):
+    for name in ("system", "user", "assistant", "conversations"):
         template = getattr(recipe.dataset.prompt, name)
         try:
-            used = columns(template or "")
+            used = {template} - {None} if name == "conversations" else columns(template or "")
         except RunnerError:
             continue  # reported by prompt_templates_parse
         if "id" in used:
@@ -63,7 +78,8 @@ def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
         if there and missing:
             guess = nearest(missing[0], there)
             message = f"takes {_names(missing)}, which the rows lack; they have: {', '.join(sorted(there))}"
-            hint = f"Did you mean {{{guess}}}?" if guess else "Name one of these, or write {{ }} for braces."
+            near = guess if name == "conversations" else f"{{{guess}}}"
+            hint = f"Did you mean {near}?" if guess else "Name one of these, or write {{ }} for braces."
             yield Problem(f"dataset.prompt.{name}", template, message, hint)
 
 
@@ -243,6 +259,7 @@ def _template_of(source: str) -> str:
 
 RULES = (
     prompt_templates_parse,
+    prompt_is_whole,
     prompt_columns_exist,
     training_columns_exist,
     dataset_source_is_readable,

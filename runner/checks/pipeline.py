@@ -7,9 +7,10 @@ from itertools import pairwise
 
 from runner.errors import Problem, RecipeError, nearest
 from runner.known_keys import table
+from runner.resolve import settings_problems
 from runner.schema import Recipe
-from stages import known_stages, load_stage
-from stages.base import Stage
+from stages import LOAD_ERRORS, known_stages, load_stage
+from stages.base import Stage, settings_model
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -40,7 +41,7 @@ def stages_load(recipe: Recipe) -> Iterator[Problem]:
         if name in known:
             try:
                 load_stage(name)
-            except (ImportError, AttributeError) as error:
+            except LOAD_ERRORS as error:
                 hint = "Install or repair the package that adds it."
                 yield Problem(f"pipeline[{index}]", name, f"cannot be loaded from {known[name]}: {error}", hint)
 
@@ -49,7 +50,7 @@ def _stage(name: str) -> Stage | None:
     """The named stage; None when there is none, or a package's own stage does not load."""
     try:
         return load_stage(name)
-    except (RecipeError, ImportError, AttributeError):
+    except (RecipeError, *LOAD_ERRORS):
         return None
 
 
@@ -70,6 +71,23 @@ def needs_are_provided_earlier(recipe: Recipe) -> Iterator[Problem]:
             hint = f"Put {' and '.join(providers)} before it." if providers else "Add the stage that provides it."
             yield Problem(f"pipeline[{index}]", name, message, hint)
         provided |= set(stage.provides)
+
+
+def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
+    """Keys under `stages`: each stage describes its own."""
+    known, given = known_stages(), recipe.stages
+    for name in dict.fromkeys([*given, *recipe.pipeline]):
+        stage = _stage(name)
+        if name in given and name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean stages.{guess}?" if guess else "Remove it, or install the package that adds it."
+            message = f"is not a stage; there are: {', '.join(sorted(known))}"
+            yield Problem(f"stages.{name}", None, message, hint)
+        elif stage is not None and (model := settings_model(stage)) is not None:
+            yield from settings_problems(model, given.get(name, {}), f"stages.{name}")
+        elif stage is not None and name in given:
+            hint = f"Its keys are under {name}." if name in Recipe.model_fields else "Remove it."
+            yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
 
 
 def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
@@ -120,6 +138,7 @@ RULES = (
     stages_exist,
     resources_name_stages,
     stages_load,
+    stage_settings_are_valid,
     needs_are_provided_earlier,
     replicas_are_ordered,
     deleted_artifacts_are_made,

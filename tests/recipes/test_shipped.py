@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import headline, load
-from runner.resolve import RECIPES_DIR, compose
+from runner.cli import headline
+from runner.resolve import RECIPES_DIR
+from runner.testing import load_recipe, recipe_names
 from stages import load_stage
 
-RECIPES = sorted(path.stem for path in (RECIPES_DIR / "recipe").glob("*.yaml"))
+RECIPES = recipe_names(RECIPES_DIR)
 VARIANTS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in RECIPES_DIR.glob("*/*.yaml")
@@ -30,14 +31,14 @@ def test_the_known_recipes_are_among_those_found() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipe_is_valid(name: str) -> None:
-    recipe, _ = load(compose([f"recipe={name}"]))
+    recipe = load_recipe(name)
     assert recipe.name == name
     assert [load_stage(stage).name for stage in recipe.pipeline] == recipe.pipeline
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_group_variant_is_valid_with_the_quickstart(variant: str) -> None:
-    load(compose(["recipe=viggo_quickstart", variant]))
+    load_recipe("viggo_quickstart", variant)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -48,7 +49,7 @@ def test_recipe_file_is_global_and_says_what_it_is(name: str) -> None:
 
 
 def test_qwen_recipe_says_what_the_mission_says() -> None:
-    recipe, _ = load(compose(["recipe=viggo_qwen7b"]))
+    recipe = load_recipe("viggo_qwen7b")
     assert recipe.model.source == "Qwen/Qwen2.5-7B-Instruct"
     assert (recipe.dataset.source, recipe.dataset.anonymous) == ("s3://viggo-ds", True)
     assert (recipe.train.lora_rank, recipe.train.max_samples, recipe.train.num_epochs) == (8, 1000, 5.0)

@@ -168,3 +168,19 @@ def test_thinking_models_take_either_of_their_templates() -> None:
 
 def test_a_model_that_nobody_lists_takes_any_template() -> None:
     assert problems({"model.source": "me/my-own-model", "model.template": "phi4"}) == {}
+
+
+def test_messages_come_from_templates_or_from_a_column() -> None:
+    both = problems({"dataset.prompt.conversations": "input"})
+    assert list(both) == ["dataset.prompt.conversations"]
+    assert "Set dataset.prompt.user=null and dataset.prompt.assistant=null" in both["dataset.prompt.conversations"].hint
+    half = problems({"dataset.prompt.assistant": None})
+    assert list(half) == ["dataset.prompt.assistant"]
+    assert "dataset.prompt.conversations" in half["dataset.prompt.assistant"].hint
+    assert list(problems({"dataset.prompt": {}})) == ["dataset.prompt.user", "dataset.prompt.assistant"]
+
+
+def test_the_column_of_conversations_must_be_there() -> None:
+    found = problems({"dataset.prompt": {"conversations": "inputs"}})
+    assert list(found) == ["dataset.prompt.conversations"]
+    assert found["dataset.prompt.conversations"].hint == "Did you mean input?"

@@ -58,15 +58,6 @@ def test_schema_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:
             assert "description" in field or "$ref" in field or "allOf" in field, f"{name}.{key} has no description"
 
 
-def test_show_prints_a_recipe_that_resolves_to_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["recipe=viggo_quickstart", "action=show", "train.lora_rank=16", "infer.batch_size=7"]) == EXIT_DONE
-    shown = capsys.readouterr().out
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "shown.yaml").write_text(f"# @package _global_\n{shown}")
-    assert main(["recipe=shown", "action=show", "--config-dir", str(tmp_path)]) == EXIT_DONE
-    assert capsys.readouterr().out == shown
-
-
 def test_plan_shows_every_stage_and_why(fake_stages: Any, local: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe=viggo_quickstart", "action=plan", "format=json", *local]) == EXIT_DONE
     steps = json.loads(capsys.readouterr().out)["steps"]

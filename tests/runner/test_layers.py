@@ -15,6 +15,7 @@ LAYERS = [
     {"runner.errors", "runner.secrets", "runner.known_keys", "runner.comparisons", "runner.durable"},
     {"runner.schema"},
     {"runner.partial", "runner.hydra_errors"},
+    {"runner.origins"},
     {"runner.resolve"},
     {
         "runner.manifest",
@@ -33,9 +34,12 @@ LAYERS = [
     {"runner.fingerprint", "runner.shared"},
     {"runner.checks", "runner.plan", "runner.summary", "runner.sweep_state"},
     {"runner.estimates"},
+    {"runner.show", "runner.json_schema"},
+    {"runner.diff"},
     {"runner.report", "runner.pages"},
     {"runner.engine"},
     {"runner.cli", "runner.sweep", "runner.serving", "runner.known_keys.generate"},
+    {"runner.testing"},
     {"runner.__main__"},
 ]
 HEAVY = {
@@ -123,9 +127,11 @@ def test_only_report_imports_rich() -> None:
         ["action=list"],
         ["action=schema"],
         ["recipe=viggo_quickstart", "action=plan"],
+        ["recipe=viggo_quickstart", "action=show"],
+        ["recipe=viggo_quickstart", "action=diff", "other=viggo_quickstart"],
         ["recipe=viggo_qwen7b", "action=validate", "storage.artifacts=s3://bucket/prefix"],
     ],
-    ids=lambda arguments: arguments[-1] if isinstance(arguments, list) else arguments,
+    ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_light_verbs_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     code = (

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -22,6 +21,7 @@ from runner.errors import Problem, RecipeError
 from runner.partial import partial_recipe
 from runner.resolve import Composed, compose, flatten
 from runner.schema import Recipe, RunOptions, StageResources
+from runner.show import as_yaml
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -126,9 +126,12 @@ VALID = {
     "train.learning_rate": st.floats(1e-6, 1.0),
     "train.num_epochs": st.integers(1, 9),
     "train.args.weight_decay": st.floats(0, 1),
-    "train.args.run_name": st.text(alphabet="abc-:#'\" {}\n", max_size=12),
+    "train.args.run_name": st.text(alphabet="abc-:#'\" {}\n$\\~!%&*\x85\u2028é", max_size=12),
     "infer.sampling.temperature": st.floats(0, 2),
-    "infer.sampling.stop": st.lists(st.text(alphabet="ab\n: -", min_size=1, max_size=5), max_size=2),
+    "infer.sampling.stop": st.lists(
+        st.text(alphabet="ab\n: -", min_size=1, max_size=5) | st.sampled_from(["1e5", "no", "0x1", "~", "${a}"]),
+        max_size=2,
+    ),
     "dataset.max_rows.train": st.integers(1, 10**9),
     "serve.keep_alive": st.booleans(),
     "query.timeout_s": st.floats(0.1, 1e6),
@@ -136,15 +139,15 @@ VALID = {
 }
 
 
-@given(changes=st.fixed_dictionaries({}, optional=VALID))
-@settings(RELAXED, max_examples=5)
-def test_a_shown_recipe_resolves_to_itself(changes: dict[str, Any], tmp_path: Path) -> None:
-    recipe = outcome(lambda: changed(changes))
-    assert recipe is not None
-    shown = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+@given(changes=st.fixed_dictionaries({}, optional=VALID), recipe=st.sampled_from([QUICKSTART, QWEN]))
+@settings(RELAXED, max_examples=8)
+def test_a_shown_recipe_resolves_to_itself(changes: dict[str, Any], recipe: str, tmp_path: Path) -> None:
+    composed = changed(changes, recipe)
+    resolved = outcome(lambda: composed)
+    assert resolved is not None
     (tmp_path / "recipe").mkdir(exist_ok=True)
-    (tmp_path / "recipe" / "shown.yaml").write_text(f"# @package _global_\n{shown}", encoding="utf-8")
-    assert outcome(lambda: compose(["recipe=shown"], tmp_path)) == recipe
+    (tmp_path / "recipe" / "shown.yaml").write_text(as_yaml(resolved, composed), encoding="utf-8")
+    assert outcome(lambda: compose(["recipe=shown"], tmp_path)) == resolved
 
 
 @pytest.mark.parametrize("arguments", [["action=validate", "recipe=nothing"], ["action=plan", "pipeline=[x]"]])

@@ -337,6 +337,7 @@ NEUTRAL = {
     "cluster.dashboard": "watching",
     "cluster.cpu_kv_cache_gib": "speed",
     "resources": "speed; train reads its number of workers, serve all of its own",
+    "stages": "keys of other packages' stages, which name them in their own `reads`",
 }
 
 

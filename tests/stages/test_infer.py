@@ -13,6 +13,7 @@ import pytest
 from runner.errors import RunnerError
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
+from runner.testing import assert_golden
 from stages import batch_requests, engine_failure, infer
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk, sampling_params
 from stages.engine_failure import batch_failure
@@ -44,8 +45,7 @@ def adapter_folder(folder: Path, **config: Any) -> Path:
 @pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
 def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
     config = vllm_processor_config(recipes[name], WITH_ADAPTER)
-    golden = json.loads((GOLDEN / f"vllm_processor_config_{name}.json").read_text())
-    assert json.loads(json.dumps(config)) == golden
+    assert_golden(config, GOLDEN / f"vllm_processor_config_{name}.json")
 
 
 def test_engine_arguments_pass_through_untouched_without_an_adapter(recipes: dict[str, Recipe]) -> None:

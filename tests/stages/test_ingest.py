@@ -12,6 +12,7 @@ from runner.errors import RunnerError
 from runner.manifest import Artifact
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
+from runner.testing import assert_golden
 from stages import ingest
 from stages.grammar import generate, parse_uri
 from stages.ingest import DataParts, Ingest, dataset_info, prepare_data, with_absolute_paths
@@ -82,7 +83,7 @@ INFO_CASES: dict[str, dict[str, str]] = {
 
 def test_dataset_info_is_what_it_was() -> None:
     made = {name: dataset_info(recipe_of(**changes)) for name, changes in INFO_CASES.items()}
-    assert made == json.loads((GOLDEN / "dataset_info.json").read_text())
+    assert_golden(made, GOLDEN / "dataset_info.json")
 
 
 def test_dataset_info_leaves_out_a_split_that_is_not_there() -> None:
@@ -323,3 +324,25 @@ def test_llamafactory_reads_the_messages_that_a_client_sends(tmp_path: Path, cha
         system = [{"role": "system", "content": read_back["_system"]}] if read_back["_system"] else []
         assert [*system, *read_back["_prompt"]] == request_messages(recipe.dataset.prompt, row)
         assert read_back["_response"] == [{"role": "assistant", "content": row["output"]}]
+
+
+def test_conversations_are_written_as_messages_and_kept_in_test_rows(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    for split in ("train", "test"):
+        write_lines(tmp_path / "ds" / f"{split}.jsonl", {"talk": talk, "n": 1})
+    recipe = viggo(tmp_path / "ds", dataset__files__val=None, dataset__prompt={"conversations": "talk"})
+    made = ingested(tmp_path / "made", recipe)
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    assert read(tmp_path / "made/train_set/train.jsonl") == [{"id": "train-000000", "messages": messages}]
+    assert read(tmp_path / "made/test_set/test.jsonl") == [{"id": "test-000000", "talk": talk, "n": 1}]
+    info = json.loads((tmp_path / "made/train_set/dataset_info.json").read_text())["train"]
+    assert (info["formatting"], info["columns"]) == ("sharegpt", {"messages": "messages"})
+    assert made.metrics["rows"] == {"train": 1, "test": 1}
+
+
+def test_a_row_that_holds_no_conversation_is_a_bad_row(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_lines(tmp_path / "ds" / f"{split}.jsonl", {"talk": [{"role": "user", "content": "Hi"}]})
+    recipe = viggo(tmp_path / "ds", dataset__files__val=None, dataset__prompt={"conversations": "talk"})
+    with pytest.raises(RunnerError, match=r"train.jsonl:1: column 'talk' holds no conversation: its turns are user"):
+        ingested(tmp_path / "made", recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.schema import Recipe, StageResources
+from runner.testing import assert_golden
 from stages.llamafactory import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in, worker_env
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -47,7 +47,7 @@ def recipe_of(**sections: Any) -> Recipe:
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_arguments_match_the_golden_file(name: str) -> None:
     args = llamafactory_args(recipe_of(**RECIPES[name]), **WHERE)
-    assert args == json.loads((GOLDEN / f"llamafactory_args_{name}.json").read_text())
+    assert_golden(args, GOLDEN / f"llamafactory_args_{name}.json")
 
 
 def test_train_args_win_over_recipe_keys_and_defaults() -> None:

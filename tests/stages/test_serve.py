@@ -17,6 +17,7 @@ from runner.manifest import Artifact, scan_folder
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from runner.storage import Store, open_store
+from runner.testing import assert_golden
 from stages.adapters import AdapterNotFoundError, checked_adapter_id, fetch_adapter, find_adapter, list_adapters
 from stages.serve import (
     Serve,
@@ -81,12 +82,12 @@ def published(store: Store) -> Artifact:
 
 def test_quickstart_config_is_the_golden_one(quickstart: Recipe) -> None:
     config = llm_config(quickstart, "/models/smollm2", "/store/adapters/base", ENV)
-    assert config == json.loads((GOLDEN / "llm_config_viggo_quickstart.json").read_text())
+    assert_golden(config, GOLDEN / "llm_config_viggo_quickstart.json")
 
 
 def test_qwen_config_is_the_golden_one(qwen: Recipe) -> None:
     config = llm_config(qwen, "/models/qwen", "s3://bucket/store/adapters/base", {})
-    assert config == json.loads((GOLDEN / "llm_config_viggo_qwen7b.json").read_text())
+    assert_golden(config, GOLDEN / "llm_config_viggo_qwen7b.json")
 
 
 @pytest.mark.e2e
