@@ -6,6 +6,7 @@ python -m benchmarks.cli --repeats 5
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,31 +46,44 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     with TemporaryDirectory() as root:
         wanted = commands(root)
-        seconds: dict[str, list[float]] = {name: [] for name in wanted}
+        load = os.getloadavg()[0]
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in wanted}
         failed: dict[str, str] = {}
         for _ in range(repeats):
             for name, command in wanted.items():
                 if name not in failed:
                     try:
-                        seconds[name].append(measure.timed(command))
+                        before = _cpu_s()
+                        wall_s = measure.timed(command)
+                        seconds[name].append((wall_s, _cpu_s() - before))
                     except (OSError, RuntimeError) as error:  # a tool that does not run here has no figure
                         failed[name] = str(error).strip().splitlines()[-1]
-    measure.save("cli", {"seconds": seconds, "failed": failed})
-    measure.write_section("cli", report(seconds, failed))
+    measure.save("cli", {"wall_and_cpu_s": seconds, "failed": failed, "load_average": load})
+    measure.write_section("cli", report(seconds, failed, load))
 
 
-def report(seconds: dict[str, list[float]], failed: dict[str, str]) -> str:
+def _cpu_s() -> float:
+    """CPU seconds of all child processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def report(seconds: dict[str, list[tuple[float, float]]], failed: dict[str, str], load: float) -> str:
     """The table as Markdown: medians, with least and greatest."""
     rows = [
-        {"command": f"`{name}`", "seconds": measure.cell(values) if values else f"fails: {failed[name]}"}
-        for name, values in seconds.items()
+        {
+            "command": f"`{name}`",
+            "wall time, s": measure.cell([wall for wall, _ in pairs]) if pairs else f"fails: {failed[name]}",
+            "CPU time, s": measure.cell([cpu for _, cpu in pairs]) if pairs else "",
+        }
+        for name, pairs in seconds.items()
     ]
     return "\n\n".join(
         [
             f"### Commands that only look: `{measure.command('cli')}`",
             measure.machine_line(measure.machine()),
             measure.table(rows),
-            "Median (least-greatest) of wall times, the commands in turns.",
+            f"Median (least-greatest), the commands in turns. The machine's load average before was {load:.1f}.",
         ]
     )
 

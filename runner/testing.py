@@ -103,7 +103,8 @@ def assert_golden(value: Any, file: Path) -> None:
     """The value, as JSON, is what the file holds. With UPDATE_GOLDEN=1 in the environment the file is written instead:
     read the difference before you commit it."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    if os.environ.get(UPDATE) == "1":
+    same = file.is_file() and json.loads(text) == json.loads(file.read_bytes())
+    if os.environ.get(UPDATE) == "1" and not same:
         write_text(file, text)
     assert file.is_file(), f"{file} is not there; write it with {UPDATE}=1"
     before = file.read_text(encoding="utf-8")

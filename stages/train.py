@@ -42,7 +42,7 @@ class Train:
     """
 
     name: ClassVar[str] = "train"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
         "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",

@@ -65,6 +65,7 @@ def test_changes_are_merged_into_a_composed_recipe() -> None:
 
 def test_a_golden_file_is_compared_and_written_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "golden" / "args.json"
+    monkeypatch.delenv("UPDATE_GOLDEN", raising=False)
     with pytest.raises(AssertionError, match="is not there"):
         assert_golden({"a": 1}, file)
     monkeypatch.setenv("UPDATE_GOLDEN", "1")
