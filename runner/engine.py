@@ -241,7 +241,9 @@ def _at_hand(run_: Run, name: str) -> Artifact:
 
 
 def _own_artifacts(manifest: Manifest) -> list[Artifact]:
-    return [artifact for record in manifest.stages if record.status == "done" for artifact in record.artifacts]
+    """What this run made, also before it was interrupted and continued."""
+    own = [record for record in manifest.stages if record.status == "done" or record.origin_run == manifest.run_id]
+    return [artifact for record in own for artifact in record.artifacts]
 
 
 def _stage_dir(folder: Path, fingerprint: str) -> Path:

@@ -96,7 +96,8 @@ class PastRuns:
                 self.remarks.append(manifest.damage)
         for run in sorted(found, key=lambda run: run.manifest.created_at, reverse=True):
             for record in run.manifest.stages:
-                if record.status == "done" or record.from_store:
+                # A run that was continued took its own results over.
+                if record.status == "done" or record.from_store or record.origin_run == run.manifest.run_id:
                     self._finished.append(
                         (run, record.model_copy(update={"origin_run": record.origin_run or run.manifest.run_id}))
                     )

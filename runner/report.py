@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,11 +15,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
-from runner.estimates import Estimate
 from runner.manifest import Artifact, StageRecord
 from runner.plan import Step
 from runner.schema import Recipe
 from runner.sweep_state import Sweep
+
+if TYPE_CHECKING:
+    from runner.estimates import Estimate
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0

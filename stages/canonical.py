@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def file_state(path: Path) -> str | None:
         stat = path.stat()
         if stat.st_size > _MOST_READ_BYTES:
             return f"{stat.st_size} bytes, changed {stat.st_mtime_ns}"
-        return digest_file(path)
+        return _digest(path, stat.st_size, stat.st_mtime_ns)
     except OSError:
         return None
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size_bytes: int, mtime_ns: int) -> str:
+    """A run plans again after every stage, and reads the file once."""
+    return digest_file(path)

@@ -48,7 +48,7 @@ def measured(recipe: Recipe, stage: str, past: PastRuns) -> Measured | None:
     now = redact(recipe.model_dump(mode="json"))
     for run, record in past.finished(stage):
         then = _recipe_of(run)
-        if record.from_store or then is None or not _same_place(now, then, run, stage):
+        if record.status != "done" or then is None or not _same_place(now, then, run, stage):
             continue
         if all(value_at(now, key) == value_at(then, key) for key in _CONDITIONS.get(stage, _MODEL)) and (
             stage != "train" or _work_args(now) == _work_args(then)

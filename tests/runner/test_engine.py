@@ -113,6 +113,16 @@ def test_the_same_command_continues_a_failed_run_in_its_folder(fake_stages: Any,
     assert fake_stages.runs == ["infer", "evaluate", "serve", "query", "cleanup"]
 
 
+def test_what_a_continued_run_made_is_taken_over_by_the_next(fake_stages: Any, local: list[str]) -> None:
+    fake_stages.fail.add("infer")
+    run_once(local)
+    fake_stages.fail.clear()
+    run_once(local)
+    fake_stages.runs.clear()
+    assert run_once(local)[0] == EXIT_DONE
+    assert fake_stages.runs == []
+
+
 def test_latest_points_at_the_newest_run(fake_stages: Any, local: list[str], tmp_path: Path) -> None:
     run_once(local)
     _, second = run_once([*local, "query.num_rows=2"])
