@@ -231,7 +231,7 @@ def _clean(asked: Asked) -> int:
 
     Raises LockedError while a run is going on under the same `storage.root`.
     """
-    from runner.manifest import MANIFEST
+    from runner.manifest import DRAWINGS, MANIFEST
     from runner.running import no_runs
 
     recipe, root = asked.recipe, asked.root
@@ -242,6 +242,7 @@ def _clean(asked: Asked) -> int:
             latest.unlink()
         for folder in folders:
             shutil.rmtree(folder)
+        shutil.rmtree(root / recipe.name / DRAWINGS, ignore_errors=True)
     print(f"removed {len(folders)} run{'s' if len(folders) != 1 else ''} of {recipe.name}")
     return EXIT_DONE
 

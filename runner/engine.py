@@ -188,6 +188,7 @@ def _take_over(step: planning.Step) -> StageRecord:
 
 def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     """Run one stage and describe what became of it; a failure becomes a record, an interruption goes on upwards."""
+    _save(run_)
     run_.output.capture(run_.log(step.name))
     run_.report.write_to(run_.output.terminal)
     run_.report.stage_started(step.name)
@@ -260,7 +261,8 @@ def _stage_dir(folder: Path, fingerprint: str) -> Path:
 def _commit(run_: Run, record: StageRecord) -> None:
     """Artifacts are in place by now; the record makes them count."""
     run_.manifest.record(record)
-    _save(run_)
+    if record.status != "skipped":  # `_execute` and the run's end save what was taken over
+        _save(run_)
     if record.status in ("done", "skipped"):
         run_.known |= {artifact.name: artifact for artifact in record.artifacts}
     run_.report.stage_finished(record, run_.log(record.name))

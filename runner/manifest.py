@@ -14,6 +14,7 @@ from runner import durable
 from runner.errors import RunnerError
 
 MANIFEST = "manifest.json"
+DRAWINGS = ".drawings"  # beside a recipe's runs: the curves of their reports
 ORIGINS = "origins.json"  # of each key of the recipe, the file or override that set it
 _COPY = ".manifest.copy.json"
 _SEAL = "self_sha256"

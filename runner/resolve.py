@@ -125,6 +125,7 @@ def parse(composed: Composed) -> Parsed:
     options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
     values = {key: value for key, value in composed.values.items() if key not in RunOptions.model_fields}
     fill_serve_engine(values)
+    fill_model_id(values)
     recipe = _validate(Recipe, values, composed, problems, bad)
     options = _validate(RunOptions, options_values, composed, problems, bad)
     if recipe is None or problems:
@@ -148,6 +149,17 @@ def fill_serve_engine(values: dict[str, Any]) -> None:
     base, own = infer.get("engine_kwargs") or {}, serve.get("engine_kwargs") or {}
     if isinstance(base, dict) and isinstance(own, dict):
         serve["engine_kwargs"] = {key: value for key, value in {**base, **own}.items() if value is not None}
+
+
+def fill_model_id(values: dict[str, Any]) -> None:
+    """Name the endpoint's base model after `model.source` where `serve.model_id` says nothing, in place.
+
+    Adapters are published under that name, so that a store shared by several base models offers each its own.
+    """
+    model, serve = values.get("model"), values.get("serve")
+    if isinstance(model, dict) and isinstance(serve, dict) and serve.get("model_id") in (None, ""):
+        last = str(model.get("source") or "").rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+        serve["model_id"] = re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-") or "base"
 
 
 def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

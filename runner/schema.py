@@ -231,7 +231,9 @@ class Serve(Section):
     """An OpenAI-compatible endpoint by ray.serve.llm, with the adapter loaded on demand."""
 
     model_id: str = Field(
-        description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`.",
+        "",
+        description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`. Where it is "
+        "left out, the last part of `model.source`.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         examples=["base"],
     )

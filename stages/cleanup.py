@@ -12,6 +12,7 @@ from runner.schema import Recipe
 from runner.storage import checked_key, open_store
 from stages import load_stage
 from stages.base import StageResult
+from stages.publish import EARLIER
 
 # What a service that stays up still reads.
 _SERVED = ("adapter", "model")
@@ -69,7 +70,8 @@ def take_down(ctx: RunContext) -> list[str]:
 def choose(ctx: RunContext) -> tuple[list[Artifact], list[dict[str, str]]]:
     """The artifacts to delete, and those that are kept although named, each `{name, why}`.
 
-    An artifact that was taken over from an earlier run is that run's, and is kept. Raises RunnerError for a name that
+    An artifact that was taken over from an earlier run is that run's, and is kept; so is a set that was in the store
+    before this run published the same. Raises RunnerError for a name that
     no stage of the pipeline provides, for what a service that stays up reads, and for a path outside of the run.
     """
     recipe = ctx.recipe
@@ -89,7 +91,9 @@ def choose(ctx: RunContext) -> tuple[list[Artifact], list[dict[str, str]]]:
                 f"cleanup.delete names {name!r}, which the service that serve.keep_alive leaves up still needs",
                 "Leave it out, or set serve.keep_alive=false.",
             )
-        if name in made:
+        if name in made and made[name].meta.get(EARLIER):
+            kept.append({"name": name, "why": "published by an earlier run, too"})
+        elif name in made:
             to_delete.append(_checked(made[name], ctx))
         else:
             kept.append({"name": name, "why": "not made by this run"})
@@ -144,7 +148,7 @@ def _note(metrics: dict[str, Any]) -> str:
     if metrics["deleted"]:
         parts.append(f"deleted {', '.join(each['name'] for each in metrics['deleted'])}")
     if metrics["kept"]:
-        parts.append(f"kept {', '.join(each['name'] for each in metrics['kept'])} ({metrics['kept'][0]['why']})")
+        parts.append("kept " + ", ".join(f"{each['name']} ({each['why']})" for each in metrics["kept"]))
     if metrics["kept_alive"]:
         parts.append("the service stays up")
     return "; ".join(parts) or "nothing to take down"

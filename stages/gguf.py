@@ -73,6 +73,9 @@ def convert(path: Path, folder: Path) -> None:
     set_special_tokens(tokenizer, model.config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    readable = (folder / "config.json").stat().st_mode
+    for weights in folder.glob("*.safetensors"):  # safetensors writes files that only their owner may read
+        weights.chmod(readable)
 
 
 def convert_tokenizer(path: Path, folder: Path) -> None:

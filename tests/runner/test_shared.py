@@ -22,6 +22,7 @@ from runner.shared import SharedCache, is_shared
 from runner.storage import Store
 from stages.base import StageResult
 
+pytest_plugins = ["tests.moto_s3"]
 CACHED = ["ingest", "train", "publish", "infer", "evaluate", "query"]
 
 
@@ -243,3 +244,10 @@ def test_a_plan_looks_into_a_folder_and_never_into_an_object_store(
     far = [*second.overrides, "storage.artifacts=s3://bucket/x"]
     assert main(["recipe=viggo_quickstart", "action=plan", "format=json", *far]) == EXIT_DONE
     assert "results of other machines in s3://bucket/x are not looked at in a plan" in capsys.readouterr().err
+
+
+def test_machines_share_results_through_s3(fake_stages: Any, bucket: str, tmp_path: Path) -> None:
+    first, second = (Machine(tmp_path / name, f"s3://{bucket}/results", fake_stages) for name in ("first", "second"))
+    assert "train" in first.run()
+    assert second.run("evaluate.metrics=[exact_match]") == ["evaluate", "cleanup"]
+    assert second.run("evaluate.metrics=[exact_match]") == []

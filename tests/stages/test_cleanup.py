@@ -14,6 +14,7 @@ from runner.manifest import Artifact, scan_folder
 from runner.resolve import compose, to_recipe
 from runner.storage import open_store
 from stages.cleanup import Cleanup
+from stages.publish import EARLIER
 
 Make = Callable[..., RunContext]
 
@@ -108,6 +109,15 @@ def test_deletes_a_published_set_from_the_store(make: Make, tmp_path: Path) -> N
     Cleanup().run(make("cleanup.delete=[adapter]", artifacts=(adapter,)))
     assert store.exists("adapters/base/a-1") is None
     assert store.exists("adapters/base/a-2") == other
+
+
+def test_a_set_that_an_earlier_run_had_published_stays_in_the_store(make: Make, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    adapter = store.publish(folder_artifact("adapter", tmp_path / "local"), "adapters/base/a-1", "adapter")
+    again = adapter.model_copy(update={"meta": {EARLIER: True}})
+    result = Cleanup().run(make("cleanup.delete=[adapter]", artifacts=(again,)))
+    assert result.metrics["kept"] == [{"name": "adapter", "why": "published by an earlier run, too"}]
+    assert store.exists("adapters/base/a-1") == adapter
 
 
 def test_what_an_earlier_run_made_is_kept_and_said(make: Make) -> None:

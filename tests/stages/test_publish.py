@@ -10,7 +10,8 @@ import pytest
 from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder
 from runner.schema import Recipe
-from stages.publish import adapter_id, publish_plan, upload
+from runner.storage import open_store
+from stages.publish import adapter_id, own_keys, publish_plan, upload
 
 BASE: dict[str, Any] = {
     "name": "viggo_Qwen7b",
@@ -95,6 +96,19 @@ def test_publishing_again_changes_nothing(recipe: Recipe, tmp_path: Path) -> Non
     plan = publish_plan(recipe, *artifacts(tmp_path))
     first = upload(str(tmp_path / "store"), None, plan, Handle())
     assert upload(str(tmp_path / "store"), None, plan, Handle()) == first
+
+
+def test_what_was_in_the_store_before_the_run_is_not_the_runs_own(recipe: Recipe, tmp_path: Path) -> None:
+    store, plan = open_store(str(tmp_path / "store")), publish_plan(recipe, *artifacts(tmp_path))
+    store.publish(plan[0].artifact, plan[0].key, "adapter")
+    assert own_keys(store, plan, tmp_path / "begun.json") == {plan[1].key}
+
+
+def test_what_an_attempt_before_a_crash_published_is_the_runs_own(recipe: Recipe, tmp_path: Path) -> None:
+    store, plan = open_store(str(tmp_path / "store")), publish_plan(recipe, *artifacts(tmp_path))
+    own_keys(store, plan, tmp_path / "begun.json")
+    upload(store.uri, None, plan, Handle())
+    assert own_keys(store, plan, tmp_path / "begun.json") == {item.key for item in plan}
 
 
 def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(recipe: Recipe, tmp_path: Path) -> None:
