@@ -203,7 +203,7 @@ def len_pairs(meaning: Meaning) -> float:
     return attribute_recall("", str(meaning))[1]
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_every_answer_of_the_grammar_is_parsed_and_printed_back(seed: int) -> None:
     for row in generate(GrammarSpec(train=30, seed=seed), "train"):
