@@ -27,7 +27,7 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
     read = {key: value_at(values, key) for key in stage.reads}
     canonical = getattr(stage, "canonical", None)
     if canonical is not None:
-        read |= canonical(recipe)
+        read |= json.loads(json.dumps(canonical(recipe)))  # as a manifest will give it back
     left_out = getattr(stage, "only_checks", ())
     return {
         "version": stage.version,

@@ -265,6 +265,16 @@ def test_another_version_of_a_stage_runs_it_again(stage: str, small: World, monk
     assert small.run(recipe_of({})) == VERSIONS[stage].split()
 
 
+def test_what_a_stage_covers_is_the_same_when_it_is_read_back(small: World) -> None:
+    """Otherwise a plan would name as changed what is not."""
+    covered = fingerprint.fingerprint_inputs(load_stage("ingest"), recipe_of({}), {})
+    kept = next(record for _, record in PastRuns(small.folder / "runs").finished("ingest"))
+    assert kept.inputs == covered
+    fewer = recipe_of({"dataset.max_rows.test": 3, "dataset.max_rows.train": 3})
+    step = build(fewer, RunOptions(), PastRuns(small.folder / "runs")).steps[0]
+    assert step.why == "changed: dataset.max_rows.test null -> 3, dataset.max_rows.train null -> 3"
+
+
 def test_comments_and_the_order_of_keys_change_nothing(small: World, tmp_path: Path) -> None:
     head, _, rest = (RECIPES_DIR / "recipe" / f"{QUICKSTART}.yaml").read_text().partition("defaults:")
     defaults = rest.partition("name:")[0]
