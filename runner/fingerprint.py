@@ -23,7 +23,9 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
     inputs: digest of each artifact that the stage takes. Where the stage says what a key means to it (`canonical`),
     that stands for the key's value; what it only checks (`only_checks`) is left out.
     """
-    values = recipe.model_dump(mode="json")
+    # Without what is null, so that a key that a newer version adds changes nothing until it is used. (In pass-through
+    # mappings a null is kept: there it undoes a default.)
+    values = recipe.model_dump(mode="json", exclude_none=True)
     read = {key: value_at(values, key) for key in stage.reads}
     canonical = getattr(stage, "canonical", None)
     if canonical is not None:

@@ -275,6 +275,13 @@ def test_what_a_stage_covers_is_the_same_when_it_is_read_back(small: World) -> N
     assert step.why == "changed: dataset.max_rows.test null -> 3, dataset.max_rows.train null -> 3"
 
 
+def test_a_null_counts_only_where_it_says_something() -> None:
+    covered = fingerprint.fingerprint_inputs(load_stage("ingest"), recipe_of({}), {})["recipe"]
+    assert "system" not in covered["dataset.prompt"]
+    args = recipe_of({"train.args.save_steps": None})
+    assert fingerprint.fingerprint_inputs(load_stage("train"), args, {})["recipe"]["train.args"]["save_steps"] is None
+
+
 def test_comments_and_the_order_of_keys_change_nothing(small: World, tmp_path: Path) -> None:
     head, _, rest = (RECIPES_DIR / "recipe" / f"{QUICKSTART}.yaml").read_text().partition("defaults:")
     defaults = rest.partition("name:")[0]
