@@ -15,6 +15,7 @@ from runner.errors import RunnerError
 from runner.schema import Cluster, StageResources
 
 _POLL_S = 0.5
+_ANSWER_S = 10.0
 _LOOPBACK = "127.0.0.1"
 
 # Ray reads these when it is imported or started. Usage reports and uv's hook have no place in a batch run.
@@ -41,12 +42,26 @@ class ProgressHandle:
         """`done` of `total` units (None: unknown); `figures` are shown beside them, such as loss=0.1."""
         self.board.post.remote(self.stage, {"done": done, "total": total, "unit": unit, **figures})
 
+    def is_stopping(self) -> bool:
+        """Whether the run is to end and the stage should save what it has. Asks the driver's node and waits."""
+        import ray
+
+        stopping: bool = ray.get(self.board.is_stopping.remote())
+        return stopping
+
 
 class _Board:
-    """The actor behind `ProgressHandle`: the latest event of each stage."""
+    """The actor behind `ProgressHandle`: the latest event of each stage, and whether they are to stop."""
 
     def __init__(self) -> None:
         self.events: dict[str, dict[str, Any]] = {}
+        self.stopping = False
+
+    def stop(self, stopping: bool) -> None:
+        self.stopping = stopping
+
+    def is_stopping(self) -> bool:
+        return self.stopping
 
     def post(self, stage: str, event: dict[str, Any]) -> None:
         self.events[stage] = event
@@ -129,13 +144,26 @@ class RaySession:
         self.start()
         return ProgressHandle(stage, self._board)
 
+    def ask_to_stop(self, stop: bool = True) -> None:
+        """Have every `ProgressHandle` say from now on that the run is to end, or not."""
+        import ray
+
+        ray.get(self._board.stop.remote(stop), timeout=_ANSWER_S)
+
+    def latest(self, stage: str) -> dict[str, Any] | None:
+        """The stage's latest progress event, None before the first."""
+        import ray
+
+        events: dict[str, dict[str, Any]] = ray.get(self._board.latest.remote(), timeout=_ANSWER_S)
+        return events.get(stage)
+
     def _poll(self) -> None:
         import ray
 
         shown: dict[str, dict[str, Any]] = {}
         while not self._stop.wait(_POLL_S):
             try:
-                latest = ray.get(self._board.latest.remote(), timeout=10)
+                latest = ray.get(self._board.latest.remote(), timeout=_ANSWER_S)
             except ray.exceptions.RayError:
                 continue
             for stage, event in latest.items():

@@ -17,6 +17,7 @@ from runner import plan as planning
 from runner.cluster import RaySession
 from runner.context import RunContext
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError
+from runner.leaks import Leaks
 from runner.lock import Lock
 from runner.machine import machine_name
 from runner.manifest import (
@@ -58,6 +59,7 @@ class Run:
     output: Output = field(default_factory=Output)
     shared: SharedCache | None = None
     lock: Lock | None = None
+    leaks: Leaks = field(default_factory=Leaks)
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
@@ -159,7 +161,7 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
             step = plan.steps[0]
             for record in plan.borrowed:
                 run_.known |= {artifact.name: artifact for artifact in record.artifacts}
-            record = _take_over(step) if step.action == "skip" else _execute(step, run_, ray)
+            record = _take_over(step) if step.action == "skip" else _swept(_execute(step, run_, ray), run_, ray)
             _commit(run_, record)
             _share(run_, step, record)
             code = _verdict(run_, record)
@@ -200,6 +202,7 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
         started_at=time.time(),
         resources=run_.recipe.resources_of(step.name).model_dump(exclude_defaults=True),
     )
+    run_.leaks.begin(ray.started)
     begin = time.monotonic()
     try:
         result = step.stage.run(_context(step, run_, ray))
@@ -215,6 +218,11 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
             traceback.print_exc(file=log)
         updates = {"status": "failed", "error": _cause(error)}
     return record.model_copy(update={**updates, "wall_s": time.monotonic() - begin})
+
+
+def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
+    """The record with what the stage has left behind, which is ended. What is deferred is looked at in the end."""
+    return record if run_.deferred else record.model_copy(update={"warnings": run_.leaks.sweep(ray.started)})
 
 
 def _context(step: planning.Step, run_: Run, ray: RaySession) -> RunContext:
@@ -320,6 +328,8 @@ def _close(run_: Run, ray: RaySession) -> None:
                 traceback.print_exc()
         run_.deferred.clear()
         ray.close()
+        for left in run_.leaks.sweep(ray.started):
+            run_.report.say(left)
         run_.report.stop()
         run_.output.release()
         run_.report.write_to(run_.output.terminal)

@@ -78,6 +78,7 @@ class StageRecord(BaseModel):
     shared: str = Field("", description="Artifact store that holds this record for other machines.")
     from_store: bool = Field(False, description="Whether it was taken from there, and not from a run on this machine.")
     error: str | None = None
+    warnings: list[str] = Field(default_factory=list, description="What it left behind (see `runner.leaks`).")
 
 
 class Manifest(BaseModel):

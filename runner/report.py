@@ -125,6 +125,8 @@ class Report:
         note = record.note if record.status != "failed" else (record.error or "")
         line = f"{record.name:<9} {record.wall_s:7.1f} s  {note}"
         self._console.print(f"{_MARKS[record.status]} {escape(line)}")
+        for warning in record.warnings:
+            self._console.print(f"  {warning}", style="yellow", markup=False)
         if record.status == "failed":
             self._console.print(f"  log: {log}", markup=False)
 

@@ -144,6 +144,11 @@ class Checkpoints(Section):
     """Training checkpoints in the run's storage."""
 
     keep: PositiveInt = Field(2, description="How many of the newest complete checkpoints to keep.")
+    on_stop_s: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="Seconds that the workers have to save a checkpoint when the run is interrupted (SIGTERM, Ctrl-C); "
+        "a second signal ends the wait, 0 saves none.",
+    )
 
 
 class Train(Section):
@@ -261,6 +266,16 @@ class Serve(Section):
     host: str = Field("127.0.0.1", description="Address the endpoint binds.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the endpoint; 0 takes a free one.")
     startup_timeout_s: PositiveInt = Field(900, description="Seconds to wait for a healthy endpoint.")
+    request_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        300.0,
+        description="Seconds a request may take, to its last token; one that hangs ends with an error. A replica that "
+        "is taken down has as long to finish the requests that it has.",
+    )
+    redeploy: bool = Field(
+        False,
+        description="When the cluster already serves an application of this recipe's name: update it in place, without "
+        "losing a request, instead of refusing. The run that started it takes it down.",
+    )
     keep_alive: bool = Field(False, description="Stay in the foreground with the service up until Ctrl-C.")
 
 

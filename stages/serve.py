@@ -194,6 +194,8 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
             "autoscaling_config": dict(recipe.serve.autoscaling),
             "ray_actor_options": {"num_cpus": 0},
             "max_constructor_retry_count": 1,
+            # Replicas that are replaced or taken down finish their requests first.
+            "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
             **recipe.serve.deployment,
         },
         "runtime_env": runtime_env,
@@ -250,7 +252,10 @@ def deploy(config: Mapping[str, Any], listener: Listener) -> None:
             },
         },
         # No CPU of its own: the engine may take all that there are.
-        "ingress_deployment_config": {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}},
+        "ingress_deployment_config": {
+            "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}},
+            "graceful_shutdown_timeout_s": config["deployment_config"]["graceful_shutdown_timeout_s"],
+        },
     }
     try:
         app = build_openai_app({"llm_configs": [LLMConfig(**config)], **arguments})
@@ -259,8 +264,39 @@ def deploy(config: Mapping[str, Any], listener: Listener) -> None:
             f"Ray Serve LLM does not accept the recipe's settings: {error}",
             "Look at serve.engine_kwargs, infer.engine_kwargs, serve.autoscaling and serve.deployment.",
         ) from error
+    pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def replica_version(config: Mapping[str, Any]) -> str:
+    """Digest of all that a replica is made of: everything but how many there are, and how long one may shut down."""
+    from importlib.metadata import version
+
+    deployment = {
+        name: value
+        for name, value in config["deployment_config"].items()
+        if name not in ("autoscaling_config", "num_replicas", "graceful_shutdown_timeout_s")
+    }
+    libraries = {name: version(name) for name in ("ray", "recipe-runner")}
+    return digest_json({**config, "deployment_config": deployment, "libraries": libraries})[:16]
+
+
+def pin_version(app: Any, version: str) -> None:
+    """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all."""
+    from ray.serve.deployment import Application
+
+    deployment = app._bound_deployment
+    deployment._version = version
+    parts = [*deployment.init_args, *deployment.init_kwargs.values()]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Application):
+            pin_version(part, version)
+        elif isinstance(part, Mapping):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
 
 
 def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | None = None) -> str:

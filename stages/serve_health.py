@@ -49,18 +49,37 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
         port = free_port(keys.host, keys.port)
         defer("Ray Serve", _shut_down)
         # One proxy, on the head node: the URL is of one machine, and two nodes on one machine would want the same port.
-        serve.start(proxy_location="HeadOnly", http_options={"host": keys.host, "port": port})
+        http = {"host": keys.host, "port": port, "request_timeout_s": keys.request_timeout_s}
+        serve.start(proxy_location="HeadOnly", http_options=http)
         host, prefix = keys.host, "/"
     else:
-        if app_name in serve.status().applications:
+        there = serve.status().applications.get(app_name)
+        if there and keys.redeploy:
+            host, port, prefix = running.http_config.host, running.http_config.port, _route_prefix(app_name)
+            return Listener(app_name, prefix, _url(host, port, prefix))
+        if there:
             raise RunnerError(
                 f"the cluster already serves an application named {app_name!r}",
-                'Stop the run that serves it, or delete it: `python -c "import ray; from ray import serve; '
+                "Set serve.redeploy=true to update it in place, stop the run that serves it, or delete it: "
+                '`python -c "import ray; from ray import serve; '
                 f"ray.init('auto'); serve.delete('{app_name}')\"`.",
             )
         host, port, prefix = running.http_config.host, running.http_config.port, f"/{app_name}"
     defer("served application", lambda: _delete(app_name))
-    return Listener(app_name, prefix, f"http://{_reachable(host)}:{port}{prefix.rstrip('/')}/v1")
+    return Listener(app_name, prefix, _url(host, port, prefix))
+
+
+def _url(host: str, port: int, prefix: str) -> str:
+    return f"http://{_reachable(host)}:{port}{prefix.rstrip('/')}/v1"
+
+
+def _route_prefix(app_name: str) -> str:
+    """Where the running application is, which a new version must not change."""
+    from ray.serve.context import _get_global_client
+
+    details = _get_global_client().get_serve_details()
+    prefix: str = details["applications"][app_name]["route_prefix"]
+    return prefix
 
 
 def _delete(app_name: str) -> None:
@@ -106,7 +125,7 @@ def free_port(host: str, port: int) -> int:
 
 def holder_of(port: int) -> str:
     """ ", held by NAME (process PID)" for a listening port, or "" where that cannot be seen."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     try:
         for connection in psutil.net_connections(kind="tcp"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ from stages.base import StageResult
 from stages.canonical import without
 from stages.llamafactory import llamafactory_args, worker_env
 from stages.models import is_local
+from stages.training_checkpoints import mend
 from stages.training_failure import explain
 from stages.training_loop import train_loop
 from stages.training_output import ADAPTER, LOG
@@ -78,9 +81,12 @@ class Train:
         ctx.ray.start()
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
+        for torn in mend(run["storage_path"], run["name"]):
+            ctx.say(f"  {self.name}: not used: {torn}")
         cluster = ctx.recipe.cluster
-        result = fit(config, ctx.resources, run, has_dashboard=cluster.address is not None or cluster.dashboard)
-        assert result.metrics["final"], "training ended without its results"
+        has_dashboard = cluster.address is not None or cluster.dashboard
+        result = fit(config, ctx.resources, run, partial(stop, ctx), has_dashboard=has_dashboard)
+        assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"}
         return take_over(result.checkpoint, ctx.stage_dir, metrics)
 
@@ -142,8 +148,18 @@ def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:
     return f"{base.rstrip('/')}/{run_id}?endpoint_override={host.rstrip('/')}&scheme={scheme or 'https'}"
 
 
-def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any], *, has_dashboard: bool) -> Any:
-    """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure."""
+def fit(
+    config: dict[str, Any],
+    resources: StageResources,
+    run: dict[str, Any],
+    on_interrupt: Callable[[threading.Thread], None],
+    *,
+    has_dashboard: bool,
+) -> Any:
+    """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
+
+    on_interrupt: called with the thread that trains when the run is interrupted, before the interruption goes on.
+    """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
     run_options = {
@@ -159,7 +175,7 @@ def fit(config: dict[str, Any], resources: StageResources, run: dict[str, Any], 
         run_config=RunConfig(**run_options),
     )
     try:
-        return _in_thread(trainer.fit)
+        return in_thread(trainer.fit, on_interrupt)
     except TrainingFailedError as error:
         raise explain(error) from error
 
@@ -197,7 +213,16 @@ def _stop_on_mistake() -> Any:
     return StopOnMistake()
 
 
-def _in_thread(function: Callable[[], Any]) -> Any:
+def stop(ctx: RunContext, training: threading.Thread) -> None:
+    """Have the workers save a checkpoint and wait until they have, if they have made a step."""
+    event, wait_s = ctx.ray.latest(ctx.stage), ctx.recipe.train.checkpoints.on_stop_s
+    if event and event["done"] and wait_s:
+        ctx.say(f"  {ctx.stage}: saving a checkpoint (interrupt again not to wait for it)")
+        ctx.ray.ask_to_stop()
+        training.join(timeout=wait_s)
+
+
+def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Thread], None]) -> Any:
     """Call the function in a thread and wait: in the main thread `fit` would take Ctrl-C for itself and exit with 0."""
     outcome: dict[str, Any] = {}
 
@@ -209,7 +234,12 @@ def _in_thread(function: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=call, name="ray-train", daemon=True)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:  # the run is interrupted
+        with suppress(Exception):  # whatever goes wrong now, the interruption counts
+            on_interrupt(thread)
+        raise
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]

@@ -2,7 +2,8 @@
 
 A worker writes to a folder of its own on its node. Two kinds of checkpoints go to Ray Train's storage: one for each
 checkpoint of the trainer, with all that resuming needs, and at the end one with `adapter/` and `log/`, the results.
-Ray Train counts a checkpoint only when every worker has uploaded its part, so a torn one is never resumed from.
+Each is sealed (`stages.training_checkpoints`), so that a torn one is never resumed from. When the run is to end, the
+workers save a checkpoint after the step that they are at, and stop.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages import llamafactory
+from stages.training_checkpoints import seal
 from stages.training_failure import explain_in_worker
 from stages.training_output import ADAPTER, TRAINER_LOG, collect
 
 _PROGRESS_EVERY_S = 0.5
+_ASK_EVERY_S = 0.5
 
 # Files of a trainer's checkpoint that resuming does not read: the tokenizer comes from the model, the rest is a pickle
 # of the arguments and a model card.
@@ -51,6 +54,8 @@ def train_loop(config: dict[str, Any]) -> None:
             args = _prepare(config["args"], checkpoint, work)
             tuner = llamafactory.import_tuner()
             tuner.run_exp(dict(args), [_callback(reporter)])
+        except _Stopped:
+            return
         except RunnerError:
             raise
         except Exception as error:
@@ -59,7 +64,11 @@ def train_loop(config: dict[str, Any]) -> None:
         final = None
         if rank == 0:
             final = collect(Path(args["output_dir"]), work / "final", config["args"], config["source"], figures)
-        _report(figures | {"final": True}, final)
+        _report(figures | {"final": True}, final, rank=rank, num_parts=1)
+
+
+class _Stopped(Exception):  # noqa: N818 (no error)
+    """The run is to end; what was trained so far is saved."""
 
 
 def _is_final(checkpoint: Any) -> bool:
@@ -129,6 +138,8 @@ class Reporter:
     _ended_at: float = 0.0
     _first_step_at: float | None = None
     _told_at: float = float("-inf")
+    _asked_at: float = float("-inf")
+    is_stopping: bool = False
     _pending: tuple[Path, Path] | None = None
 
     def begin(self, args: Any, state: Any, num_samples: int | None) -> None:
@@ -184,7 +195,17 @@ class Reporter:
             (folder / name).unlink(missing_ok=True)
         if self.rank == 0 and (output / TRAINER_LOG).is_file():
             shutil.copyfile(output / TRAINER_LOG, folder / TRAINER_LOG)
-        _report({"step": self.num_steps}, folder if folder.is_dir() else None)
+        folder.mkdir(exist_ok=True)  # a rank of a trainer that saves nothing on it still reports its part
+        _report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size)
+
+    def must_stop(self, device: Any) -> bool:
+        """Whether the run is to end, the same answer on every worker: the first one's, which asks now and then."""
+        if self.rank == 0 and self.now() - self._asked_at >= _ASK_EVERY_S:
+            self._asked_at = self.now()
+            self.is_stopping = self.progress.is_stopping()
+        if self.world_size > 1:
+            self.is_stopping = _first_ones(self.is_stopping, device)
+        return self.is_stopping
 
     def summary(self) -> dict[str, Any]:
         """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.
@@ -209,11 +230,24 @@ class Reporter:
         }
 
 
-def _report(metrics: dict[str, Any], folder: Path | None) -> None:
+def _report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts: int) -> None:
     """Upload the folder to Ray Train's storage as this worker's part of a checkpoint. Every worker must call this."""
     import ray.train
 
-    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)) if folder else None)
+    if folder is None:
+        ray.train.report(metrics)
+        return
+    seal(folder, rank, num_parts, metrics)
+    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+
+
+def _first_ones(flag: bool, device: Any) -> bool:
+    """The flag of the first worker, on every one of them."""
+    import torch
+
+    shared = torch.tensor([flag], dtype=torch.uint8, device=device)
+    torch.distributed.broadcast(shared, src=0)
+    return bool(shared.item())
 
 
 def _callback(reporter: Reporter) -> Any:
@@ -232,6 +266,8 @@ def _callback(reporter: Reporter) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.step(state, log_follows=control.should_log)
+            if reporter.must_stop(args.device) and state.global_step < state.max_steps:
+                control.should_save = control.should_training_stop = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})
@@ -241,5 +277,7 @@ def _callback(reporter: Reporter) -> Any:
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.flush()
+            if state.global_step < state.max_steps and reporter.is_stopping:
+                raise _Stopped
 
     return Forward()

@@ -28,7 +28,7 @@ LAYERS = [
         "runner.running",
         "runner.output",
     },
-    {"runner.cluster"},
+    {"runner.cluster", "runner.leaks"},
     {"runner.context"},
     {"stages"},
     {"runner.fingerprint", "runner.shared"},

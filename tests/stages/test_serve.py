@@ -28,6 +28,7 @@ from stages.serve import (
     evaluated_adapter,
     llm_config,
     num_bundles,
+    replica_version,
 )
 from stages.serve_health import error_message, free_port, holder_of, root_cause, wait_until_running
 
@@ -88,6 +89,17 @@ def test_quickstart_config_is_the_golden_one(quickstart: Recipe) -> None:
 def test_qwen_config_is_the_golden_one(qwen: Recipe) -> None:
     config = llm_config(qwen, "/models/qwen", "s3://bucket/store/adapters/base", {})
     assert_golden(config, GOLDEN / "llm_config_viggo_qwen7b.json")
+
+
+def test_more_replicas_and_longer_draining_are_no_reason_to_replace_a_replica() -> None:
+    def version(*overrides: str) -> str:
+        recipe = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
+        return replica_version(llm_config(recipe, "/models/smollm2", "/store/adapters/base", ENV))
+
+    first = version()
+    assert version("serve.autoscaling.max_replicas=2", "serve.request_timeout_s=5") == first
+    assert version("+serve.engine_kwargs.max_model_len=256") != first
+    assert version("resources.serve.cpus_per_worker=1") != first
 
 
 @pytest.mark.e2e

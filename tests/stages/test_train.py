@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runner.errors import RunnerError
 from runner.schema import Recipe, StageResources
-from stages.train import note, run_config, scaling_config, storage_path, take_over
+from stages.train import in_thread, note, run_config, scaling_config, stop, storage_path, take_over
 from stages.training_failure import explain, explain_in_worker
 
 BASE: dict[str, Any] = {
@@ -185,3 +189,46 @@ def test_dead_worker_is_said_to_have_died() -> None:
 )
 def test_only_what_may_pass_is_tried_again(error: Exception, begun: bool, again: bool) -> None:
     assert isinstance(explain_in_worker(error, begun=begun), RunnerError) is not again
+
+
+class Interruption(BaseException):
+    """As the engine's, of which this module must not know."""
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float | None]]:
+    """Interrupts a training that has told of `done` steps; returns how long it was then waited for, each time."""
+
+    def interrupt(done: int | None, on_stop_s: float = 60.0) -> list[float | None]:
+        waited: list[float | None] = []
+
+        def join(thread: threading.Thread, timeout: float | None = None) -> None:
+            waited.append(timeout)
+            if len(waited) == 1:
+                raise Interruption
+
+        session = SimpleNamespace(
+            latest=lambda stage: None if done is None else {"done": done}, ask_to_stop=lambda: waited.append(0.0)
+        )
+        recipe = recipe_of(train={"checkpoints": {"on_stop_s": on_stop_s}})
+        ctx = SimpleNamespace(ray=session, stage="train", recipe=recipe, say=lambda text: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "join", join)
+            with pytest.raises(Interruption):
+                in_thread(lambda: None, partial(stop, ctx))  # type: ignore[arg-type]
+        return waited
+
+    return interrupt
+
+
+def test_an_interrupted_training_is_asked_to_save_and_waited_for(
+    interrupted: Callable[..., list[float | None]],
+) -> None:
+    assert interrupted(done=12, on_stop_s=45.0) == [None, 0.0, 45.0]
+
+
+@pytest.mark.parametrize("done", [None, 0])
+def test_a_training_without_a_step_has_nothing_to_save(
+    done: int | None, interrupted: Callable[..., list[float | None]]
+) -> None:
+    assert interrupted(done) == [None]

@@ -84,10 +84,13 @@ def recipe_of(num_workers: int = 1, **args: Any) -> Recipe:
     )
 
 
-def train(recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path) -> StageResult:
+def train(
+    recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path, said: list[str] | None = None
+) -> StageResult:
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = digest_json(recipe.model_dump(mode="json"))
-    return Train().run(RunContext(recipe, "train", "r1", folder.parent, folder, fingerprint, inputs, session))
+    say = (said if said is not None else []).append
+    return Train().run(RunContext(recipe, "train", "r1", folder.parent, folder, fingerprint, inputs, session, say=say))
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +156,36 @@ def test_killed_worker_resumes_and_makes_the_same_adapter(
     assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
     assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"])
     assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
+
+
+def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
+    inputs: dict[str, Artifact], watch: Watch, ray_session: RaySession, tmp_path: Path
+) -> None:
+    recipe = recipe_of(max_steps=300, save_steps=50)
+    whole = train(recipe, inputs, ray_session, tmp_path / "whole")
+    folder = tmp_path / "resumed"
+    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 160 else None
+    try:
+        with pytest.raises(AssertionError, match="without its results"):  # an interrupted run does not get so far
+            train(recipe, inputs, ray_session, folder)
+    finally:
+        watch.on_step = None
+        ray_session.ask_to_stop(stop=False)
+    before, newest = sorted(path for path in (folder / "checkpoints").glob("*/checkpoint_*") if path.is_dir())
+    assert steps_of(before) == 150
+    assert 150 < steps_of(newest) < 300
+    weights = newest / "adapter_model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    said: list[str] = []
+    resumed = train(recipe, inputs, ray_session, folder, said)
+    assert resumed.metrics["resumed_at_step"] == 150
+    assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
+    (torn,) = said
+    assert f"not used: {newest.name}: adapter_model.safetensors has" in torn
+
+
+def steps_of(checkpoint: Path) -> int:
+    return int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
 
 
 def training_workers() -> list[int]:

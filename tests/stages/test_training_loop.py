@@ -46,9 +46,9 @@ def trained(reporter: Reporter, clock: Clock, first: int = 0, history: list[dict
 
 
 @pytest.fixture
-def reports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Path | None]]:
-    made: list[tuple[dict[str, Any], Path | None]] = []
-    monkeypatch.setattr(training_loop, "_report", lambda metrics, folder: made.append((metrics, folder)))
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    made: list[Any] = []
+    monkeypatch.setattr(training_loop, "_report", lambda metrics, folder, **part: made.append((metrics, folder, part)))
     return made
 
 
@@ -100,7 +100,7 @@ def test_checkpoint_is_reported_at_the_next_event_without_what_resuming_does_not
     assert reports == []
     reporter.flush()
     reporter.flush()
-    assert reports == [({"step": 4}, folder)]
+    assert reports == [({"step": 4}, folder, {"rank": 0, "num_parts": 1})]
     assert {path.name for path in folder.iterdir()} == {
         "adapter_model.safetensors", "optimizer.pt", "trainer_log.jsonl",
     }  # fmt: skip
@@ -110,7 +110,27 @@ def test_worker_without_a_part_of_the_checkpoint_reports_all_the_same(tmp_path: 
     reporter = Reporter(1, 2, Handle(), num_steps=4)
     reporter.saved(tmp_path / "checkpoint-4", tmp_path)
     reporter.flush()
-    assert reports == [({"step": 4}, None)]
+    assert reports == [({"step": 4}, tmp_path / "checkpoint-4", {"rank": 1, "num_parts": 2})]
+    assert list((tmp_path / "checkpoint-4").iterdir()) == []
+
+
+def test_the_first_worker_asks_now_and_then_whether_to_stop() -> None:
+    clock, asked = Clock(), []
+    handle = SimpleNamespace(is_stopping=lambda: asked.append(clock.now) or clock.now > 3)
+    reporter = Reporter(0, 1, handle, now=clock)
+    answers = []
+    for step in range(20):
+        clock.now = step * 0.2
+        answers.append(reporter.must_stop("cpu"))
+    assert len(asked) == 7
+    assert answers.index(True) * 0.2 > 3
+
+
+def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_loop, "_first_ones", lambda flag, device: True)
+    reporter = Reporter(1, 2, SimpleNamespace())
+    assert reporter.must_stop("cpu")
+    assert reporter.is_stopping
 
 
 class FakeCheckpoint:

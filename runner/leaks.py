@@ -1,0 +1,194 @@
+"""What a stage has left behind: processes, actors, placement groups, listening ports, memory of a GPU.
+
+A stage that defers something (an endpoint stays up until the run ends) is looked at when that is taken down. Only what
+this run started is ended: processes that descend from this one, and actors and placement groups of its Ray job.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
+
+_GRACE_S = 5.0  # what is being taken down is given this long
+_POLL_S = 0.25
+_MAX_TITLE = 100
+_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+# Ray's own, which live as long as the session: its daemons, and workers that wait for a task or are just starting.
+_RAY_PROCESSES = (
+    "ray::IDLE", "ray::SPILL", "ray::RESTORE", "default_worker.py", "raylet", "gcs_server", "log_monitor.py",
+    "monitor.py", "ray/dashboard", "ray-dashboard", "runtime_env", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
+    "multiprocessing.resource_tracker",
+)  # fmt: skip
+# Actors that the session keeps: the run's board, and those by which Ray Data and Ray Train count and place their jobs.
+_SESSION_ACTORS = (
+    "_Board", "_StatsActor", "AutoscalingRequester", "_AutoscalingCoordinatorActor", "ActorLocationTracker",
+    "_TelemetryAgent", "TrainStateActor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that is left, by name, and how to end it; `end` is None for what only the end of this process ends."""
+
+    what: str
+    end: Callable[[], None] | None = None
+
+
+class Leaks:
+    """Looks for what is there now and was not when the run began."""
+
+    def __init__(self) -> None:
+        _adopt_orphans()
+        self._before = {_identity(process) for process in _descendants()}
+        self._ports: set[int] = set()
+        self._begun_in_session = False
+
+    def begin(self, ray_session: bool) -> None:
+        """A stage begins: what listens in this very process now is not its doing, nor what Ray opens when it starts."""
+        self._ports, self._begun_in_session = _own_ports(), ray_session
+
+    def sweep(self, ray_session: bool, *, grace_s: float = _GRACE_S) -> list[str]:
+        """Name what is left and end it. Takes as long as `grace_s` only when there is something.
+
+        ray_session: whether the run has a Ray session; its daemons and idle workers then are no leak.
+        """
+        end = time.monotonic() + grace_s
+        while (found := self._find(ray_session)) and time.monotonic() < end:
+            time.sleep(_POLL_S)
+        said = []
+        for leak in found:
+            said.append(f"left behind: {leak.what}{'' if leak.end is None else ', ended'}")
+            if leak.end:
+                with suppress(Exception):  # it may have ended by itself
+                    leak.end()
+        return said
+
+    def _find(self, ray_session: bool) -> list[Leak]:
+        actors = list(_actors()) if ray_session else []
+        kept = {actor["Pid"] for actor in actors if actor["ActorClassName"].endswith(_SESSION_ACTORS)}
+        leaks = [_actor_leak(actor) for actor in actors if actor["Pid"] not in kept]
+        known = kept | {actor["Pid"] for actor in actors}
+        leaks += list(_placement_groups()) if ray_session else []
+        memory = _gpu_memory()
+        for process in _descendants():
+            with _gone():
+                if _identity(process) in self._before or process.pid in known or _is_rays(process, ray_session):
+                    continue
+                leaks.append(_process_leak(process, memory.get(process.pid, 0)))
+        if ray_session == self._begun_in_session:
+            leaks += [Leak(f"a listener on port {port} in this process") for port in _own_ports() - self._ports]
+        return leaks
+
+
+def _adopt_orphans() -> None:
+    """Make processes whose parent dies children of this one, where they can be found; without it they are init's."""
+    with suppress(OSError, AttributeError):  # Linux only
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _gone() -> Any:
+    """Passes over a process that ends while it is looked at."""
+    import psutil
+
+    return suppress(psutil.Error)
+
+
+def _descendants() -> list[psutil.Process]:
+    """Every process below this one that is not just waiting to be reaped."""
+    import psutil
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with _gone():
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _identity(process: psutil.Process) -> tuple[int, float]:
+    """A process id is used again; with the time of birth it is not."""
+    return process.pid, process.create_time()
+
+
+def _is_rays(process: psutil.Process, ray_session: bool) -> bool:
+    return ray_session and any(word in " ".join(process.cmdline()) for word in _RAY_PROCESSES)
+
+
+def _process_leak(process: psutil.Process, gpu_bytes: int) -> Leak:
+    title = " ".join(process.cmdline())[:_MAX_TITLE] or process.name()
+    ports = sorted({each.laddr.port for each in process.net_connections("tcp") if each.status == "LISTEN"})
+    listening = f", which listens on {', '.join(map(str, ports))}" if ports else ""
+    memory = f", which holds {gpu_bytes >> 20} MiB of a GPU" if gpu_bytes else ""
+    return Leak(f"process {process.pid} ({title}){listening}{memory}", process.kill)
+
+
+def _own_ports() -> set[int]:
+    import psutil
+
+    return {each.laddr.port for each in psutil.Process().net_connections("tcp") if each.status == "LISTEN"}
+
+
+def _actors() -> Iterator[dict[str, Any]]:
+    """This job's actors that are not dead."""
+    import ray
+    from ray._private.state import state
+
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    for actor in state.actor_table(None, job_id=job).values():
+        if actor["State"] != "DEAD":
+            yield actor
+
+
+def _actor_leak(actor: dict[str, Any]) -> Leak:
+    name = f"{actor['ActorClassName']}{' ' + repr(actor['Name']) if actor['Name'] else ''}"
+
+    def end() -> None:
+        import ray
+        from ray._private.worker import global_worker
+
+        global_worker.core_worker.kill_actor(ray.ActorID.from_hex(actor["ActorID"]), True)
+
+    return Leak(f"actor {name} (process {actor['Pid']})", end)
+
+
+def _placement_groups() -> Iterator[Leak]:
+    """This job's placement groups that hold resources or wait for them."""
+    import ray
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job = ray.get_runtime_context().get_job_id()
+    for serialized in state._connect_and_get_accessor().get_placement_group_table():
+        table = gcs_pb2.PlacementGroupTableData.FromString(serialized)
+        if table.state == gcs_pb2.PlacementGroupTableData.REMOVED or table.creator_job_id.hex() != job:
+            continue
+        group = PlacementGroup(ray.PlacementGroupID(table.placement_group_id))
+        bundles = [dict(bundle.unit_resources) for bundle in table.bundles]
+        yield Leak(
+            f"placement group {table.name or group.id.hex()[:12]} of {bundles}",
+            lambda group=group: remove_placement_group(group),  # type: ignore[misc]
+        )
+
+
+def _gpu_memory() -> dict[int, int]:
+    """Bytes of GPU memory of each process that holds some, by process id; {} without NVIDIA's library."""
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    held: dict[int, int] = {}
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index)):
+                held[process.pid] = held.get(process.pid, 0) + (process.usedGpuMemory or 0)
+    return held

@@ -1,0 +1,144 @@
+"""The moments of a run to kill it at: three of each stage, seeded, and which process."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stages.prediction_journal import JOURNAL
+from tests.chaos.harness import NUM_STEPS, NUM_TEST_ROWS, SAVE_STEPS, Running
+
+POINTS = ("starting", "early", "late")
+SEED = 20_26
+
+# Of a process's command line: Ray names its workers by what they run, vLLM its engine's process.
+_WORKER = {"train": "RayTrainWorker", "publish": "ray::upload", "infer": "MapWorker", "serve": "ServeReplica"}
+_CORE = "VLLM::EngineCore"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Kill the process `target` of the stage by the signal, at the point."""
+
+    stage: str
+    target: str
+    signal: str
+    point: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}-{self.target}-{self.signal}-{self.point}"
+
+    @property
+    def rng(self) -> random.Random:
+        return random.Random(f"{SEED} {self}")
+
+
+CASES = [
+    Case(stage, target, signal, point)
+    for stage, other in (("train", "worker"), ("publish", "worker"), ("infer", "engine"), ("serve", "engine"))
+    for target in ("driver", other)
+    for signal in ("SIGKILL", "SIGTERM")
+    for point in POINTS
+]
+
+
+def await_moment(case: Case, running: Running) -> psutil.Process:
+    """Wait for the case's moment and return the process to kill."""
+    running.wait_for(f"the stage {case.stage}", lambda: _begun(case.stage, running))
+    _STAGES[case.stage](case, running)
+    if case.target == "driver":
+        return psutil.Process(running.process.pid)
+    names = [_WORKER[case.stage]]
+    if case.target == "engine" and case.point != "starting":
+        names = case.rng.sample([*names, _CORE], 2)  # the actor, or the engine's own process below it
+    return running.wait_for(f"a process of {names}", lambda: next(filter(None, map(running.named, names)), None))
+
+
+def _begun(stage: str, running: Running) -> bool:
+    return running.stage_folder(stage).is_dir() if (running.root / "latest").exists() else False
+
+
+def _pause(case: Case, most_s: float) -> None:
+    time.sleep(case.rng.uniform(0.0, most_s))
+
+
+def _train(case: Case, running: Running) -> None:
+    if case.point == "starting":
+        running.wait_for("a worker", lambda: running.named(_WORKER["train"]))
+        _pause(case, 8.0)
+        return
+    num_saves = NUM_STEPS // SAVE_STEPS
+    low, high = (2, num_saves // 2) if case.point == "early" else (num_saves // 2, num_saves - 3)
+    step = case.rng.randint(low, high) * SAVE_STEPS
+    home = running.stage_folder("train") / "checkpoints"
+    running.wait_for(f"the checkpoint of step {step}", lambda: _newest_step(home) >= step)
+
+
+def _newest_step(home: Path) -> int:
+    """Step of the newest checkpoint that Ray Train knows."""
+    import json
+
+    for path in home.glob("*/checkpoint_manager_snapshot.json"):
+        try:
+            newest = json.loads(path.read_text())["latest_checkpoint_result"]
+        except ValueError:
+            return 0  # it is being written
+        return int(newest["metrics"].get("step", NUM_STEPS)) if newest else 0
+    return 0
+
+
+def _publish(case: Case, running: Running) -> None:
+    """A stage of a second: the points are moments of it."""
+    if case.target == "worker":
+        running.wait_for("the upload", lambda: running.named(_WORKER["publish"]))
+    else:
+        _pause(case, {"starting": 1.0, "early": 4.0, "late": 8.0}[case.point])
+    if case.point == "late":
+        running.wait_for("a file in the store", lambda: any(path.is_file() for path in _store(running).rglob("*")))
+
+
+def _store(running: Running) -> Path:
+    return running.root / "artifacts"
+
+
+def _infer(case: Case, running: Running) -> None:
+    if case.point == "starting":
+        running.wait_for("the engine", lambda: running.named(_WORKER["infer"]))
+        _pause(case, 20.0)
+        return
+    total = 2 * NUM_TEST_ROWS
+    low, high = (0.05, 0.4) if case.point == "early" else (0.5, 0.8)
+    count = int(case.rng.uniform(low, high) * total)
+    journal = running.stage_folder("infer") / JOURNAL
+    running.wait_for(f"{count} predictions", lambda: _num_lines(journal) >= count)
+
+
+def _num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def _serve(case: Case, running: Running) -> None:
+    if case.point == "starting":
+        running.wait_for("a replica", lambda: running.named(_WORKER["serve"]))
+        _pause(case, 20.0)
+        return
+    if case.point == "early":
+        running.wait_for("the engine", lambda: running.named(_CORE))
+        _pause(case, 15.0)
+        return
+    running.wait_for("the questions", lambda: running.stage_folder("query").is_dir())
+    _pause(case, 1.5)
+
+
+_STAGES: dict[str, Callable[[Case, Running], Any]] = {
+    "train": _train,
+    "publish": _publish,
+    "infer": _infer,
+    "serve": _serve,
+}
