@@ -16,6 +16,6 @@ compile() { # compile PYTHON EXCLUDES INPUT OUTPUT [ARG...]
 }
 
 compile 3.11 excludes-cpu.txt cpu.in cpu.lock --override overrides-cpu.txt --upgrade
-compile 3.11 excludes-cpu.txt dev.in dev.lock --override overrides-cpu.txt --constraint cpu.lock
+compile 3.11 excludes-cpu.txt dev.in dev.lock --override overrides-cpu.txt --override overrides-dev.txt --constraint cpu.lock
 sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' cpu.lock dev.lock
 compile 3.12 excludes-gpu.txt gpu.in gpu.lock --upgrade

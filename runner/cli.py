@@ -17,6 +17,7 @@ from runner.report import Report
 from runner.resolve import RECIPES_DIR, Composed, compose, parse, redact
 from runner.schema import Recipe, RunOptions
 
+UNNAMED = "custom"  # the name in recipes/config.yaml, when no recipe is asked for
 HELP = """\
 usage: python -m runner recipe=NAME [key=value ...] [-m] [--config-dir DIR]
 
@@ -42,6 +43,7 @@ what to do (action=...)
              dataset, ...) the schema of such files, for editors
   list       list recipes, group variants and stages, those of other packages too
   clean      remove the run folders of the recipe (and nothing else)
+  status     what a run does or did, from another terminal: the newest, of recipe=NAME, or runs=[ID]
   serve      the adapters of finished runs behind one endpoint: runs=[ID,ID], or sweep=ID top=3
 
 which stages
@@ -98,6 +100,8 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         return _schema(composed)
     if action == "serve":
         return _serve(composed, config_dir, command)
+    if action == "status":
+        return _status(composed)
     recipe, options = load(composed)
     verbs: dict[str, Callable[[Asked], int]] = {
         "run": _run,
@@ -154,6 +158,21 @@ def _serve(composed: Composed, config_dir: Path | None, command: str) -> int:
 
     served, options = serving(composed)
     return _run(Asked(load(served)[0], options, served, config_dir, command))
+
+
+def _status(composed: Composed) -> int:
+    """Print what the named run does, else the newest of the recipe that the command line names, else the newest."""
+    from runner.status import find_run, status_lines, status_of
+
+    values = composed.values
+    root = Path(values["storage"]["root"]).expanduser().resolve()
+    recipe = None if values["name"] == UNNAMED else values["name"]
+    status = status_of(find_run(root, recipe, next(iter(values.get("runs") or []), None)))
+    if values.get("format") == "json":
+        _print_json(status)
+    else:
+        print("\n".join(status_lines(status)))
+    return EXIT_DONE
 
 
 def _plan(asked: Asked) -> int:

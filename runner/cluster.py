@@ -80,6 +80,7 @@ class RaySession:
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
         self.started = False
+        self.dashboard_url = ""
 
     def start(self) -> None:
         """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
@@ -104,13 +105,14 @@ class RaySession:
             options["address"] = self._cluster.address
         try:
             with _own_sigterm():
-                ray.init(**options)
+                context = ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(
                 f"no Ray cluster answers at cluster.address={self._cluster.address}: {error}",
                 "Start one with `ray start --head`, or leave cluster.address out to have the run start its own.",
             ) from error
         self.started = True
+        self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         self._board = ray.remote(num_cpus=0)(_Board).remote()
         if self._on_progress:
             self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)

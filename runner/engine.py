@@ -32,6 +32,7 @@ from runner.manifest import (
     write_text,
 )
 from runner.output import Output
+from runner.progress import ProgressFile
 from runner.report import Report
 from runner.resolve import redact
 from runner.running import one_run
@@ -54,6 +55,7 @@ class Run:
     report: Report
     manifest: Manifest
     folder: Path
+    progress: ProgressFile | None = None
     known: dict[str, Artifact] = field(default_factory=dict)
     deferred: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     output: Output = field(default_factory=Output)
@@ -63,6 +65,12 @@ class Run:
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
+
+    def show_progress(self, stage: str, event: dict[str, Any]) -> None:
+        """Tell the terminal, and whoever looks from another one."""
+        self.report.progress(stage, event)
+        if self.progress is not None:
+            self.progress.update(stage, event)
 
 
 def run(
@@ -94,6 +102,7 @@ def run(
         summary = summarize(run_.manifest, recipe)
         write_state(run_.folder / "summary.json", summary)
         _write_pages(run_)
+        _track(run_, root)
     report.end(summary, run_.folder, run_.command, code)
     return code, summary
 
@@ -106,6 +115,18 @@ def _write_pages(run_: Run) -> None:
         write_report(run_.folder)
     except Exception as error:
         run_.report.say(f"no report.html: {_cause(error)}")
+
+
+def _track(run_: Run, root: Path) -> None:
+    """Log the run where the recipe says (`tracking`). A run is not worse for a server that does not answer."""
+    if run_.recipe.tracking is None:
+        return
+    try:
+        from runner.tracking import track
+
+        run_.report.say(f"logged to {run_.recipe.tracking}: {track(run_.folder, root)}")
+    except Exception as error:
+        run_.report.say(f"not logged to {run_.recipe.tracking}: {_cause(error)}")
 
 
 def open_run(recipe: Recipe, options: RunOptions, command: str, report: Report, root: Path, identity: str) -> Run:
@@ -153,7 +174,8 @@ def _point_latest(root: Path, folder: Path) -> None:
 
 def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     """Run every step; whatever happens, undo what was started and leave Ray. Returns the exit code."""
-    ray = RaySession(run_.recipe.cluster, run_.report.progress)
+    ray = RaySession(run_.recipe.cluster, run_.show_progress)
+    run_.progress = ProgressFile(run_.folder, [step.name for step in plan.steps], lambda: ray.dashboard_url)
     code = EXIT_DONE
     done: list[StageRecord] = []
     try:
@@ -194,6 +216,8 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     run_.output.capture(run_.log(step.name))
     run_.report.write_to(run_.output.terminal)
     run_.report.stage_started(step.name)
+    assert run_.progress is not None
+    run_.progress.begin(step.name)
     record = StageRecord(
         name=step.name,
         status="done",

@@ -373,6 +373,11 @@ class Recipe(Section):
     cleanup: Cleanup = Cleanup()
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
+    tracking: Literal["mlflow"] | None = Field(
+        None,
+        description="Log scores, figures, artifacts' URIs and the recipe of a run there at its end: to the server of "
+        "MLFLOW_TRACKING_URI, else to the folder mlruns below storage.root.",
+    )
     resources: dict[str, StageResources] = Field(
         default_factory=dict,
         description="Resources of a stage, by its name; a stage without any gets one CPU.",
@@ -392,9 +397,9 @@ class Recipe(Section):
 class RunOptions(Section):
     """Keys of the command line that steer a run and are no part of the recipe."""
 
-    action: Literal["run", "plan", "validate", "schema", "list", "show", "diff", "preview", "clean", "serve"] = Field(
-        "run", description="What to do."
-    )
+    action: Literal[
+        "run", "plan", "validate", "schema", "list", "show", "diff", "preview", "clean", "serve", "status"
+    ] = Field("run", description="What to do.")
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]
     )
@@ -403,7 +408,10 @@ class RunOptions(Section):
     )
     stop_after: str | None = Field(None, description="Last stage to run.", examples=["train"])
     force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
-    runs: list[str] = Field(default_factory=list, description="Of action=serve: ids of the runs, the first one first.")
+    runs: list[str] = Field(
+        default_factory=list,
+        description="Ids of runs: those that action=serve serves, the one that action=status looks at.",
+    )
     sweep_id: str | None = Field(
         None,
         description="Of action=serve: the sweep whose best runs are served (sweep=ID).",

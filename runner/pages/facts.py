@@ -53,6 +53,7 @@ def run_facts(folder: Path) -> dict[str, Any]:
         "training": training(manifest.artifact("training_log"), records.get("train"), folder.parent / DRAWINGS),
         "mismatches": mismatches(manifest.artifact("scores"), manifest.artifact("predictions"), recipe),
         "speed": list(_speed(records)),
+        "answers": list(_answers(_metrics(records, "query"))),
         "stages": _timeline(manifest, recipe),
         "chain": _chain(manifest),
         "artifacts": [
@@ -181,6 +182,18 @@ def _speed(records: Mapping[str, StageRecord]) -> Iterator[dict[str, str]]:
             more = f"{answer['tokens_per_s']:.0f} tokens/s streamed"
             figure = f"{answer['first_token_s'] * 1000:.0f} ms"
             yield {"what": f"first token, {label}", "figure": figure, "more": more}
+
+
+def _answers(query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the endpoint's models said to the first row, side by side: `{model, first_token_s, tokens_per_s, text,
+    matches_batch}` of base model, adapter, and the adapters of other runs."""
+    asked = [query.get("base"), query, *(query.get("others") or {}).values()]
+    seen: set[str] = set()
+    for answer in asked:
+        if answer and answer.get("model") and answer["model"] not in seen:
+            seen.add(answer["model"])
+            names = ("model", "first_token_s", "tokens_per_s", "text", "matches_batch")
+            yield {name: answer[name] for name in names}
 
 
 def _timeline(manifest: Manifest, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -342,6 +342,7 @@ NEUTRAL = {
     "infer.batch_size": "speed",
     "infer.concurrency": "speed",
     "evaluate.objective": "what a sweep is told",
+    "tracking": "where a run is logged",
     "serve.host": "where the endpoint listens",
     "serve.port": "where the endpoint listens",
     "serve.startup_timeout_s": "patience",

@@ -103,6 +103,11 @@ def test_digests_are_followed_from_data_to_endpoint(run_folder: Path) -> None:
     assert {step["name"]: step["holds"] for step in run_facts(run_folder)["chain"]}["scores"] is False
 
 
+def test_the_endpoints_models_stand_side_by_side(run_folder: Path) -> None:
+    answers = run_facts(run_folder)["answers"]
+    assert [(each["model"], each["matches_batch"]) for each in answers] == [("base", True), ("base:a", True)]
+
+
 def test_warnings_are_said(run_folder: Path) -> None:
     assert run_facts(run_folder)["warnings"] == ["Only 40 rows were scored; the intervals are wide."]
 
