@@ -71,6 +71,7 @@ def _attribute(text: str) -> tuple[str, str | None] | None:
     return (name.group(), value) if _split(value) is not None else None
 
 
+@lru_cache(maxsize=64)
 def _values(meaning: Meaning | None) -> Counter[tuple[str, str | None]]:
     """How often each pair of attribute and value is there; a value of several, `[PC, Xbox]`, is one pair for each."""
     pairs: Counter[tuple[str, str | None]] = Counter()
