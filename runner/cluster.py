@@ -104,7 +104,7 @@ class RaySession:
         else:
             options["address"] = self._cluster.address
         try:
-            with _own_sigterm():
+            with own_sigterm():
                 context = ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(
@@ -187,7 +187,7 @@ class RaySession:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
+def own_sigterm() -> Iterator[None]:
     """Keep the process's handler of SIGTERM: `ray.init` puts one in its place that ends the process on the spot."""
     handler = signal.getsignal(signal.SIGTERM)
     try:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runner.cluster import ProgressHandle, check_fits, cpu_engine_env, worker_bundle
+from runner.cluster import ProgressHandle, check_fits, cpu_engine_env, own_sigterm, worker_bundle
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import scan_folder, write_json
@@ -225,17 +225,25 @@ def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
     return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
 
 
+def build(config: Any, **options: Any) -> Any:
+    """Ray's processor. Building one calls `ray.init` once more, which would take the run's handler of SIGTERM away."""
+    from ray.data.llm import build_processor
+
+    with own_sigterm():
+        return build_processor(config, **options)
+
+
 def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
     import ray
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    from ray.data.llm import vLLMEngineProcessorConfig
 
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
     beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
     with ray.data.DataContext.current(context):
-        processor = build_processor(
+        processor = build(
             vLLMEngineProcessorConfig(**vllm_processor_config(recipe, engine)),
             preprocess=partial(request, recipe=recipe, engine=engine),
             preprocess_map_kwargs=beside,

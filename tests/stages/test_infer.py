@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -288,3 +290,16 @@ def with_engine(recipe: Recipe, kwargs: dict[str, Any]) -> Recipe:
 
 def with_sampling(recipe: Recipe, sampling: dict[str, Any]) -> Recipe:
     return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"sampling": sampling})})
+
+
+def test_building_the_processor_leaves_the_handler_of_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_processor(config: Any, **options: Any) -> str:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as `ray.init` does
+        return f"{config} {options}"
+
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "ray.data.llm", SimpleNamespace(build_processor=build_processor))
+    before = signal.getsignal(signal.SIGTERM)
+    assert infer.build("config", a=1) == "config {'a': 1}"
+    assert signal.getsignal(signal.SIGTERM) is before
