@@ -102,7 +102,7 @@ def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
     overrides = [text.lstrip("+") for text in HydraConfig.get().overrides.task]
     job, report = state.job(overrides), Report()
     if job.finished and job.value is not None:
-        report.say(f"job {job.number} was done before: {' '.join(state.changes()[job.number].values())}")
+        report.say(f"job {job.number} was done before: {' '.join(overrides)}")
         return job.value
     report.say(f"job {job.number}: {' '.join(overrides)}")
     job.status, job.error = "running", ""
