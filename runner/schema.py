@@ -377,6 +377,7 @@ class Recipe(Section):
         None,
         description="Log scores, figures, artifacts' URIs and the recipe of a run there at its end: to the server of "
         "MLFLOW_TRACKING_URI, else to the folder mlruns below storage.root.",
+        examples=["mlflow"],
     )
     resources: dict[str, StageResources] = Field(
         default_factory=dict,
