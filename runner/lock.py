@@ -202,7 +202,10 @@ def _probe(path: Path, text: str) -> Iterator[Path]:
     """A new file beside the lock with the text, whose time is the file system's."""
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        probe.write_text(text, encoding="utf-8")
+        with probe.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a lock that outlives a loss of power says whose it was
         yield probe
     finally:
         probe.unlink(missing_ok=True)
