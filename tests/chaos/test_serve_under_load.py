@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner.errors import EXIT_INTERRUPTED
+from runner.errors import EXIT_DONE
 from tests.chaos.conftest import Reference
 from tests.chaos.harness import Running, command, continue_from, manifest, start
 from tests.e2e.test_two_nodes import RAY, free_port
@@ -65,23 +65,41 @@ class Load:
     phase: str = "steady"
     outcomes: list[tuple[str, str]] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
+    going: threading.Event = field(default_factory=threading.Event)
+    num_asking: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
     threads: list[threading.Thread] = field(default_factory=list)
 
+    def enter(self, phase: str) -> None:
+        """Begin a phase when no request of the one before is under way, so that each counts where it failed."""
+        self.going.clear()
+        while self.num_asking:
+            time.sleep(0.05)
+        self.phase = phase
+        self.going.set()
+
     def begin(self) -> None:
+        self.going.set()
         self.threads = [threading.Thread(target=self._client, args=(number,)) for number in range(NUM_CLIENTS)]
         for thread in self.threads:
             thread.start()
 
     def end(self) -> None:
         self.stopped.set()
+        self.going.set()
         for thread in self.threads:
             thread.join()
 
     def _client(self, number: int) -> None:
         while not self.stopped.is_set():
+            self.going.wait()
+            with self.lock:
+                self.num_asking += 1
             phase = self.phase
             model = self.models[(number + len(self.outcomes)) % len(self.models)]
             self.outcomes.append((phase, ask(self.url, model, max_tokens=20)))
+            with self.lock:
+                self.num_asking -= 1
 
     def counts(self) -> dict[str, dict[str, int]]:
         table: dict[str, Counter[str]] = {}
@@ -175,13 +193,14 @@ def test_requests_go_on(
 def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos_dir: Path) -> None:
     load.wait_for_ok("steady", 20)
     (old,) = engines()
-    load.phase = "redeploy with two replicas"
+    load.enter("redeploy with two replicas")
     redeploy("second", *_TWO)
     load.wait_for_ok(load.phase, 20)
     both = engines()
     assert old in both, "the replica that was there was replaced"
     assert len(both) == 2
-    load.phase = "replica killed"
+    load.enter("replica killed")
+    load.wait_for_ok(load.phase, 4)  # requests are under way
     killed_at = time.monotonic()
     old.kill()
     load.wait_for_ok(load.phase, 20)
@@ -189,7 +208,7 @@ def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos
         assert time.monotonic() < killed_at + 300, "the killed replica was not replaced"
         time.sleep(0.5)
     replaced_s = time.monotonic() - killed_at
-    load.phase = "redeploy with a new adapter"
+    load.enter("redeploy with a new adapter")
     new = redeploy(
         "third", "train.learning_rate=1e-2", "serve.autoscaling.min_replicas=2", "serve.autoscaling.max_replicas=2"
     )
@@ -199,7 +218,7 @@ def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos
     assert name not in load.models
     load.models.append(name)
     load.wait_for_ok(load.phase, 20)
-    load.phase = "replicas replaced"
+    load.enter("replicas replaced")
     redeploy(
         "fourth",
         "serve.autoscaling.min_replicas=2",
@@ -221,12 +240,12 @@ def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos
     assert hung != "ok"
     assert hung_s < 2 * TIMEOUT_S
     assert drained == "ok"
-    assert code == EXIT_INTERRUPTED
+    assert code == EXIT_DONE  # keep_alive ends so
 
 
 def hang(load: Load) -> tuple[float, str]:
     """Stop the engines, ask, and let them go on. Returns how long the request took, and its outcome."""
-    load.phase = "hung"
+    load.enter("hung")
     stopped = engines()
     for process in stopped:
         process.suspend()
@@ -237,15 +256,15 @@ def hang(load: Load) -> tuple[float, str]:
         for process in stopped:
             process.resume()
     hung_s = time.monotonic() - begin
-    load.phase = "after the hang"
+    load.enter("after the hang")
     load.wait_for_ok(load.phase, 10)
     return hung_s, outcome
 
 
 def take_down(load: Load, first: Running) -> tuple[str, int]:
     """End the run with a long request on its way. Returns the request's outcome and the run's exit code."""
-    load.phase = "shutdown"
-    load.stopped.set()
+    load.enter("shutdown")
+    load.end()
     outcome: list[str] = []
     long = threading.Thread(target=lambda: outcome.append(ask(load.url, load.models[0], max_tokens=400)))
     long.start()

@@ -164,7 +164,7 @@ def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
     recipe = recipe_of(max_steps=300, save_steps=50)
     whole = train(recipe, inputs, ray_session, tmp_path / "whole")
     folder = tmp_path / "resumed"
-    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 160 else None
+    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 60 else None
     try:
         with pytest.raises(AssertionError, match="without its results"):  # an interrupted run does not get so far
             train(recipe, inputs, ray_session, folder)
@@ -172,13 +172,13 @@ def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
         watch.on_step = None
         ray_session.ask_to_stop(stop=False)
     before, newest = sorted(path for path in (folder / "checkpoints").glob("*/checkpoint_*") if path.is_dir())
-    assert steps_of(before) == 150
-    assert 150 < steps_of(newest) < 300
+    assert steps_of(before) % 50 == 0
+    assert steps_of(before) < steps_of(newest) < 300
     weights = newest / "adapter_model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     said: list[str] = []
     resumed = train(recipe, inputs, ray_session, folder, said)
-    assert resumed.metrics["resumed_at_step"] == 150
+    assert resumed.metrics["resumed_at_step"] == steps_of(before)
     assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
     (torn,) = said
     assert f"not used: {newest.name}: adapter_model.safetensors has" in torn
