@@ -48,8 +48,7 @@ def main() -> None:
     texts = [dict(turn.pop("texts")) for side in turns for turn in turns[side]]
     same = sum(all(text[row_id] == texts[0][row_id] for text in texts) for row_id in texts[0])
     found = {"overrides": args.overrides, "num_rows": len(texts[0]), "same_texts": same, "turns": turns}
-    measure.save(name, found)
-    measure.write_section(name, report(found))
+    measure.write_section(name, report(measure.save(name, found)))
 
 
 def by_runner(work: Work, number: int) -> dict[str, Any]:
@@ -138,8 +137,7 @@ def report(found: dict[str, Any]) -> str:
         rows.append(row)
     return "\n\n".join(
         [
-            f"### Batch inference: `{measure.command('batch')}`",
-            measure.machine_line(measure.machine()),
+            measure.head("Batch inference", found),
             measure.table(rows),
             f"Ratio of rows/s, runner to bare, turn by turn: {measure.cell(ratios, 3)}. "
             f"{found['same_texts']} of {found['num_rows']} rows have the same text in all turns.",

@@ -113,12 +113,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_section(name: str, markdown: str) -> None:
+def write_section(name: str, markdown: str, *, gpu: bool | None = None) -> None:
     """Put the text between the section's marks in RESULTS.md; at its end, with new marks, when it has none.
 
-    On a machine with a GPU the section is `NAME-gpu`, so that both machines' figures stay.
+    With a GPU (by default: if this machine has one) the section is `NAME-gpu`, so that both machines' figures stay.
     """
-    name = f"{name}-gpu" if gpu_name() else name
+    name = f"{name}-gpu" if (gpu_name() is not None if gpu is None else gpu) else name
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     block = f"{begin}\n{markdown.strip()}\n{end}"
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else "# Results\n"
@@ -136,8 +136,8 @@ def command(module: str) -> str:
     return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
 
 
-def save(name: str, data: Mapping[str, Any]) -> Path:
-    """Write the figures with the machine and the command to `results/NAME-<cpu or gpu>.json`."""
+def save(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the figures with the machine and the command to `results/NAME-<cpu or gpu>.json`; returns all of that."""
     path = HERE / "results" / f"{name}-{'gpu' if gpu_name() else 'cpu'}.json"
     path.parent.mkdir(exist_ok=True)
     document = {
@@ -146,4 +146,9 @@ def save(name: str, data: Mapping[str, Any]) -> Path:
         **data,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return path
+    return document
+
+
+def head(title: str, document: Mapping[str, Any]) -> str:
+    """The first lines of a section: what was compared, by which command, on which machine."""
+    return f"### {title}\n\n`{document['command']}`\n\n{machine_line(document['machine'])}"

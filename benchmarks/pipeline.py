@@ -44,9 +44,8 @@ def main() -> None:
             turns["runner"].append(by_runner(overrides, root / f"runner-{number}"))
             say(f"pipeline: bare steps, turn {number + 1} of {args.repeats}")
             turns["bare"].append(by_steps(overrides, root / f"bare-{number}", defaults=args.defaults))
-    found = {"overrides": args.overrides, "turns": turns}
-    measure.save(name, found)
-    measure.write_section(name, report(found, defaults=args.defaults))
+    found = {"overrides": args.overrides, "defaults": args.defaults, "turns": turns}
+    measure.write_section(name, report(measure.save(name, found)))
 
 
 def by_runner(overrides: list[str], root: Path) -> dict[str, Any]:
@@ -136,7 +135,7 @@ def _test_rows(work: Work) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (work.folders["test_set"] / "test.jsonl").read_text().splitlines()]
 
 
-def report(found: dict[str, Any], *, defaults: bool) -> str:
+def report(found: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     sides = found["turns"]
     names = [*STEPS, "start and end"]
@@ -153,11 +152,10 @@ def report(found: dict[str, Any], *, defaults: bool) -> str:
         f"{side} {' and '.join(f'{variant} {value:.2f}' for variant, value in sides[side][0]['exact_match'].items())}"
         for side in sides
     )
-    how = "the tools' own defaults" if defaults else "the stages' arguments and environment"
+    how = "the tools' own defaults" if found["defaults"] else "the stages' arguments and environment"
     return "\n\n".join(
         [
-            f"### The whole pipeline: `{measure.command('pipeline')}`",
-            measure.machine_line(measure.machine()) + f" The separate steps have {how}. Seconds of each step:",
+            measure.head("The whole pipeline", found) + f" The separate steps have {how}. Seconds of each step:",
             measure.table(rows),
             f"Ratio, one command to separate steps: {measure.cell(ratios, 3)}. Exact match: {scores}.",
         ]

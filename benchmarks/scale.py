@@ -33,8 +33,7 @@ def main() -> None:
         ingests = [ingest(count, args.overrides, root / f"ingest-{count}") for count in args.rows]
         publishes = [publish(count, root / f"publish-{count}") for count in args.files]
     found = {"ingest": ingests, "publish": publishes}
-    measure.save("scale", found)
-    measure.write_section("scale", report(found))
+    measure.write_section("scale", report(measure.save("scale", found)))
 
 
 def ingest(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def _peak_mib(pid: int) -> int:
     return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def report(found: dict[str, list[dict[str, Any]]]) -> str:
+def report(found: dict[str, Any]) -> str:
     """Both tables as Markdown."""
     ingests = [
         {
@@ -146,8 +145,7 @@ def report(found: dict[str, list[dict[str, Any]]]) -> str:
     ]
     return "\n\n".join(
         [
-            f"### Growth: `{measure.command('scale')}`",
-            measure.machine_line(measure.machine()),
+            measure.head("Growth", found),
             "Ingest of generated rows (rows/s: generating, checking and writing, without Ray's start and the model):",
             measure.table(ingests),
             "Publishing files of 4 KiB into a local store, digests and fsync included:",

@@ -55,8 +55,7 @@ def main() -> None:
                 say(f"serve: {side}, turn {number + 1} of {args.repeats}")
                 turns[side].append(turn(work, server, side, number, args.clients, args.requests))
     found = {"overrides": args.overrides, "turns": turns}
-    measure.save(name, found)
-    measure.write_section(name, report(found))
+    measure.write_section(name, report(measure.save(name, found)))
 
 
 def turn(work: Work, server: Any, side: str, number: int, clients: list[int], each: int) -> dict[str, Any]:
@@ -185,8 +184,7 @@ def report(found: dict[str, Any]) -> str:
     starts = {side: measure.cell([turn["first_answer_s"] for turn in sides[side]], 1) for side in sides}
     peaks = {side: max(turn["peak_gpu_mib"] for turn in sides[side]) for side in sides}
     lines = [
-        f"### Serving: `{measure.command('serve')}`",
-        measure.machine_line(measure.machine()),
+        measure.head("Serving", found),
         measure.table(rows),
         f"From the command to the first answer: serve stage {starts['runner']} s, vLLM's server {starts['bare']} s.",
     ]

@@ -37,24 +37,24 @@ def main() -> None:
                     }
                 )
     name = args.name or "startup"
-    measure.save(name, {"overrides": args.overrides, "turns": found})
-    measure.write_section(name, report(found))
+    document = measure.save(name, {"overrides": args.overrides, "turns": found})
+    measure.write_section(name, report(document))
 
 
-def report(found: dict[str, list[dict[str, Any]]]) -> str:
+def report(found: dict[str, Any]) -> str:
     """The comparison as Markdown."""
+    sides = found["turns"]
     rows = [
         {
             "seconds from the command to the": what,
-            "runner": measure.cell([turn[what] for turn in found["runner"]], 1),
-            "bare tool": measure.cell([turn[what] for turn in found["bare"]], 1),
+            "runner": measure.cell([turn[what] for turn in sides["runner"]], 1),
+            "bare tool": measure.cell([turn[what] for turn in sides["bare"]], 1),
         }
-        for what in found["runner"][0]
+        for what in sides["runner"][0]
     ]
     return "\n\n".join(
         [
-            f"### Start: `{measure.command('startup')}`",
-            measure.machine_line(measure.machine()),
+            measure.head("Start", found),
             measure.table(rows),
             "The bare tools are LLaMA-Factory, `vllm.LLM` (until it takes prompts) and vLLM's server.",
         ]
