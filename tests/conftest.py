@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import stages
 from runner.manifest import scan_folder
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from stages.base import StageResult
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

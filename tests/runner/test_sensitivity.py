@@ -286,7 +286,7 @@ def test_comments_and_the_order_of_keys_change_nothing(small: World, tmp_path: P
     head, _, rest = (RECIPES_DIR / "recipe" / f"{QUICKSTART}.yaml").read_text().partition("defaults:")
     defaults = rest.partition("name:")[0]
     train = "train:\n  args: {cutoff_len: 256}  # tokens\n  num_epochs: 1.0\n  learning_rate: 0.002\n"
-    infer = "infer:\n  sampling: {max_tokens: 64}\n  engine_kwargs: {max_model_len: 512}\n"
+    infer = "infer:\n  sampling: {max_tokens: 48}\n  engine_kwargs: {max_model_len: 512}\n"
     (tmp_path / "recipe").mkdir()
     mine = f"{head}# a word\ndefaults:{defaults}{infer}\n\n{train}name: {QUICKSTART}\n"
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
