@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks import measure
 
@@ -58,8 +59,8 @@ def main() -> None:
                         seconds[name].append((wall_s, _cpu_s() - before))
                     except (OSError, RuntimeError) as error:  # a tool that does not run here has no figure
                         failed[name] = str(error).strip().splitlines()[-1]
-    measure.save("cli", {"wall_and_cpu_s": seconds, "failed": failed, "load_average": load})
-    measure.write_section("cli", report(seconds, failed, load))
+    document = measure.save("cli", {"wall_and_cpu_s": seconds, "failed": failed, "load_average": load})
+    measure.write_section("cli", report(document))
 
 
 def _cpu_s() -> float:
@@ -68,22 +69,23 @@ def _cpu_s() -> float:
     return times.children_user + times.children_system
 
 
-def report(seconds: dict[str, list[tuple[float, float]]], failed: dict[str, str], load: float) -> str:
+def report(found: dict[str, Any]) -> str:
     """The table as Markdown: medians, with least and greatest."""
+    failed = found["failed"]
     rows = [
         {
             "command": f"`{name}`",
             "wall time, s": measure.cell([wall for wall, _ in pairs]) if pairs else f"fails: {failed[name]}",
             "CPU time, s": measure.cell([cpu for _, cpu in pairs]) if pairs else "",
         }
-        for name, pairs in seconds.items()
+        for name, pairs in found["wall_and_cpu_s"].items()
     ]
     return "\n\n".join(
         [
-            f"### Commands that only look: `{measure.command('cli')}`",
-            measure.machine_line(measure.machine()),
+            measure.head("Commands that only look", found),
             measure.table(rows),
-            f"Median (least-greatest), the commands in turns. The machine's load average before was {load:.1f}.",
+            "Median (least-greatest), the commands in turns. "
+            f"The machine's load average before was {found['load_average']:.1f}.",
         ]
     )
 

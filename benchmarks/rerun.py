@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
@@ -41,8 +40,7 @@ def main() -> None:
         raise RuntimeError(f"the last rerun did work: {statuses}")
     found = {"overrides": args.overrides, "stages": statuses, "turns": turns}
     name = args.name or "rerun"
-    measure.save(name, found)
-    measure.write_section(name, report(found))
+    measure.write_section(name, report(measure.save(name, found)))
 
 
 def commands(overrides: list[str]) -> dict[str, list[str]]:
@@ -62,8 +60,7 @@ def report(found: dict[str, Any]) -> str:
     num_turns = len(turns["action=plan"])
     return "\n\n".join(
         [
-            "## A run with nothing to do",
-            f"`{measure.command(Path(sys.argv[0]).stem)}` on {measure.machine_line(measure.machine())}",
+            measure.head("A run with nothing to do", found),
             f"All {len(found['stages'])} stages of the quickstart (on 16 training rows) are taken over from an earlier "
             f"run, verified by digest. Median (least-greatest) of {num_turns} processes each, in turns.",
             measure.table(rows),
