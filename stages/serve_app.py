@@ -9,6 +9,8 @@ by name. Here adapters come from any artifact store, complete and verified, and 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from stages.serve_health import ENGINE_FAILED, root_cause
 
 _LOOPBACK = "127.0.0.1"
 _LOG_BYTES = 256 << 10
+_ENGINE_POLL_S = 0.2
 
 
 def _listen_on_loopback() -> None:
@@ -102,6 +105,7 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             if not cause:
                 raise
             raise RuntimeError(f"The engine did not start. {cause}") from error
+        self._watch = asyncio.create_task(_end_with_engine(self.engine._engine_client))
 
     async def _start_engine(self) -> None:
         """Start the engine. Where usage reports are off, do not start Ray's actor for them and wait for it (4 s)."""
@@ -112,6 +116,18 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
 
     def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
         super()._init_multiplex_loader(model_downloader_cls or StoreLoader)
+
+
+async def _end_with_engine(client: Any) -> None:
+    """End this replica's process as soon as its engine is dead.
+
+    Ray Serve then sends requests elsewhere, or has them wait for the next replica. A health check would find out after
+    three periods of 10 s, and until then every request that comes here would fail.
+    """
+    while not client.errored:
+        await asyncio.sleep(_ENGINE_POLL_S)
+    logging.getLogger("ray.serve").error("the engine has died; this replica ends with it")
+    os._exit(1)
 
 
 def _end_of_log() -> str:

@@ -1,0 +1,69 @@
+"""An engine's process ends with the process that started it, however that ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from stages.engine_process import end_with_parent
+
+# A parent that starts a child by multiprocessing, as vLLM does, and tells its process id.
+PARENT = """
+import multiprocessing, sys, time
+sys.path[:0] = {path!r}
+from stages.engine_process import end_with_parent
+
+def child(queue):
+    end_with_parent()
+    queue.put(multiprocessing.current_process().pid)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    print(queue.get(), flush=True)
+    time.sleep(60)
+"""
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(path=sys.path))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert not ended(child)
+        parent.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 20
+    while not ended(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert ended(child)
+
+
+def test_a_process_that_multiprocessing_did_not_start_is_left_alone() -> None:
+    code = (
+        "import threading; from stages.engine_process import end_with_parent; end_with_parent();"
+        "assert threading.active_count() == 1"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+
+
+def test_vllm_finds_it() -> None:
+    found = [each for each in entry_points(group="vllm.general_plugins") if each.name == "recipe_runner"]
+    assert [each.load() for each in found] == [end_with_parent]
