@@ -63,9 +63,9 @@ def test_adapters_of_other_runs_are_named_and_ranked(runs: Runs, quickstart: Rec
     runs.add("two", rank=16)
     runs.add("three", rank=4)
     context = runs.context(quickstart, "two", "own", "three", "two")
-    found = served_runs(context, own)
+    found, base = served_runs(context, own), quickstart.serve.model_id
     assert [(each.run_id, each.model, each.rank) for each in found] == [
-        ("two", "base:two", 16), ("three", "base:three", 4)
+        ("two", f"{base}:two", 16), ("three", f"{base}:three", 4)
     ]  # fmt: skip
     recipe = with_room(context.recipe, found)
     assert recipe.serve.max_adapters_per_replica == 3
