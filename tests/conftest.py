@@ -90,6 +90,12 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> type[FakeStage]:
 
 
 @pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write no report: drawing it takes longer than all else that a run of fake stages does."""
+    monkeypatch.setattr("runner.engine._write_pages", lambda run: None)
+
+
+@pytest.fixture
 def local(tmp_path: Path) -> list[str]:
     """Overrides that keep everything a run writes below the test's own folder."""
     return [f"storage.root={tmp_path}/runs", f"storage.cache={tmp_path}/cache"]

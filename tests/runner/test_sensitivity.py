@@ -23,6 +23,8 @@ from stages import BUILTIN, load_stage
 from stages.ingest import prepare_data
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 INGEST = "ingest"
 TRAIN = "train publish infer evaluate serve query cleanup"
 INFER = "infer evaluate serve query cleanup"

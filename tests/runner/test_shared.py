@@ -22,6 +22,8 @@ from runner.shared import SharedCache, is_shared
 from runner.storage import Store
 from stages.base import StageResult
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 pytest_plugins = ["tests.moto_s3"]
 CACHED = ["ingest", "train", "publish", "infer", "evaluate", "query"]
 

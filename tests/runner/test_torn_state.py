@@ -13,6 +13,8 @@ import pytest
 from runner.errors import EXIT_DONE
 from tests.runner.runs import Place
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
