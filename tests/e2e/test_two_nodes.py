@@ -33,6 +33,7 @@ def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
     env = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a Ray that a test before started in this process has set it to 0
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
     }
     start = [RAY, "start", "--num-cpus=1", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]

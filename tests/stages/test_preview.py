@@ -86,4 +86,4 @@ def test_preview_shows_the_quickstarts_rows(capsys: pytest.CaptureFixture[str], 
     assert row["parts"][1]["text"].endswith("<|im_end|>\n")
     assert asked["num_loss_tokens"] == 0
     assert found["train"]["lengths"]["num_over"] == 0
-    assert found["test"]["lengths"]["limit"] == 512 - 64
+    assert found["test"]["lengths"]["limit"] == 512 - 48

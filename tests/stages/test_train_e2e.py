@@ -135,13 +135,13 @@ def test_two_workers_train_together(inputs: dict[str, Artifact], ray_session: Ra
 def test_killed_worker_resumes_and_makes_the_same_adapter(
     inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(max_steps=300, save_steps=50)
+    recipe = recipe_of(max_steps=1200, save_steps=100)  # about 14 s: time to be seen and stopped
     whole = train(recipe, inputs, ray_session, tmp_path / "whole")
     killed: list[int] = []
 
     def kill(done: float) -> None:
         # By the third checkpoint the first is registered: a worker waits to report while the last but one is not.
-        if done >= 160 and not killed:
+        if done >= 310 and not killed:
             killed.extend(training_workers())
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ def test_killed_worker_resumes_and_makes_the_same_adapter(
     finally:
         watch.on_step = None
     assert killed
-    assert resumed.metrics["resumed_at_step"] >= 50
+    assert resumed.metrics["resumed_at_step"] >= 100
     assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
     assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"])
     assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
@@ -161,10 +161,10 @@ def test_killed_worker_resumes_and_makes_the_same_adapter(
 def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
     inputs: dict[str, Artifact], watch: Watch, ray_session: RaySession, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(max_steps=300, save_steps=50)
+    recipe = recipe_of(max_steps=1200, save_steps=100)  # about 14 s: time to be seen and stopped
     whole = train(recipe, inputs, ray_session, tmp_path / "whole")
     folder = tmp_path / "resumed"
-    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 60 else None
+    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 210 else None
     try:
         with pytest.raises(AssertionError, match="without its results"):  # an interrupted run does not get so far
             train(recipe, inputs, ray_session, folder)
@@ -172,8 +172,8 @@ def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
         watch.on_step = None
         ray_session.ask_to_stop(stop=False)
     before, newest = sorted(path for path in (folder / "checkpoints").glob("*/checkpoint_*") if path.is_dir())
-    assert steps_of(before) % 50 == 0
-    assert steps_of(before) < steps_of(newest) < 300
+    assert steps_of(before) % 100 == 0
+    assert steps_of(before) < steps_of(newest) < 1200
     weights = newest / "adapter_model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     said: list[str] = []
