@@ -119,4 +119,4 @@ def _tell_ray(fs: Any, home: str, checkpoints: list[tuple[str, dict[str, Any]]])
         failed_validation_checkpoint_dir_names=[],
     )
     with fs.open_output_stream(f"{home}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}") as file:
-        file.write(state.json().encode())
+        file.write(state.model_dump_json().encode())
