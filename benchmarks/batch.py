@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
-from stages.batch_requests import sampling_params
 from stages.infer import engine_kwargs, engine_runtime_env, lora_rank
+from stages.sampling import sampling_params
 
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"
 # Enough training for an adapter whose answers are of the usual length.

@@ -188,8 +188,11 @@ class Infer(Section):
     )
     sampling: PassThrough = Field(
         default_factory=dict,
-        description="vLLM sampling parameters, by vLLM's own names.",
-        examples=[{"temperature": 0.0, "max_tokens": 250}],
+        description="vLLM sampling parameters, by vLLM's own names, for batch inference and the query stage.",
+        examples=[
+            {"temperature": 0.0, "max_tokens": 250},
+            {"temperature": 0.0, "structured_outputs": {"choice": ["yes", "no"]}},
+        ],
     )
     batch_size: PositiveInt = Field(64, description="Rows handed to an engine at a time.")
     concurrency: PositiveInt = Field(1, description="Number of engines (replicas) that work side by side.")

@@ -14,6 +14,7 @@ from runner.errors import RunnerError
 from runner.schema import Recipe
 from stages.predictions import prediction_line
 from stages.prompt import reference, request_messages
+from stages.sampling import sampling_params
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,6 @@ class Engine:
     source: str
     models: dict[str, str]
     lora_rank: int | None = None
-
-
-def sampling_params(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's sampling parameters; where tokens are drawn at random, by the recipe's seed unless they name one."""
-    sampling = dict(recipe.infer.sampling)
-    if sampling.get("temperature") != 0:
-        sampling.setdefault("seed", recipe.seed)
-    return sampling
 
 
 def read_chunk(chunk: Mapping[str, Any], *, path: Path, variants: list[str]) -> Iterator[dict[str, Any]]:

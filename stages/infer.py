@@ -23,6 +23,7 @@ from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.engine_failure import batch_failure, hint_for
 from stages.prediction_journal import JOURNAL, Journal
 from stages.predictions import BASE, TUNED, write_parts
+from stages.sampling import drawn_by_seed
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -60,10 +61,8 @@ class Infer:
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""
-        sampling = recipe.infer.sampling
-        drawn = sampling.get("temperature") != 0 and "seed" not in sampling
         kwargs = without(recipe.infer.engine_kwargs, ENGINE_WITHOUT_EFFECT)
-        return {"infer.engine_kwargs": kwargs, **({} if drawn else {"seed": None})}
+        return {"infer.engine_kwargs": kwargs, **({} if drawn_by_seed(recipe) else {"seed": None})}
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

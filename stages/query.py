@@ -20,14 +20,12 @@ from stages.base import StageResult
 from stages.other_runs import same_rows
 from stages.predictions import BASE, TUNED
 from stages.prompt import request_messages
+from stages.sampling import drawn_by_seed, request_sampling
 
 # What the openai client names itself; all else of vLLM's sampling parameters travels in the request's extra body.
 _OPENAI_PARAMETERS = frozenset(
     {"temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty", "logit_bias"}
 )
-# vLLM's own values where the recipe says nothing. The server would take the model's generation_config.json instead,
-# which batch inference does not read, and base and adapter would answer otherwise than they were evaluated.
-_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "max_tokens": 16}
 
 _PLACEMENT_S = 120.0
 
@@ -36,8 +34,8 @@ class Query:
     """Asks the endpoint about the first test rows and measures what a user would see."""
 
     name: ClassVar[str] = "query"
-    version: ClassVar[int] = 1
-    reads: ClassVar[tuple[str, ...]] = ("query.num_rows", "infer.sampling", "dataset.prompt")
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[str, ...]] = ("seed", "query.num_rows", "infer.sampling", "dataset.prompt")
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
     provides: ClassVar[tuple[str, ...]] = ("answers",)
     ephemeral: ClassVar[bool] = False
@@ -46,6 +44,10 @@ class Query:
         """The endpoint, the rows to ask about, and what batch inference said about them, if it did."""
         predictions = ("predictions",) if "infer" in recipe.pipeline else ()
         return ("endpoint", "test_set", *predictions)
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """The seed only where answers are drawn at random by it."""
+        return {} if drawn_by_seed(recipe) else {"seed": None}
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""
@@ -82,7 +84,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def request_of(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
     """What `chat.completions.create` takes to ask about the row, without the model: the messages and sampling of
     batch inference, and the client's own `timeout` in seconds."""
-    sampling = {**_NEUTRAL, **recipe.infer.sampling}
+    sampling = request_sampling(recipe)
     own = {name: value for name, value in sampling.items() if name in _OPENAI_PARAMETERS}
     extra = {name: value for name, value in sampling.items() if name not in _OPENAI_PARAMETERS}
     return {

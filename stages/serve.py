@@ -19,6 +19,7 @@ from stages.adapters import adapter_name, engine_rank, find_adapter, trained_ran
 from stages.base import StageResult
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.other_runs import ServedRun, served_runs, store_of
+from stages.sampling import request_sampling
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
 
 
@@ -91,7 +92,7 @@ class Serve:
                 "base": names[0],
                 "adapter": names[1] if adapter else None,
                 "adapter_sha256": adapter.sha256 if adapter else None,
-                "sampling": recipe.infer.sampling,
+                "sampling": request_sampling(recipe),
                 "others": {other.run_id: other.model for other in others},
             },
         )

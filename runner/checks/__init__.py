@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from runner.checks import arguments, data, engines, evaluation, pipeline, resources, training
+from runner.checks import arguments, data, engines, evaluation, pipeline, resources, sampling, training
 from runner.errors import Problem, RecipeError
 from runner.partial import UnusableError
 from runner.plan import select
@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     *arguments.RULES,
     *training.RULES,
     *engines.RULES,
+    *sampling.RULES,
     *resources.RULES,
     *evaluation.RULES,
 )

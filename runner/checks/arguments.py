@@ -50,6 +50,14 @@ _OTHER_NAMES = {
     "max_concurrent_queries": ("max_ongoing_requests",),
     "target_num_ongoing_requests_per_replica": ("target_ongoing_requests",),
     "env": ("env_vars",),
+    # What vLLM called it before, and what OpenAI's requests call it.
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ("structured_outputs",)),
+    "guided_decoding": ("structured_outputs",),
+    "response_format": ("structured_outputs",),
+    "guided_decoding_backend": ("structured_outputs_config",),
+    "json_schema": ("json",),
+    "choices": ("choice",),
+    "ebnf": ("grammar",),
 }
 
 _ENGINE_RESERVED = {
@@ -135,6 +143,24 @@ MAPPINGS = (
         null_drops=True,
     ),
     Mapped("infer.sampling", "sampling parameter", lambda recipe: recipe.infer.sampling, ("vllm.sampling",)),
+    Mapped(
+        "infer.sampling.structured_outputs",
+        "structured output option",
+        lambda recipe: _inner(recipe.infer.sampling, "structured_outputs"),
+        ("vllm.structured_outputs",),
+    ),
+    Mapped(
+        "infer.engine_kwargs.structured_outputs_config",
+        "structured output setting",
+        lambda recipe: _inner(recipe.infer.engine_kwargs, "structured_outputs_config"),
+        ("vllm.structured_outputs_config",),
+    ),
+    Mapped(
+        "serve.engine_kwargs.structured_outputs_config",
+        "structured output setting",
+        lambda recipe: _inner(_not_from_infer(recipe), "structured_outputs_config"),
+        ("vllm.structured_outputs_config",),
+    ),
     Mapped("serve.autoscaling", "autoscaling option", lambda recipe: recipe.serve.autoscaling, ("ray.autoscaling",)),
     Mapped(
         "serve.deployment",
@@ -151,6 +177,12 @@ MAPPINGS = (
     ),
 )
 RUNTIME_ENV = Mapped("resources.*.runtime_env", "runtime_env field", lambda recipe: {}, ("ray.runtime_env",))
+
+
+def _inner(given: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A mapping within a mapping; empty where there is none, or another kind of value, which is judged above it."""
+    value = given.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _not_from_infer(recipe: Recipe) -> dict[str, Any]:

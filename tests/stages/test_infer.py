@@ -17,7 +17,7 @@ from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from runner.testing import assert_golden
 from stages import batch_requests, engine_failure, infer
-from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk, sampling_params
+from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.engine_failure import batch_failure
 from stages.infer import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config
 
@@ -83,13 +83,6 @@ def test_the_recipes_environment_wins_over_the_cpu_engines(recipes: dict[str, Re
         "pip": ["x"],
         "env_vars": {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"},
     }
-
-
-def test_random_sampling_has_the_recipes_seed_and_greedy_has_none(recipes: dict[str, Recipe]) -> None:
-    recipe = recipes["viggo_quickstart"]
-    assert "seed" not in sampling_params(recipe)
-    assert sampling_params(with_sampling(recipe, {"temperature": 0.7}))["seed"] == recipe.seed
-    assert sampling_params(with_sampling(recipe, {"temperature": 0.7, "seed": 1}))["seed"] == 1
 
 
 def test_base_and_adapter_share_an_engine(recipes: dict[str, Recipe], tmp_path: Path) -> None:
@@ -286,10 +279,6 @@ def test_a_failed_engine_is_told_by_its_root_cause(
 
 def with_engine(recipe: Recipe, kwargs: dict[str, Any]) -> Recipe:
     return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"engine_kwargs": kwargs})})
-
-
-def with_sampling(recipe: Recipe, sampling: dict[str, Any]) -> Recipe:
-    return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"sampling": sampling})})
 
 
 def test_building_the_processor_leaves_the_handler_of_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,47 @@
+"""How answers are sampled: one text a row, and one form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.runner.recipes import problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+FORM = "infer.sampling.structured_outputs"
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"regex": "a+", "choice": ["a"]}, "has regex and choice"),
+        ({"disable_any_whitespace": True}, "has none"),
+        ({}, "has none"),
+        ({"json": None}, "has none"),
+    ],
+)
+def test_answers_have_exactly_one_form(form: dict[str, Any], said: str) -> None:
+    found = problems({FORM: form})
+    assert list(found) == [FORM]
+    assert said in found[FORM].message
+
+
+@pytest.mark.parametrize("choice", [[True, False], []])
+def test_a_choice_is_between_texts(choice: list[Any]) -> None:
+    assert "must be a list of texts" in problems({FORM: {"choice": choice}})[f"{FORM}.choice"].message
+
+
+def test_a_form_that_is_no_mapping_is_refused() -> None:
+    assert "a mapping" in problems({FORM: "a+"})[FORM].message
+
+
+def test_a_backend_that_vllm_does_not_have_is_refused() -> None:
+    key = "infer.engine_kwargs.structured_outputs_config.backend"
+    assert problems({key: "xgramar"})[key].hint == "Did you mean xgrammar?"
+
+
+def test_several_answers_to_a_row_or_none_are_refused() -> None:
+    found = problems({"infer.sampling.n": 2, "infer.sampling.detokenize": False})
+    assert list(found) == ["infer.sampling.n", "infer.sampling.detokenize"]
+    assert problems({"infer.sampling.n": 1, "infer.sampling.detokenize": True}) == {}
