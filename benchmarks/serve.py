@@ -28,7 +28,7 @@ from benchmarks.stages import Work, gpu_peak, parser, prepare, say, with_default
 from stages.infer import engine_kwargs as batch_engine_kwargs
 from stages.infer import lora_rank
 from stages.prompt import request_messages
-from stages.serve import engine_env, engine_kwargs
+from stages.serve_engine import engine_env, engine_kwargs
 
 _START_S = 900
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"

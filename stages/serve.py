@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from runner.cluster import check_fits, cpu_engine_env, worker_bundle
+from runner.cluster import check_fits
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact, digest_json
@@ -20,6 +19,8 @@ from stages.base import StageResult
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.other_runs import ServedRun, served_runs, store_of
 from stages.sampling import request_sampling
+from stages.serve_config import app_name, build_app, ingress_user_config, replica_version
+from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
 
 
@@ -66,14 +67,12 @@ class Serve:
         recipe = with_room(ctx.recipe, others)
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
         check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
-        app_name = f"recipe-{recipe.name}"
-        listener = listen(recipe.serve, app_name, ctx.defer)
+        name = app_name(recipe)
+        listener = listen(recipe.serve, name, ctx.defer)
         config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
-        if adapter and others:
-            only = [each.meta["adapter_id"] for each in (adapter, *(other.adapter for other in others))]
-            config["experimental_configs"]["adapter_store"]["only"] = only
-        deploy(config, listener)
-        status = partial(application_status, app_name)
+        only = served_adapters(adapter, others) if others else None
+        deploy(config, only, listener)
+        status = partial(application_status, name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
         healthy_s = time.monotonic() - started
         names = [recipe.serve.model_id]
@@ -86,7 +85,7 @@ class Serve:
         endpoint = Artifact(
             name="endpoint",
             uri=listener.url,
-            sha256=digest_json({"adapter": adapter.sha256 if adapter else None, "config": config}),
+            sha256=digest_json({"adapter": adapter.sha256 if adapter else None, "config": config, "only": only}),
             kind="endpoint",
             meta={
                 "base": names[0],
@@ -156,131 +155,23 @@ def adapters_uri(adapter: Artifact | None) -> str | None:
     return store_of(adapter) if adapter else None
 
 
-def num_bundles(recipe: Recipe) -> int:
-    """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
-    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
-    ranks = int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
-    return ranks * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+def served_adapters(adapter: Artifact | None, others: Sequence[ServedRun]) -> list[str]:
+    """Ids of this run's adapter and the other runs'."""
+    return [each.meta["adapter_id"] for each in (adapter, *(other.adapter for other in others)) if each]
 
 
-def engine_env(recipe: Recipe) -> dict[str, str]:
-    """Environment of the replicas, beside what the recipe's `runtime_env` says."""
-    env = {"VLLM_NO_USAGE_STATS": "1"}
-    if recipe.cluster.accelerator == "cpu":
-        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
-    if recipe.storage.endpoint_url:
-        env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
-    return env
-
-
-def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
-    """What `ray.serve.llm.LLMConfig` takes.
-
-    model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
-    env: environment variables of the replicas; the recipe's own runtime_env wins over them.
-    Raises RunnerError when the recipe's engine arguments contradict its other keys.
-    """
-    on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
-    bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
-    runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
-    config: dict[str, Any] = {
-        "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
-        "server_cls": "stages.serve_app:AdapterServer",
-        "callback_config": {"callback_class": "stages.serve_app:LocalModel"},
-        "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
-        "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
-        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it.
-        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
-        "deployment_config": {
-            "autoscaling_config": dict(recipe.serve.autoscaling),
-            "ray_actor_options": {"num_cpus": 0},
-            "max_constructor_retry_count": 1,
-            # Replicas that are replaced or taken down finish their requests first.
-            "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
-            **recipe.serve.deployment,
-        },
-        "runtime_env": runtime_env,
-        # 0: every token is sent when it is there, instead of up to 50 ms later in a batch.
-        "experimental_configs": {"stream_batching_interval_ms": 0},
-    }
-    if resources.accelerator_type and not on_cpu:
-        config["accelerator_type"] = resources.accelerator_type
-    if adapters is not None:
-        config["lora_config"] = {"max_num_adapters_per_replica": recipe.serve.max_adapters_per_replica}
-        if "://" in adapters:
-            config["lora_config"]["dynamic_lora_loading_path"] = adapters
-        config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
-    return config
-
-
-def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
-    """vLLM's arguments: those of batch inference, overridden by `serve.engine_kwargs`, with LoRA as the recipe says.
-
-    Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
-    """
-    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
-    if recipe.model.trust_remote_code:
-        kwargs["trust_remote_code"] = True
-    if not with_adapters:
-        return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
-    max_loras = recipe.serve.max_adapters_per_replica
-    said = recipe.serve.engine_kwargs.get("max_loras", max_loras)
-    if said not in (max_loras, recipe.infer.engine_kwargs.get("max_loras")):  # what infer says is for infer
-        raise RunnerError(
-            f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
-            "Leave max_loras out.",
-        )
-    return {"max_lora_rank": engine_rank(trained_rank(recipe)), **kwargs, "enable_lora": True, "max_loras": max_loras}
-
-
-def deploy(config: Mapping[str, Any], listener: Listener) -> None:
+def deploy(config: Mapping[str, Any], only: Sequence[str] | None, listener: Listener) -> None:
     """Hand the application to Ray Serve, without waiting for it to start.
 
+    only: ids of the adapters that the endpoint knows; None: all in the store.
     Raises RunnerError when Ray Serve LLM does not accept the configuration.
     """
     from ray import serve
-    from ray.serve.llm import LLMConfig, build_openai_app
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would print the runtime_env, secrets and all
-    store = config["experimental_configs"].get("adapter_store")
-    env = {name: value for name, value in config["runtime_env"]["env_vars"].items() if name != "LD_PRELOAD"}
-    arguments = {
-        "ingress_cls_config": {
-            "ingress_cls": "stages.serve_app:AdapterIngress",
-            "ingress_extra_kwargs": {
-                "adapter_store": store["uri"] if store else None,
-                "only": store.get("only") if store else None,
-            },
-        },
-        # No CPU of its own: the engine may take all that there are.
-        "ingress_deployment_config": {
-            "ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}},
-            "graceful_shutdown_timeout_s": config["deployment_config"]["graceful_shutdown_timeout_s"],
-        },
-    }
-    try:
-        app = build_openai_app({"llm_configs": [LLMConfig(**config)], **arguments})
-    except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
-        raise RunnerError(
-            f"Ray Serve LLM does not accept the recipe's settings: {error}",
-            "Look at serve.engine_kwargs, infer.engine_kwargs, serve.autoscaling and serve.deployment.",
-        ) from error
+    app = build_app({"llm_config": config, "user_config": ingress_user_config(only)})
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def replica_version(config: Mapping[str, Any]) -> str:
-    """Digest of all that a replica is made of: everything but how many there are, and how long one may shut down."""
-    from importlib.metadata import version
-
-    deployment = {
-        name: value
-        for name, value in config["deployment_config"].items()
-        if name not in ("autoscaling_config", "num_replicas", "graceful_shutdown_timeout_s")
-    }
-    libraries = {name: version(name) for name in ("ray", "recipe-runner")}
-    return digest_json({**config, "deployment_config": deployment, "libraries": libraries})[:16]
 
 
 def pin_version(app: Any, version: str) -> None:

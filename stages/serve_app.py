@@ -146,15 +146,21 @@ class LocalModel(CallbackBase):  # type: ignore[misc]
 class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
     """OpenAI endpoints that know the adapters in the store: they are listed, and any other name is a 404.
 
-    adapter_store: URI of the folder of adapters; None serves the base model alone. only: ids of the adapters to know;
-    None knows all that are in the store.
+    adapter_store: URI of the folder of adapters; None serves the base model alone.
     """
 
-    def __init__(self, *args: Any, adapter_store: str | None, only: list[str] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, adapter_store: str | None, **kwargs: Any) -> None:
         _listen_on_loopback()
         super().__init__(*args, **kwargs)
-        self._only = only
+        self._only: list[str] | None = None
         self._store = open_store(adapter_store) if adapter_store else None
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls this at the start, and when a deploy changes nothing that the replica is made of.
+
+        `only`: ids of the adapters to know; None knows all that are in the store.
+        """
+        self._only = user_config["only"]
 
     async def _missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""

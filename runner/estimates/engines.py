@@ -10,7 +10,7 @@ from runner.estimates.figure import Estimate, Known
 from runner.estimates.memory import context_length, engine_memory, kv_element_bytes
 from runner.estimates.rates import infer_seconds
 from stages import infer as infer_stage
-from stages import serve as serve_stage
+from stages import serve_engine
 from stages.adapters import trained_rank
 
 
@@ -32,7 +32,7 @@ def infer(known: Known) -> Iterator[Estimate]:
 
 def serve(known: Known) -> Iterator[Estimate]:
     recipe = known.recipe
-    kwargs = serve_stage.engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
+    kwargs = serve_engine.engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
     yield from _engine(known, kwargs)
     yield known.plain_time("serve")
 

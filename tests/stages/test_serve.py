@@ -23,13 +23,10 @@ from stages.serve import (
     Serve,
     adapters_uri,
     endpoint_banner,
-    engine_env,
-    engine_kwargs,
     evaluated_adapter,
-    llm_config,
-    num_bundles,
-    replica_version,
 )
+from stages.serve_config import replica_version
+from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import error_message, free_port, holder_of, root_cause, wait_until_running
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -1,0 +1,160 @@
+"""The endpoint as data: what a Ray Serve config file says, and the application that is built from it.
+
+`build_app` makes the application from plain values, for the serve stage and for Ray Serve, which imports it by name
+when a config is applied (`serve deploy`, the cluster's REST API). A config keeps apart what a replica is made of
+(`args`; a change replaces the replicas) and what can change under a running one (`deployments`: how many there are,
+which adapters they serve, how long they may take to end).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.manifest import digest_json
+from runner.schema import Recipe
+from stages.serve_engine import llm_config
+
+IMPORT_PATH = "stages.serve_config:build_app"
+INGRESS = "AdapterIngress"
+
+# Keys of a deployment that Serve changes in place.
+_IN_PLACE = ("autoscaling_config", "graceful_shutdown_timeout_s")
+
+# Ray Serve LLM's DEFAULT_MAX_TARGET_ONGOING_REQUESTS: it merges it into the autoscaling of an application that it
+# builds, and not into what a config says in its place.
+_TARGET_ONGOING = 1_000_000_000
+
+
+def serve_config(
+    recipe: Recipe,
+    model_path: str,
+    adapters: str | None,
+    *,
+    served: Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    route_prefix: str = "/",
+) -> dict[str, Any]:
+    """A Ray Serve config (`ray.serve.schema.ServeDeploySchema`) of JSON values: the endpoint that the recipe describes.
+
+    model_path: the base model's folder, as the cluster's nodes see it. adapters: URI of the folder of adapters in the
+    store, None for the base model alone. served: ids of the adapters that the endpoint knows; None knows all in the
+    store. env: environment variables of the replicas (`stages.serve_engine.engine_env`).
+    Raises RunnerError when the recipe's keys contradict each other, or the port is left to chance.
+    """
+    if recipe.serve.port == 0:
+        raise RunnerError("serve.port=0 takes a free port, which a config file cannot say", "Set serve.port.")
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {
+            "host": recipe.serve.host,
+            "port": recipe.serve.port,
+            "request_timeout_s": recipe.serve.request_timeout_s,
+        },
+        "applications": [application(recipe, model_path, adapters, served=served, env=env, route_prefix=route_prefix)],
+    }
+
+
+def application(
+    recipe: Recipe,
+    model_path: str,
+    adapters: str | None,
+    *,
+    served: Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    route_prefix: str = "/",
+) -> dict[str, Any]:
+    """One of a config's `applications` (`ray.serve.schema.ServeApplicationSchema`); arguments as of `serve_config`."""
+    config = llm_config(recipe, model_path, adapters, env or {})
+    deployment = config["deployment_config"]
+    in_place = {name: deployment[name] for name in _IN_PLACE if name in deployment}
+    ingress: dict[str, Any] = {
+        "name": INGRESS,
+        "graceful_shutdown_timeout_s": deployment["graceful_shutdown_timeout_s"],
+        "user_config": ingress_user_config(served),
+    }
+    scaling = in_place.get("autoscaling_config")
+    if scaling is not None:
+        in_place["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, **scaling}
+        if scaling.get("min_replicas") == 0:  # Ray Serve LLM has the ingress follow, where it sees the model's scaling
+            ingress["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, "min_replicas": 0}
+    code = {name: uri for name, uri in config["runtime_env"].items() if name in ("working_dir", "py_modules")}
+    return {
+        "name": app_name(recipe),
+        "route_prefix": route_prefix,
+        "import_path": IMPORT_PATH,
+        **({"runtime_env": code} if code else {}),
+        "args": app_args(config),
+        "deployments": [{"name": server_name(recipe), **in_place}, ingress],
+    }
+
+
+def app_name(recipe: Recipe) -> str:
+    """Name of the recipe's application in Ray Serve."""
+    return f"recipe-{recipe.name}"
+
+
+def server_name(recipe: Recipe) -> str:
+    """Name that Ray Serve LLM gives the deployment of the model's replicas."""
+    return f"AdapterServer:{recipe.serve.model_id.replace('/', '--').replace('.', '_')}"
+
+
+def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `build_app` takes: all that a replica is made of. Serve replaces the replicas when it changes.
+
+    config: as of `stages.serve_engine.llm_config`. The libraries' versions are there for that alone.
+    """
+    deployment = {name: value for name, value in config["deployment_config"].items() if name not in _IN_PLACE}
+    libraries = {name: version(name) for name in ("ray", "recipe-runner")}
+    return {"llm_config": {**config, "deployment_config": deployment}, "libraries": libraries}
+
+
+def ingress_user_config(served: Sequence[str] | None) -> dict[str, Any]:
+    """What the ingress learns while it runs. served: ids of the adapters that it knows; None: all in the store."""
+    return {"only": None if served is None else list(served)}
+
+
+def build_app(args: dict[str, Any]) -> Any:
+    """The application (`ray.serve.Application`) of `app_args`.
+
+    Raises RunnerError when Ray Serve LLM does not accept the settings.
+    """
+    from ray.serve.llm import LLMConfig, build_openai_app
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would print the runtime_env, secrets and all
+    config = args["llm_config"]
+    store = config["experimental_configs"].get("adapter_store")
+    env = {name: value for name, value in config["runtime_env"]["env_vars"].items() if name != "LD_PRELOAD"}
+    # No CPU of its own: the engine may take all that there are.
+    ingress_deployment: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}}
+    if (drain_s := config["deployment_config"].get("graceful_shutdown_timeout_s")) is not None:
+        ingress_deployment["graceful_shutdown_timeout_s"] = drain_s
+    if "user_config" in args:
+        ingress_deployment["user_config"] = args["user_config"]
+    try:
+        return build_openai_app(
+            {
+                "llm_configs": [LLMConfig(**config)],
+                "ingress_cls_config": {
+                    "ingress_cls": f"stages.serve_app:{INGRESS}",
+                    "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
+                },
+                "ingress_deployment_config": ingress_deployment,
+            }
+        )
+    except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
+        raise RunnerError(
+            f"Ray Serve LLM does not accept the recipe's settings: {error}",
+            "Look at serve.engine_kwargs, infer.engine_kwargs, serve.autoscaling and serve.deployment.",
+        ) from error
+
+
+def replica_version(config: Mapping[str, Any]) -> str:
+    """Digest of all that a replica is made of: everything but how many there are, and how long one may shut down."""
+    args = app_args(config)
+    deployment = {**args["llm_config"]["deployment_config"]}
+    deployment.pop("num_replicas", None)
+    return digest_json({**args["llm_config"], "deployment_config": deployment, "libraries": args["libraries"]})[:16]

@@ -1,0 +1,88 @@
+"""What Ray Serve LLM's replicas are given: engine arguments, resources and environment, from the recipe alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.cluster import cpu_engine_env, worker_bundle
+from runner.errors import RunnerError
+from runner.schema import Recipe
+from stages.adapters import engine_rank, trained_rank
+
+
+def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
+    """What `ray.serve.llm.LLMConfig` takes.
+
+    model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
+    env: environment variables of the replicas; the recipe's own runtime_env wins over them.
+    Raises RunnerError when the recipe's engine arguments contradict its other keys.
+    """
+    on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
+    bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
+    runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    config: dict[str, Any] = {
+        "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
+        "server_cls": "stages.serve_app:AdapterServer",
+        "callback_config": {"callback_class": "stages.serve_app:LocalModel"},
+        "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
+        "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
+        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it.
+        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
+        "deployment_config": {
+            "autoscaling_config": dict(recipe.serve.autoscaling),
+            "ray_actor_options": {"num_cpus": 0},
+            "max_constructor_retry_count": 1,
+            # Replicas that are replaced or taken down finish their requests first.
+            "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
+            **recipe.serve.deployment,
+        },
+        "runtime_env": runtime_env,
+        # 0: every token is sent when it is there, instead of up to 50 ms later in a batch.
+        "experimental_configs": {"stream_batching_interval_ms": 0},
+    }
+    if resources.accelerator_type and not on_cpu:
+        config["accelerator_type"] = resources.accelerator_type
+    if adapters is not None:
+        config["lora_config"] = {"max_num_adapters_per_replica": recipe.serve.max_adapters_per_replica}
+        if "://" in adapters:
+            config["lora_config"]["dynamic_lora_loading_path"] = adapters
+        config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
+    return config
+
+
+def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+    """vLLM's arguments: those of batch inference, overridden by `serve.engine_kwargs`, with LoRA as the recipe says.
+
+    Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
+    """
+    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    if recipe.model.trust_remote_code:
+        kwargs["trust_remote_code"] = True
+    if not with_adapters:
+        return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
+    max_loras = recipe.serve.max_adapters_per_replica
+    said = recipe.serve.engine_kwargs.get("max_loras", max_loras)
+    if said not in (max_loras, recipe.infer.engine_kwargs.get("max_loras")):  # what infer says is for infer
+        raise RunnerError(
+            f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
+            "Leave max_loras out.",
+        )
+    return {"max_lora_rank": engine_rank(trained_rank(recipe)), **kwargs, "enable_lora": True, "max_loras": max_loras}
+
+
+def engine_env(recipe: Recipe) -> dict[str, str]:
+    """Environment of the replicas, beside what the recipe's `runtime_env` says."""
+    env = {"VLLM_NO_USAGE_STATS": "1"}
+    if recipe.cluster.accelerator == "cpu":
+        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
+    if recipe.storage.endpoint_url:
+        env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
+    return env
+
+
+def num_bundles(recipe: Recipe) -> int:
+    """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
+    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    ranks = int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
+    return ranks * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))

@@ -1,0 +1,95 @@
+"""The Ray Serve config of a recipe: what replaces replicas, and what does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.resolve import compose, to_recipe
+from runner.schema import Recipe
+from runner.testing import assert_golden
+from stages.serve_config import IMPORT_PATH, application, ingress_user_config, serve_config
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+STORE = "/store/adapters/base"
+
+
+def config_of(*overrides: str, **arguments: Any) -> dict[str, Any]:
+    recipe = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
+    return serve_config(recipe, "/models/smollm2", STORE, **arguments)
+
+
+def args_of(*overrides: str, **arguments: Any) -> Any:
+    return config_of(*overrides, **arguments)["applications"][0]["args"]
+
+
+def deployments_of(*overrides: str, **arguments: Any) -> list[Any]:
+    listed: list[Any] = config_of(*overrides, **arguments)["applications"][0]["deployments"]
+    return listed
+
+
+def test_quickstart_config_is_the_golden_one() -> None:
+    config = config_of(served=["a"], env={"OMP_NUM_THREADS": "2"})
+    assert config["applications"][0]["args"].pop("libraries").keys() == {"ray", "recipe-runner"}
+    assert_golden(config, GOLDEN / "serve_config_viggo_quickstart.json")
+
+
+def test_config_is_made_of_json_values() -> None:
+    config = config_of(served=["a"])
+    assert json.loads(json.dumps(config)) == config
+
+
+def test_another_adapter_scaling_or_draining_replaces_no_replica() -> None:
+    first = args_of(served=["a"])
+    assert args_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"]) == first
+    server, ingress = deployments_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"])
+    assert server["autoscaling_config"]["max_replicas"] == 3
+    assert server["graceful_shutdown_timeout_s"] == ingress["graceful_shutdown_timeout_s"] == 5
+    assert ingress["user_config"] == {"only": ["b", "a"]}
+
+
+@pytest.mark.parametrize("override", ["+serve.engine_kwargs.max_model_len=256", "resources.serve.cpus_per_worker=1"])
+def test_what_a_replica_is_made_of_replaces_it(override: str) -> None:
+    assert args_of(override) != args_of()
+
+
+def test_ingress_scales_to_zero_with_the_model() -> None:
+    _, ingress = deployments_of("serve.autoscaling.min_replicas=0")
+    assert ingress["autoscaling_config"]["min_replicas"] == 0
+    _, ingress = deployments_of()
+    assert "autoscaling_config" not in ingress
+
+
+def test_base_model_alone_has_no_adapter_store(quickstart: Recipe) -> None:
+    app = application(quickstart, "/models/smollm2", None)
+    assert "adapter_store" not in app["args"]["llm_config"]["experimental_configs"]
+    assert ingress_user_config(None) == {"only": None}
+
+
+def test_code_of_the_runtime_env_is_for_the_whole_application() -> None:
+    env = "+resources.serve.runtime_env={working_dir: 's3://b/code.zip', env_vars: {A: b}}"
+    assert config_of(env)["applications"][0]["runtime_env"] == {"working_dir": "s3://b/code.zip"}
+
+
+def test_port_must_be_named() -> None:
+    with pytest.raises(RunnerError, match=r"serve\.port=0"):
+        config_of("serve.port=0")
+
+
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")
+def test_ray_serve_loads_the_config() -> None:
+    from ray.llm._internal.serve.core.server.builder import DEFAULT_DEPLOYMENT_OPTIONS
+    from ray.serve.schema import ServeDeploySchema
+
+    found = ServeDeploySchema.model_validate(config_of(served=["a"]))
+    app = found.applications[0]
+    assert app.import_path == IMPORT_PATH
+    scaling = app.deployments[0].autoscaling_config
+    assert isinstance(scaling, dict)
+    target = DEFAULT_DEPLOYMENT_OPTIONS["autoscaling_config"]["target_ongoing_requests"]
+    assert scaling["target_ongoing_requests"] == target
