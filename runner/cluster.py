@@ -95,7 +95,7 @@ class RaySession:
         if self._cluster.address is None:
             options |= {
                 "address": "local",  # none at all would join the cluster that RAY_ADDRESS names
-                "num_cpus": self._cluster.num_cpus,
+                "num_cpus": self._cluster.num_cpus or _own_cpus(),
                 "num_gpus": self._cluster.num_gpus,
                 "resources": self._cluster.resources or None,
                 "include_dashboard": self._cluster.dashboard,
@@ -185,6 +185,12 @@ class RaySession:
             self._poller.join(timeout=15)
         ray.shutdown()
         self.started = False
+
+
+def _own_cpus() -> int | None:
+    """CPUs that this process may use where they are not all: Ray counts the machine's. None leaves it to Ray."""
+    own = len(os.sched_getaffinity(0))
+    return own if own < (os.cpu_count() or own) else None
 
 
 @contextmanager

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
 from runner.manifest import Artifact, StageRecord
@@ -38,6 +40,8 @@ class Report:
         self._stage = ""
         self._since = 0.0
         self._spoke = 0.0
+        self._jobs: Live | None = None
+        self._said: dict[str, str] = {}
 
     def write_to(self, terminal: TextIO) -> None:
         """Print there from now on, unless the report was given a stream of its own."""
@@ -144,6 +148,9 @@ class Report:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._jobs is not None:
+            self._jobs.stop()
+            self._jobs = None
 
     def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
         self._console.print(_stage_table(summary))
@@ -164,6 +171,20 @@ class Report:
         elif code != EXIT_DONE:
             word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
             self._console.print(f"{word}; continue with: {command}", markup=False)
+
+    def jobs(self, views: Sequence[tuple[str, str, str]]) -> None:
+        """The jobs that run side by side, a line each: name, stage, progress. A log gets one for each new stage."""
+        if self._console.is_terminal:
+            text = Text("\n".join(f"{name}: {stage}  {detail}".rstrip() for name, stage, detail in views))
+            if self._jobs is None:
+                self._jobs = Live(console=self._console, transient=True, auto_refresh=False)
+                self._jobs.start()
+            self._jobs.update(text, refresh=True)
+            return
+        for name, stage, _ in views:
+            if self._said.get(name) != stage:
+                self._said[name] = stage
+                self._console.print(f"{name}: {stage}", markup=False)
 
     def sweep(self, sweep: Sweep, folder: Path) -> None:
         """The jobs as a table, the best one marked."""

@@ -421,6 +421,12 @@ class RunOptions(Section):
         description="Of action=serve: the sweep whose best runs are served (sweep=ID).",
         examples=["20261123-155013"],
     )
+    max_parallel_jobs: PositiveInt | None = Field(
+        None,
+        description="Jobs of a sweep (-m) that run side by side; null: as many as the machine or cluster has room for, "
+        "and one at a time where they would serve at the same port.",
+        examples=[2],
+    )
     top: PositiveInt = Field(3, description="Of action=serve: how many of the sweep's best runs.")
     other: str | None = Field(
         None,

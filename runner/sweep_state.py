@@ -66,7 +66,7 @@ class Sweep(BaseModel):
         """The job of these overrides, new ones at the end."""
         wanted = list(overrides)
         for job in self.jobs:
-            if job.overrides == wanted:
+            if sorted(job.overrides) == sorted(wanted):
                 return job
         self.jobs.append(Job(number=len(self.jobs), overrides=wanted))
         return self.jobs[-1]

@@ -6,20 +6,25 @@ on. One that is torn or not complete does not count. Rows that the engine refuse
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import LockedError, RunnerError
+from runner.lock import hold
 from runner.manifest import Artifact, digest_json
+from runner.running import lock_path
 from runner.schema import Recipe
 from stages.canonical import without
 from stages.prediction_journal import Journal
 from stages.predictions import BASE
 
 _FOLDER = "base_predictions"
+_POLL_S = 1.0
 # Keys that say whether the base model predicts, or prepare the engine for adapters, and change none of its answers.
 _WITHOUT_EFFECT = ("evaluate.compare_base",)
 _FOR_ADAPTERS = ("enable_lora", "max_lora_rank", "max_loras", "max_cpu_loras", "fully_sharded_loras")
@@ -41,6 +46,26 @@ def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Pat
     }
     root = Path(recipe.storage.root).expanduser().resolve()
     return root / _FOLDER / f"{digest_json(identity)[:32]}.jsonl"
+
+
+@contextmanager
+def made_once(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Be the only one that makes the file while the block runs. Waits while another run does, and tells `waiting` once.
+
+    A run that was killed holds nobody up: see `runner.lock`.
+    """
+    lock, told = lock_path(path.parent.parent, f"base-{path.stem}"), False
+    with ExitStack() as held:
+        while not path.is_file():
+            try:
+                held.enter_context(hold(lock, what="the base model's predictions are being made"))
+                break
+            except LockedError as error:
+                if not told:
+                    waiting(error.message)
+                told = True
+                time.sleep(_POLL_S)
+        yield
 
 
 def take_over(path: Path, journal: Journal, num_rows: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from runner.manifest import scan_folder, write_json
 from runner.schema import Recipe
 from stages.adapters import engine_rank
 from stages.base import StageResult
-from stages.base_predictions import base_file, keep, take_over
+from stages.base_predictions import base_file, keep, made_once, take_over
 from stages.batch_figures import Figures, continued_text, note
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
@@ -77,9 +78,12 @@ class Infer:
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
         check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
-        with Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants) as journal:
+        kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
+        with ExitStack() as held:
+            if kept:
+                held.enter_context(made_once(kept, lambda message: ctx.say(f"  {self.name} waits: {message}")))
+            journal = held.enter_context(Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants))
             continued = continued_text(journal)
-            kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
             if kept and (taken := take_over(kept, journal, rows.num_rows)):
                 ctx.say(f"  {self.name}: {taken:,} predictions of the base model are known from an earlier run")
             figures = Figures(begin, continued=journal.count)

@@ -64,7 +64,7 @@ def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
     if cluster.address is not None:
         return
     for stage in recipe.pipeline:
-        wanted, count, why = recipe.resources_of(stage), *_num_workers(recipe, stage)
+        wanted, count, why = recipe.resources_of(stage), *num_workers(recipe, stage)
         sizes = (
             ("cpus_per_worker", "CPUs", wanted.cpus_per_worker, cluster.num_cpus, "cluster.num_cpus"),
             ("gpus_per_worker", "GPUs", wanted.gpus_per_worker, cluster.num_gpus, "cluster.num_gpus"),
@@ -84,7 +84,7 @@ def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(f"resources.{stage}.custom.{name}", each, message, f"Set cluster.resources.{name}.")
 
 
-def _num_workers(recipe: Recipe, stage: str) -> tuple[int, str]:
+def num_workers(recipe: Recipe, stage: str) -> tuple[int, str]:
     """Workers that must run side by side, and how they come about."""
     if stage == "train":
         return recipe.resources_of(stage).num_workers, ""

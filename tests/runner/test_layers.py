@@ -38,8 +38,9 @@ LAYERS = [
     {"runner.show", "runner.json_schema"},
     {"runner.diff"},
     {"runner.report", "runner.pages"},
-    {"runner.engine"},
-    {"runner.cli", "runner.sweep", "runner.serving", "runner.status", "runner.known_keys.generate"},
+    {"runner.engine", "runner.sweep_room"},
+    {"runner.sweep_jobs"},
+    {"runner.cli", "runner.sweep", "runner.sweep_job", "runner.serving", "runner.status", "runner.known_keys.generate"},
     {"runner.testing"},
     {"runner.__main__"},
 ]

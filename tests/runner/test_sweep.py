@@ -13,6 +13,8 @@ import pytest
 from runner.cli import main
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED
 from runner.pages import write_sweep_report
+from runner.sweep_jobs import Planned
+from runner.sweep_room import Share
 from runner.sweep_state import Job, Sweep, open_sweep
 from stages.base import StageResult
 
@@ -46,14 +48,14 @@ def sweep_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def start(local: list[str], *overrides: str) -> int:
+def begin(local: list[str], *overrides: str) -> int:
     return main(["-m", "recipe=viggo_quickstart", *local, *overrides])
 
 
 def test_the_best_job_is_marked_in_table_state_and_report(
     scores: Any, local: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert start(local, RANKS) == EXIT_DONE
+    assert begin(local, RANKS) == EXIT_DONE
     sweep = Sweep.load(sweep_folder(tmp_path))
     assert sweep.status == "done"
     assert sweep.changes() == [{"train.lora_rank": rank} for rank in ("4", "8", "16")]
@@ -73,14 +75,14 @@ def test_a_failed_job_does_not_stop_the_others_and_is_what_the_same_command_runs
     scores: dict[int, float], fake_stages: Any, local: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     del scores[4]
-    assert start(local, "train.lora_rank=4,8") == EXIT_STAGE_FAILED
+    assert begin(local, "train.lora_rank=4,8") == EXIT_STAGE_FAILED
     sweep = Sweep.load(sweep_folder(tmp_path))
     assert [(job.status, job.value) for job in sweep.jobs] == [("failed", None), ("done", 0.9)]
     assert sweep.jobs[0].error == "ValueError: no luck with 4"
     assert "failed ValueError: no luck with 4" in capfd.readouterr().out
     fake_stages.runs.clear()
     scores[4] = 0.6
-    assert start(local, "train.lora_rank=4,8") == EXIT_DONE
+    assert begin(local, "train.lora_rank=4,8") == EXIT_DONE
     assert fake_stages.runs.count("train") == 1
     assert "ingest" not in fake_stages.runs
     sweep = Sweep.load(sweep_folder(tmp_path))
@@ -100,13 +102,58 @@ def test_an_interrupted_sweep_is_continued(
         return result
 
     monkeypatch.setattr(fake_stages, "run", interrupted)
-    assert start(local, "train.lora_rank=4,8") == EXIT_INTERRUPTED
+    assert begin(local, "train.lora_rank=4,8") == EXIT_INTERRUPTED
     assert [job.status for job in Sweep.load(sweep_folder(tmp_path)).jobs] == ["done", "running"]
     monkeypatch.setattr(fake_stages, "run", run)
     fake_stages.runs.clear()
-    assert start(local, "train.lora_rank=4,8") == EXIT_DONE
+    assert begin(local, "train.lora_rank=4,8") == EXIT_DONE
     assert fake_stages.runs[0] == "infer"  # the first job is done, and the second goes on where it was
     assert [job.value for job in Sweep.load(sweep_folder(tmp_path)).jobs] == [0.5, 0.9]
+
+
+class Child:
+    """A job's process that has run in this one."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def poll(self) -> int:
+        return self.code
+
+
+def test_jobs_side_by_side_have_the_same_outcome_and_continue_those_one_after_another(
+    scores: dict[int, float], fake_stages: Any, local: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    started = []
+
+    def start(planned: Planned, share: Share) -> Child:
+        started.append((planned.job.number, share))
+        return Child(main(list(planned.arguments)))
+
+    monkeypatch.setattr("runner.sweep.start_process", lambda folder: start)
+    monkeypatch.setattr("runner.sweep_jobs._POLL_S", 0)
+    del scores[16]
+    quick = [RANKS, "serve.port=0"]
+    assert begin(local, *quick, "max_parallel_jobs=2") == EXIT_STAGE_FAILED
+    assert "3 jobs, 2 at a time" in capfd.readouterr().out
+    assert [number for number, _ in started] == [0, 1, 2]
+    assert fake_stages.runs.count("ingest") == 1
+    sweep = Sweep.load(sweep_folder(tmp_path))
+    assert [(job.status, job.value) for job in sweep.jobs] == [("done", 0.5), ("done", 0.9), ("failed", None)]
+    assert sweep.jobs[2].error == "ValueError: no luck with 16"
+    scores[16] = 0.7
+    assert begin(local, *quick, "max_parallel_jobs=1") == EXIT_DONE
+    assert [job.value for job in Sweep.load(sweep_folder(tmp_path)).jobs] == [0.5, 0.9, 0.7]
+
+
+def test_a_process_that_ends_without_a_summary_is_a_failed_job(
+    scores: Any, local: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.sweep.start_process", lambda folder: lambda planned, share: Child(-9))
+    assert begin(local, "train.lora_rank=4,8", "serve.port=0", "max_parallel_jobs=2") == EXIT_STAGE_FAILED
+    errors = {job.error for job in Sweep.load(sweep_folder(tmp_path)).jobs}
+    assert any(error.startswith("ended with -9; see ") for error in errors)
 
 
 def test_only_an_unfinished_sweep_of_the_same_command_is_continued(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from runner.manifest import Artifact
 from runner.schema import Recipe
 from stages import infer
-from stages.base_predictions import base_file
+from stages.base_predictions import base_file, made_once
 from stages.batch_requests import Engine
 from stages.infer import Infer
 from tests.stages.test_infer_resume import FakeEngine, rows_of, run, write_test_set
@@ -83,3 +84,21 @@ def test_what_changes_an_answer_changes_the_file(recipe: Recipe, tmp_path: Path)
     assert same == file(with_infer(engine_kwargs={**recipe.infer.engine_kwargs, "max_lora_rank": 64}))
     assert same != file(with_infer(sampling={"max_tokens": 3}))
     assert same != file(recipe, model="other")
+
+
+def test_of_two_runs_one_predicts_and_the_other_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "base_predictions" / "d.jsonl"
+    said: list[str] = []
+
+    def other_run_ends(seconds: float) -> None:
+        path.parent.mkdir()
+        path.write_text("made")
+
+    monkeypatch.setattr("stages.base_predictions.time", SimpleNamespace(sleep=other_run_ends))
+    with made_once(path, said.append):
+        with made_once(path, said.append):
+            assert path.read_text() == "made"
+        assert len(said) == 1
+        assert said[0].startswith("the base model's predictions are being made: process ")
+    with made_once(path, said.append):
+        assert not list((tmp_path / ".locks").iterdir())
