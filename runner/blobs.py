@@ -14,6 +14,7 @@ from typing import Protocol
 from runner import durable
 from runner.errors import RunnerError
 
+_TRIES = 10
 _PIECE_BYTES = 8 << 20
 _PARTIAL = ".partial"
 _ABANDONED_AFTER_S = 86_400.0
@@ -85,7 +86,6 @@ class FolderBlobs:
     ) -> None:
         temporary = self._root / _PARTIAL / uuid.uuid4().hex
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 for piece in pieces:
@@ -93,7 +93,7 @@ class FolderBlobs:
                     on_bytes(len(piece))
                 file.flush()
                 os.fsync(file.fileno())
-            put(temporary, target)
+            _into_folder(target, lambda: put(temporary, target))
             durable.sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -111,7 +111,9 @@ class FolderBlobs:
         return path.read_bytes() if path.is_file() else None
 
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
-        for path in sorted(self._path(prefix).rglob("*")):
+        # os.walk passes over folders that are deleted meanwhile
+        found = [Path(folder, name) for folder, _, names in os.walk(self._path(prefix)) for name in names]
+        for path in sorted(found):
             key = path.relative_to(self._root)
             if path.is_file() and key.parts[0] != _PARTIAL:
                 with suppress(FileNotFoundError):  # it was deleted just now
@@ -133,11 +135,22 @@ class FolderBlobs:
         for key in keys:
             path = self._path(key)
             path.unlink(missing_ok=True)
-            for folder in path.parents:  # folders that are empty now go too, as they would in an object store
-                if folder == self._root or not folder.is_dir() or any(folder.iterdir()):
-                    break
-                with suppress(OSError):  # somebody has just put a file there
+            with suppress(OSError):  # up to the first folder that holds something
+                for folder in path.parents:  # folders that are empty now go too, as they would in an object store
+                    if folder == self._root:
+                        break
                     folder.rmdir()
+
+
+def _into_folder(target: Path, put: Callable[[], None]) -> None:
+    """Make the target's folder and put the target there, again when the folder is deleted, as empty, in between."""
+    for _ in range(_TRIES - 1):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            put()
+            return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    put()
 
 
 def _link(source: Path, target: Path) -> None:

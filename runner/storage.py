@@ -80,19 +80,28 @@ class Store:
             return self._same(there, artifact)
         claims = self._claim(artifact, key)
         try:
+            published = self._complete(artifact, key, name, on_bytes)
+        except BaseException:
+            self._withdraw(claims[:1])
+            raise
+        self._withdraw(claims)  # nobody needs one any more, nor an upload that has not ended
+        self._blobs.abandon(key)
+        return published
+
+    def _complete(self, artifact: Artifact, key: str, name: str, on_bytes: OnBytes | None) -> Artifact:
+        """Put the set there, under a claim. Returns what is there when somebody else was faster with the same set."""
+        if (there := self.exists(key)) is not None:  # they withdrew their claim before this one looked for others
+            return self._same(there, artifact)
+        try:
             self._refuse_strays(artifact, key, name)
             self._upload(artifact, key, on_bytes)
             published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}"})
             if not self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
                 raise RunnerError(f"{self.uri}/{key} is being published by somebody else", "Run the stage again.")
-        except BaseException as error:
-            there = self._exists_now(key) if isinstance(error, RunnerError) else None
-            if there is None:
-                self._withdraw(claims[:1])
+        except RunnerError:
+            if (there := self._exists_now(key)) is None:
                 raise
-            published = self._same(there, artifact)  # somebody else was faster, and ended this upload
-        self._withdraw(claims)  # nobody needs one any more, nor an upload that has not ended
-        self._blobs.abandon(key)
+            return self._same(there, artifact)
         return published
 
     def _withdraw(self, claims: list[str]) -> None:

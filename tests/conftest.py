@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,13 @@ def fake_stages(monkeypatch: pytest.MonkeyPatch) -> type[FakeStage]:
     monkeypatch.setattr(FakeStage, "runs", [])
     monkeypatch.setattr(FakeStage, "fail", set())
     return FakeStage
+
+
+@pytest.fixture(autouse=True)
+def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In unit tests nothing is forced onto the disk: a busy disk would make them take minutes."""
+    if request.node.get_closest_marker("e2e") is None:
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_processes_that_publish_at_once_never_mix_their_sets(
 ) -> None:
     store = open_store(uri)
     num_complete = 0
-    for number in range(8):
+    for number in range(24):
         key = f"adapters/{number}"
         for process in publishers:
             assert process.stdin
