@@ -36,7 +36,8 @@ def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
     """The recipe's command line. root: its run folders; store: its artifact store."""
     return [
         sys.executable, "-m", "runner", "recipe=viggo_quickstart", "name=chaos", f"pipeline=[{','.join(STAGES)}]",
-        f"storage.root={root}", f"storage.artifacts={store}", "storage.share_cache=false",
+        f"storage.root={root}", f"storage.cache={root}/cache", f"storage.artifacts={store}",
+        "storage.share_cache=false",
         f"model.source={model}", "evaluate.compare_base=true",
         f'dataset.source="generated://viggo?train=64&val=4&test={NUM_TEST_ROWS}&seed=7"',
         f"train.args.max_steps={NUM_STEPS}", f"+train.args.save_steps={SAVE_STEPS}",
