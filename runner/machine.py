@@ -25,3 +25,8 @@ def _field(path: Path, name: str) -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether only this machine reaches what listens at that address, or answers from it."""
+    return host in ("127.0.0.1", "::1", "localhost")

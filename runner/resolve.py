@@ -22,7 +22,7 @@ from runner.errors import Problem, RecipeError, nearest
 from runner.hydra_errors import explain
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
-from runner.secrets import REDACTED, is_secret, reads_secret
+from runner.secrets import REDACTED, reads_secret, secrets_in
 from runner.secrets import redact as redact
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
@@ -218,10 +218,11 @@ def _forbidden(composed: Composed) -> list[Problem]:
                         dotted, value, f"{part} is not allowed: recipes carry no code", hint, composed.origin(dotted)
                     )
                 )
-        name = dotted.rpartition(".")[2]
-        if is_secret(name, value):
-            hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
-            problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
+    for dotted in secrets_in(composed.values):
+        hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
+        if dotted.startswith("serve.api_keys"):
+            hint = "Remove it; serve.api_keys.file and serve.api_keys.env say where the keys are."
+        problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
     return problems
 
 

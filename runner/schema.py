@@ -235,6 +235,48 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Level of the confidence intervals.")
 
 
+class ApiKeys(Section):
+    """Where the endpoint's API keys are: in a file, an environment variable, or both. Never in the recipe itself."""
+
+    file: str | None = Field(
+        None,
+        description="File with one key a line (16 characters or more; # begins a comment). The endpoint reads it again "
+        "when it has changed, so that keys are added and withdrawn without a restart. Every node that may run the "
+        "endpoint's ingress must have it at this path, and the node of the runner.",
+        examples=["/etc/recipe-runner/keys"],
+    )
+    env: str | None = Field(
+        None,
+        description="Environment variable of the runner with one or more keys, separated by commas. The endpoint gets "
+        "their digests when it is deployed; other keys need another deploy.",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        examples=["SERVE_API_KEYS"],
+    )
+
+
+class Limits(Section):
+    """What one request to the endpoint may ask for, and how many there may be."""
+
+    max_body_bytes: PositiveInt = Field(
+        10_485_760, description="The largest body of a request, in bytes; a larger one is answered with 413."
+    )
+    max_tokens: PositiveInt | None = Field(
+        None,
+        description="The most that a request may give as max_tokens or max_completion_tokens (more is answered with "
+        "400), and what one that gives neither gets; null leaves it to engine_kwargs.max_model_len.",
+        examples=[1024],
+    )
+    max_n: PositiveInt = Field(
+        16, description="The most answers to a prompt, n or best_of; a request for more is answered with 400."
+    )
+    requests_per_minute: PositiveInt | None = Field(
+        None,
+        description="Requests of one key in any 60 s (of all clients together, without keys); one more is answered "
+        "with 429 and Retry-After. Every replica of the ingress counts its own. null: no limit.",
+        examples=[600],
+    )
+
+
 class Serve(Section):
     """An OpenAI-compatible endpoint by ray.serve.llm, with the adapter loaded on demand."""
 
@@ -266,8 +308,16 @@ class Serve(Section):
         description="Ids of other runs whose evaluated adapters are served beside this one's, each by its name; the "
         "endpoint then knows just these. On one base model, in one store; their ranks may differ.",
     )
-    host: str = Field("127.0.0.1", description="Address the endpoint binds.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address the endpoint binds; one that others can reach needs `api_keys`.",
+    )
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="Port of the endpoint; 0 takes a free one.")
+    api_keys: ApiKeys | None = Field(
+        None,
+        description="Keys that clients must send one of (`Authorization: Bearer KEY`); null asks for none.",
+    )
+    limits: Limits = Limits()
     startup_timeout_s: PositiveInt = Field(900, description="Seconds to wait for a healthy endpoint.")
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(
         300.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 REDACTED = "***"
@@ -13,14 +14,35 @@ _KEY = re.compile(
 )
 _VALUE = re.compile(r"\b(AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})")
 _ENVIRONMENT = re.compile(r"oc\.env:\s*[^,}]*(SECRET|PASSWORD|TOKEN|API_KEY|ACCESS_KEY|CREDENTIAL)", re.IGNORECASE)
+_PLACES_OF_KEYS = "api_keys"
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
-def is_secret(name: str, value: Any) -> bool:
-    """Whether a key of that name with that value looks like a secret. A number named max_token counts text."""
-    if value is None or (name.endswith("token") and isinstance(value, int | float)):
-        return False
-    return bool(_KEY.search(name)) or (isinstance(value, str) and bool(_VALUE.search(value)))
+def secrets_in(value: Any, name: str = "", dotted: str = "") -> Iterator[str]:
+    """Dotted keys of what looks like a secret: by the key's name, by the value, and logins inside addresses.
+
+    A number named max_token counts text. Under `api_keys` stand the places of keys, and nothing else.
+    """
+    if isinstance(value, dict) and (name == _PLACES_OF_KEYS or not _KEY.search(name)):
+        for key, item in value.items():
+            below = f"{dotted}.{key}" if dotted else str(key)
+            if name == _PLACES_OF_KEYS and not _is_place(str(key), item):
+                yield below
+            else:
+                yield from secrets_in(item, str(key), below)
+    elif value is None or (name.endswith("token") and isinstance(value, int | float)):
+        return
+    elif _KEY.search(name):
+        yield dotted
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from secrets_in(item, "", f"{dotted}[{index}]")
+    elif isinstance(value, str) and (_VALUE.search(value) or _URL_LOGIN.search(value)):
+        yield dotted
+
+
+def _is_place(key: str, value: Any) -> bool:
+    return value is None or (key in ("file", "env") and isinstance(value, str))
 
 
 def reads_secret(text: str) -> bool:
@@ -30,12 +52,14 @@ def reads_secret(text: str) -> bool:
 
 def redact(value: Any, key: str = "") -> Any:
     """A copy with everything that looks like a secret replaced: by key name, by value, and logins inside URLs."""
+    if isinstance(value, dict) and key == _PLACES_OF_KEYS:
+        return {name: redact(item) if _is_place(str(name), item) else REDACTED for name, item in value.items()}
+    if value is not None and _KEY.search(key):
+        return REDACTED
     if isinstance(value, dict):
         return {name: redact(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [redact(item, key) for item in value]
-    if value is not None and _KEY.search(key):
-        return REDACTED
+        return [redact(item) for item in value]
     if isinstance(value, str):
         return _URL_LOGIN.sub(f"{REDACTED}@", _VALUE.sub(REDACTED, value))
     return value
@@ -44,6 +68,7 @@ def redact(value: Any, key: str = "") -> Any:
 def redact_override(text: str) -> str:
     """An override of the command line without its value, if any name in it is a secret's."""
     key, equals, _ = text.partition("=")
-    if any(_KEY.search(word) for word in re.split(r"\W+", text)):
+    words = re.split(r"\W+", re.sub(rf"\b{_PLACES_OF_KEYS}\.(file|env)\b", "", text))
+    if any(_KEY.search(word) for word in words):
         return f"{key}{equals}{REDACTED}"
     return str(redact(text))

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 from runner.cluster import ProgressHandle, task_options
 from runner.context import RunContext
 from runner.errors import RunnerError
+from runner.machine import is_loopback
 from runner.manifest import Artifact, scan_folder, write_json
 from runner.schema import Recipe, StageResources
 from stages.base import StageResult
+from stages.endpoint_keys import own_key
 from stages.other_runs import same_rows
 from stages.predictions import BASE, TUNED
 from stages.prompt import request_messages
@@ -106,6 +108,7 @@ def ask_near_endpoint(
     Raises RunnerError at once when this node cannot grant the resources while the endpoint holds its own.
     """
     handle = ctx.progress()
+    key = own_key(ctx.recipe.serve.api_keys)
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -121,7 +124,7 @@ def ask_near_endpoint(
     options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
     try:
         answers: list[dict[str, dict[str, Any]]] = ray.get(
-            ray.remote(**options)(ask_all).remote(url, models, requests, handle),
+            ray.remote(**options)(ask_all).remote(url, models, requests, handle, key),
             timeout=_PLACEMENT_S + ctx.recipe.query.timeout_s * len(models) * len(requests),
         )
     except ray.exceptions.GetTimeoutError as error:
@@ -137,23 +140,22 @@ def ask_near_endpoint(
 
 
 def ask_all(
-    url: str, models: list[str], requests: list[dict[str, Any]], progress: ProgressHandle
+    url: str, models: list[str], requests: list[dict[str, Any]], progress: ProgressHandle, key: str | None
 ) -> list[dict[str, dict[str, Any]]]:
-    """Send every request to every model, one after the other; for each request, `{model: answer}` as `ask` gives it."""
+    """Send every request to every model, one after the other; for each request, `{model: answer}` as `ask` gives it.
+
+    key: the endpoint's API key, if it asks for one.
+    """
     import openai
 
     # Whatever proxy the environment names cannot reach an address of this machine.
-    direct = openai.DefaultHttpxClient(trust_env=not _is_loopback(url))
-    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, http_client=direct) as client:
+    direct = openai.DefaultHttpxClient(trust_env=not is_loopback(urlsplit(url).hostname))
+    with openai.OpenAI(base_url=url, api_key=key or "none", max_retries=0, http_client=direct) as client:
         answers = []
         for number, request in enumerate(requests, 1):
             answers.append({model: ask(client, model, request) for model in models})
             progress.update(number, len(requests), "rows", first_token_s=answers[-1][models[-1]]["first_token_s"])
         return answers
-
-
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def ask(client: Any, model: str, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from runner.schema import Recipe
 from stages.adapters import adapter_name, engine_rank, find_adapter, trained_rank
 from stages.base import StageResult
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
+from stages.endpoint_keys import own_key
 from stages.other_runs import ServedRun, served_runs, store_of
 from stages.sampling import request_sampling
 from stages.serve_config import app_name, build_app, ingress_user_config, replica_version
@@ -62,6 +63,7 @@ class Serve:
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
         started = time.monotonic()
+        key = own_key(ctx.recipe.serve.api_keys)
         adapter = evaluated_adapter(ctx)
         others = served_runs(ctx, adapter)
         recipe = with_room(ctx.recipe, others)
@@ -71,7 +73,7 @@ class Serve:
         listener = listen(recipe.serve, name, ctx.defer)
         config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
         only = served_adapters(adapter, others) if others else None
-        deploy(config, only, listener)
+        deploy(config, ingress_user_config(recipe, only), listener)
         status = partial(application_status, name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
         healthy_s = time.monotonic() - started
@@ -81,7 +83,7 @@ class Serve:
         names += [other.model for other in others]
         for name in names:
             ctx.progress().update(round(time.monotonic() - started), None, "s", state=f"first request to {name}")
-            warm(listener.url, name, timeout_s=recipe.serve.startup_timeout_s)
+            warm(listener.url, name, timeout_s=recipe.serve.startup_timeout_s, key=key)
         endpoint = Artifact(
             name="endpoint",
             uri=listener.url,
@@ -93,6 +95,7 @@ class Serve:
                 "adapter_sha256": adapter.sha256 if adapter else None,
                 "sampling": request_sampling(recipe),
                 "others": {other.run_id: other.model for other in others},
+                "asks_for_key": key is not None,
             },
         )
         metrics = {"healthy_s": round(healthy_s, 1), "startup_s": round(time.monotonic() - started, 1), "models": names}
@@ -160,15 +163,15 @@ def served_adapters(adapter: Artifact | None, others: Sequence[ServedRun]) -> li
     return [each.meta["adapter_id"] for each in (adapter, *(other.adapter for other in others)) if each]
 
 
-def deploy(config: Mapping[str, Any], only: Sequence[str] | None, listener: Listener) -> None:
+def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: Listener) -> None:
     """Hand the application to Ray Serve, without waiting for it to start.
 
-    only: ids of the adapters that the endpoint knows; None: all in the store.
+    user_config: of `stages.serve_config.ingress_user_config`.
     Raises RunnerError when Ray Serve LLM does not accept the configuration.
     """
     from ray import serve
 
-    app = build_app({"llm_config": config, "user_config": ingress_user_config(only)})
+    app = build_app({"llm_config": config, "user_config": dict(user_config)})
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
@@ -197,10 +200,11 @@ def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | 
     names += endpoint.meta["others"].values()
     chat = list(messages or [{"role": "user", "content": "Hello"}])
     body = json.dumps({"model": names[-1], "messages": chat, **endpoint.meta["sampling"]}, ensure_ascii=False)
+    key = '-H "Authorization: Bearer $API_KEY" ' if endpoint.meta.get("asks_for_key") else ""
     return "\n".join(
         [
             f"URL     {endpoint.uri}",
             f"models  {', '.join(names)}",
-            f"curl -s {endpoint.uri}/chat/completions -H 'Content-Type: application/json' -d {shlex.quote(body)}",
+            f"curl -s {endpoint.uri}/chat/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}",
         ]
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.util
+from fastapi import FastAPI
 from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.worker import global_worker
 from ray.llm._internal.common.callbacks.base import CallbackBase
@@ -26,6 +27,8 @@ from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
 from ray.serve._private import replica as serve_replica
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from vllm.utils.ompmultiprocessing import OMPProcessManager
@@ -33,6 +36,7 @@ from vllm.utils.ompmultiprocessing import OMPProcessManager
 from runner.storage import open_store
 from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.cpu_lora import CpuExecutor
+from stages.endpoint_guard import Gate, Guard, limit_tokens
 from stages.serve_health import ENGINE_FAILED, root_cause
 
 _LOOPBACK = "127.0.0.1"
@@ -152,15 +156,21 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
     def __init__(self, *args: Any, adapter_store: str | None, **kwargs: Any) -> None:
         _listen_on_loopback()
         super().__init__(*args, **kwargs)
+        self._gate = Gate(logging.getLogger("ray.serve"))
         self._only: list[str] | None = None
         self._store = open_store(adapter_store) if adapter_store else None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls this at the start, and when a deploy changes nothing that the replica is made of.
 
-        `only`: ids of the adapters to know; None knows all that are in the store.
+        `only`: ids of the adapters to know; None knows all that are in the store. `guard`: keys and limits.
         """
+        self._gate.configure(user_config["guard"])
         self._only = user_config["only"]
+
+    def _set_asgi_app(self, app: FastAPI) -> None:
+        """Called by Ray Serve's wrapper of this class, in the replica, before the first request."""
+        super()._set_asgi_app(guarded(app, self._gate))
 
     async def _missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
@@ -186,6 +196,8 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
         return model_id
 
     async def _process_llm_request(self, body: Any, call_method: str, raw_request: Request | None = None) -> Response:
+        if self._gate.limits and (refusal := limit_tokens(body, self._gate.limits)):
+            return JSONResponse(refusal.body(), status_code=refusal.status)
         if body.model and (missing := await self._missing(body.model)):
             return _not_found(missing)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)
@@ -216,6 +228,20 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
         return card.model_copy(
             update={"id": model_id, "metadata": {**card.metadata, "model_id": model_id, "base_model_id": base}}
         )
+
+
+def guarded(app: FastAPI, gate: Gate) -> FastAPI:
+    """Ray's application with the guard as its outermost layer, and without what it opens to everybody.
+
+    Its CORS headers let any web page send requests from a visitor's browser, to loopback as well. Its pages of
+    documentation describe more than an endpoint of models needs to say.
+    """
+    pages = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
+    app.router.routes = [route for route in app.router.routes if getattr(route, "path", None) not in pages]
+    app.docs_url = None
+    kept = [layer for layer in app.user_middleware if layer.cls is not CORSMiddleware]  # type: ignore[comparison-overlap]
+    app.user_middleware = [Middleware(Guard, gate), *kept]
+    return app
 
 
 def _not_found(message: str) -> JSONResponse:

@@ -16,6 +16,7 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.manifest import digest_json
 from runner.schema import Recipe
+from stages.endpoint_keys import ring_settings
 from stages.serve_engine import llm_config
 
 IMPORT_PATH = "stages.serve_config:build_app"
@@ -74,7 +75,7 @@ def application(
     ingress: dict[str, Any] = {
         "name": INGRESS,
         "graceful_shutdown_timeout_s": deployment["graceful_shutdown_timeout_s"],
-        "user_config": ingress_user_config(served),
+        "user_config": ingress_user_config(recipe, served),
     }
     scaling = in_place.get("autoscaling_config")
     if scaling is not None:
@@ -112,9 +113,14 @@ def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"llm_config": {**config, "deployment_config": deployment}, "libraries": libraries}
 
 
-def ingress_user_config(served: Sequence[str] | None) -> dict[str, Any]:
-    """What the ingress learns while it runs. served: ids of the adapters that it knows; None: all in the store."""
-    return {"only": None if served is None else list(served)}
+def ingress_user_config(recipe: Recipe, served: Sequence[str] | None) -> dict[str, Any]:
+    """What the ingress learns while it runs: adapters, and what `stages.endpoint_guard.Gate.configure` takes.
+
+    served: ids of the adapters that it knows; None: all in the store. It has no key in it, but the path of a file and
+    digests. Raises RunnerError when `serve.api_keys.env` names no keys.
+    """
+    guard = {"keys": ring_settings(recipe.serve.api_keys), "limits": recipe.serve.limits.model_dump()}
+    return {"only": None if served is None else list(served), "guard": guard}
 
 
 def build_app(args: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from runner.cluster import ProgressHandle
 from runner.errors import RunnerError
+from runner.machine import is_loopback
 from runner.schema import Serve as ServeKeys
 
 _POLL_S = 1.0
@@ -39,7 +40,8 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
     """Start Ray Serve's HTTP proxy at serve.host and serve.port, or take the one that the cluster runs already.
 
     Registers how to take the application down, and Serve if it was started here. Raises RunnerError when the port is
-    taken, or the cluster already serves an application of that name.
+    taken, the cluster already serves an application of that name, or its Ray Serve is open to others and the recipe
+    names no API keys.
     """
     from ray import serve
     from ray.serve.context import _get_global_client
@@ -53,6 +55,11 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
         serve.start(proxy_location="HeadOnly", http_options=http)
         host, prefix = keys.host, "/"
     else:
+        if not is_loopback(running.http_config.host) and keys.api_keys is None:
+            raise RunnerError(
+                f"the cluster's Ray Serve listens on {running.http_config.host}, and the recipe names no API keys",
+                "Set serve.api_keys.file or serve.api_keys.env.",
+            )
         there = serve.status().applications.get(app_name)
         if there and keys.redeploy:
             host, port, prefix = running.http_config.host, running.http_config.port, _route_prefix(app_name)
@@ -216,19 +223,23 @@ def _hint(reason: str) -> str:
     return "The replica's log is in Ray's session folder, under logs/serve."
 
 
-def warm(url: str, model: str, timeout_s: float) -> None:
+def warm(url: str, model: str, timeout_s: float, key: str | None = None) -> None:
     """Ask for one token, so that the adapter is loaded and the first real request is not slower than the next.
 
-    Raises RunnerError with the endpoint's message.
+    key: API key to send. Raises RunnerError with the endpoint's message.
     """
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-    post_json(f"{url}/chat/completions", body, timeout_s)
+    post_json(f"{url}/chat/completions", body, timeout_s, key)
 
 
-def post_json(url: str, body: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """POST without any proxy. Raises RunnerError with the status and the endpoint's message."""
+def post_json(url: str, body: Mapping[str, Any], timeout_s: float, key: str | None = None) -> dict[str, Any]:
+    """POST without any proxy, with the API key if there is one.
+
+    Raises RunnerError with the status and the endpoint's message.
+    """
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     request = urllib.request.Request(  # noqa: S310 (an endpoint that this run started, http)
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        url, json.dumps(body).encode(), headers
     )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from runner.checks import arguments, data, engines, evaluation, pipeline, resources, sampling, training
+from runner.checks import arguments, data, endpoint, engines, evaluation, pipeline, resources, sampling, training
 from runner.errors import Problem, RecipeError
 from runner.partial import UnusableError
 from runner.plan import select
@@ -23,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     *training.RULES,
     *engines.RULES,
     *sampling.RULES,
+    *endpoint.RULES,
     *resources.RULES,
     *evaluation.RULES,
 )

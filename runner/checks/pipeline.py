@@ -12,8 +12,6 @@ from runner.schema import Recipe
 from stages import LOAD_ERRORS, known_stages, load_stage
 from stages.base import Stage, settings_model
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 def stages_exist(recipe: Recipe) -> Iterator[Problem]:
     known = known_stages()
@@ -124,16 +122,6 @@ def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
 
 
-def endpoint_stays_on_loopback(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.serve.host not in _LOOPBACK:
-        yield Problem(
-            "serve.host",
-            recipe.serve.host,
-            "would open the endpoint to others, and it has no API key to ask them for",
-            "Set serve.host=127.0.0.1 and put a proxy that authenticates before it, or use an SSH tunnel.",
-        )
-
-
 RULES = (
     stages_exist,
     resources_name_stages,
@@ -143,5 +131,4 @@ RULES = (
     replicas_are_ordered,
     deleted_artifacts_are_made,
     service_can_stay_up,
-    endpoint_stays_on_loopback,
 )

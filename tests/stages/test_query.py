@@ -27,11 +27,13 @@ class Endpoint(BaseHTTPRequestHandler):
 
     words = ("in", "form", "()")
     received: list[dict[str, Any]] = []  # noqa: RUF012
+    keys: list[str] = []  # noqa: RUF012
     delay_s = 0.0
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.received.append(body)
+        self.keys.append(self.headers["Authorization"])
         if body["model"] not in ("base", "base:a"):
             return self.answer(404, json.dumps({"error": {"message": "no such model"}}))
         if body["model"] == "base:a" and self.delay_s:
@@ -69,6 +71,7 @@ class Silent:
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Endpoint, "received", [])
+    monkeypatch.setattr(Endpoint, "keys", [])
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # must not be asked about loopback
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -85,8 +88,8 @@ def recipe_of(*overrides: str) -> Recipe:
     return to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
 
 
-def ask(url: str, recipe: Recipe, *models: str) -> dict[str, dict[str, Any]]:
-    return ask_all(url, list(models), [request_of(recipe, ROW)], Silent())[0]  # type: ignore[arg-type]
+def ask(url: str, recipe: Recipe, *models: str, key: str | None = None) -> dict[str, dict[str, Any]]:
+    return ask_all(url, list(models), [request_of(recipe, ROW)], Silent(), key)[0]  # type: ignore[arg-type]
 
 
 def test_request_has_the_messages_of_the_prompt_spec(quickstart: Recipe) -> None:
@@ -105,6 +108,11 @@ def test_unsaid_sampling_is_that_of_batch_inference_and_not_the_models_own() -> 
     request = request_of(recipe, ROW)
     assert (request["temperature"], request["top_p"], request["max_tokens"]) == (1.0, 1.0, 16)
     assert request["extra_body"] == {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def test_the_api_key_is_sent(endpoint: str, quickstart: Recipe) -> None:
+    ask(endpoint, quickstart, "base", key="a-good-key-0123456789")
+    assert Endpoint.keys == ["Bearer a-good-key-0123456789"]
 
 
 def test_every_sampling_parameter_is_sent(endpoint: str) -> None:

@@ -19,13 +19,14 @@ from runner.schema import Recipe
 from runner.storage import Store, open_store
 from runner.testing import assert_golden
 from stages.adapters import AdapterNotFoundError, checked_adapter_id, fetch_adapter, find_adapter, list_adapters
+from stages.endpoint_keys import digest
 from stages.serve import (
     Serve,
     adapters_uri,
     endpoint_banner,
     evaluated_adapter,
 )
-from stages.serve_config import replica_version
+from stages.serve_config import ingress_user_config, replica_version
 from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import error_message, free_port, holder_of, root_cause, wait_until_running
 
@@ -240,6 +241,22 @@ def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
     assert json.loads(words[-1]) == {
         "model": "base:a-1", "messages": [{"role": "user", "content": "it's {a}"}], "temperature": 0.0,
     }  # fmt: skip
+
+
+def test_banner_of_an_endpoint_with_keys_has_a_place_for_one() -> None:
+    meta = {"base": "base", "adapter": None, "sampling": {}, "others": {}, "asks_for_key": True}
+    endpoint = Artifact(name="endpoint", uri="http://127.0.0.1:8000/v1", sha256="x", kind="endpoint", meta=meta)
+    words = shlex.split(endpoint_banner(endpoint).splitlines()[2])
+    assert words[3:5] == ["-H", "Authorization: Bearer $API_KEY"]
+
+
+def test_the_ingress_is_told_of_keys_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYS", "a-good-key-0123456789")
+    overrides = [f"serve.api_keys.file={tmp_path}/keys", "serve.api_keys.env=KEYS", "serve.limits.max_n=5"]
+    guard = ingress_user_config(recipe_of("viggo_quickstart", *overrides), None)["guard"]
+    assert guard["keys"] == {"file": f"{tmp_path}/keys", "digests": [digest("a-good-key-0123456789")]}
+    assert guard["limits"]["max_n"] == 5
+    assert ingress_user_config(recipe_of("viggo_quickstart"), None)["guard"]["keys"] is None
 
 
 def test_a_taken_port_is_named_with_its_holder() -> None:

@@ -49,7 +49,7 @@ def test_another_adapter_scaling_or_draining_replaces_no_replica() -> None:
     server, ingress = deployments_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"])
     assert server["autoscaling_config"]["max_replicas"] == 3
     assert server["graceful_shutdown_timeout_s"] == ingress["graceful_shutdown_timeout_s"] == 5
-    assert ingress["user_config"] == {"only": ["b", "a"]}
+    assert ingress["user_config"]["only"] == ["b", "a"]
 
 
 @pytest.mark.parametrize("override", ["+serve.engine_kwargs.max_model_len=256", "resources.serve.cpus_per_worker=1"])
@@ -67,7 +67,7 @@ def test_ingress_scales_to_zero_with_the_model() -> None:
 def test_base_model_alone_has_no_adapter_store(quickstart: Recipe) -> None:
     app = application(quickstart, "/models/smollm2", None)
     assert "adapter_store" not in app["args"]["llm_config"]["experimental_configs"]
-    assert ingress_user_config(None) == {"only": None}
+    assert ingress_user_config(quickstart, None)["only"] is None
 
 
 def test_code_of_the_runtime_env_is_for_the_whole_application() -> None:
