@@ -61,7 +61,7 @@ class Running:
         """Keep looking for new processes: those of a parent that died could not be found later."""
 
         def look() -> None:
-            while not self._watching.wait(0.2):
+            while not self._watching.wait(0.5):
                 self._look()
 
         self._look()
