@@ -46,6 +46,12 @@ what to do (action=...)
   status     what a run does or did, from another terminal: the newest, of recipe=NAME, or runs=[ID]
   serve      the adapters of finished runs behind one endpoint: runs=[ID,ID], or sweep=ID top=3
 
+on a Ray cluster, cluster.address=http://HEAD:8265
+  submit     run the recipe there as a Ray Job and show its log; it goes on without this terminal
+  status     how job=ID is    logs  its log    stop  end it in order; submitted again, it continues
+  deploy     serve the recipe's adapter as a Ray Serve application; what fails is rolled back
+  undeploy   remove that application
+
 which stages
   only=[evaluate]     just these, on the results of earlier runs
   start_at=infer      from this one on          stop_after=train    up to this one
@@ -100,8 +106,10 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         return _schema(composed)
     if action == "serve":
         return _serve(composed, config_dir, command)
-    if action == "status":
+    if action == "status" and not composed.values.get("job"):
         return _status(composed)
+    if action in ("status", "logs", "stop"):
+        return _job(action, composed)
     recipe, options = load(composed)
     verbs: dict[str, Callable[[Asked], int]] = {
         "run": _run,
@@ -111,6 +119,9 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         "diff": _diff,
         "preview": _preview,
         "clean": _clean,
+        "submit": _submit,
+        "deploy": _deploy,
+        "undeploy": _undeploy,
     }
     return verbs[options.action](Asked(recipe, options, composed, config_dir, command))
 
@@ -173,6 +184,37 @@ def _status(composed: Composed) -> int:
     else:
         print("\n".join(status_lines(status)))
     return EXIT_DONE
+
+
+def _job(action: str, composed: Composed) -> int:
+    """`status`, `logs` or `stop` of a job, which needs no recipe."""
+    from runner import jobs
+
+    values = composed.values
+    job, address = values.get("job"), jobs.dashboard_address(values["cluster"]["address"])
+    if not job:
+        raise RecipeError([Problem("job", None, f"is needed by action={action}", "action=submit says it.")])
+    if action == "status":
+        return jobs.status(job, address, values.get("format") == "json")
+    return jobs.logs(job, address) if action == "logs" else jobs.stop(job, address)
+
+
+def _submit(asked: Asked) -> int:
+    from runner import jobs
+
+    return jobs.submit(asked.recipe, asked.options, asked.composed.overrides, asked.config_dir)
+
+
+def _deploy(asked: Asked) -> int:
+    from runner import services
+
+    return services.deploy(asked.recipe, asked.root, asked.command, Report().say)
+
+
+def _undeploy(asked: Asked) -> int:
+    from runner import services
+
+    return services.undeploy(asked.recipe, Report().say)
 
 
 def _plan(asked: Asked) -> int:

@@ -87,6 +87,11 @@ class RaySession:
         """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
         if self.started:
             return
+        if (self._cluster.address or "").startswith(("http://", "https://")):
+            raise RunnerError(
+                f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
+                "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
+            )
         for name, value in (_ENVIRONMENT | ({} if self._cluster.address else _LOOPBACK_ENVIRONMENT)).items():
             os.environ.setdefault(name, value)
         import ray

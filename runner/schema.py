@@ -371,8 +371,9 @@ class Cluster(Section):
 
     address: str | None = Field(
         None,
-        description="Address of a running cluster (host:port, or auto); null starts one here for the run.",
-        examples=["10.0.0.1:6379", "auto"],
+        description="Address of a running cluster (host:port, or auto); null starts one here for the run. For submit, "
+        "deploy and what goes with them: of its dashboard.",
+        examples=["10.0.0.1:6379", "auto", "http://10.0.0.1:8265"],
     )
     num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null: all.", examples=[8])
     num_gpus: Annotated[int, Field(ge=0)] | None = Field(
@@ -384,6 +385,49 @@ class Cluster(Section):
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
     accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the engines and the training compute on.")
     cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
+
+
+class Submit(Section):
+    """How action=submit sends the recipe to a cluster, as a Ray Job. `cluster.address` is its dashboard's."""
+
+    code: Literal["ship", "installed"] = Field(
+        "ship",
+        description="ship: send this package (runner, stages, recipes) with the job; installed: the cluster's nodes "
+        "have it. The user's --config-dir is always sent.",
+    )
+    env: list[str] = Field(
+        default_factory=list,
+        description="Names of environment variables to pass on to the job, such as credentials. Their values are in "
+        "its runtime environment, which whoever may use the cluster's API can read, and nowhere else.",
+        examples=[["HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]],
+    )
+    python: str = Field("python", description="The interpreter on the cluster.", examples=["/opt/venv/bin/python"])
+    num_cpus: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="CPUs to reserve for the job's driver, apart from what its stages ask for."
+    )
+    resources: dict[str, float] = Field(
+        default_factory=dict,
+        description="Custom resources to reserve for the driver, for instance to place it.",
+        examples=[{"head_node": 0.1}],
+    )
+
+
+class Deploy(Section):
+    """How action=deploy serves on a cluster that keeps it up. `cluster.address` is its dashboard's."""
+
+    trial: bool = Field(
+        True,
+        description="What would replace replicas is first started beside them and asked, which takes room for one "
+        "replica more; without it a version that does not start leaves nothing serving until it is rolled back.",
+    )
+    keep_adapters: Annotated[int, Field(ge=0)] = Field(
+        3, description="Adapters of earlier deploys that stay reachable beside the new one, newest first."
+    )
+    url: str | None = Field(
+        None,
+        description="Where this machine reaches Ray Serve's HTTP proxy; null: at the address and port it listens on.",
+        examples=["https://models.example.com"],
+    )
 
 
 class StageResources(Section):
@@ -426,6 +470,8 @@ class Recipe(Section):
     cleanup: Cleanup = Cleanup()
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
+    submit: Submit = Submit()
+    deploy: Deploy = Deploy()
     tracking: Literal["mlflow"] | None = Field(
         None,
         description="Log scores, figures, artifacts' URIs and the recipe of a run there at its end: to the server of "
@@ -452,7 +498,22 @@ class RunOptions(Section):
     """Keys of the command line that steer a run and are no part of the recipe."""
 
     action: Literal[
-        "run", "plan", "validate", "schema", "list", "show", "diff", "preview", "clean", "serve", "status"
+        "run",
+        "plan",
+        "validate",
+        "schema",
+        "list",
+        "show",
+        "diff",
+        "preview",
+        "clean",
+        "serve",
+        "status",
+        "submit",
+        "logs",
+        "stop",
+        "deploy",
+        "undeploy",
     ] = Field("run", description="What to do.")
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]
@@ -487,6 +548,14 @@ class RunOptions(Section):
         None,
         description="Of which group's files schema prints the schema; null: of a resolved recipe.",
         examples=["model"],
+    )
+    job: str | None = Field(
+        None,
+        description="Of action=status, logs and stop: the job that action=submit has started.",
+        examples=["support_bot-20261123-155013-4c33"],
+    )
+    follow: bool = Field(
+        True, description="Of action=submit: show the job's log until it ends; its exit code is then the job's."
     )
     row: Annotated[int, Field(ge=0)] = Field(0, description="Which row preview shows, from 0.")
     format: Literal["text", "json"] = Field(

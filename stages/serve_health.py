@@ -12,9 +12,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from runner.cluster import ProgressHandle
 from runner.errors import RunnerError
 from runner.machine import is_loopback
 from runner.schema import Serve as ServeKeys
@@ -25,6 +24,12 @@ _ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt|Failure
 _PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m|\(\w+ pid=\d+\) |(?:ERROR|WARNING) [\d-]+ [\d:]+ \[[\w.:]+\] )+")
 _MAX_REASON = 600
 ENGINE_FAILED = "Engine core initialization failed"
+
+
+class Progress(Protocol):
+    """What is told how far it is: `runner.cluster.ProgressHandle`, or a terminal."""
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,7 @@ def application_status(app_name: str) -> Any:
 
 
 def wait_until_running(
-    status: Callable[[], Any], timeout_s: float, progress: ProgressHandle, poll_s: float = _POLL_S
+    status: Callable[[], Any], timeout_s: float, progress: Progress, poll_s: float = _POLL_S
 ) -> None:
     """Wait until every deployment of the application is healthy, asking `status` every `poll_s` seconds.
 
