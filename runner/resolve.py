@@ -13,19 +13,25 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env as oc_env
 from pydantic import BaseModel, ValidationError
 
 from runner import origins
 from runner.errors import Problem, RecipeError, nearest
+from runner.hydra_code import refused_overrides, refused_values
 from runner.hydra_errors import explain
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
-from runner.secrets import REDACTED, reads_secret, secrets_in
+from runner.secrets import REDACTED, names_secret, reads_secret, secrets_in
 from runner.secrets import redact as redact
+from runner.yaml_limits import refused_files
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "recipes"
+_NOT_GIVEN = object()
+_READS_ENVIRONMENT = "reads a secret from the environment into the recipe"
+_CHAINS = "Leave credentials to boto3's and the hub's own chains."
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.known_keys` uses.
 _KINDS = {
@@ -75,19 +81,39 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
     Raises RecipeError for what Hydra itself refuses: a file that does not exist or is no YAML, a malformed override.
     """
     roots = [RECIPES_DIR, *([config_dir] if config_dir else [])]
-    if config_dir is not None:
-        overrides = [f"hydra.searchpath=[file://{config_dir.resolve()}]", *overrides]
+    searchpath = [f"file://{config_dir.resolve()}"] if config_dir else []
+    if config_dir is not None and (refused := refused_files(config_dir)):
+        raise RecipeError(refused)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
     try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        refused = list(refused_overrides(each.get_key_element().lstrip("+~") for each in parsed))
+        if searchpath:
+            overrides = [f"hydra.searchpath=[{searchpath[0]}]", *overrides]
         with initialize_config_dir(str(RECIPES_DIR), version_base="1.3"):
             loader = GlobalHydra.instance().config_loader()
             overrides = accept_new_keys(overrides, set(loader.list_groups("")))
-            config = hydra_compose("config", overrides=overrides)
+            config = None if refused else hydra_compose("config", overrides=overrides, return_hydra_config=True)
     except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
         raise RecipeError(explain(error, roots)) from error
+    if config is not None:
+        hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
+        refused = list(refused_values(hydra, searchpath))
+    if config is None or refused:
+        raise RecipeError(refused)
+    with read_write(config), open_dict(config):
+        del config["hydra"]
     labelled = [(RECIPES_DIR, "recipes"), *([(config_dir, str(config_dir))] if config_dir else [])]
     trace = cache(lambda: origins.trace(loader, overrides, labelled))
     values, problems = _plain(config, trace)
     return Composed(values, problems, trace, overrides)
+
+
+def _environment(variable: str, default: Any = _NOT_GIVEN) -> Any:
+    """The resolver `oc.env`, for all but secrets: the name may itself come out of an interpolation."""
+    if names_secret(variable):
+        raise ValueError(_READS_ENVIRONMENT)
+    return oc_env(variable) if default is _NOT_GIVEN else oc_env(variable, default)
 
 
 def accept_new_keys(overrides: list[str], groups: set[str]) -> list[str]:
@@ -184,8 +210,7 @@ def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dic
     def leaf(parent: Any, key: Any, dotted: str) -> Any:
         raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index]
         if isinstance(raw, str) and reads_secret(raw):
-            message = "reads a secret from the environment into the recipe"
-            problems.append(Problem(dotted, raw, message, "Leave credentials to boto3's and the hub's own chains."))
+            problems.append(Problem(dotted, raw, _READS_ENVIRONMENT, _CHAINS))
             return None
         if OmegaConf.is_missing(parent, key):
             problems.append(Problem(dotted, "???", "is required and was not given", f"Add {dotted}=...", ""))
@@ -204,6 +229,8 @@ def _unresolved(error: OmegaConfBaseException) -> tuple[str, str]:
     reason = str(error.__cause__ or error).splitlines()[0].strip("'")
     if unset := re.search(r"Environment variable '?(\w+)'? not found", reason):
         return f"takes the environment variable {unset[1]}, which is not set", f"Set it: export {unset[1]}=..."
+    if _READS_ENVIRONMENT in reason:
+        return _READS_ENVIRONMENT, _CHAINS
     return reason, "Name an existing key, or write the value itself."
 
 

@@ -453,7 +453,11 @@ class StageResources(Section):
 class Recipe(Section):
     """A pipeline: data, model, training, inference, evaluation and serving, and what each stage may use."""
 
-    name: str = Field(description="The recipe's name; run folders are kept under it.", examples=["support_bot"])
+    name: str = Field(
+        description="The recipe's name; run folders are kept under it.",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+        examples=["support_bot"],
+    )
     pipeline: list[str] = Field(
         ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"],
         description="Stages, in order.",

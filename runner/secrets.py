@@ -14,6 +14,7 @@ _KEY = re.compile(
 )
 _VALUE = re.compile(r"\b(AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,})")
 _ENVIRONMENT = re.compile(r"oc\.env:\s*[^,}]*(SECRET|PASSWORD|TOKEN|API_KEY|ACCESS_KEY|CREDENTIAL)", re.IGNORECASE)
+_VARIABLE = re.compile(r"SECRET|PASSW|PASSPHRASE|TOKEN|CREDENTIAL|(^|_)KEYS?(_ID)?$", re.IGNORECASE)
 _PLACES_OF_KEYS = "api_keys"
 _URL_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -43,6 +44,11 @@ def secrets_in(value: Any, name: str = "", dotted: str = "") -> Iterator[str]:
 
 def _is_place(key: str, value: Any) -> bool:
     return value is None or (key in ("file", "env") and isinstance(value, str))
+
+
+def names_secret(variable: str) -> bool:
+    """Whether an environment variable of that name holds a secret, by all that is usual."""
+    return bool(_VARIABLE.search(variable))
 
 
 def reads_secret(text: str) -> bool:

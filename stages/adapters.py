@@ -19,6 +19,7 @@ from runner.storage import SET_MANIFEST, Store
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
+_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".pyc", ".so")
 _ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -67,6 +68,8 @@ def find_adapter(store: Store, adapter_id: str) -> Artifact:
     names = {entry.path for entry in artifact.files}
     if not {WEIGHTS, CONFIG} <= names:
         raise AdapterNotFoundError(f"the set {adapter_id!r} is no LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
+    if code := sorted(name for name in names if name.lower().endswith(_CODE)):
+        raise AdapterNotFoundError(f"the set {adapter_id!r} has files that can run code: {', '.join(code)[:200]}")
     return artifact
 
 

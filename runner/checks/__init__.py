@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from runner.checks import arguments, data, endpoint, engines, evaluation, pipeline, resources, sampling, training
+from runner.checks import arguments, code, data, endpoint, engines, evaluation, pipeline, resources, sampling, training
 from runner.errors import Problem, RecipeError
 from runner.partial import UnusableError
 from runner.plan import select
@@ -24,6 +24,7 @@ RULES: tuple[Rule, ...] = (
     *engines.RULES,
     *sampling.RULES,
     *endpoint.RULES,
+    *code.RULES,
     *resources.RULES,
     *evaluation.RULES,
 )

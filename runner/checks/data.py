@@ -11,6 +11,7 @@ from runner import s3
 from runner.errors import Problem, RunnerError, nearest
 from runner.known_keys import library
 from runner.schema import Recipe
+from runner.storage import checked_key
 from stages.grammar import GrammarSpec, parse_uri
 from stages.models import is_local
 from stages.prompt import columns
@@ -20,7 +21,7 @@ _GENERATED_COLUMNS = frozenset({"instruction", "input", "output"})
 _FIRST_ROW_BYTES = 1 << 20
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PACKAGE = re.compile(r"package://[A-Za-z0-9][\w.-]*/[\w./-]+\.gguf")
+_PACKAGE = re.compile(r"(?!.*\.\.)package://[A-Za-z0-9][\w.-]*/[\w./-]+\.gguf")
 # Endings that say in which form the same model is packed: .q4_k_m, -awq, -gptq-int4, -bnb-4bit.
 _PACKING = re.compile(r"[.-](i?q\d\w*|b?f16|f32|gguf|awq|gptq|int[48]|fp8|[48]bit|bnb)$")
 _SPLIT_USERS = {"train": ("train",), "test": ("infer", "query")}
@@ -150,6 +151,16 @@ def _generated(recipe: Recipe) -> Iterator[Problem]:
             )
 
 
+def splits_stay_in_their_source(recipe: Recipe) -> Iterator[Problem]:
+    for split in ("train", "val", "test"):
+        name = getattr(recipe.dataset.files, split)
+        if name is not None:
+            try:
+                checked_key(name)
+            except RunnerError as error:
+                yield Problem(f"dataset.files.{split}", name, "is no path below dataset.source", error.hint)
+
+
 def _local_files(recipe: Recipe, folder: Path) -> Iterator[Problem]:
     """Only for a cluster that is started here: another one may see other folders."""
     if not folder.is_dir():
@@ -258,6 +269,7 @@ def _template_of(source: str) -> str:
 
 
 RULES = (
+    splits_stay_in_their_source,
     prompt_templates_parse,
     prompt_is_whole,
     prompt_columns_exist,

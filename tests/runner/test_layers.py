@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [
     {"runner.errors", "runner.secrets", "runner.known_keys", "runner.comparisons", "runner.durable"},
     {"runner.schema"},
-    {"runner.partial", "runner.hydra_errors"},
+    {"runner.partial", "runner.hydra_errors", "runner.hydra_code", "runner.yaml_limits"},
     {"runner.origins"},
     {"runner.resolve"},
     {

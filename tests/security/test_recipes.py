@@ -1,0 +1,120 @@
+"""Attacks through recipe files and the command line: each is refused by name, nothing is run, no secret is shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from runner.cli import main
+from runner.errors import EXIT_INVALID_RECIPE
+
+CASES = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
+SECRET = "canary-Zx8Qw3Rt6Yv1"
+HF_SECRET = "hf_" + "canaryZx8Qw3Rt6Yv1Bn4"
+MODULE = "canary_module_of_the_security_tests"
+HEAD = "# @package _global_\n"
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is there once the canary's module has been imported, or a command with its name has run."""
+    code = tmp_path / "code"
+    code.mkdir()
+    seen = tmp_path / MODULE
+    (code / f"{MODULE}.py").write_text(
+        f"import pathlib\npathlib.Path({str(seen)!r}).touch()\ndef run(*args, **kwargs):\n    return None\n"
+    )
+    monkeypatch.syspath_prepend(str(code))
+    monkeypatch.chdir(tmp_path)
+    for name in ("MY_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PROVIDER_KEY"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("PLAIN", HF_SECRET)
+    return seen
+
+
+def filled(text: str) -> str:
+    """The text with the module and the secrets that its words stand for; names of variables stay."""
+    text = text.replace("CANARY", MODULE).replace("HFSECRET", HF_SECRET)
+    for before, after in (("[SECRET]", f"[{SECRET}]"), (" SECRET}", f" {SECRET}}}"), ("=SECRET", f"={SECRET}")):
+        text = text.replace(before, after)
+    return text.replace(":SECRET@", f":{SECRET}@")
+
+
+def said(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    """Problems by key that the command prints, which shows no secret, nor a character that steers a terminal."""
+    code = main([*arguments, "action=validate", "format=json", "--config-dir", str(folder)])
+    shown = capsys.readouterr()
+    assert code == EXIT_INVALID_RECIPE
+    for secret in (SECRET, HF_SECRET, "\x1b", "\x07"):
+        assert secret not in shown.out + shown.err
+    return {problem["key"]: problem for problem in json.loads(shown.out)["problems"]}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["what"])
+def test_it_is_refused_by_name_and_nothing_runs(
+    case: dict[str, Any], canary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "attack.yaml").write_text(HEAD + filled(case.get("recipe", "")))
+    overrides = [filled(text) for text in case.get("overrides", [])]
+    found = said(["recipe=attack", *overrides], tmp_path, capsys)
+    for key, word in case["refused"].items():
+        key = key.replace("CANARY", MODULE)
+        assert key in found, sorted(found)
+        assert word in f"{found[key]['message']} {found[key]['hint']}"
+    assert not canary.exists()
+    assert MODULE not in sys.modules
+
+
+def test_the_canary_would_be_seen(canary: Path) -> None:
+    __import__(MODULE)
+    assert canary.exists()
+    del sys.modules[MODULE]
+
+
+def nested(depth: int) -> str:
+    return "stages: " + "{a: " * depth + "1" + "}" * depth + "\n"
+
+
+def laughs(levels: int, width: int) -> str:
+    lines = ["stages:", "  a0: &a0 [x]"]
+    lines += [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        pytest.param(nested(100), "levels deep", id="nested 100 deep"),
+        pytest.param(nested(20_000), "levels deep", id="nested 20,000 deep"),
+        pytest.param("stages: " + "[" * 5000, "levels deep", id="never closed"),
+        pytest.param(laughs(9, 9), "aliases written out", id="a billion laughs"),
+        pytest.param(laughs(40, 2), "aliases written out", id="doubled forty times"),
+        pytest.param("stages: {" + ", ".join(f"k{n}: 1" for n in range(200_000)) + "}\n", "bytes", id="2 MB"),
+        pytest.param("pipeline: [" + "a," * 120_000 + "]\n", "values", id="120,000 values"),
+    ],
+)
+def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_composed(
+    text: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe").mkdir()
+    file = tmp_path / "recipe" / "attack.yaml"
+    file.write_text(HEAD + text)
+    problem = said(["recipe=attack"], tmp_path, capsys)[""]
+    assert word in problem["message"]
+    assert problem["origin"] == str(file)
+
+
+def test_code_of_the_model_is_run_only_where_the_recipe_says_so_and_the_plan_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["recipe=viggo_quickstart", "action=plan", f"storage.root={tmp_path}"]
+    assert main(plan) == 0
+    assert "trust_remote_code" not in capsys.readouterr().out
+    assert main([*plan, "model.trust_remote_code=true"]) == 0
+    assert "model.trust_remote_code is on: code of the model's repository will run" in capsys.readouterr().out
