@@ -35,6 +35,8 @@ def sampling_params(recipe: Recipe) -> dict[str, Any]:
     sampling = dict(recipe.infer.sampling)
     if drawn_by_seed(recipe):
         sampling["seed"] = recipe.seed
+    if isinstance(bias := sampling.get("logit_bias"), dict):
+        sampling["logit_bias"] = {int(token): value for token, value in bias.items()}  # JSON made texts of the numbers
     form = sampling.get("structured_outputs")
     if isinstance(form, dict) and isinstance(form.get("json"), dict):
         sampling["structured_outputs"] = form | {"json": json.dumps(form["json"])}

@@ -47,3 +47,8 @@ def test_requests_leave_out_what_changes_no_text_and_has_another_meaning_there(q
         "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "max_tokens": 16,
         "min_tokens": 2, "vllm_xargs": {"a": 1},
     }  # fmt: skip
+
+
+def test_token_numbers_of_a_bias_are_numbers(quickstart: Recipe) -> None:
+    recipe = with_sampling(quickstart, {"temperature": 0.0, "logit_bias": {"70": -5.0, 71: 1}})
+    assert sampling_params(recipe)["logit_bias"] == {70: -5.0, 71: 1}
