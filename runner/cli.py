@@ -44,6 +44,7 @@ what to do (action=...)
   list       list recipes, group variants and stages, those of other packages too
   clean      remove the run folders of the recipe (and nothing else)
   status     what a run does or did, from another terminal: the newest, of recipe=NAME, or runs=[ID]
+  export     write what others run: target=ray-job, serve-config, kuberay, anyscale, compose or ci (export_to=FOLDER)
   serve      the adapters of finished runs behind one endpoint: runs=[ID,ID], or sweep=ID top=3
 
 on a Ray cluster, cluster.address=http://HEAD:8265
@@ -122,6 +123,7 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         "submit": _submit,
         "deploy": _deploy,
         "undeploy": _undeploy,
+        "export": _export,
     }
     return verbs[options.action](Asked(recipe, options, composed, config_dir, command))
 
@@ -305,6 +307,25 @@ def _clean(asked: Asked) -> int:
             shutil.rmtree(folder)
         shutil.rmtree(root / recipe.name / DRAWINGS, ignore_errors=True)
     print(f"removed {len(folders)} run{'s' if len(folders) != 1 else ''} of {recipe.name}")
+    return EXIT_DONE
+
+
+def _export(asked: Asked) -> int:
+    """Write the files of `target`, and say which."""
+    from runner.exports import TARGETS, write_files
+    from runner.exports.facts import Facts, served_config, task_overrides
+    from runner.status import find_run
+
+    target = asked.options.target
+    if target is None:
+        hint = f"Add target=NAME: {', '.join(TARGETS)}."
+        raise RecipeError([Problem("target", None, "is needed by action=export and was not given", hint)])
+    where = asked.options.export_to
+    folder = Path(where).expanduser() if where else find_run(asked.root, asked.recipe.name, None) / "export"
+    serves = target in ("serve-config", "kuberay", "anyscale")
+    config = served_config(asked.recipe, asked.options, asked.root) if serves else None
+    facts = Facts(asked.recipe, task_overrides(asked.composed.overrides), asked.options.image, config)
+    print("\n".join(write_files(TARGETS[target](facts), folder)))
     return EXIT_DONE
 
 

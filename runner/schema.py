@@ -518,6 +518,7 @@ class RunOptions(Section):
         "stop",
         "deploy",
         "undeploy",
+        "export",
     ] = Field("run", description="What to do.")
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]
@@ -560,6 +561,17 @@ class RunOptions(Section):
     )
     follow: bool = Field(
         True, description="Of action=submit: show the job's log until it ends; its exit code is then the job's."
+    )
+    target: Literal["ray-job", "serve-config", "kuberay", "anyscale", "compose", "ci"] | None = Field(
+        None, description="Of action=export: what to write.", examples=["kuberay"]
+    )
+    export_to: str | None = Field(
+        None,
+        description="Of action=export: the folder to write into; null: export/ in the newest run's folder.",
+        examples=["deploy"],
+    )
+    image: str = Field(
+        "recipe-runner:latest", description="Of action=export: the image that `containerfile` builds, by its name."
     )
     row: Annotated[int, Field(ge=0)] = Field(0, description="Which row preview shows, from 0.")
     format: Literal["text", "json"] = Field(

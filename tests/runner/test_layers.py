@@ -41,7 +41,15 @@ LAYERS = [
     {"runner.engine", "runner.sweep_room", "runner.jobs"},
     {"runner.services", "runner.deployable", "runner.declared"},
     {"runner.sweep_jobs"},
-    {"runner.cli", "runner.sweep", "runner.sweep_job", "runner.serving", "runner.status", "runner.known_keys.generate"},
+    {
+        "runner.cli",
+        "runner.sweep",
+        "runner.sweep_job",
+        "runner.serving",
+        "runner.status",
+        "runner.exports",
+        "runner.known_keys.generate",
+    },
     {"runner.testing"},
     {"runner.__main__"},
 ]
