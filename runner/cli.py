@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError, printable
 from runner.report import Report
 from runner.resolve import RECIPES_DIR, Composed, compose, parse, redact
 from runner.schema import Recipe, RunOptions
@@ -184,7 +184,7 @@ def _status(composed: Composed) -> int:
     if values.get("format") == "json":
         _print_json(status)
     else:
-        print("\n".join(status_lines(status)))
+        print(printable("\n".join(status_lines(status))))
     return EXIT_DONE
 
 
@@ -226,12 +226,12 @@ def _plan(asked: Asked) -> int:
 
     recipe, shared = asked.recipe, None
     if is_shared(recipe) and "://" not in recipe.storage.artifacts:
-        shared = SharedCache(recipe, lambda remark: print(remark, file=sys.stderr))
+        shared = SharedCache(recipe, lambda remark: print(printable(remark), file=sys.stderr))
     past = plan.PastRuns(asked.root, shared)
     if is_shared(recipe) and shared is None:
         past.remarks.append(f"results of other machines in {recipe.storage.artifacts} are not looked at in a plan")
     for remark in past.remarks:
-        print(remark, file=sys.stderr)
+        print(printable(remark), file=sys.stderr)
     made = plan.build(recipe, asked.options, past)
     found = estimate(recipe, made, past)
     if asked.options.format == "json":
@@ -285,7 +285,7 @@ def _preview(asked: Asked) -> int:
     if asked.options.format == "json":
         _print_json(found)
     else:
-        print("\n".join(preview_lines(found)))
+        print(printable("\n".join(preview_lines(found))))
     return EXIT_DONE
 
 

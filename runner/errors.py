@@ -39,6 +39,14 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(name, sorted(legal), n=1, cutoff=0.6)), "")
 
 
+def printable(text: str) -> str:
+    """The text with every character that would steer a terminal (or hide text) written out: \\x1b, \\r, \\u202e.
+
+    Rows of data, answers of models and messages of libraries are shown to people through this.
+    """
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
 class RunnerError(Exception):
     """A failure that is explained to the user without a traceback. `hint` says what to do next."""
 

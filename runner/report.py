@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError, printable
 from runner.manifest import Artifact, StageRecord
 from runner.plan import Step
 from runner.schema import Recipe
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0
+
+
+class _Console(Console):
+    """A console that shows what steers a terminal as text: rows and messages of libraries may hold it."""
+
+    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]  # as Console's, passed on
+        """Rich calls this for each text that it is given, those in tables included."""
+        return super().render_str(printable(text), **how)
 
 
 class Report:
@@ -218,7 +226,7 @@ class Report:
 def _console(stream: TextIO) -> Console:
     # Without a terminal rich assumes 80 columns and folds the tables; a log has no width.
     width = None if stream.isatty() else 160
-    return Console(file=stream, width=width, highlight=False, soft_wrap=True)
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=True)
 
 
 def progress_text(event: dict[str, Any]) -> str:
