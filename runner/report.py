@@ -32,7 +32,7 @@ _QUIET_EVERY_S = 15.0
 class _Console(Console):
     """A console that shows what steers a terminal as text: rows and messages of libraries may hold it."""
 
-    def render_str(self, text: str, **how: Any) -> Text:  # type: ignore[override]  # as Console's, passed on
+    def render_str(self, text: str, **how: Any) -> Text:
         """Rich calls this for each text that it is given, those in tables included."""
         return super().render_str(printable(text), **how)
 
