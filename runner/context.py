@@ -52,6 +52,10 @@ class RunContext:
         """Have `undo` called when the run ends, however it ends (last first); `what` names it in the log."""
         self.deferred.append((what, undo))
 
+    def deferred_names(self) -> set[str]:
+        """What of this run waits to be undone, by name."""
+        return {what for what, _ in self.deferred}
+
     def progress(self) -> Any:
         """A picklable handle for the stage's work on Ray: `.update(done, total, unit, **figures)`."""
         return self.ray.progress(self.stage)

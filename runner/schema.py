@@ -196,6 +196,11 @@ class Infer(Section):
     )
     batch_size: PositiveInt = Field(64, description="Rows handed to an engine at a time.")
     concurrency: PositiveInt = Field(1, description="Number of engines (replicas) that work side by side.")
+    engine: Literal["own", "shared"] = Field(
+        "own",
+        description="own: engines of ray.data.llm, which end with the stage. shared: where there is a serve stage, the "
+        "endpoint's replicas, which it then opens to clients, so that the engine starts once; serve.* says how many.",
+    )
 
 
 class Evaluate(Section):

@@ -13,12 +13,13 @@ from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder, write_json
 from runner.schema import Evaluate as Keys
-from runner.schema import Recipe
+from runner.schema import Recipe, StageResources
 from stages.base import StageResult
 from stages.metrics import known_metrics, load_metrics
 from stages.other_runs import predictions_of_run
 from stages.predictions import BASE, TUNED, prediction_rows
 from stages.scoring import ScoreTable
+from stages.shared_engine import is_shared
 from stages.slices import Slices
 
 DELTA_VS_BASE, DELTA_VS_RUN = "delta_vs_base", "delta_vs_run"
@@ -62,7 +63,7 @@ class Evaluate:
         adapter = ctx.inputs.get("adapter")
         scores = ctx.ray.call(
             score,
-            ctx.resources,
+            resources(ctx.recipe),
             ctx.input("predictions"),
             folder,
             keys,
@@ -72,6 +73,13 @@ class Evaluate:
         )
         gate = judge(keys.require, scores)
         return StageResult([scan_folder("scores", folder)], {**scores, "gate": gate}, note(scores, gate))
+
+
+def resources(recipe: Recipe) -> StageResources:
+    """The recipe's; where it names none and the engine stays up for the endpoint, no CPU, which the engine may hold."""
+    if "evaluate" not in recipe.resources and is_shared(recipe):
+        return StageResources(cpus_per_worker=0.0)
+    return recipe.resources_of("evaluate")
 
 
 def score(

@@ -25,6 +25,8 @@ from stages.engine_failure import batch_failure, hint_for
 from stages.prediction_journal import JOURNAL, Journal
 from stages.predictions import BASE, TUNED, write_parts
 from stages.sampling import drawn_by_seed
+from stages.shared_engine import is_shared, shared_models
+from stages.shared_engine import predict as predict_shared
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -74,10 +76,14 @@ class Infer:
         if result := finished(ctx.stage_dir):
             return result
         rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
-        engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
+        shared = is_shared(ctx.recipe)
+        if shared:
+            engines = [shared_models(ctx.recipe, ctx.input("model").path, ctx.inputs.get("adapter"))]
+        else:
+            engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
+            check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
-        check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
         with ExitStack() as held:
             if kept:
@@ -95,7 +101,8 @@ class Infer:
                 for engine in engines:
                     chunks = rows.missing(list(engine.models), journal.is_done)
                     if chunks:
-                        collect(predict(ctx.recipe, rows.path, chunks, engine), journal, figures, progress)
+                        ask = partial(predict_shared, ctx) if shared else partial(predict, ctx.recipe)
+                        collect(ask(rows.path, chunks, engine), journal, figures, progress)
             except RunnerError:
                 raise
             except Exception as error:

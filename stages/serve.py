@@ -20,7 +20,7 @@ from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.endpoint_keys import own_key
 from stages.other_runs import ServedRun, served_runs, store_of
 from stages.sampling import request_sampling
-from stages.serve_config import app_name, build_app, ingress_user_config, replica_version
+from stages.serve_config import app_name, build_app, ingress_user_config, pin_version, replica_version
 from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
 
@@ -70,7 +70,7 @@ class Serve:
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
         check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
         name = app_name(recipe)
-        listener = listen(recipe.serve, name, ctx.defer)
+        listener = listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
         config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
         only = served_adapters(adapter, others) if others else None
         deploy(config, ingress_user_config(recipe, only), listener)
@@ -175,23 +175,6 @@ def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: 
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def pin_version(app: Any, version: str) -> None:
-    """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all."""
-    from ray.serve.deployment import Application
-
-    deployment = app._bound_deployment
-    deployment._version = version
-    parts = [*deployment.init_args, *deployment.init_kwargs.values()]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Application):
-            pin_version(part, version)
-        elif isinstance(part, Mapping):
-            parts += part.values()
-        elif isinstance(part, list | tuple):
-            parts += part
 
 
 def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | None = None) -> str:

@@ -33,11 +33,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 
+from runner.schema import Recipe
 from runner.storage import open_store
 from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
 from stages.endpoint_guard import Gate, Guard, limit_tokens
 from stages.serve_health import ENGINE_FAILED, root_cause
+from stages.shared_engine import predict_piece
 
 _LOOPBACK = "127.0.0.1"
 _LOG_BYTES = 256 << 10
@@ -98,6 +101,7 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
 
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
         _listen_on_loopback()
+        self._loading = asyncio.Lock()
         await super().__init__(*args, **kwargs)
 
     async def start(self) -> None:
@@ -117,6 +121,15 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             await super()._start_engine()
         else:
             await self.engine.start()
+
+    async def predict(self, piece: dict[str, Any], path: str, recipe: Recipe, engine: Engine) -> list[dict[str, Any]]:
+        """Batch inference on this engine: predictions of a piece of the test set, see `stages.shared_engine`."""
+        return await predict_piece(self.engine._engine_client, self._lora, piece, Path(path), recipe, engine)
+
+    async def _lora(self, name: str) -> Any:
+        async with self._loading:  # vLLM refuses to load an adapter that is there
+            await self.engine.resolve_lora(await self._load_model(name))
+        return self.engine._oai_models.lora_requests[name]
 
     def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
         super()._init_multiplex_loader(model_downloader_cls or StoreLoader)

@@ -158,6 +158,33 @@ def build_app(args: dict[str, Any]) -> Any:
         ) from error
 
 
+def build_server(config: Mapping[str, Any]) -> Any:
+    """The application's replicas of the model alone, without an ingress (`ray.serve.Application`)."""
+    from ray.serve.llm import LLMConfig, build_llm_deployment
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    app = build_llm_deployment(LLMConfig(**config))
+    pin_version(app, replica_version(config))
+    return app
+
+
+def pin_version(app: Any, version: str) -> None:
+    """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all."""
+    from ray.serve.deployment import Application
+
+    deployment = app._bound_deployment
+    deployment._version = version
+    parts = [*deployment.init_args, *deployment.init_kwargs.values()]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Application):
+            pin_version(part, version)
+        elif isinstance(part, Mapping):
+            parts += part.values()
+        elif isinstance(part, list | tuple):
+            parts += part
+
+
 def replica_version(config: Mapping[str, Any]) -> str:
     """Digest of all that a replica is made of: everything but how many there are, and how long one may shut down."""
     args = app_args(config)

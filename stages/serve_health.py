@@ -9,7 +9,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from runner.machine import is_loopback
 from runner.schema import Serve as ServeKeys
 
 _POLL_S = 1.0
+_SERVE, _APPLICATION = "Ray Serve", "served application"  # what a run has to take down, by name
 _ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Interrupt|Failure)\b(?::.*|\(.*\))?$")
 # What terminals, vLLM's processes and its logger put before a line of a traceback.
 _PREFIX = re.compile(r"^(?:\x1b\[[\d;]*m|\(\w+ pid=\d+\) |(?:ERROR|WARNING) [\d-]+ [\d:]+ \[[\w.:]+\] )+")
@@ -41,12 +42,17 @@ class Listener:
     url: str
 
 
-def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], None]], None]) -> Listener:
+def listen(
+    keys: ServeKeys,
+    app_name: str,
+    defer: Callable[[str, Callable[[], None]], None],
+    started: Collection[str] = (),
+) -> Listener:
     """Start Ray Serve's HTTP proxy at serve.host and serve.port, or take the one that the cluster runs already.
 
-    Registers how to take the application down, and Serve if it was started here. Raises RunnerError when the port is
-    taken, the cluster already serves an application of that name, or its Ray Serve is open to others and the recipe
-    names no API keys.
+    Registers how to take the application down, and Serve if it was started here. started: what this run has registered
+    already, by name; its own application is updated. Raises RunnerError when the port is taken, the cluster already
+    serves another run's application of that name, or its Ray Serve is open to others and the recipe names no API keys.
     """
     from ray import serve
     from ray.serve.context import _get_global_client
@@ -54,7 +60,7 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
     running = _get_global_client(raise_if_no_controller_running=False)
     if running is None:
         port = free_port(keys.host, keys.port)
-        defer("Ray Serve", _shut_down)
+        defer(_SERVE, _shut_down)
         # One proxy, on the head node: the URL is of one machine, and two nodes on one machine would want the same port.
         http = {"host": keys.host, "port": port, "request_timeout_s": keys.request_timeout_s}
         serve.start(proxy_location="HeadOnly", http_options=http)
@@ -65,9 +71,13 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
                 f"the cluster's Ray Serve listens on {running.http_config.host}, and the recipe names no API keys",
                 "Set serve.api_keys.file or serve.api_keys.env.",
             )
+        host, port = running.http_config.host, running.http_config.port
+        if _APPLICATION in started:
+            prefix = "/" if _SERVE in started else f"/{app_name}"
+            return Listener(app_name, prefix, _url(host, port, prefix))
         there = serve.status().applications.get(app_name)
         if there and keys.redeploy:
-            host, port, prefix = running.http_config.host, running.http_config.port, _route_prefix(app_name)
+            prefix = _route_prefix(app_name)
             return Listener(app_name, prefix, _url(host, port, prefix))
         if there:
             raise RunnerError(
@@ -76,8 +86,8 @@ def listen(keys: ServeKeys, app_name: str, defer: Callable[[str, Callable[[], No
                 '`python -c "import ray; from ray import serve; '
                 f"ray.init('auto'); serve.delete('{app_name}')\"`.",
             )
-        host, port, prefix = running.http_config.host, running.http_config.port, f"/{app_name}"
-    defer("served application", lambda: _delete(app_name))
+        prefix = f"/{app_name}"
+    defer(_APPLICATION, lambda: _delete(app_name))
     return Listener(app_name, prefix, _url(host, port, prefix))
 
 

@@ -10,6 +10,10 @@ from runner.errors import Problem
 from runner.known_keys import table
 from runner.schema import Recipe
 from stages.adapters import trained_rank
+from stages.canonical import ENGINE_WITHOUT_EFFECT
+
+# The endpoint may hold more adapters than batch inference needs.
+_FOR_ADAPTERS = ("enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras")
 
 
 def _engines(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,7 +144,19 @@ def hardware_can_infer(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"{section}.engine_kwargs.dtype", "bfloat16", message, "Set it to float16.")
 
 
+def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
+    """What differs between batch and endpoint would be another engine."""
+    if recipe.infer.engine != "shared" or not {"infer", "serve"} <= set(recipe.pipeline):
+        return
+    own = recipe.infer.engine_kwargs
+    for name, value in recipe.serve.engine_kwargs.items():
+        if name not in _FOR_ADAPTERS and name not in ENGINE_WITHOUT_EFFECT and value != own.get(name):
+            hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."
+            yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
+
+
 RULES = (
+    shared_engine_is_one,
     adapter_fits_engine,
     replica_holds_its_adapters,
     adapters_fit_in_memory,

@@ -345,6 +345,7 @@ NEUTRAL = {
     "train.storage_path": "where checkpoints lie",
     "infer.batch_size": "speed",
     "infer.concurrency": "speed",
+    "infer.engine": "speed",
     "evaluate.objective": "what a sweep is told",
     "tracking": "where a run is logged",
     "serve.host": "where the endpoint listens",

@@ -13,6 +13,7 @@ import pytest
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact, scan_folder
+from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from stages import infer
 from stages.base import StageResult
@@ -52,6 +53,11 @@ class FakeEngine:
             return {"__inference_error__": "ValueError: too long", "time_taken_llm": -1}
         text = {"generated_text": f"f({index})", "num_input_tokens": 3, "num_generated_tokens": 4}
         return {**text, "__inference_error__": "", "time_taken_llm": 0.1}
+
+
+@pytest.fixture
+def quickstart() -> Recipe:
+    return to_recipe(compose(["recipe=viggo_quickstart", "infer.engine=own"]))[0]
 
 
 @pytest.fixture

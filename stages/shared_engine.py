@@ -1,0 +1,155 @@
+"""Batch inference on the endpoint's engine, before it is an endpoint (`infer.engine: shared`): one start for both.
+
+The infer stage deploys the model's replicas alone: without the OpenAI ingress nothing but this run reaches them. The
+serve stage then deploys the whole application, and Ray Serve keeps the replicas, which are of the same version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runner.cluster import check_fits
+from runner.context import RunContext
+from runner.errors import RunnerError
+from runner.manifest import Artifact
+from runner.schema import Recipe
+from stages.adapters import adapter_name
+from stages.batch_requests import Engine, answer, read_chunk, request
+from stages.other_runs import store_of
+from stages.predictions import BASE, TUNED
+from stages.serve_config import app_name, build_server, server_name
+from stages.serve_engine import engine_env, llm_config, num_bundles
+from stages.serve_health import application_status, listen, wait_until_running
+
+_PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
+_MOST_LOSSES = 2  # of a piece's replica
+
+
+def is_shared(recipe: Recipe) -> bool:
+    """Whether the recipe has one engine for batch inference and the endpoint.
+
+    An endpoint that is updated in place (`serve.redeploy`) goes on serving, and lends no engine.
+    """
+    stages = {"infer", "serve"} <= set(recipe.pipeline)
+    return recipe.infer.engine == "shared" and stages and not recipe.serve.redeploy
+
+
+def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engine:
+    """What `request` needs to know of the engine: variants, and for the adapter the name that the endpoint gives it.
+
+    Raises RunnerError when what was trained is no adapter but a whole model, which needs an engine of its own.
+    """
+    if adapter is None:
+        return Engine(str(model), {BASE: str(model)})
+    if not any(entry.path == "adapter_config.json" for entry in adapter.files):
+        raise RunnerError("infer.engine=shared needs a LoRA adapter, and a whole model was trained", "Set it to own.")
+    base = {BASE: str(model)} if recipe.evaluate.compare_base else {}
+    return Engine(str(model), {TUNED: adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]), **base})
+
+
+def predict(
+    ctx: RunContext, path: Path, pieces: list[dict[str, Any]], engine: Engine
+) -> Iterator[list[dict[str, Any]]]:
+    """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them.
+
+    Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
+    """
+    import ray
+
+    recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
+    adapters = store_of(adapter) if adapter else None
+    server = start(ctx, llm_config(recipe, engine.source, adapters, engine_env(recipe)))
+    healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
+    waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
+    most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+    asked: dict[Any, dict[str, Any]] = {}
+    while waiting or asked:
+        while waiting and len(asked) < most:
+            piece = waiting.popleft()
+            response = server.predict.remote(piece, str(path), recipe, engine)
+            asked[response._to_object_ref_sync()] = piece
+        (ready,), _ = ray.wait(list(asked), num_returns=1)
+        piece = asked.pop(ready)
+        try:
+            yield ray.get(ready)
+        except ray.exceptions.RayActorError:
+            losses[piece["index"]] += 1
+            if losses[piece["index"]] > _MOST_LOSSES:
+                raise
+            waiting.appendleft(piece)
+            healthy(recipe.serve.startup_timeout_s, ctx.progress())
+
+
+def start(ctx: RunContext, config: Mapping[str, Any]) -> Any:
+    """Deploy the model's replicas, wait until they are healthy, and return a handle to them (`DeploymentHandle`).
+
+    config: as of `llm_config`. The application stays up for the serve stage, to the end of the run.
+    """
+    from ray import serve
+
+    recipe = ctx.recipe
+    name = app_name(recipe)
+    check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
+    listen(recipe.serve, name, ctx.defer)
+    target = serve.RunTarget(target=build_server(config), name=name, route_prefix=None)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+    wait_until_running(partial(application_status, name), recipe.serve.startup_timeout_s, ctx.progress())
+    return serve.get_deployment_handle(server_name(recipe), name)
+
+
+async def predict_piece(
+    client: Any, lora: Any, piece: Mapping[str, Any], path: Path, recipe: Recipe, engine: Engine
+) -> list[dict[str, Any]]:
+    """In the replica: the piece's predictions, as `answer` makes them.
+
+    client: vLLM's engine client. lora: gives the LoRARequest of an adapter by its name at the endpoint, as a coroutine.
+    A row that the engine refuses becomes a prediction with an error. Raises vLLM's EngineDeadError.
+    """
+    variants = list(engine.models)
+    rows = list(read_chunk(piece, path=path, variants=variants))
+    adapter = await lora(engine.models[TUNED]) if any(row["variant"] == TUNED for row in rows) else None
+    return list(await asyncio.gather(*(_predict(client, row, adapter, recipe, engine) for row in rows)))
+
+
+async def _predict(client: Any, row: dict[str, Any], adapter: Any, recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    asked, begin = request(row, recipe=recipe, engine=engine), time.perf_counter()
+    output, error = {}, asked["__inference_error__"]
+    if not error:
+        try:
+            lora = adapter if row["variant"] == TUNED else None
+            output = await _generate(client, asked["tokenized_prompt"], asked["sampling_params"], lora)
+        except EngineDeadError:
+            raise
+        except Exception as cause:
+            error = f"{type(cause).__name__}: {cause}"
+    taken = {"time_taken_llm": time.perf_counter() - begin, "__inference_error__": error}
+    return answer({**row, **output, **taken}, recipe=recipe)
+
+
+async def _generate(client: Any, tokens: list[int], sampling: dict[str, Any], lora: Any) -> dict[str, Any]:
+    """As `ray.data.llm` asks the engine and reads its output (its vLLMEngineWrapper and vLLMOutputData)."""
+    import uuid
+
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    form = sampling.pop("structured_outputs", None)
+    params = SamplingParams(**sampling, structured_outputs=StructuredOutputsParams(**form) if form else None)
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    final: Any = None
+    async for output in client.generate({"prompt_token_ids": tokens}, params, uuid.uuid4().hex, lora_request=lora):
+        final = output
+    made = final.outputs[0]
+    return {
+        "generated_text": made.text,
+        "num_input_tokens": len(final.prompt_token_ids),
+        "num_generated_tokens": len(made.token_ids),
+    }
