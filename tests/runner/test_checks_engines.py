@@ -108,3 +108,13 @@ def test_bfloat16_needs_hardware_that_computes_it() -> None:
 def test_bitsandbytes_needs_a_gpu() -> None:
     found = problems({"infer.engine_kwargs.quantization": "bitsandbytes"}, QUICKSTART)
     assert list(found) == ["infer.engine_kwargs.quantization"]
+
+
+def test_a_shared_engine_has_the_same_arguments_for_batch_and_endpoint() -> None:
+    changes = {"infer.engine": "shared", "serve.engine_kwargs": {"max_num_seqs": 4, "max_loras": 1}}
+    found = problems(changes)
+    assert list(found) == ["serve.engine_kwargs.max_num_seqs"]
+    assert found["serve.engine_kwargs.max_num_seqs"].hint == (
+        "Move it to infer.engine_kwargs.max_num_seqs, or set infer.engine=own."
+    )
+    assert problems({**changes, "infer.engine": "own"}) == {}

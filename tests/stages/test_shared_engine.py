@@ -1,0 +1,129 @@
+"""Batch inference on the endpoint's engine: what the engine is asked for, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.manifest import Artifact, FileEntry
+from runner.resolve import compose, to_recipe
+from runner.schema import Recipe
+from stages import batch_requests, evaluate, shared_engine
+from stages.batch_requests import RowFile
+from stages.predictions import BASE, TUNED
+
+vllm = pytest.importorskip("vllm")
+LORA = "the adapter's LoRARequest"
+
+
+def recipe_of(*overrides: str) -> Recipe:
+    return to_recipe(compose(["recipe=viggo_quickstart", "infer.sampling.max_tokens=7", *overrides]))[0]
+
+
+def adapter_of(*files: str) -> Artifact:
+    entries = [FileEntry(path=name, sha256="0" * 64, size_bytes=1) for name in files]
+    return Artifact(name="adapter", uri="/a", sha256="a", files=entries, meta={"adapter_id": "one"})
+
+
+class FakeClient:
+    """vLLM's engine client: answers with the number of tokens of the prompt, and refuses prompts of three."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], Any, Any]] = []
+
+    async def generate(self, prompt: Any, params: Any, request_id: str, lora_request: Any) -> AsyncIterator[Any]:
+        tokens = prompt["prompt_token_ids"]
+        self.asked.append((tokens, params, lora_request))
+        if len(tokens) == 3:
+            raise ValueError("The prompt is too long")
+        made = SimpleNamespace(text=f"{len(tokens)} tokens", token_ids=[1, 2])
+        yield SimpleNamespace(outputs=[made], prompt_token_ids=tokens)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
+    """Three rows, whose prompts have 2, 3 and 4 tokens."""
+    tokenizer = SimpleNamespace(apply_chat_template=lambda messages, **_: list(range(len(messages[-1]["content"]))))
+    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: tokenizer)
+    monkeypatch.setattr(batch_requests, "request_messages", lambda spec, row: [{"content": row["input"]}])
+    lines = [{"id": f"test-{size}", "input": "x" * size, "output": "y"} for size in (2, 3, 4)]
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return RowFile.scan(path, 10)
+
+
+def predicted(rows: RowFile, client: FakeClient, recipe: Recipe, adapter: Artifact | None) -> list[dict[str, Any]]:
+    engine = shared_engine.shared_models(recipe, Path("/model"), adapter)
+    (piece,) = rows.missing(list(engine.models), lambda index, variant: False)
+
+    async def lora(name: str) -> str:
+        assert name == "SmolLM2-135M-Instruct.Q4_1:one"
+        return LORA
+
+    return asyncio.run(shared_engine.predict_piece(client, lora, piece, rows.path, recipe, engine))
+
+
+def test_every_row_is_asked_of_adapter_and_base(rows: RowFile) -> None:
+    client = FakeClient()
+    answers = predicted(rows, client, recipe_of("evaluate.compare_base=true"), adapter_of("adapter_config.json"))
+    assert [(row["index"], row["variant"]) for row in answers] == [
+        (index, variant) for index in range(3) for variant in (TUNED, BASE)
+    ]
+    assert {len(tokens): lora for tokens, _, lora in client.asked[::2]} == {2: LORA, 3: LORA, 4: LORA}
+    assert {lora for _, _, lora in client.asked[1::2]} == {None}
+    assert {params.max_tokens for _, params, _ in client.asked} == {7}
+    assert json.loads(answers[0]["line"]) == {
+        "id": "test-2", "variant": TUNED, "prediction": "2 tokens", "reference": "y", "num_input_tokens": 2,
+        "num_generated_tokens": 2, "error": None, "row": {"input": "xx", "output": "y"},
+    }  # fmt: skip
+
+
+def test_a_refused_row_is_a_row_with_an_error(rows: RowFile) -> None:
+    answers = predicted(rows, FakeClient(), recipe_of(), None)
+    lines = [json.loads(row["line"]) for row in answers]
+    assert [line["error"] for line in lines] == [None, "ValueError: The prompt is too long", None]
+    assert [row["num_tokens"] for row in answers] == [2, 0, 2]
+
+
+def test_a_dead_engine_is_no_answer(rows: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    async def dead(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        raise EngineDeadError
+        yield
+
+    client = FakeClient()
+    monkeypatch.setattr(client, "generate", dead)
+    with pytest.raises(EngineDeadError):
+        predicted(rows, client, recipe_of(), None)
+
+
+def test_a_whole_model_needs_an_engine_of_its_own() -> None:
+    with pytest.raises(RunnerError, match=r"infer\.engine=shared needs a LoRA adapter"):
+        shared_engine.shared_models(recipe_of(), Path("/model"), adapter_of("model.safetensors", "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shared"),
+    [
+        ([], True),
+        (["infer.engine=own"], False),
+        (["pipeline=[ingest,train,publish,infer,evaluate]"], False),
+        (["serve.redeploy=true"], False),
+    ],
+)
+def test_an_engine_is_shared_with_an_endpoint_that_this_run_starts(overrides: list[str], shared: bool) -> None:
+    assert shared_engine.is_shared(recipe_of(*overrides)) == shared
+
+
+def test_evaluate_asks_for_no_cpu_beside_the_engine_unless_the_recipe_does() -> None:
+    assert evaluate.resources(recipe_of()).cpus_per_worker == 0
+    assert evaluate.resources(recipe_of("infer.engine=own")).cpus_per_worker == 1
+    assert evaluate.resources(recipe_of("+resources.evaluate.cpus_per_worker=2")).cpus_per_worker == 2
