@@ -43,7 +43,7 @@ def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
         f"train.args.max_steps={NUM_STEPS}", f"+train.args.save_steps={SAVE_STEPS}",
         "train.args.per_device_train_batch_size=2", "train.args.cutoff_len=64",
         "infer.batch_size=8", "infer.sampling.max_tokens=16", "infer.engine_kwargs.max_model_len=512",
-        "serve.port=0", "query.num_rows=20", *overrides,
+        "infer.engine=own", "serve.port=0", "query.num_rows=20", *overrides,
     ]  # fmt: skip
 
 

@@ -46,6 +46,13 @@ CASES = [
     for signal in ("SIGKILL", "SIGTERM")
     for point in POINTS
 ]
+# The endpoint's engine at work for infer.
+CASES += [Case("infer", "replica", signal, point) for signal in ("SIGKILL", "SIGTERM") for point in POINTS]
+
+
+def worker_of(case: Case) -> str:
+    """Word in the name of the process of Ray that does the stage's work."""
+    return _WORKER["serve" if case.target == "replica" else case.stage]
 
 
 def await_moment(case: Case, running: Running) -> psutil.Process:
@@ -54,8 +61,8 @@ def await_moment(case: Case, running: Running) -> psutil.Process:
     _STAGES[case.stage](case, running)
     if case.target == "driver":
         return psutil.Process(running.process.pid)
-    names = [_WORKER[case.stage]]
-    if case.target == "engine" and case.point != "starting":
+    names = [worker_of(case)]
+    if case.target in ("engine", "replica") and case.point != "starting":
         names = case.rng.sample([*names, _CORE], 2)  # the actor, or the engine's own process below it
     return running.wait_for(f"a process of {names}", lambda: next(filter(None, map(running.named, names)), None))
 
@@ -109,7 +116,7 @@ def _store(running: Running) -> Path:
 
 def _infer(case: Case, running: Running) -> None:
     if case.point == "starting":
-        running.wait_for("the engine", lambda: running.named(_WORKER["infer"]))
+        running.wait_for("the engine", lambda: running.named(worker_of(case)))
         _pause(case, 20.0)
         return
     total = 2 * NUM_TEST_ROWS

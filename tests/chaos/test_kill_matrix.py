@@ -36,7 +36,8 @@ def test_killed_run_goes_on(
     root = chaos_dir / str(case)
     remove(root)
     store = root / "artifacts" if case.stage == "publish" else expected.store
-    line = command(root, expected.model, store, f"stop_after={last}")
+    shared = ["infer.engine=shared"] if case.target == "replica" else []
+    line = command(root, expected.model, store, f"stop_after={last}", *shared)
     continue_from(expected.root, root, before=case.stage)
     result: dict[str, Any] = {"case": str(case), "verdict": "failed", "at": time.time()}
     try:
