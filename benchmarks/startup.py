@@ -14,6 +14,7 @@ from benchmarks.stages import parser, prepare, say, with_defaults, workspace
 _DEFAULTS = (
     "recipe=viggo_quickstart",
     "pipeline=[ingest,train,publish,infer,serve]",
+    "infer.engine=own",
     "evaluate.compare_base=false",
     "dataset.max_rows.test=16",
     "train.max_samples=16",
