@@ -1,0 +1,75 @@
+"""Every command in README.md and docs/ names recipes, groups, keys and values that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from runner.cli import load
+from runner.resolve import compose, parse
+from runner.serving import name_the_sweep
+from runner.sweep import combinations
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITHOUT_RECIPE = ("action=list", "action=schema", "action=serve", "action=status", "action=logs", "action=stop")
+
+
+def commands() -> list[list[str]]:
+    """The arguments of each `$ python -m runner ...` of a page, without a comment behind it."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        found += [shlex.split(line, comments=True) for line in re.findall(r"^\$ python -m runner (.*)$", text, re.M)]
+    return [list(arguments) for arguments in dict.fromkeys(map(tuple, found))]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the recipe that README.md shows."""
+    (shown,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "recipe").mkdir()
+    (folder / "viggo").mkdir()
+    for name in ("train.jsonl", "val.jsonl"):
+        (folder / "viggo" / name).write_text("{}\n")
+    (folder / "recipe" / "support_bot.yaml").write_text(shown)
+    return folder
+
+
+def test_the_pages_have_commands() -> None:
+    shown = [" ".join(arguments) for arguments in commands()]
+    assert len(shown) > 25
+    assert "recipe=viggo_qwen7b action=plan" in shown
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/prefix")
+    own = mine if "--config-dir" in arguments else None
+    overrides = [word.replace("/data/viggo", str(mine / "viggo")) for word in arguments if "=" in word]
+    if not overrides:
+        assert arguments == ["--help"]
+        return
+    for job in combinations(overrides) if "-m" in arguments else [overrides]:
+        composed = compose(name_the_sweep(job, own), own)
+        if any(word in WITHOUT_RECIPE for word in job):
+            assert not [
+                problem for problem in parse(composed).problems if problem.key.startswith(("action", "runs", "top"))
+            ]
+        else:
+            load(composed)
+
+
+def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:
+    from importlib.util import find_spec
+
+    named = set(re.findall(r"ray_((?:serve|vllm)_[a-z_]+)", (ROOT / "docs" / "operations.md").read_text()))
+    assert len(named) >= 10
+    serve, vllm = (Path(next(iter(find_spec(name).submodule_search_locations or []))) for name in ("ray", "vllm"))  # type: ignore[union-attr]
+    known = "".join(path.read_text() for path in (serve / "serve" / "_private").glob("*.py"))
+    known += (vllm / "v1" / "metrics" / "loggers.py").read_text().replace("vllm:", "vllm_")
+    assert not [name for name in named if f'"{name}"' not in known]
