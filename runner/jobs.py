@@ -35,6 +35,8 @@ _PACKAGES = ("runner", "stages", "recipes")
 _CONFIG = "config"  # the user's own recipes, beside the packages
 _DISTRIBUTION = "recipe-runner"
 _POLL_S = 1.0
+_PATIENCE_S = 90.0
+_NOT_YET = "No available agent to submit job"
 _RECONNECT_S = 2.0
 _NUM_RECONNECTS = 30
 _STOP_MARGIN_S = 30  # to end Ray and write the run's record, after a checkpoint has been saved
@@ -102,12 +104,21 @@ def submit(
         folder = Path(temporary) / "code"
         pack(folder, recipe, config_dir)
         settings = job_settings(recipe, overrides, config_dir, folder if any(folder.iterdir()) else None, os.environ)
-        try:
-            job = client.submit_job(**settings)
-        except RuntimeError as error:
-            raise RunnerError(f"the cluster did not take the job: {_last_line(error)}") from error
+        job = _accepted(client, settings)
     print(f"submitted {job}\n{come_back(job, address)}", flush=True)
     return follow(client, job, address) if options.follow else EXIT_DONE
+
+
+def _accepted(client: Client, settings: Mapping[str, Any]) -> str:
+    """Submit the job. A cluster that has just started has no agent for it for some seconds, and is asked again."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return client.submit_job(**settings)
+        except RuntimeError as error:
+            if _NOT_YET not in str(error) or time.monotonic() >= end:
+                raise RunnerError(f"the cluster did not take the job: {_last_line(error)}") from error
+            time.sleep(_POLL_S)
 
 
 def portability_problems(recipe: Recipe) -> list[Problem]:

@@ -205,3 +205,17 @@ def test_unknown_job_is_named() -> None:
 def test_a_job_must_be_named(action: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([f"action={action}", f"cluster.address={ADDRESS}"]) == EXIT_INVALID_RECIPE
     assert "job" in capsys.readouterr().err
+
+
+def test_cluster_that_has_just_started_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_POLL_S", 0.0)
+    cluster = Cluster()
+    accept, refusals = cluster.submit_job, [RuntimeError("status code 500: No available agent to submit job")]
+
+    def submit_job(**settings: Any) -> str:
+        if refusals:
+            raise refusals.pop()
+        return accept(**settings)
+
+    monkeypatch.setattr(cluster, "submit_job", submit_job)
+    assert submit(cluster) == EXIT_DONE
