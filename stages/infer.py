@@ -81,9 +81,10 @@ class Infer:
             engines = [shared_models(ctx.recipe, ctx.input("model").path, ctx.inputs.get("adapter"))]
         else:
             engines = list(plan_engines(ctx.recipe, ctx.input("model").path, local_adapter(ctx)))
-            check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
+        if not shared:
+            check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
         kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
         with ExitStack() as held:
             if kept:
