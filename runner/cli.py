@@ -324,7 +324,8 @@ def _export(asked: Asked) -> int:
     folder = Path(where).expanduser() if where else find_run(asked.root, asked.recipe.name, None) / "export"
     serves = target in ("serve-config", "kuberay", "anyscale")
     config = served_config(asked.recipe, asked.options, asked.root) if serves else None
-    facts = Facts(asked.recipe, task_overrides(asked.composed.overrides), asked.options.image, config)
+    own = str(asked.config_dir) if asked.config_dir else None
+    facts = Facts(asked.recipe, task_overrides(asked.composed.overrides), asked.options.image, config, own)
     print("\n".join(write_files(TARGETS[target](facts), folder)))
     return EXIT_DONE
 

@@ -24,12 +24,14 @@ class Facts:
     """recipe: resolved. overrides: of the command line that names it. image: the container image of `containerfile`.
 
     serve: the Ray Serve config of what the newest run evaluated; None when no target asks for one.
+    config_dir: folder of the user's own recipes, as the command line names it.
     """
 
     recipe: Recipe
     overrides: tuple[str, ...]
     image: str
     serve: dict[str, Any] | None = None
+    config_dir: str | None = None
 
     @property
     def name(self) -> str:
@@ -38,7 +40,11 @@ class Facts:
 
     def command(self, *more: str) -> str:
         """The shell command that runs the recipe, with more overrides at its end."""
-        return shlex.join(["python", "-m", "runner", *self.overrides, *more])
+        return shlex.join(["python", "-m", "runner", *self.arguments(*more)])
+
+    def arguments(self, *more: str) -> list[str]:
+        """What follows `python -m runner`."""
+        return [*(["--config-dir", self.config_dir] if self.config_dir else []), *self.overrides, *more]
 
     @property
     def root(self) -> str:
@@ -59,7 +65,7 @@ class Facts:
 def task_overrides(overrides: Sequence[str]) -> tuple[str, ...]:
     """Those that say what the recipe is, without those of the export and of the place where it runs."""
     own = ("action", "target", "export_to", "image", "format", "cluster.address")
-    return tuple(text for text in overrides if text.lstrip("+").partition("=")[0] not in own)
+    return tuple(text.removeprefix("++") for text in overrides if text.lstrip("+").partition("=")[0] not in own)
 
 
 def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def compose(facts: Facts) -> dict[str, str]:
         "worker": worker,
         "run": {
             **node,
-            "command": [*facts.overrides, "cluster.address=head:6379"],
+            "command": facts.arguments("cluster.address=head:6379"),
             "depends_on": ["head", "worker"],
             "network_mode": "service:head",  # a driver is a process of a node
             "pid": "service:head",

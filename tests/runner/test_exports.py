@@ -94,6 +94,13 @@ def test_the_job_runs_the_same_recipe_on_as_many_gpus(qwen: Facts) -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "recipe-runner", "optional": True}}]
 
 
+def test_the_command_is_as_it_was_given_with_the_folder_of_the_users_recipes() -> None:
+    given = task_overrides(["recipe=a", "++train.lora_rank=4", "++export_to=x", "action=export", "target=ci"])
+    facts = Facts(facts_of(*QWEN, serve=False).recipe, given, "image", config_dir="mine")
+    (text,) = TARGETS["ray-job"](facts).values()
+    assert "-- python -m runner --config-dir mine recipe=a train.lora_rank=4 cluster.address=auto\n" in text
+
+
 def test_a_service_on_loopback_is_refused() -> None:
     with pytest.raises(RunnerError, match=r"127\.0\.0\.1 cannot be reached"):
         TARGETS["kuberay"](facts_of(*QWEN))
