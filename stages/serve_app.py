@@ -32,6 +32,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from vllm.utils.ompmultiprocessing import OMPProcessManager
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.schema import Recipe
 from runner.storage import open_store
@@ -124,7 +125,11 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
 
     async def predict(self, piece: dict[str, Any], path: str, recipe: Recipe, engine: Engine) -> list[dict[str, Any]]:
         """Batch inference on this engine: predictions of a piece of the test set, see `stages.shared_engine`."""
-        return await predict_piece(self.engine._engine_client, self._lora, piece, Path(path), recipe, engine)
+        try:
+            return await predict_piece(self.engine._engine_client, self._lora, piece, Path(path), recipe, engine)
+        except EngineDeadError:
+            await asyncio.Event().wait()  # for `_end_with_engine`: the caller learns that this replica is dead
+            raise
 
     async def _lora(self, name: str) -> Any:
         async with self._loading:  # vLLM refuses to load an adapter that is there

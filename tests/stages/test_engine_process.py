@@ -1,4 +1,4 @@
-"""An engine's process ends with the process that started it, however that ended."""
+"""An engine's process ends with the process that started it, however that ended, and never with half an answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import sys
 import time
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from stages.engine_process import end_with_parent
+import pytest
+
+from stages.engine_process import end_without_answers, prepare
 
 # A parent that starts a child by multiprocessing, as vLLM does, and tells its process id.
 PARENT = """
@@ -19,7 +23,7 @@ sys.path[:0] = {path!r}
 from stages.engine_process import end_with_parent
 
 def child(queue):
-    end_with_parent()
+    end_with_parent(multiprocessing.parent_process())
     queue.put(multiprocessing.current_process().pid)
     time.sleep(60)
 
@@ -55,10 +59,7 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_process_that_multiprocessing_did_not_start_is_left_alone() -> None:
-    code = (
-        "import threading; from stages.engine_process import end_with_parent; end_with_parent();"
-        "assert threading.active_count() == 1"
-    )
+    code = "import threading; from stages.engine_process import prepare; prepare();assert threading.active_count() == 1"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
@@ -66,4 +67,17 @@ def test_a_process_that_multiprocessing_did_not_start_is_left_alone() -> None:
 
 def test_vllm_finds_it() -> None:
     found = [each for each in entry_points(group="vllm.general_plugins") if each.name == "recipe_runner"]
-    assert [each.load() for each in found] == [end_with_parent]
+    assert [each.load() for each in found] == [prepare]
+
+
+def test_an_engine_that_ends_sends_no_half_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.core import EngineCoreProc, EngineShutdownState
+
+    sent: list[Any] = []
+    monkeypatch.setattr(EngineCoreProc, "_send_abort_outputs_to_client", lambda engine, *args: sent.append(args))
+    end_without_answers()
+    running = SimpleNamespace(shutdown_state=EngineShutdownState.RUNNING)
+    ending = SimpleNamespace(shutdown_state=EngineShutdownState.REQUESTED)
+    EngineCoreProc._send_abort_outputs_to_client(running, ["one"], 0)
+    EngineCoreProc._send_abort_outputs_to_client(ending, ["two"], 0)
+    assert sent == [(["one"], 0)]
