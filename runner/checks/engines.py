@@ -12,8 +12,15 @@ from runner.schema import Recipe
 from stages.adapters import trained_rank
 from stages.canonical import ENGINE_WITHOUT_EFFECT
 
-# The endpoint may hold more adapters than batch inference needs.
-_FOR_ADAPTERS = ("enable_lora", "max_loras", "max_lora_rank", "max_cpu_loras")
+# The endpoint may hold more adapters than batch inference needs; its name is refused by another rule.
+_MAY_DIFFER = (
+    *ENGINE_WITHOUT_EFFECT,
+    "enable_lora",
+    "max_loras",
+    "max_lora_rank",
+    "max_cpu_loras",
+    "served_model_name",
+)
 
 
 def _engines(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,9 +155,9 @@ def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
     """What differs between batch and endpoint would be another engine."""
     if recipe.infer.engine != "shared" or not {"infer", "serve"} <= set(recipe.pipeline):
         return
-    own = recipe.infer.engine_kwargs
+    own, known = recipe.infer.engine_kwargs, table("vllm.engine")  # of the endpoint's server others are
     for name, value in recipe.serve.engine_kwargs.items():
-        if name not in _FOR_ADAPTERS and name not in ENGINE_WITHOUT_EFFECT and value != own.get(name):
+        if name in known and name not in _MAY_DIFFER and value != own.get(name):
             hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."
             yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
 

@@ -31,9 +31,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture
 def recipe(quickstart: Recipe, tmp_path: Path) -> Recipe:
-    return quickstart.model_copy(
-        update={"storage": quickstart.storage.model_copy(update={"root": str(tmp_path / "runs")})}
-    )
+    storage = quickstart.storage.model_copy(update={"root": str(tmp_path / "runs")})
+    own = quickstart.infer.model_copy(update={"engine": "own"})
+    return quickstart.model_copy(update={"storage": storage, "infer": own})
 
 
 def test_the_next_adapter_takes_the_base_models_predictions_over(
