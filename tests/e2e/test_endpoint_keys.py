@@ -21,6 +21,8 @@ import openai
 import psutil
 import pytest
 
+from tests.e2e.conftest import Done
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OLD, NEW = "canary-old-key-9Xq3", "canary-new-key-7Wt5"
@@ -52,8 +54,8 @@ class Up:
 
 
 @pytest.fixture(scope="module")
-def up(workspace: Path) -> Iterator[Up]:
-    """The base model of the quickstart, served with keys and a dashboard until the tests are done."""
+def up(workspace: Path, quickstart_run: Done) -> Iterator[Up]:
+    """After the quickstart, whose data and model are taken over: its base model, served with keys and a dashboard until the tests are done."""
     keys, log = workspace.parent / "keys", workspace.parent / "served.log"
     keys.write_text(f"{OLD}\n")
     overrides = [

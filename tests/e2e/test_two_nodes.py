@@ -81,7 +81,8 @@ def test_training_runs_on_two_nodes(two_nodes: dict[str, str], quickstart_run: D
     assert json.loads((done.folder / "recipe.json").read_text())["cluster"]["address"] == address
     assert done.summary["query"]["matches_batch"] is True
     predictions = Path(done.artifact("predictions")["uri"])
-    texts = [json.loads(line)["prediction"] for part in predictions.glob("*.json*") for line in part.open()]
+    lines = [line for part in predictions.glob("*.json*") for line in part.read_text().splitlines()]
+    texts = [json.loads(line)["prediction"] for line in lines]
     assert len(texts) == 8
     assert all(re.fullmatch(FORM, text) for text in texts), texts
     assert all(row["base"]["matches_batch"] for row in done.summary["query"]["rows"])
