@@ -55,7 +55,7 @@ class Up:
 
 @pytest.fixture(scope="module")
 def up(workspace: Path, quickstart_run: Done) -> Iterator[Up]:
-    """After the quickstart, whose data and model are taken over: its base model, served with keys and a dashboard until the tests are done."""
+    """The base model of the quickstart, whose data it takes over, served with keys and a dashboard."""
     keys, log = workspace.parent / "keys", workspace.parent / "served.log"
     keys.write_text(f"{OLD}\n")
     overrides = [
