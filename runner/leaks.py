@@ -48,7 +48,7 @@ class Leaks:
     def __init__(self) -> None:
         _adopt_orphans()
         self._before = {_identity(process) for process in _descendants()}
-        self._ports: set[int] = set()
+        self._ports = _own_ports()
         self._begun_in_session = False
 
     def begin(self, ray_session: bool) -> None:
