@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,6 +141,7 @@ class Reporter:
     _told_at: float = float("-inf")
     _asked_at: float = float("-inf")
     is_stopping: bool = False
+    checkpoints_s: float = 0.0
     _pending: tuple[Path, Path] | None = None
 
     def begin(self, args: Any, state: Any, num_samples: int | None) -> None:
@@ -186,8 +188,11 @@ class Reporter:
         """The trainer has written a checkpoint. It is reported at its next event, when all callbacks are through."""
         self._pending = (folder, output)
 
-    def flush(self) -> None:
-        """Report the checkpoint that waits for it; every worker does so at the same step."""
+    def flush(self, *, wait: bool = False) -> None:
+        """Report the checkpoint that waits for it; every worker does so at the same step.
+
+        Training goes on while it is uploaded, unless `wait` says that this is its end.
+        """
         if self._pending is None:
             return
         (folder, output), self._pending = self._pending, None
@@ -196,7 +201,9 @@ class Reporter:
         if self.rank == 0 and (output / TRAINER_LOG).is_file():
             shutil.copyfile(output / TRAINER_LOG, folder / TRAINER_LOG)
         folder.mkdir(exist_ok=True)  # a rank of a trainer that saves nothing on it still reports its part
-        _report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size)
+        begin = self.now()
+        _report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size, wait=wait)
+        self.checkpoints_s += self.now() - begin
 
     def must_stop(self, device: Any) -> bool:
         """Whether the run is to end, the same answer on every worker: the first one's, which asks now and then."""
@@ -211,6 +218,7 @@ class Reporter:
         """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.
 
         first_step_at: when this attempt's first step ended (Unix time, s); None when it had none to do.
+        checkpoints_s: how long training stood still for checkpoints to be reported.
         """
         weighted, before = 0.0, 0
         for step, loss in self.losses:
@@ -227,18 +235,32 @@ class Reporter:
             "train_runtime_s": self._ended_at - self._begun_at,
             "resumed_at_step": self._first_step or None,
             "first_step_at": self._first_step_at,
+            "checkpoints_s": self.checkpoints_s,
         }
 
 
-def _report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts: int) -> None:
-    """Upload the folder to Ray Train's storage as this worker's part of a checkpoint. Every worker must call this."""
+def _report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts: int, wait: bool = True) -> None:
+    """Upload the folder to Ray Train's storage as this worker's part of a checkpoint. Every worker must call this.
+
+    wait: until it and all reports before it are through; otherwise it is uploaded beside the training.
+    """
     import ray.train
 
     if folder is None:
         ray.train.report(metrics)
         return
     seal(folder, rank, num_parts, metrics)
-    ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+    if wait:
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        return
+    # The trainer deletes its old checkpoints, and this worker its folder, whether they are uploaded or not.
+    kept = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=Path.cwd().parent))
+    shutil.copytree(folder, kept, copy_function=os.link, dirs_exist_ok=True)
+    ray.train.report(
+        metrics,
+        checkpoint=ray.train.Checkpoint.from_directory(str(kept)),
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,  # which deletes the folder in the end
+    )
 
 
 def _first_ones(flag: bool, device: Any) -> bool:
@@ -276,7 +298,7 @@ def _callback(reporter: Reporter) -> Any:
             reporter.saved(Path(args.output_dir, f"checkpoint-{state.global_step}"), Path(args.output_dir))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            reporter.flush()
+            reporter.flush(wait=True)
             if state.global_step < state.max_steps and reporter.is_stopping:
                 raise _Stopped
 
