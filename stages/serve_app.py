@@ -16,6 +16,7 @@ from typing import Any
 
 import ray.util
 from fastapi import FastAPI
+from ray import serve
 from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.worker import global_worker
 from ray.llm._internal.common.callbacks.base import CallbackBase
@@ -131,8 +132,14 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             await asyncio.Event().wait()  # for `_end_with_engine`: the caller learns that this replica is dead
             raise
 
+    async def _maybe_resolve_lora_from_multiplex(self) -> None:
+        """Load the adapter that a request asks for, one at a time: vLLM refuses to load one that is there or coming."""
+        if serve.get_multiplexed_model_id():
+            async with self._loading:
+                await super()._maybe_resolve_lora_from_multiplex()
+
     async def _lora(self, name: str) -> Any:
-        async with self._loading:  # vLLM refuses to load an adapter that is there
+        async with self._loading:
             await self.engine.resolve_lora(await self._load_model(name))
         return self.engine._oai_models.lora_requests[name]
 
