@@ -11,6 +11,10 @@ from runner.schema import Recipe
 _KEY = "infer.sampling.structured_outputs"
 # Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.
 _FORMS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+# StructuredOutputsParams has these, but nothing in vLLM 0.27 reads them: its backends look at the engine's
+# StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
+_UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+_ENGINE_KEY = "infer.engine_kwargs.structured_outputs_config"
 
 
 def an_answer_is_one_text(recipe: Recipe) -> Iterator[Problem]:
@@ -37,4 +41,14 @@ def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"{_KEY}.choice", choice, "must be a list of texts", 'Put words such as "yes" in quotes.')
 
 
-RULES = (an_answer_is_one_text, answers_have_one_form)
+def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
+    form = recipe.infer.sampling.get("structured_outputs")
+    if not isinstance(form, Mapping):
+        return
+    for name in filter(form.get, _UNREAD):
+        of_engine = name in table("vllm.structured_outputs_config")
+        hint = f"Set {_ENGINE_KEY}.{name}, with a backend that has it." if of_engine else "Remove it."
+        yield Problem(f"{_KEY}.{name}", form[name], "is ignored by vLLM when a request sets it", hint)
+
+
+RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines)

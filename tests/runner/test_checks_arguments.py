@@ -117,7 +117,7 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused_with_what_is_allowed(key:
         ("infer.engine_kwargs.max_num_seqs", None),
         ("infer.sampling.stop", ["\n"]),
         ("infer.sampling.structured_outputs", {"regex": "a+"}),
-        ("infer.sampling.structured_outputs", {"json": {"type": "object"}, "disable_any_whitespace": True}),
+        ("infer.sampling.structured_outputs", {"json": {"type": "object"}, "disable_any_whitespace": False}),
         ("infer.sampling.structured_outputs", {"choice": ["yes", "no"]}),
         ("infer.sampling.structured_outputs", {"grammar": 'root ::= "a"'}),
         ("infer.engine_kwargs.structured_outputs_config", {"backend": "guidance"}),

@@ -16,7 +16,7 @@ FORM = "infer.sampling.structured_outputs"
     ("form", "said"),
     [
         ({"regex": "a+", "choice": ["a"]}, "has regex and choice"),
-        ({"disable_any_whitespace": True}, "has none"),
+        ({"disable_any_whitespace": False}, "has none"),
         ({}, "has none"),
         ({"json": None}, "has none"),
     ],
@@ -30,6 +30,20 @@ def test_answers_have_exactly_one_form(form: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("choice", [[True, False], []])
 def test_a_choice_is_between_texts(choice: list[Any]) -> None:
     assert "must be a list of texts" in problems({FORM: {"choice": choice}})[f"{FORM}.choice"].message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("disable_any_whitespace", True, "structured_outputs_config.disable_any_whitespace"),
+        ("disable_additional_properties", True, "structured_outputs_config.disable_additional_properties"),
+        ("whitespace_pattern", " ?", "Remove it"),
+    ],
+)
+def test_what_vllm_would_ignore_in_a_form_is_refused(name: str, value: Any, hint: str) -> None:
+    found = problems({FORM: {"json": {"type": "object"}, name: value}})
+    assert list(found) == [f"{FORM}.{name}"]
+    assert hint in (found[f"{FORM}.{name}"].hint or "")
 
 
 def test_a_form_that_is_no_mapping_is_refused() -> None:

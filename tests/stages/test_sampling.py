@@ -31,11 +31,11 @@ def test_a_form_is_handed_on_as_it_is(quickstart: Recipe, form: dict[str, Any]) 
 
 
 def test_a_json_schema_travels_as_text(quickstart: Recipe) -> None:
-    form = {"json": SCHEMA, "disable_any_whitespace": True}
+    form = {"json": SCHEMA, "disable_any_whitespace": False}
     recipe = with_sampling(quickstart, {"temperature": 0.0, "structured_outputs": form})
     sent = sampling_params(recipe)["structured_outputs"]
     assert json.loads(sent["json"]) == SCHEMA
-    assert sent["disable_any_whitespace"] is True
+    assert sent["disable_any_whitespace"] is False
     assert request_sampling(recipe)["structured_outputs"] == sent
     assert recipe.infer.sampling["structured_outputs"]["json"] == SCHEMA
 
