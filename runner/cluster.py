@@ -110,7 +110,7 @@ class RaySession:
         else:
             options["address"] = self._cluster.address
         try:
-            with own_sigterm():
+            with no_sigterm_of_ray():
                 context = ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(
@@ -207,6 +207,19 @@ def own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def no_sigterm_of_ray() -> Iterator[None]:
+    """Have `ray.init` leave SIGTERM's handler alone from the first: it takes seconds, in which the signal may come."""
+    from ray._private import utils
+
+    set_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 def task_options(resources: StageResources) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Run:
     shared: SharedCache | None = None
     lock: Lock | None = None
     leaks: Leaks = field(default_factory=Leaks)
+    signals: list[int] = field(default_factory=list)
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
@@ -87,14 +88,14 @@ def run(
     """
     root = Path(recipe.storage.root).expanduser().resolve()
     identity = digest_json(recipe.model_dump(mode="json"))
-    with one_run(root, identity, command) as lock, _signals():
+    with one_run(root, identity, command) as lock, _signals() as signals:
         shared = SharedCache(recipe, report.say) if is_shared(recipe) else None
         past = planning.PastRuns(root, shared)
         for remark in past.remarks:
             report.say(remark)
         plan = planning.build(recipe, options, past)
         run_ = open_run(recipe, options, command, report, root, identity)
-        run_.lock = lock
+        run_.lock, run_.signals = lock, signals
         write_state(run_.folder / ORIGINS, dict(origins or {}))
         run_.shared = shared
         report.start(recipe, plan.steps, run_.folder)
@@ -241,6 +242,9 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
         with run_.log(step.name).open("a", encoding="utf-8") as log:
             traceback.print_exc(file=log)
         updates = {"status": "failed", "error": _cause(error)}
+    if run_.signals:  # C code that was running took the exception for its own, or dropped it
+        _commit(run_, record.model_copy(update={"status": "interrupted", "wall_s": time.monotonic() - begin}))
+        raise Interrupted
     return record.model_copy(update={**updates, "wall_s": time.monotonic() - begin})
 
 
@@ -360,15 +364,17 @@ def _close(run_: Run, ray: RaySession) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the run in order, as `Interrupted` in the main thread."""
+def _signals() -> Iterator[list[int]]:
+    """SIGTERM and Ctrl-C end the run in order, as `Interrupted` in the main thread. Gives the signals that came."""
+    seen: list[int] = []
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        seen.append(signum)
         raise Interrupted(signum)
 
     saved = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield seen
     finally:
         for number, handler in saved.items():
             signal.signal(number, handler)
