@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,9 +49,13 @@ class Cluster:
         node = [RAY, "start", "--block", "--num-cpus=2", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
         head = [*node, "--head", f"--port={port}", "--include-dashboard=true", '--resources={"head_node": 1}']
         head += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        self.temporary: list[Path] = []
         for command in (head, [*node, f"--address=127.0.0.1:{port}", '--resources={"second_node": 1}']):
-            # Each node has an agent that takes jobs, on a port of its own.
-            self.start([*command, f"--dashboard-agent-listen-port={free_port()}"])
+            # As on a machine of its own: an agent that takes jobs, and a folder where a job's code is unpacked, which
+            # another node would replace under the running job. The folder is short, since it holds sockets.
+            self.temporary.append(Path(tempfile.mkdtemp(prefix="node-")))
+            own = [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={self.temporary[-1]}"]
+            self.start([*command, *own])
 
     def start(self, command: list[str]) -> None:
         """Start a node and wait until it says that it runs."""
@@ -73,6 +79,8 @@ class Cluster:
         for process in below:
             with suppress(psutil.Error):
                 process.kill()
+        for folder in self.temporary:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def command(self, action: str, *overrides: str) -> list[str]:
         """A small recipe that trains a random model for a few steps."""
