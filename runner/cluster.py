@@ -110,7 +110,7 @@ class RaySession:
         else:
             options["address"] = self._cluster.address
         try:
-            with no_sigterm_of_ray():
+            with own_sigterm_from_the_first():
                 context = ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(
@@ -210,14 +210,18 @@ def own_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def no_sigterm_of_ray() -> Iterator[None]:
-    """Have `ray.init` leave SIGTERM's handler alone from the first: it takes seconds, in which the signal may come."""
+def own_sigterm_from_the_first() -> Iterator[None]:
+    """As `own_sigterm`, and where Ray would put its handler it puts ours: it takes seconds, and the signal may come.
+
+    Ray's C++ has a handler too, which ends the process by SIGABRT; what Python puts in its place is ours again.
+    """
     from ray._private import utils
 
-    set_handler = utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _: None
+    handler, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: set_handler(handler)
     try:
-        yield
+        with own_sigterm():
+            yield
     finally:
         utils.set_sigterm_handler = set_handler
 
