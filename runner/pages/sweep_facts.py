@@ -23,6 +23,7 @@ def sweep_facts(folder: Path) -> dict[str, Any]:
         "jobs": jobs,
         "best": jobs[sweep.jobs.index(best)] if best else None,
         "overlapping": sum(_overlaps(job, best) for job in sweep.jobs if job is not best),
+        "above_base": _is_above_base(best),
         "failed": sum(job.status == "failed" for job in sweep.jobs),
         "wall_s": sum(job.wall_s for job in sweep.jobs),
     }
@@ -32,6 +33,13 @@ def _overlaps(job: Job, best: Job | None) -> bool:
     if best is None or job.interval is None or best.interval is None:
         return False
     return job.interval[1] >= best.interval[0]
+
+
+def _is_above_base(best: Job | None) -> bool | None:
+    """Whether the best job's whole interval lies above its base model's score; None where that is not known."""
+    if best is None or best.base is None or best.interval is None:
+        return None
+    return best.interval[0] > best.base
 
 
 def _link(job: Job, folder: Path) -> str:

@@ -15,7 +15,7 @@ _FEW_ROWS = 50
 def verdict(manifest: Manifest, scores: Mapping[str, Any]) -> dict[str, str]:
     """`{kind, title, text}`; kind is good, bad or plain."""
     failed = next((record for record in manifest.stages if record.status == "failed"), None)
-    text = comparison(scores)
+    text = comparison(scores) if scores else _last_note(manifest)
     if manifest.status == "gate_refused":
         gates = [record.metrics["gate"] for record in manifest.stages if "gate" in record.metrics]
         missed = "; ".join(gates[0]["missed"]) if gates else ""
@@ -27,6 +27,12 @@ def verdict(manifest: Manifest, scores: Mapping[str, Any]) -> dict[str, str]:
     better = better_than_base(scores)
     title = {True: "Better than the base model", False: "Worse than the base model", None: "Done"}[better]
     return {"kind": {True: "good", False: "bad", None: "plain"}[better], "title": title, "text": text}
+
+
+def _last_note(manifest: Manifest) -> str:
+    """What a run without scores has come to: the last stage that says something."""
+    notes = [f"{record.name}: {record.note}" for record in manifest.stages if record.note and record.status == "done"]
+    return notes[-1] if notes else "Nothing was scored."
 
 
 def better_than_base(scores: Mapping[str, Any]) -> bool | None:

@@ -188,6 +188,17 @@ def test_a_job_that_the_gate_refused_is_best_only_when_none_passed() -> None:
     assert sweep.model_copy(update={"jobs": jobs[:1]}).best() is jobs[0]
 
 
+@pytest.mark.parametrize(("low", "kind", "said"), [(0.2, "plain", True), (0.6, "good", False)])
+def test_a_best_job_no_better_than_its_base_is_no_good_news(tmp_path: Path, low: float, kind: str, said: bool) -> None:
+    sweep, folder = open_sweep(tmp_path, ["a=1,2"], "python -m runner -m a=1,2")
+    job = sweep.job(["a=1"])
+    job.status, job.value, job.interval, job.base = "done", 0.7, (low, 0.9), 0.5
+    sweep.save(folder)
+    html = write_sweep_report(folder)[0].read_text()
+    assert f'class="verdict {kind}"' in html
+    assert ("no job is better than it beyond chance" in html) is said
+
+
 def test_a_sweep_without_scores_has_a_report(tmp_path: Path) -> None:
     sweep, folder = open_sweep(tmp_path, ["a=1,2"], "python -m runner -m a=1,2")
     sweep.job(["a=<script>"]).status = "failed"

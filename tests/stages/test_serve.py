@@ -182,6 +182,14 @@ def test_refuses_adapter_ids_that_are_no_plain_name(store: Store, name: str) -> 
         find_adapter(store, name)
 
 
+def test_an_adapter_that_leaves_the_store_is_served_no_more(store: Store) -> None:
+    artifact = find_adapter(store, "good")
+    store.delete_set(artifact)
+    assert list_adapters(store) == ["other"]
+    with pytest.raises(AdapterNotFoundError):
+        find_adapter(store, "good")
+
+
 @pytest.mark.parametrize("name", ["half", "other", "missing"])
 def test_refuses_adapters_that_are_not_complete(store: Store, name: str) -> None:
     with pytest.raises(AdapterNotFoundError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.manifest import Manifest
+from runner.manifest import Manifest, StageRecord
 from runner.pages import write_report
 from runner.pages.charts import loss_curve, rate_curve, running_mean, thinned
 from runner.pages.facts import run_facts
@@ -130,6 +130,14 @@ def test_a_run_without_scores_has_a_page_too(tmp_path: Path) -> None:
     page = Page((folder / "report.html").read_text())
     assert "Interrupted" in page.text
     assert "Nothing was scored." in page.text
+
+
+def test_a_run_without_scores_says_what_it_came_to(tmp_path: Path) -> None:
+    folder = tmp_path / "any" / "run"
+    served = StageRecord(name="serve", status="done", note="http://127.0.0.1:8000/v1 serves base and base:a")
+    Manifest(run_id="run", recipe="any", status="done", stages=[served]).save(folder)
+    write_report(folder)
+    assert "serve: http://127.0.0.1:8000/v1 serves base and base:a" in Page((folder / "report.html").read_text()).text
 
 
 def test_artifacts_that_are_gone_are_left_out(run_folder: Path, tmp_path: Path) -> None:
