@@ -68,7 +68,6 @@ def test_training_runs_on_two_nodes(two_nodes: dict[str, str], quickstart_run: D
         "train.max_samples=32",
         "dataset.max_rows.test=4",
         f"+infer.sampling.structured_outputs.regex='{FORM}'",
-        "+infer.sampling.logit_bias={28: -1.0, 71: 1}",
         "infer.sampling.max_tokens=128",
         "query.num_rows=4",
         "serve.port=0",
