@@ -10,10 +10,7 @@ Both serve the same model and adapter with the same engine arguments and environ
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -24,7 +21,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.load import measure_endpoint
-from benchmarks.stages import Work, gpu_peak, parser, prepare, say, with_defaults, workspace
+from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
 from stages.infer import engine_kwargs as batch_engine_kwargs
 from stages.infer import lora_rank
 from stages.prompt import request_messages
@@ -121,25 +118,6 @@ def flags(arguments: dict[str, Any]) -> list[str]:
         else:
             made += [f"--{flag}", json.dumps(value) if isinstance(value, (dict, list)) else str(value)]
     return made
-
-
-@contextmanager
-def running(command: list[str], log: Path, env: dict[str, str]) -> Iterator[None]:
-    """A server process, interrupted at the end and waited for."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        server = subprocess.Popen(  # noqa: S603
-            command, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            yield
-        finally:
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(timeout=120)
-            except subprocess.TimeoutExpired:
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
 
 
 def wait_for(url: str, model: str, body: dict[str, Any]) -> None:

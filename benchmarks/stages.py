@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def with_defaults(defaults: Sequence[str], overrides: Sequence[str]) -> list[str
 
 @contextmanager
 def workspace(root: Path | None) -> Iterator[Path]:
-    """The folder to work in: the one given, or a temporary one."""
+    """The folder to work in: the one given, or a temporary one. SIGTERM ends the comparison and what it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if root is not None:
         root.mkdir(parents=True, exist_ok=True)
         yield root.resolve()
@@ -109,16 +111,33 @@ def run_bare(module: str, job: Mapping[str, Any], folder: Path, env: Mapping[str
 
 def process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Turn:
     """Run a command to its end. Raises RuntimeError with the end of its log when it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, gpu_peak() as peak:
+    with gpu_peak() as peak:
         began_at, begin = time.time(), time.perf_counter()
-        code = subprocess.run(  # noqa: S603
-            list(command), env={**os.environ, **(env or {})}, stdout=file, stderr=subprocess.STDOUT
-        ).returncode
+        with running(command, log, env or {}) as child:
+            code = child.wait()
         wall_s = time.perf_counter() - begin
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{log.read_text()[-3000:]}")
     return Turn(wall_s, began_at, peak[0], {})
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block: interrupted as by Ctrl-C, waited for, and then killed with its children."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        child = subprocess.Popen(  # noqa: S603
+            list(command), env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=120)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 @contextmanager

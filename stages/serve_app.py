@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, f
 from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
 from stages.endpoint_guard import Gate, Guard, limit_tokens
+from stages.pacing import Pacer
 from stages.serve_health import ENGINE_FAILED, root_cause
 from stages.shared_engine import predict_piece
 
@@ -104,6 +106,7 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
     async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
         _listen_on_loopback()
         self._loading = asyncio.Lock()
+        self._pacer: Pacer[Any] = Pacer()
         await super().__init__(*args, **kwargs)
 
     async def start(self) -> None:
@@ -137,6 +140,10 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
         if serve.get_multiplexed_model_id():
             async with self._loading:
                 await super()._maybe_resolve_lora_from_multiplex()
+
+    def _batch_output_stream(self, generator: AsyncGenerator[Any, None]) -> AsyncGenerator[list[Any], None]:
+        """Ray's own waits up to 50 ms for every message, the first included, or sends each token by itself."""
+        return self._pacer.batches(generator)
 
     async def _lora(self, name: str) -> Any:
         async with self._loading:

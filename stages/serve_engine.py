@@ -38,8 +38,7 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
             **recipe.serve.deployment,
         },
         "runtime_env": runtime_env,
-        # 0: every token is sent when it is there, instead of up to 50 ms later in a batch.
-        "experimental_configs": {"stream_batching_interval_ms": 0},
+        "experimental_configs": {},
     }
     if resources.accelerator_type and not on_cpu:
         config["accelerator_type"] = resources.accelerator_type

@@ -92,6 +92,6 @@ def ask(url: str, model: str, max_tokens: int, timeout_s: float = 180.0) -> str:
                     reason = choice.finish_reason or reason
             return "ok" if reason else "cut off"
     except openai.APIStatusError as error:
-        return f"status {error.status_code}"
+        return f"status {error.status_code}: {str(error.message)[:160]}"
     except openai.APIError as error:
         return type(error).__name__

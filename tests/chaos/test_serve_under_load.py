@@ -88,11 +88,9 @@ def test_requests_go_on(
 
     first = start(tmp_path / "first", line(tmp_path / "first", "serve.keep_alive=true"), env)
     first.wait_for("the endpoint", lambda: "Press Ctrl-C" in first.shown())
-    found = re.search(r"^URL +(\S+)$", first.shown(), re.MULTILINE)
+    found = re.search(r"^URL +(\S+)\nmodels +(\S+), (\S+)$", first.shown(), re.MULTILINE)
     assert found, first.shown()
-    adapter = manifest(first.root).artifact("adapter")
-    assert adapter is not None
-    load = Load(found[1], ["base", f"base:{adapter.meta['adapter_id']}"])
+    load = Load(found[1], [found[2], found[3]])
     load.begin()
     try:
         scenario(load, first, redeploy, chaos_dir)
@@ -125,7 +123,7 @@ def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos
     )
     adapter = manifest(new.root).artifact("adapter")
     assert adapter is not None
-    name = f"base:{adapter.meta['adapter_id']}"
+    name = f"{load.models[0]}:{adapter.meta['adapter_id']}"
     assert name not in load.models
     load.models.append(name)
     load.wait_for_ok(load.phase, 20)
