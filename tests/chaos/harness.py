@@ -187,6 +187,8 @@ def outcome(root: Path, stage: str) -> Any:
 
 def send(process: psutil.Process | subprocess.Popen[bytes], name: str) -> None:
     process.send_signal(getattr(signal, name))
+    with suppress(ProcessLookupError, psutil.Error):
+        process.send_signal(signal.SIGCONT)  # one that stands still would get no signal but SIGKILL
 
 
 def remove(root: Path) -> None:

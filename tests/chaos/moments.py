@@ -58,7 +58,9 @@ def worker_of(case: Case) -> str:
 def await_moment(case: Case, running: Running) -> psutil.Process:
     """Wait for the case's moment and return the process to kill."""
     running.wait_for(f"the stage {case.stage}", lambda: _begun(case.stage, running))
-    _STAGES[case.stage](case, running)
+    found = _STAGES[case.stage](case, running)
+    if isinstance(found, psutil.Process):
+        return found
     if case.target == "driver":
         return psutil.Process(running.process.pid)
     names = [worker_of(case)]
@@ -100,14 +102,26 @@ def _newest_step(home: Path) -> int:
     return 0
 
 
-def _publish(case: Case, running: Running) -> None:
-    """A stage of a second: the points are moments of it."""
+def _publish(case: Case, running: Running) -> psutil.Process | None:
+    """A stage of a second: the points are moments of it. A worker late in its upload is returned, and stands still."""
+
+    def stored() -> bool:
+        return any(path.is_file() for path in _store(running).rglob("*"))
+
     if case.target == "worker":
-        running.wait_for("the upload", lambda: running.named(_WORKER["publish"]))
-    else:
-        _pause(case, {"starting": 1.0, "early": 4.0, "late": 8.0}[case.point])
+        worker: psutil.Process = running.wait_for("the upload", lambda: running.named(_WORKER["publish"]))
+        if case.point != "late":
+            return worker
+        worker.suspend()
+        while not stored():
+            worker.resume()
+            time.sleep(0.01)
+            worker.suspend()
+        return worker
+    _pause(case, {"starting": 1.0, "early": 4.0, "late": 8.0}[case.point])
     if case.point == "late":
-        running.wait_for("a file in the store", lambda: any(path.is_file() for path in _store(running).rglob("*")))
+        running.wait_for("a file in the store", stored)
+    return None
 
 
 def _store(running: Running) -> Path:

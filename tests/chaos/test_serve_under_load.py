@@ -74,6 +74,7 @@ def test_requests_go_on(
         f"cluster.address={cluster['address']}",
         "resources.serve.cpus_per_worker=1",
         f"serve.request_timeout_s={TIMEOUT_S}",
+        f"storage.cache={tmp_path}/cache",  # where replicas find adapters: another folder, other replicas
     ]
 
     def line(root: Path, *overrides: str) -> list[str]:
