@@ -249,6 +249,8 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
 
+    from stages.batch_engine import ask_for_whole_answers
+
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
@@ -260,6 +262,7 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
             preprocess_map_kwargs=beside,
             postprocess_map_kwargs=beside,
         )
+        ask_for_whole_answers(processor)
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
         pieces = ray.data.from_items(chunks, override_num_blocks=min(len(chunks), _MAX_CHUNKS))
         requests = pieces.flat_map(partial(read_chunk, path=path, variants=list(engine.models)), **beside)
