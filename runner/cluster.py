@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ class RaySession:
         self._board: Any = None
         self._stop = threading.Event()
         self._poller: threading.Thread | None = None
+        self._session_dir = ""
         self.started = False
         self.dashboard_url = ""
 
@@ -118,6 +120,8 @@ class RaySession:
                 "Start one with `ray start --head`, or leave cluster.address out to have the run start its own.",
             ) from error
         self.started = True
+        if self._cluster.address is None:
+            self._session_dir = context.address_info["session_dir"]
         self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         self._board = ray.remote(num_cpus=0)(_Board).remote()
         if self._on_progress:
@@ -190,6 +194,11 @@ class RaySession:
             self._poller.join(timeout=15)
         ray.shutdown()
         self.started = False
+
+    def remove_logs(self) -> None:
+        """Remove what a cluster that this session started, and that has ended, wrote into its temporary folder."""
+        if self._session_dir:
+            shutil.rmtree(self._session_dir, ignore_errors=True)
 
 
 def _own_cpus() -> int | None:

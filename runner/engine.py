@@ -199,6 +199,7 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     finally:
         _close(run_, ray)
     if code == EXIT_DONE:
+        ray.remove_logs()  # of a run that failed they may say why
         run_.manifest.status = "done"
     _save(run_)
     return code

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from runner.errors import DamagedError, RunnerError
@@ -71,6 +73,27 @@ def find_adapter(store: Store, adapter_id: str) -> Artifact:
     if code := sorted(name for name in names if name.lower().endswith(_CODE)):
         raise AdapterNotFoundError(f"the set {adapter_id!r} has files that can run code: {', '.join(code)[:200]}")
     return artifact
+
+
+class Recent:
+    """Adapters that were found a moment ago, so that not every request reads the store.
+
+    One that is not there is looked for each time: it may just have been published. fresh_s: how long one counts as
+    there, and so how long one that is removed may still be asked for.
+    """
+
+    def __init__(self, fresh_s: float = 2.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._fresh_s, self._now = fresh_s, now
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, adapter_id: str) -> bool:
+        return self._until.get(adapter_id, 0.0) > self._now()
+
+    def add(self, adapter_id: str) -> None:
+        """The adapter was found just now."""
+        now = self._now()
+        self._until = {each: until for each, until in self._until.items() if until > now}
+        self._until[adapter_id] = now + self._fresh_s
 
 
 def fetch_adapter(store: Store, adapter_id: str, cache: Path) -> Path:

@@ -38,6 +38,7 @@ _BESIDE_ENGINE = {"num_cpus": 0}
 # Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
 _ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
 _MAX_CHUNKS = 2_000
+_BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
 
 
 class Infer:
@@ -186,6 +187,10 @@ def vllm_processor_config(recipe: Recipe, engine: Engine) -> dict[str, Any]:
         "model_source": engine.source,
         "engine_kwargs": engine_kwargs(recipe, engine.lora_rank),
         "batch_size": recipe.infer.batch_size,
+        "max_concurrent_batches": _BATCHES_AT_ONCE,
+        # All of their rows are the engine's at once. Ray's own limit is a tenth more than the engine computes at a
+        # time: where many answers end together, it would wait for the next prompts and compute half-empty batches.
+        "max_pending_requests": _BATCHES_AT_ONCE * recipe.infer.batch_size,
         "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
         "runtime_env": engine_runtime_env(recipe),
         # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
@@ -249,8 +254,6 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
 
-    from stages.batch_engine import ask_for_whole_answers
-
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
@@ -262,7 +265,6 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
             preprocess_map_kwargs=beside,
             postprocess_map_kwargs=beside,
         )
-        ask_for_whole_answers(processor)
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
         pieces = ray.data.from_items(chunks, override_num_blocks=min(len(chunks), _MAX_CHUNKS))
         requests = pieces.flat_map(partial(read_chunk, path=path, variants=list(engine.models)), **beside)

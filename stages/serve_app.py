@@ -38,7 +38,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.schema import Recipe
 from runner.storage import open_store
-from stages.adapters import AdapterNotFoundError, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.adapters import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
 from stages.endpoint_guard import Gate, Guard, limit_tokens
@@ -190,6 +190,7 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self._gate = Gate(logging.getLogger("ray.serve"))
         self._only: list[str] | None = None
+        self._recent = Recent()
         self._store = open_store(adapter_store) if adapter_store else None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -216,7 +217,9 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
                 raise AdapterNotFoundError("this endpoint serves the base model alone")
             if self._only is not None and adapter_id not in self._only:
                 raise AdapterNotFoundError("it is none of the adapters that this endpoint serves")
-            await asyncio.to_thread(find_adapter, self._store, adapter_id)
+            if adapter_id not in self._recent:
+                await asyncio.to_thread(find_adapter, self._store, adapter_id)
+                self._recent.add(adapter_id)
         except AdapterNotFoundError as error:
             return f"The model {model_id[:200]!r} does not exist: {error}."
         return ""

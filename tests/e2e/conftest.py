@@ -62,6 +62,11 @@ def processes() -> set[int]:
     return found
 
 
+def ray_sessions() -> set[str]:
+    """Folders of temporary files of the Ray clusters that ran on this machine."""
+    return {path.name for path in Path("/tmp/ray").glob("session_2*")}
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("quickstart") / "runs"
@@ -70,9 +75,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def quickstart_run(workspace: Path) -> Done:
     """The whole quickstart, once."""
-    before = processes()
+    before, sessions = processes(), ray_sessions()
     done = run_recipe("serve.port=0", root=workspace)
     assert done.code == 0, done.shown
     left = processes() - before
     assert not left, f"the run left processes behind: {left}"
+    assert not ray_sessions() - sessions, "the run left Ray's temporary files behind"
     return done

@@ -18,7 +18,14 @@ from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from runner.storage import Store, open_store
 from runner.testing import assert_golden
-from stages.adapters import AdapterNotFoundError, checked_adapter_id, fetch_adapter, find_adapter, list_adapters
+from stages.adapters import (
+    AdapterNotFoundError,
+    Recent,
+    checked_adapter_id,
+    fetch_adapter,
+    find_adapter,
+    list_adapters,
+)
 from stages.endpoint_keys import digest
 from stages.serve import (
     Serve,
@@ -347,3 +354,15 @@ def test_root_cause(text: str, cause: str) -> None:
 def test_error_message_of_an_openai_body() -> None:
     assert error_message(b'{"error": {"message": "no such model"}}') == "no such model"
     assert error_message(b"<html>") == "<html>"
+
+
+def test_an_adapter_that_was_found_is_not_looked_for_again_for_a_moment() -> None:
+    clock = [100.0]
+    recent = Recent(2.0, lambda: clock[0])
+    assert "good" not in recent
+    recent.add("good")
+    clock[0] += 1.9
+    assert "good" in recent
+    assert "other" not in recent
+    clock[0] += 0.2
+    assert "good" not in recent
