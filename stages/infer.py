@@ -185,7 +185,9 @@ def vllm_processor_config(recipe: Recipe, engine: Engine) -> dict[str, Any]:
     bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
     config: dict[str, Any] = {
         "model_source": engine.source,
-        "engine_kwargs": engine_kwargs(recipe, engine.lora_rank),
+        # Without statistics, as vLLM's own batch engine: the process that feeds the engine would enter each token.
+        "engine_kwargs": {"disable_log_stats": True, **engine_kwargs(recipe, engine.lora_rank)},
+        "log_engine_metrics": False,
         "batch_size": recipe.infer.batch_size,
         "max_concurrent_batches": _BATCHES_AT_ONCE,
         # All of their rows are the engine's at once. Ray's own limit is a tenth more than the engine computes at a
@@ -254,6 +256,8 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
 
+    from stages.batch_engine import ask_for_whole_answers
+
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
@@ -265,6 +269,7 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
             preprocess_map_kwargs=beside,
             postprocess_map_kwargs=beside,
         )
+        ask_for_whole_answers(processor)
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
         pieces = ray.data.from_items(chunks, override_num_blocks=min(len(chunks), _MAX_CHUNKS))
         requests = pieces.flat_map(partial(read_chunk, path=path, variants=list(engine.models)), **beside)
