@@ -199,11 +199,12 @@ def report(found: dict[str, Any]) -> str:
         [
             measure.head("Soak", found),
             f"{len(runs)} runs in a row, each doing {min(_of(runs, 'stages_done'))} of {len(_STAGES)} stages again at "
-            f"least: {failed} failed, {len(adapters)} adapter by digest, {measure.cell(_of(runs, 'wall_s'), 1)} s a run.",
+            f"least: {failed} failed, {len(adapters)} adapter by digest, "
+            f"{measure.cell(_of(runs, 'wall_s'), 1)} s a run.",
             measure.table(rows),
             f"{service['num_requests']:,} streamed requests to one endpoint by {_CLIENTS} clients, base model and "
-            f"adapter in turns: {num_failed} failed{': ' + '; '.join(errors) if errors else ''}. First token, median of "
-            f"{service['num_requests'] // _PIECES} each: "
+            f"adapter in turns: {num_failed} failed{': ' + '; '.join(errors) if errors else ''}. "
+            f"First token, median of {service['num_requests'] // _PIECES} each: "
             f"{measure.cell([piece['first_token_ms'] for piece in pieces], 1)} ms.",
             measure.table(grown),
             "After its end: "

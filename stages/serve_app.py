@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.util
 from fastapi import FastAPI
 from ray import serve
@@ -24,6 +25,7 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.common.models import global_id_manager
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard, ModelList, OpenAIHTTPException
+from ray.llm._internal.serve.engines.vllm import vllm_engine, vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
 from ray.serve._private import replica as serve_replica
@@ -84,11 +86,24 @@ def _fetch(where: dict[str, str], adapter_id: str) -> Path:
 
 
 class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
-    """On CPUs, an engine whose only worker lives in the engine's own process.
+    """An engine whose only worker lives in the engine's own process, on CPUs and where the replica has its GPU itself.
 
     Ray asks for vLLM's multiprocess executor on CPUs, which starts one process more, to set the OpenMP variables for
-    it. Here the engine's process gets them, and starting is shorter by the other's imports.
+    it. Here the engine's process gets them, and starting is shorter by the other's imports. On a GPU, see
+    `serve_engine.has_gpu_itself`.
     """
+
+    def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:
+        """Ray's own asks a task that sees the GPU, in a process of its own; a replica that has it can look itself."""
+        if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+            return super()._prepare_engine_config(callback_ctx)  # type: ignore[no-any-return]
+        said, vllm_models.EXECUTOR_BACKEND_RAY = vllm_models.EXECUTOR_BACKEND_RAY, "uni"
+        try:
+            engine_args, engine_config = vllm_engine._get_vllm_engine_config(self.llm_config)
+        finally:
+            vllm_models.EXECUTOR_BACKEND_RAY = said
+        frontend = self.llm_config.get_engine_config().frontend_kwargs
+        return engine_args, vllm_engine.FrontendArgs(**frontend), engine_config
 
     def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
         if engine_config.parallel_config.world_size > 1 or engine_config.device_config.device_type != "cpu":

@@ -21,17 +21,18 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
     on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
     runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "server_cls": "stages.serve_app:AdapterServer",
         "callback_config": {"callback_class": "stages.serve_app:LocalModel"},
         "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
-        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it.
+        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
         "deployment_config": {
             "autoscaling_config": dict(recipe.serve.autoscaling),
-            "ray_actor_options": {"num_cpus": 0},
+            "ray_actor_options": actor,
             "max_constructor_retry_count": 1,
             # Replicas that are replaced or taken down finish their requests first.
             "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
@@ -48,6 +49,17 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
             config["lora_config"]["dynamic_lora_loading_path"] = adapters
         config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
     return config
+
+
+def has_gpu_itself(recipe: Recipe) -> bool:
+    """Whether a replica's own actor takes the one GPU of its engine, which then runs in one process below it.
+
+    Ray Serve LLM gives the GPU to a further actor, that vLLM's Ray executor starts and asks for every step. That one
+    cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
+    """
+    gpus = recipe.resources_of("serve").gpus_per_worker
+    own_options = "ray_actor_options" in recipe.serve.deployment
+    return recipe.cluster.accelerator != "cpu" and gpus == 1 and num_ranks(recipe) == 1 and not own_options
 
 
 def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
@@ -82,6 +94,10 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
 
 def num_bundles(recipe: Recipe) -> int:
     """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
+    return num_ranks(recipe) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+
+
+def num_ranks(recipe: Recipe) -> int:
+    """Processes of a replica that compute: tensor parallel times pipeline parallel."""
     kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
-    ranks = int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
-    return ranks * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+    return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))

@@ -1,13 +1,18 @@
-"""Two runs' adapters of different ranks behind one endpoint; the second run needs no prediction of the base model."""
+"""Adapters of several runs behind one endpoint; the second run needs no prediction of the base model."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.e2e.conftest import RUN_TIMEOUT_S, Done, run_recipe
@@ -36,3 +41,56 @@ def test_adapters_of_two_runs_answer_side_by_side_as_in_batch(quickstart_run: Do
     assert query["others"][runs[1]]["matches_batch"] is True
     assert query["others"][runs[1]]["model"] != query["model"]
     assert "Answers of the endpoint" in (workspace / "latest" / "report.html").read_text()
+
+
+@pytest.fixture
+def endpoint(quickstart_run: Done, workspace: Path) -> Iterator[openai.OpenAI]:
+    """The first run served with whatever adapters its store has."""
+    log = workspace.parent / "serving.log"
+    given = [f"runs=[{quickstart_run.summary['run_id']}]", "serve.keep_alive=true", "serve.port=0"]
+    with log.open("w") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "runner", "action=serve", *given, f"storage.root={workspace}"],
+            cwd=workspace.parent, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        while "Press Ctrl-C" not in log.read_text():
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.5)
+        found = re.search(r"^URL +(\S+)$", log.read_text(), re.MULTILINE)
+        assert found
+        with openai.OpenAI(base_url=found[1], api_key="none", max_retries=0) as client:
+            yield client
+    finally:
+        run.send_signal(signal.SIGTERM)
+        run.wait(timeout=120)
+
+
+def test_adapters_come_and_go_with_the_store_while_the_endpoint_is_up(
+    endpoint: openai.OpenAI, quickstart_run: Done, tmp_path: Path
+) -> None:
+    """After the test above: its second run has published an adapter of another rank."""
+    own = Path(quickstart_run.artifact("adapter")["uri"])
+    (other,) = [folder for folder in own.parent.iterdir() if folder != own]
+
+    def names() -> set[str]:
+        return {model.id.partition(":")[2] for model in endpoint.models.list().data} - {""}
+
+    def ask(adapter: str) -> str | None:
+        base = next(model.id for model in endpoint.models.list().data if ":" not in model.id)
+        answer = endpoint.chat.completions.create(
+            model=f"{base}:{adapter}", messages=[{"role": "user", "content": "Hello"}], max_tokens=4
+        )
+        return answer.choices[0].message.content
+
+    assert names() == {own.name, other.name}
+    assert ask(other.name)
+    other.rename(tmp_path / other.name)
+    assert names() == {own.name}
+    time.sleep(2.5)  # what was asked for a moment ago may still be
+    with pytest.raises(openai.NotFoundError, match="no complete adapter"):
+        ask(other.name)
+    assert ask(own.name)
+    (tmp_path / other.name).rename(other)
+    assert names() == {own.name, other.name}
+    assert ask(other.name)
