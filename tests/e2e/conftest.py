@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +65,26 @@ def processes() -> set[int]:
         if any(word in command for word in (b"raylet", b"gcs_server", b"ray::", b"VLLM::", b"vllm", b"-m runner")):
             found.add(int(path.parent.name))
     return found
+
+
+@contextmanager
+def serving(log: Path, *overrides: str, env: dict[str, str] | None = None) -> Iterator[tuple[str, int]]:
+    """The runner with an endpoint that stays up: its URL and the run's process id. SIGTERM ends it with the block."""
+    with log.open("w") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "runner", "serve.keep_alive=true", "serve.port=0", *overrides],
+            cwd=log.parent, env={**os.environ, **(env or {})}, stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        while "Press Ctrl-C" not in log.read_text():
+            assert run.poll() is None, log.read_text()
+            time.sleep(0.5)
+        found = re.search(r"^URL +(\S+)$", log.read_text(), re.MULTILINE)
+        assert found
+        yield found[1], run.pid
+    finally:
+        run.send_signal(signal.SIGTERM)
+        run.wait(timeout=120)
 
 
 def ray_sessions() -> set[str]:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +16,7 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.conftest import Done
+from tests.e2e.conftest import Done, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -59,25 +54,12 @@ def up(workspace: Path, quickstart_run: Done) -> Iterator[Up]:
     keys, log = workspace.parent / "keys", workspace.parent / "served.log"
     keys.write_text(f"{OLD}\n")
     overrides = [
-        "recipe=viggo_quickstart", "name=keys", "pipeline=[ingest,serve,query]", "evaluate.require={}", "serve.port=0",
-        f"storage.root={workspace}", "serve.keep_alive=true", "cluster.dashboard=true", "serve.limits.max_tokens=64",
+        "recipe=viggo_quickstart", "name=keys", "pipeline=[ingest,serve,query]", "evaluate.require={}",
+        f"storage.root={workspace}", "cluster.dashboard=true", "serve.limits.max_tokens=64",
         f"serve.api_keys.file={keys}", "serve.api_keys.env=SERVE_API_KEYS", "serve.limits.max_body_bytes=100000",
     ]  # fmt: skip
-    with log.open("w") as file:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "runner", *overrides],
-            cwd=workspace.parent, env={**os.environ, **SECRETS}, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        while "Press Ctrl-C" not in log.read_text():
-            assert run.poll() is None, log.read_text()
-            time.sleep(0.5)
-        found = re.search(r"^URL +(\S+)$", log.read_text(), re.MULTILINE)
-        assert found
-        yield Up(found[1], psutil.Process(run.pid), keys, (workspace / "latest").resolve(), log)
-    finally:
-        run.send_signal(signal.SIGTERM)
-        run.wait(timeout=120)
+    with serving(log, *overrides, env=SECRETS) as (url, pid):
+        yield Up(url, psutil.Process(pid), keys, (workspace / "latest").resolve(), log)
 
 
 def get(url: str, token: str = "", timeout_s: float = 30.0) -> tuple[int, bytes]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +13,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from tests.e2e.conftest import RUN_TIMEOUT_S, Done, run_recipe
+from tests.e2e.conftest import RUN_TIMEOUT_S, Done, run_recipe, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -46,24 +44,13 @@ def test_adapters_of_two_runs_answer_side_by_side_as_in_batch(quickstart_run: Do
 @pytest.fixture
 def endpoint(quickstart_run: Done, workspace: Path) -> Iterator[openai.OpenAI]:
     """The first run served with whatever adapters its store has."""
+    run = f"runs=[{quickstart_run.summary['run_id']}]"
     log = workspace.parent / "serving.log"
-    given = [f"runs=[{quickstart_run.summary['run_id']}]", "serve.keep_alive=true", "serve.port=0"]
-    with log.open("w") as file:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "runner", "action=serve", *given, f"storage.root={workspace}"],
-            cwd=workspace.parent, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        while "Press Ctrl-C" not in log.read_text():
-            assert run.poll() is None, log.read_text()
-            time.sleep(0.5)
-        found = re.search(r"^URL +(\S+)$", log.read_text(), re.MULTILINE)
-        assert found
-        with openai.OpenAI(base_url=found[1], api_key="none", max_retries=0) as client:
-            yield client
-    finally:
-        run.send_signal(signal.SIGTERM)
-        run.wait(timeout=120)
+    with (
+        serving(log, "action=serve", run, f"storage.root={workspace}") as (url, _),
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 def test_adapters_come_and_go_with_the_store_while_the_endpoint_is_up(
