@@ -17,18 +17,21 @@ from typing import Any
 from benchmarks import measure
 
 _TABLE = "kill_matrix.jsonl"
+_LOAD = "serve_under_load.json"  # of tests/chaos/test_serve_under_load.py
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what CHAOS_DIR was")
-    lines = (parser.parse_args().folder / _TABLE).read_text().splitlines()
+    folder = parser.parse_args().folder
+    lines = (folder / _TABLE).read_text().splitlines()
     newest = {case["case"]: case for case in map(json.loads, lines)}
     cases = [
         {name: case.get(name) for name in ("case", "verdict", "exit_code", "second_exit_code", "wall_s", "left_over")}
         for case in newest.values()
     ]
-    measure.write_section("chaos", report(measure.save("chaos", {"cases": cases})))
+    load = json.loads((folder / _LOAD).read_text()) if (folder / _LOAD).is_file() else None
+    measure.write_section("chaos", report(measure.save("chaos", {"cases": cases, "load": load})))
 
 
 def report(found: dict[str, Any]) -> str:
@@ -55,8 +58,27 @@ def report(found: dict[str, Any]) -> str:
             f"{len(found['cases'])} cases, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}; "
             f"{left} processes left over. A case passes when the same command afterwards finishes with the same "
             "artifacts by digest (or the same answers), has skipped what was done, and nothing of either run is left.",
+            *(_under_load(found["load"]) if found["load"] else []),
         ]
     )
+
+
+def _under_load(load: dict[str, Any]) -> list[str]:
+    rows = [
+        {
+            "phase": phase,
+            "answered": str(outcomes.get("ok", 0)),
+            "failed": str(sum(outcomes.values()) - outcomes.get("ok", 0)),
+        }
+        for phase, outcomes in load["phases"].items()
+    ]
+    return [
+        "An endpoint under the load of 4 clients, each streaming one answer after another:",
+        measure.table(rows),
+        "Answers that were being streamed by the killed replica fail; it was replaced after "
+        f"{load['killed_replica_replaced_s']:.0f} s. Requests to an engine that stands still end by the recipe's timeout, "
+        f"here after {load['hung_request_s']:.0f} s.",
+    ]
 
 
 def _passed(cases: list[dict[str, Any]]) -> str:
