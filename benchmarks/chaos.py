@@ -76,8 +76,8 @@ def _under_load(load: dict[str, Any]) -> list[str]:
         "An endpoint under the load of 4 clients, each streaming one answer after another:",
         measure.table(rows),
         "Answers that were being streamed by the killed replica fail; it was replaced after "
-        f"{load['killed_replica_replaced_s']:.0f} s. Requests to an engine that stands still end by the recipe's timeout, "
-        f"here after {load['hung_request_s']:.0f} s.",
+        f"{load['killed_replica_replaced_s']:.0f} s. Requests to an engine that stands still end by the recipe's "
+        f"timeout, here after {load['hung_request_s']:.0f} s.",
     ]
 
 
