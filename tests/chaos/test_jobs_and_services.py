@@ -139,6 +139,7 @@ def test_a_job_outlives_its_terminal_is_stopped_and_continues_from_its_cache(clu
         client = subprocess.Popen(
             cluster.command("submit", "submit.env=[CANARY]"), cwd=cluster.folder, stdout=output,
             stderr=subprocess.STDOUT, env={**cluster.env, "CANARY": "a-canary-0123456789"},
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where the tests run under nohup
         )  # fmt: skip
     job = wait_for(lambda: next(iter(screen.read_text().split("submitted ")[1:]), "").partition("\n")[0], client)
     wait_for(lambda: "✔ ingest" in screen.read_text(), client)  # it shows the log
