@@ -2,7 +2,8 @@
 
 Ray's own takes every answer as it grows and looks at its last state alone: with 256 answers that grow by a token each,
 256 objects a step and as many wake-ups, in the one process that feeds the engine. That process is what holds up a fast
-engine: 11,200 output tokens a second became 14,800 on two CPU cores with a random model of two layers.
+engine: 11,200 output tokens a second became 14,800 on two CPU cores (a random model of two layers, 4,000 answers of 64
+tokens, `max_num_seqs: 256`, `batch_size: 128`).
 vLLM's `stream_interval` would not help: it thins out only what is sent in differences.
 """
 

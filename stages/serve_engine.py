@@ -57,9 +57,10 @@ def has_gpu_itself(recipe: Recipe) -> bool:
     Ray Serve LLM gives the GPU to a further actor, that vLLM's Ray executor starts and asks for every step. That one
     cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
     """
-    gpus = recipe.resources_of("serve").gpus_per_worker
-    own_options = "ray_actor_options" in recipe.serve.deployment
-    return recipe.cluster.accelerator != "cpu" and gpus == 1 and num_ranks(recipe) == 1 and not own_options
+    one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
+    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    alone = num_ranks(recipe) == 1 and "data_parallel_size" not in kwargs
+    return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
 
 
 def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
