@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 
+from vllm import envs
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 
@@ -18,5 +19,5 @@ class LoopbackExecutor(UniProcExecutor):  # type: ignore[misc]
     """
 
     def _distributed_args(self) -> tuple[str, int, int]:
-        self._meeting_place = tempfile.TemporaryDirectory(prefix="vllm-")  # removed when the process ends
+        self._meeting_place = tempfile.TemporaryDirectory(prefix="vllm-", dir=envs.VLLM_RPC_BASE_PATH)
         return f"file://{self._meeting_place.name}/store", 0, 0

@@ -1,4 +1,4 @@
-"""How a vLLM engine ends: with the process that started it, and without half an answer.
+"""How a vLLM engine ends: with the process that started it, without half an answer, and without files left over.
 
 vLLM runs the engine in a process of its own, and calls `prepare` in each of its processes, as the plugin that
 pyproject.toml names in the entry point group `vllm.general_plugins`.
@@ -9,17 +9,35 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+_MAX_SOCKET_PATH = 107  # bytes, unix(7)
+_SOCKET_NAME = 36  # vLLM's: a UUID
+
 
 def prepare() -> None:
-    """Prepare a process that multiprocessing started. Any other (a server that a shell started, say) is left alone."""
+    """Prepare one of Ray's processes, and one that multiprocessing started. Any other is left alone."""
+    if "ray" in sys.modules:
+        keep_files_in_session()
     parent = multiprocessing.parent_process()
     if parent is not None:
         end_with_parent(parent)
         end_without_answers()
+
+
+def keep_files_in_session() -> None:
+    """Have vLLM's sockets, and all that an engine leaves when it is killed, lie among those of the Ray session.
+
+    They would stay in the temporary folder for ever; a session's folder goes when its cluster has ended.
+    """
+    from ray._private import worker
+
+    folder = worker._global_node.get_sockets_dir_path() if worker._global_node else ""
+    if folder and len(os.fsencode(folder)) + 1 + _SOCKET_NAME <= _MAX_SOCKET_PATH:
+        os.environ.setdefault("VLLM_RPC_BASE_PATH", folder)  # the engine's process inherits it
 
 
 def end_with_parent(parent: BaseProcess) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stages.engine_process import end_without_answers, prepare
+from stages.engine_process import end_without_answers, keep_files_in_session, prepare
 
 # A parent that starts a child by multiprocessing, as vLLM does, and tells its process id.
 PARENT = """
@@ -68,6 +68,21 @@ def test_a_process_that_multiprocessing_did_not_start_is_left_alone() -> None:
 def test_vllm_finds_it() -> None:
     found = [each for each in entry_points(group="vllm.general_plugins") if each.name == "recipe_runner"]
     assert [each.load() for each in found] == [prepare]
+
+
+@pytest.mark.parametrize(
+    ("folder", "used"), [("/tmp/ray/session_1/sockets", True), ("/tmp/" + "a" * 70, False), (None, False)]
+)
+def test_sockets_lie_in_the_ray_session_where_their_path_is_short_enough(
+    monkeypatch: pytest.MonkeyPatch, folder: str | None, used: bool
+) -> None:
+    from ray._private import worker
+
+    node = SimpleNamespace(get_sockets_dir_path=lambda: folder) if folder else None
+    monkeypatch.setattr(worker, "_global_node", node)
+    monkeypatch.delenv("VLLM_RPC_BASE_PATH", raising=False)
+    keep_files_in_session()
+    assert os.environ.pop("VLLM_RPC_BASE_PATH", None) == (folder if used else None)
 
 
 def test_an_engine_that_ends_sends_no_half_answer(monkeypatch: pytest.MonkeyPatch) -> None:
