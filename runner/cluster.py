@@ -26,6 +26,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_worker_niceness": "0",  # Ray's own 15 lets anything else on the machine slow a run several times over
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # as for the replicas, see `serve_engine.engine_env`
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a training ends three polls after its last step; the default is 2 s
 }
 

@@ -100,7 +100,8 @@ def start(ctx: RunContext, config: Mapping[str, Any]) -> Any:
     target = serve.RunTarget(target=build_server(config), name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     wait_until_running(partial(application_status, name), recipe.serve.startup_timeout_s, ctx.progress())
-    return serve.get_deployment_handle(server_name(recipe), name)
+    # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
+    return serve.get_deployment_handle(server_name(recipe), name).options(_by_reference=True)
 
 
 async def predict_piece(
