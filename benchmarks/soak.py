@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks import measure
 from benchmarks.load import measure_endpoint
-from benchmarks.stages import parser, run_recipe, running, say, with_defaults, workspace
+from benchmarks.stages import parser, ray_sessions, run_recipe, running, say, with_defaults, workspace
 from runner.manifest import Manifest
 
 _STAGES = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
@@ -138,7 +138,7 @@ def look(pid: int) -> dict[str, float]:
             pss += process.memory_full_info().pss
             files += process.num_fds()
             ports += sum(c.status == psutil.CONN_LISTEN for c in process.net_connections("tcp"))
-    session = next(path for path in (_TEMPORARY / "ray").glob("session_2*") if path.name.endswith(f"_{pid}"))
+    (session,) = ray_sessions(pid)
     return {
         "processes": len(tree),
         "memory_mib": round(pss / _MIB),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +124,10 @@ def process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = N
 
 @contextmanager
 def running(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with the block: interrupted as by Ctrl-C, waited for, and then killed with its children."""
+    """A process that ends with the block: interrupted as by Ctrl-C, waited for, and then killed with its children.
+
+    The logs of the Ray that it has started, which a run removes at its end, are kept beside its own log.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:
         child = subprocess.Popen(  # noqa: S603
@@ -132,12 +136,20 @@ def running(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterat
     try:
         yield child
     finally:
+        for session in ray_sessions(child.pid):
+            with suppress(shutil.Error):  # a log that has gone meanwhile
+                shutil.copytree(session / "logs", log.with_suffix(".ray"), dirs_exist_ok=True)
         child.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             child.wait(timeout=120)
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+def ray_sessions(pid: int) -> list[Path]:
+    """The folders of the Ray that this process has started: one, or none."""
+    return [path for path in (Path(tempfile.gettempdir()) / "ray").glob("session_2*") if path.name.endswith(f"_{pid}")]
 
 
 @contextmanager

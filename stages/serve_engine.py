@@ -58,9 +58,14 @@ def has_gpu_itself(recipe: Recipe) -> bool:
     cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
     """
     one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
-    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    kwargs = own_kwargs(recipe)
     alone = num_ranks(recipe) == 1 and "data_parallel_size" not in kwargs
     return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
+
+
+def own_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says of the endpoint's engine: batch inference's arguments, overridden by its own."""
+    return {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
 
 
 def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
 
     Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
     """
-    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    kwargs = own_kwargs(recipe)
     if recipe.model.trust_remote_code:
         kwargs["trust_remote_code"] = True
     if not with_adapters:
@@ -106,5 +111,5 @@ def num_bundles(recipe: Recipe) -> int:
 
 def num_ranks(recipe: Recipe) -> int:
     """Processes of a replica that compute: tensor parallel times pipeline parallel."""
-    kwargs = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+    kwargs = own_kwargs(recipe)
     return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))

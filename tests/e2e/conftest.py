@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,6 +93,12 @@ def ray_sessions() -> set[str]:
     return {path.name for path in Path("/tmp/ray").glob("session_2*")}
 
 
+def engine_files() -> set[str]:
+    """What vLLM's engines have left in the folder of temporary files: their sockets, and where their process met."""
+    form = re.compile(r"vllm-|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    return {path.name for path in Path(tempfile.gettempdir()).iterdir() if form.match(path.name)}
+
+
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("quickstart") / "runs"
@@ -100,10 +107,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def quickstart_run(workspace: Path) -> Done:
     """The whole quickstart, once."""
-    before, sessions = processes(), ray_sessions()
+    before, sessions, files = processes(), ray_sessions(), engine_files()
     done = run_recipe("serve.port=0", root=workspace)
     assert done.code == 0, done.shown
     left = processes() - before
     assert not left, f"the run left processes behind: {left}"
     assert not ray_sessions() - sessions, "the run left Ray's temporary files behind"
+    assert not engine_files() - files, "the run left its engines' temporary files behind"
     return done
