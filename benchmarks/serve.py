@@ -4,7 +4,8 @@
     python -m benchmarks.serve cluster=local_gpu --clients 1 8 32
 
 Both serve the same model and adapter with the same engine arguments and environment; vLLM's server is the module that
-`vllm serve` runs. Requests ask the adapter. Every answer is as long as `infer.sampling.max_tokens` says.
+`vllm serve` runs. Requests ask the adapter. Every answer is as long as `infer.sampling.max_tokens` says. With --haproxy
+requests come to the stage by Ray Serve's HAProxy.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,10 @@ def main() -> None:
     options = parser(__doc__ or "", repeats=2)
     options.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="numbers of clients")
     options.add_argument("--requests", type=int, default=12, help="requests of each client (default 12)")
+    options.add_argument("--haproxy", action="store_true", help="the serve stage with RAY_SERVE_ENABLE_HA_PROXY=1")
     args = options.parse_args()
     name = args.name or "serve"
+    env = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if args.haproxy else {}
     defaults = [
         "recipe=viggo_quickstart",
         f'dataset.source="{_ROWS}&train=384&test=200&seed=7"',
@@ -48,7 +52,7 @@ def main() -> None:
         work = prepare(with_defaults(defaults, args.overrides), root, "publish")
         turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
         for number in range(args.repeats):
-            for side, server in (("runner", by_runner), ("bare", by_bare)):
+            for side, server in (("runner", partial(by_runner, env=env)), ("bare", by_bare)):
                 say(f"serve: {side}, turn {number + 1} of {args.repeats}")
                 turns[side].append(turn(work, server, side, number, args.clients, args.requests))
     found = {"overrides": args.overrides, "turns": turns}
@@ -83,11 +87,11 @@ def bodies(work: Work) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def by_runner(work: Work, port: int, log: Path) -> Iterator[tuple[str, str]]:
-    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C."""
+def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C. env: beside this process's own."""
     adapter_id = json.loads((work.folders["adapter"] / "_manifest.json").read_text())["meta"]["adapter_id"]
     overrides = [*work.overrides, "only=[serve]", "serve.keep_alive=true", f"serve.port={port}"]
-    with running([sys.executable, "-m", "runner", *overrides], log, {}):
+    with running([sys.executable, "-m", "runner", *overrides], log, env):
         yield f"http://127.0.0.1:{port}/v1", f"{work.recipe.serve.model_id}:{adapter_id}"
 
 

@@ -1,12 +1,17 @@
 """The train stage against LLaMA-Factory alone: the same rows, model and arguments, in turns.
 
-python -m benchmarks.train                                         # CPU: the quickstart's training
-python -m benchmarks.train cluster=local_gpu train.max_samples=1000
+    python -m benchmarks.train                                         # CPU: the quickstart's training
+    python -m benchmarks.train cluster=local_gpu train.max_samples=1000
+
+LLaMA-Factory alone runs as a person would start it. With --same-environment it gets the variables that the stage gives
+its workers, so that what is left is what Ray costs.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from benchmarks import measure
@@ -15,17 +20,21 @@ from stages.llamafactory import llamafactory_args, worker_env
 
 
 def main() -> None:
-    args = parser(__doc__ or "", repeats=3).parse_args()
+    options = parser(__doc__ or "", repeats=3)
+    options.add_argument("--same-environment", action="store_true", help="the bare tool gets the stage's environment")
+    args = options.parse_args()
     name = args.name or "train"
     with workspace(args.root) as root:
         work = prepare(with_defaults(["recipe=viggo_quickstart"], args.overrides), root, "ingest")
+        env = worker_env(work.recipe.resources_of("train")) if args.same_environment else {}
         turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
         for number in range(args.repeats):
-            for side, run in (("runner", by_runner), ("bare", by_bare)):
+            for side, run in (("runner", by_runner), ("bare", partial(by_bare, env=env))):
                 say(f"train: {side}, turn {number + 1} of {args.repeats}")
                 turns[side].append(run(work, number))
         tokens = mean_tokens(work)
-    found = {"overrides": args.overrides, "tokens_per_row": tokens, "turns": turns}
+    whose = "the stage's" if args.same_environment else "its own"
+    found = {"overrides": args.overrides, "tokens_per_row": tokens, "bare_environment": whose, "turns": turns}
     measure.write_section(name, report(measure.save(name, found)))
 
 
@@ -40,8 +49,8 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, results, losses)
 
 
-def by_bare(work: Work, number: int) -> dict[str, Any]:
-    """A turn of LLaMA-Factory with the arguments that the stage gives it."""
+def by_bare(work: Work, number: int, env: Mapping[str, str]) -> dict[str, Any]:
+    """A turn of LLaMA-Factory with the arguments that the stage gives it. env: beside this process's own."""
     folder = work.root / "bare" / f"train-{number}"
     arguments = llamafactory_args(
         work.recipe,
@@ -49,8 +58,7 @@ def by_bare(work: Work, number: int) -> dict[str, Any]:
         dataset_dir=str(work.folders["train_set"]),
         output_dir=str(folder / "output"),
     )
-    env = {**worker_env(work.recipe.resources_of("train")), "HF_DATASETS_CACHE": str(folder / "cache")}
-    turn = run_bare("bare_train", {"args": arguments}, folder, env)
+    turn = run_bare("bare_train", {"args": arguments}, folder, {**env, "HF_DATASETS_CACHE": str(folder / "cache")})
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
 
@@ -97,6 +105,7 @@ def report(found: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     sides = found["turns"]
     ratios = [a["samples_per_s"] / b["samples_per_s"] for a, b in zip(sides["runner"], sides["bare"], strict=True)]
+    whose = found.get("bare_environment", "the stage's")
     rows = []
     for side, label in (("runner", "train stage"), ("bare", "LLaMA-Factory alone")):
         runs = sides[side]
@@ -115,7 +124,8 @@ def report(found: dict[str, Any]) -> str:
             measure.head("Training", found),
             measure.table(rows),
             f"Ratio of samples/s, runner to bare, turn by turn: {measure.cell(ratios, 3)}. {_compare_losses(sides)} "
-            f"A row has {found['tokens_per_row']} tokens on average.",
+            f"A row has {found['tokens_per_row']} tokens on average. LLaMA-Factory alone ran "
+            f"in {whose} environment.",
         ]
     )
 

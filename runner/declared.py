@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from runner.errors import RunnerError
 from runner.manifest import write_text
-from stages.serve_config import INGRESS
 
 TRIAL = "-trial"
 
@@ -82,8 +81,9 @@ def earlier_adapters(old: Mapping[str, Any] | None, new: Mapping[str, Any], own:
     """
     if old is None or _served_from(old) != _served_from(new):
         return []
-    known = next((each.get("user_config") for each in old.get("deployments", []) if each["name"] == INGRESS), None)
-    return [each for each in (known or {}).get("only") or [] if each not in own][:keep]
+    settings = [each["user_config"] for each in old.get("deployments", []) if each.get("user_config")]
+    known = settings[0].get("only") if settings else None
+    return [each for each in known or [] if each not in own][:keep]
 
 
 def _served_from(application: Mapping[str, Any]) -> tuple[str | None, str]:

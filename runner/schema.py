@@ -247,7 +247,7 @@ class ApiKeys(Section):
         None,
         description="File with one key a line (16 characters or more; # begins a comment). The endpoint reads it again "
         "when it has changed, so that keys are added and withdrawn without a restart. Every node that may run the "
-        "endpoint's ingress must have it at this path, and the node of the runner.",
+        "endpoint's replicas must have it at this path, and the node of the runner.",
         examples=["/etc/recipe-runner/keys"],
     )
     env: str | None = Field(
@@ -277,7 +277,7 @@ class Limits(Section):
     requests_per_minute: PositiveInt | None = Field(
         None,
         description="Requests of one key in any 60 s (of all clients together, without keys); one more is answered "
-        "with 429 and Retry-After. Every replica of the ingress counts its own. null: no limit.",
+        "with 429 and Retry-After. Every replica counts its own. null: no limit.",
         examples=[600],
     )
 

@@ -95,7 +95,7 @@ def own_key(api_keys: ApiKeys | None) -> str | None:
 
 
 def ring_settings(api_keys: ApiKeys | None) -> dict[str, Any] | None:
-    """What the ingress is told of the keys: `{file, digests}`, the digests of those in the environment; None for none.
+    """What a replica is told of the keys: `{file, digests}`, the digests of those in the environment; None for none.
 
     The file is the endpoint's to read. Raises RunnerError when the environment has no keys.
     """

@@ -20,7 +20,7 @@ from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.endpoint_keys import own_key
 from stages.other_runs import ServedRun, served_runs, store_of
 from stages.sampling import request_sampling
-from stages.serve_config import app_name, build_app, ingress_user_config, pin_version, replica_version
+from stages.serve_config import api_settings, app_name, build_app, pin_version, replica_version
 from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import Listener, application_status, listen, wait_until_running, warm
 
@@ -73,7 +73,7 @@ class Serve:
         listener = listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
         config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
         only = served_adapters(adapter, others) if others else None
-        deploy(config, ingress_user_config(recipe, only), listener)
+        deploy(config, api_settings(recipe, only), listener)
         status = partial(application_status, name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
         healthy_s = time.monotonic() - started
@@ -166,7 +166,7 @@ def served_adapters(adapter: Artifact | None, others: Sequence[ServedRun]) -> li
 def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: Listener) -> None:
     """Hand the application to Ray Serve, without waiting for it to start.
 
-    user_config: of `stages.serve_config.ingress_user_config`.
+    user_config: of `stages.serve_config.api_settings`.
     Raises RunnerError when Ray Serve LLM does not accept the configuration.
     """
     from ray import serve

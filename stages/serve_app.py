@@ -1,4 +1,7 @@
-"""What runs inside Ray Serve: the LLM server, its adapter loading, and the OpenAI ingress.
+"""What runs inside Ray Serve: the LLM server, its adapter loading, and the OpenAI API of each replica.
+
+Ray Serve LLM has a deployment of its own for the API, which passes every request, and every token of an answer, on to
+a replica of the model by a call from process to process. Here a replica answers for itself, as vLLM's server does.
 
 Imports Ray Serve and vLLM (seconds): import this module inside functions only.
 
@@ -9,9 +12,12 @@ by name. Here adapters come from any artifact store, complete and verified, and 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +29,21 @@ from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.worker import global_worker
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.common.models import global_id_manager
-from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
-from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard, ModelList, OpenAIHTTPException
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig, LLMConfig
+from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ModelCard,
+    ModelList,
+    OpenAIHTTPException,
+    to_model_metadata,
+)
+from ray.llm._internal.serve.core.ingress.ingress import DEFAULT_ENDPOINTS, init
+from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm import vllm_engine, vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
+from ray.serve import context as serve_context
 from ray.serve._private import replica as serve_replica
+from ray.serve._private.constants import RAY_SERVE_ENABLE_DIRECT_INGRESS
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress
 from starlette.middleware import Middleware
@@ -113,16 +128,27 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
 
 
+@serve.ingress()
 class AdapterServer(LLMServer):  # type: ignore[misc]
-    """Ray's LLM server with adapters from the artifact store."""
+    """Ray's LLM server with adapters from the artifact store and the OpenAI API."""
 
     _default_engine_cls = OneProcessEngine
 
-    async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
+    async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
         _listen_on_loopback()
         self._loading = asyncio.Lock()
+        self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first
         self._pacer: Pacer[Any] = Pacer()
-        await super().__init__(*args, **kwargs)
+        self._api = OpenAIApi(self, llm_config)
+        await super().__init__(llm_config, **kwargs)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve calls this at the start, and when a deploy changes nothing that the replica is made of."""
+        self._api.configure(user_config)
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve calls this when the replica has started, for what it answers by HTTP."""
+        return self._api.app()
 
     async def start(self) -> None:
         """Start the engine. What makes its process fail is told by that process only in this one's log file."""
@@ -150,23 +176,45 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             await asyncio.Event().wait()  # for `_end_with_engine`: the caller learns that this replica is dead
             raise
 
+    def has_place_for(self, model: str) -> bool:
+        """Whether this replica can answer for the model without giving up an adapter for it."""
+        multiplex = self._llm_config.multiplex_config()
+        if ":" not in model or multiplex is None or model in self._loaded or RAY_SERVE_ENABLE_DIRECT_INGRESS:
+            return True
+        return len(self._loaded) < int(multiplex.max_num_models_per_replica)
+
+    async def answer(self, method: str, body: Any, info: Any, model: str) -> AsyncGenerator[Any, None]:
+        """The model's answers to a request by HTTP, as this class's method of that name gives them."""
+        adapter = model if ":" in model else ""  # and not what the client may have put in Serve's header for it
+        context = dataclasses.replace(serve_context._get_serve_request_context(), multiplexed_model_id=adapter)
+        serve_context._serve_request_context.set(context)
+        answers: AsyncGenerator[Any, None] = await getattr(self, method)(body, info)
+        return answers
+
     async def _maybe_resolve_lora_from_multiplex(self) -> None:
-        """Load the adapter that a request asks for, one at a time: vLLM refuses to load one that is there or coming."""
-        if serve.get_multiplexed_model_id():
-            async with self._loading:
-                await super()._maybe_resolve_lora_from_multiplex()
+        """Load the adapter that a request asks for."""
+        if name := serve.get_multiplexed_model_id():
+            await self._lora(name)
 
     def _batch_output_stream(self, generator: AsyncGenerator[Any, None]) -> AsyncGenerator[list[Any], None]:
         """Ray's own waits up to 50 ms for every message, the first included, or sends each token by itself."""
         return self._pacer.batches(generator)
 
     async def _lora(self, name: str) -> Any:
+        """The LoRARequest of an adapter. They are loaded one at a time: vLLM refuses one that is there or coming."""
         async with self._loading:
             await self.engine.resolve_lora(await self._load_model(name))
+            self._loaded.pop(name, None)
+            self._loaded[name] = None
+            while len(self._loaded) > self._llm_config.multiplex_config().max_num_models_per_replica:
+                del self._loaded[next(iter(self._loaded))]
         return self.engine._oai_models.lora_requests[name]
 
     def _init_multiplex_loader(self, model_downloader_cls: Any = None) -> None:
+        """Ray Serve does not know which replica has which adapter where its HAProxy passes requests on."""
         super()._init_multiplex_loader(model_downloader_cls or StoreLoader)
+        if RAY_SERVE_ENABLE_DIRECT_INGRESS and self._llm_config.multiplex_config() is not None:
+            self._load_model = partial(StoreLoader().load_model_from_config, llm_config=self._llm_config)
 
 
 async def _end_with_engine(client: Any) -> None:
@@ -194,31 +242,38 @@ class LocalModel(CallbackBase):  # type: ignore[misc]
         self.ctx.run_init_node = False
 
 
-class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
-    """OpenAI endpoints that know the adapters in the store: they are listed, and any other name is a 404.
+class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
+    """OpenAI's endpoints, which know the adapters in the store: they are listed, and any other name is a 404.
 
-    adapter_store: URI of the folder of adapters; None serves the base model alone.
+    Adapters come to the replicas that are asked for them. Once a replica holds as many as it may
+    (`serve.max_adapters_per_replica`), it passes requests for another on to a replica that has it.
     """
 
-    def __init__(self, *args: Any, adapter_store: str | None, **kwargs: Any) -> None:
-        _listen_on_loopback()
-        super().__init__(*args, **kwargs)
+    def __init__(self, server: AdapterServer, llm_config: LLMConfig) -> None:
+        here, model_id = serve.get_replica_context(), llm_config.model_id
+        replicas = serve.get_deployment_handle(here.deployment, here.app_name)
+        super().__init__({model_id: replicas}, {model_id: to_model_metadata(model_id, llm_config)})
+        self._server = server
         self._gate = Gate(logging.getLogger("ray.serve"))
         self._only: list[str] | None = None
         self._recent = Recent()
-        self._store = open_store(adapter_store) if adapter_store else None
+        store = llm_config.experimental_configs.get("adapter_store")
+        self._store = open_store(store["uri"]) if store else None
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve calls this at the start, and when a deploy changes nothing that the replica is made of.
+    def configure(self, user_config: dict[str, Any]) -> None:
+        """Take other settings.
 
         `only`: ids of the adapters to know; None knows all that are in the store. `guard`: keys and limits.
         """
         self._gate.configure(user_config["guard"])
         self._only = user_config["only"]
 
-    def _set_asgi_app(self, app: FastAPI) -> None:
-        """Called by Ray Serve's wrapper of this class, in the replica, before the first request."""
-        super()._set_asgi_app(guarded(app, self._gate))
+    def app(self) -> FastAPI:
+        """The endpoints as an application."""
+        app = init()
+        for name, route in DEFAULT_ENDPOINTS.items():
+            route(app)(getattr(self, name))
+        return guarded(app, self._gate)
 
     async def _missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
@@ -244,6 +299,19 @@ class AdapterIngress(OpenAiIngress):  # type: ignore[misc]
         if missing := await self._missing(model_id):
             raise OpenAIHTTPException(404, missing, "NotFoundError")
         return model_id
+
+    async def _get_response(
+        self, *, body: Any, call_method: str, raw_request: Request | None = None
+    ) -> AsyncGenerator[Any, None]:
+        model = await self._get_model_id(body.model)
+        if self._server.has_place_for(model):
+            info = RawRequestInfo.from_starlette_request(raw_request) if raw_request is not None else None
+            answers = await self._server.answer(call_method, body, info, model)
+        else:
+            answers = super()._get_response(body=body, call_method=call_method, raw_request=raw_request)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def _process_llm_request(self, body: Any, call_method: str, raw_request: Request | None = None) -> Response:
         if self._gate.limits and (refusal := limit_tokens(body, self._gate.limits)):

@@ -20,7 +20,6 @@ from stages.endpoint_keys import ring_settings
 from stages.serve_engine import llm_config
 
 IMPORT_PATH = "stages.serve_config:build_app"
-INGRESS = "AdapterIngress"
 
 # Keys of a deployment that Serve changes in place.
 _IN_PLACE = ("autoscaling_config", "graceful_shutdown_timeout_s")
@@ -72,16 +71,9 @@ def application(
     config = llm_config(recipe, model_path, adapters, env or {})
     deployment = config["deployment_config"]
     in_place = {name: deployment[name] for name in _IN_PLACE if name in deployment}
-    ingress: dict[str, Any] = {
-        "name": INGRESS,
-        "graceful_shutdown_timeout_s": deployment["graceful_shutdown_timeout_s"],
-        "user_config": ingress_user_config(recipe, served),
-    }
     scaling = in_place.get("autoscaling_config")
     if scaling is not None:
         in_place["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, **scaling}
-        if scaling.get("min_replicas") == 0:  # Ray Serve LLM has the ingress follow, where it sees the model's scaling
-            ingress["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, "min_replicas": 0}
     code = {name: uri for name, uri in config["runtime_env"].items() if name in ("working_dir", "py_modules")}
     return {
         "name": app_name(recipe),
@@ -89,7 +81,7 @@ def application(
         "import_path": IMPORT_PATH,
         **({"runtime_env": code} if code else {}),
         "args": app_args(config),
-        "deployments": [{"name": server_name(recipe), **in_place}, ingress],
+        "deployments": [{"name": server_name(recipe), "user_config": api_settings(recipe, served), **in_place}],
     }
 
 
@@ -113,8 +105,8 @@ def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"llm_config": {**config, "deployment_config": deployment}, "libraries": libraries}
 
 
-def ingress_user_config(recipe: Recipe, served: Sequence[str] | None) -> dict[str, Any]:
-    """What the ingress learns while it runs: adapters, and what `stages.endpoint_guard.Gate.configure` takes.
+def api_settings(recipe: Recipe, served: Sequence[str] | None) -> dict[str, Any]:
+    """What a replica learns while it runs (`user_config`): adapters, and what `stages.endpoint_guard.Gate` takes.
 
     served: ids of the adapters that it knows; None: all in the store. It has no key in it, but the path of a file and
     digests. Raises RunnerError when `serve.api_keys.env` names no keys.
@@ -128,29 +120,12 @@ def build_app(args: dict[str, Any]) -> Any:
 
     Raises RunnerError when Ray Serve LLM does not accept the settings.
     """
-    from ray.serve.llm import LLMConfig, build_openai_app
+    from ray.serve.llm import LLMConfig, build_llm_deployment
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would print the runtime_env, secrets and all
-    config = args["llm_config"]
-    store = config["experimental_configs"].get("adapter_store")
-    env = {name: value for name, value in config["runtime_env"]["env_vars"].items() if name != "LD_PRELOAD"}
-    # No CPU of its own: the engine may take all that there are.
-    ingress_deployment: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0, "runtime_env": {"env_vars": env}}}
-    if (drain_s := config["deployment_config"].get("graceful_shutdown_timeout_s")) is not None:
-        ingress_deployment["graceful_shutdown_timeout_s"] = drain_s
-    if "user_config" in args:
-        ingress_deployment["user_config"] = args["user_config"]
+    options = {"user_config": args["user_config"]} if "user_config" in args else {}
     try:
-        return build_openai_app(
-            {
-                "llm_configs": [LLMConfig(**config)],
-                "ingress_cls_config": {
-                    "ingress_cls": f"stages.serve_app:{INGRESS}",
-                    "ingress_extra_kwargs": {"adapter_store": store["uri"] if store else None},
-                },
-                "ingress_deployment_config": ingress_deployment,
-            }
-        )
+        return build_llm_deployment(LLMConfig(**args["llm_config"]), override_serve_options=options)
     except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
         raise RunnerError(
             f"Ray Serve LLM does not accept the recipe's settings: {error}",
@@ -158,31 +133,9 @@ def build_app(args: dict[str, Any]) -> Any:
         ) from error
 
 
-def build_server(config: Mapping[str, Any]) -> Any:
-    """The application's replicas of the model alone, without an ingress (`ray.serve.Application`)."""
-    from ray.serve.llm import LLMConfig, build_llm_deployment
-
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    app = build_llm_deployment(LLMConfig(**config))
-    pin_version(app, replica_version(config))
-    return app
-
-
 def pin_version(app: Any, version: str) -> None:
     """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all."""
-    from ray.serve.deployment import Application
-
-    deployment = app._bound_deployment
-    deployment._version = version
-    parts = [*deployment.init_args, *deployment.init_kwargs.values()]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Application):
-            pin_version(part, version)
-        elif isinstance(part, Mapping):
-            parts += part.values()
-        elif isinstance(part, list | tuple):
-            parts += part
+    app._bound_deployment._version = version
 
 
 def replica_version(config: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Batch inference on the endpoint's engine, before it is an endpoint (`infer.engine: shared`): one start for both.
 
-The infer stage deploys the model's replicas alone: without the OpenAI ingress nothing but this run reaches them. The
-serve stage then deploys the whole application, and Ray Serve keeps the replicas, which are of the same version.
+The infer stage deploys the application without a route, so that nothing but this run reaches its replicas, which
+answer no request by HTTP until they are given `user_config`. The serve stage then deploys it with both, and Ray Serve
+keeps the replicas, which are of the same version.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stages.adapters import adapter_name
 from stages.batch_requests import Engine, answer, read_chunk, request
 from stages.other_runs import store_of
 from stages.predictions import BASE, TUNED
-from stages.serve_config import app_name, build_server, server_name
+from stages.serve_config import app_name, build_app, pin_version, replica_version, server_name
 from stages.serve_engine import engine_env, llm_config, num_bundles
 from stages.serve_health import application_status, listen, wait_until_running
 
@@ -97,7 +98,9 @@ def start(ctx: RunContext, config: Mapping[str, Any]) -> Any:
     name = app_name(recipe)
     check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
     listen(recipe.serve, name, ctx.defer)
-    target = serve.RunTarget(target=build_server(config), name=name, route_prefix=None)
+    app = build_app({"llm_config": config})
+    pin_version(app, replica_version(config))
+    target = serve.RunTarget(target=app, name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
     wait_until_running(partial(application_status, name), recipe.serve.startup_timeout_s, ctx.progress())
     # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.

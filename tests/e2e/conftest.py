@@ -63,7 +63,8 @@ def processes() -> set[int]:
             command = path.read_bytes().replace(b"\0", b" ")
         except OSError:
             continue  # it ended while we looked
-        if any(word in command for word in (b"raylet", b"gcs_server", b"ray::", b"VLLM::", b"vllm", b"-m runner")):
+        words = (b"site-packages/ray", b"ray::", b"VLLM::", b"vllm", b"-m runner")
+        if any(word in command for word in words):
             found.add(int(path.parent.name))
     return found
 

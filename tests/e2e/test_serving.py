@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import openai
+import psutil
 import pytest
 
-from tests.e2e.conftest import RUN_TIMEOUT_S, Done, run_recipe, serving
+from tests.e2e.conftest import RUN_TIMEOUT_S, Done, processes, run_recipe, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -43,11 +44,11 @@ def test_adapters_of_two_runs_answer_side_by_side_as_in_batch(quickstart_run: Do
 
 @pytest.fixture
 def endpoint(quickstart_run: Done, workspace: Path) -> Iterator[openai.OpenAI]:
-    """The first run served with whatever adapters its store has."""
-    run = f"runs=[{quickstart_run.summary['run_id']}]"
+    """The first run served with whatever adapters its store has, of which a replica holds one at a time."""
+    overrides = [f"runs=[{quickstart_run.summary['run_id']}]", "serve.max_adapters_per_replica=1"]
     log = workspace.parent / "serving.log"
     with (
-        serving(log, "action=serve", run, f"storage.root={workspace}") as (url, _),
+        serving(log, "action=serve", *overrides, f"storage.root={workspace}") as (url, _),
         openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -81,3 +82,22 @@ def test_adapters_come_and_go_with_the_store_while_the_endpoint_is_up(
     (tmp_path / other.name).rename(other)
     assert names() == {own.name, other.name}
     assert ask(other.name)
+
+
+def test_haproxy_passes_requests_to_the_replica(quickstart_run: Done, workspace: Path) -> None:
+    run = f"runs=[{quickstart_run.summary['run_id']}]"
+    log = workspace.parent / "haproxy.log"
+    before = processes()
+    with serving(log, "action=serve", run, f"storage.root={workspace}", env={"RAY_SERVE_ENABLE_HA_PROXY": "1"}) as (
+        url,
+        _,
+    ):
+        started = processes() - before
+        assert any("haproxy" in psutil.Process(pid).name() for pid in started)
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            for model in (each.id for each in client.models.list().data):
+                parts = client.chat.completions.create(
+                    model=model, messages=[{"role": "user", "content": "Hello"}], max_tokens=4, stream=True
+                )
+                assert "".join(part.choices[0].delta.content or "" for part in parts)
+    assert not processes() - before

@@ -95,7 +95,7 @@ def roll_out(wanted: Wanted, cluster: Cluster, ask: Asked | None = None) -> list
 
 
 def served(cluster: Cluster) -> Any:
-    return cluster.applications["recipe-bot"]["deployments"][1]["user_config"]["only"]
+    return cluster.applications["recipe-bot"]["deployments"][0]["user_config"]["only"]
 
 
 def test_first_deploy_keeps_other_applications_and_writes_its_own_config(

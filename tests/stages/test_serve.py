@@ -33,7 +33,7 @@ from stages.serve import (
     endpoint_banner,
     evaluated_adapter,
 )
-from stages.serve_config import ingress_user_config, replica_version
+from stages.serve_config import api_settings, replica_version
 from stages.serve_engine import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.serve_health import error_message, free_port, holder_of, root_cause, wait_until_running
 
@@ -265,13 +265,13 @@ def test_banner_of_an_endpoint_with_keys_has_a_place_for_one() -> None:
     assert words[3:5] == ["-H", "Authorization: Bearer $API_KEY"]
 
 
-def test_the_ingress_is_told_of_keys_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicas_are_told_of_keys_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYS", "a-good-key-0123456789")
     overrides = [f"serve.api_keys.file={tmp_path}/keys", "serve.api_keys.env=KEYS", "serve.limits.max_n=5"]
-    guard = ingress_user_config(recipe_of("viggo_quickstart", *overrides), None)["guard"]
+    guard = api_settings(recipe_of("viggo_quickstart", *overrides), None)["guard"]
     assert guard["keys"] == {"file": f"{tmp_path}/keys", "digests": [digest("a-good-key-0123456789")]}
     assert guard["limits"]["max_n"] == 5
-    assert ingress_user_config(recipe_of("viggo_quickstart"), None)["guard"]["keys"] is None
+    assert api_settings(recipe_of("viggo_quickstart"), None)["guard"]["keys"] is None
 
 
 def test_a_taken_port_is_named_with_its_holder() -> None:

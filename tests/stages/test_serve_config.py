@@ -12,7 +12,7 @@ from runner.errors import RunnerError
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from runner.testing import assert_golden
-from stages.serve_config import IMPORT_PATH, application, ingress_user_config, serve_config
+from stages.serve_config import IMPORT_PATH, api_settings, application, serve_config
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 STORE = "/store/adapters/base"
@@ -46,10 +46,10 @@ def test_config_is_made_of_json_values() -> None:
 def test_another_adapter_scaling_or_draining_replaces_no_replica() -> None:
     first = args_of(served=["a"])
     assert args_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"]) == first
-    server, ingress = deployments_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"])
+    (server,) = deployments_of("serve.autoscaling.max_replicas=3", "serve.request_timeout_s=5", served=["b", "a"])
     assert server["autoscaling_config"]["max_replicas"] == 3
-    assert server["graceful_shutdown_timeout_s"] == ingress["graceful_shutdown_timeout_s"] == 5
-    assert ingress["user_config"]["only"] == ["b", "a"]
+    assert server["graceful_shutdown_timeout_s"] == 5
+    assert server["user_config"]["only"] == ["b", "a"]
 
 
 @pytest.mark.parametrize("override", ["+serve.engine_kwargs.max_model_len=256", "resources.serve.cpus_per_worker=1"])
@@ -57,17 +57,10 @@ def test_what_a_replica_is_made_of_replaces_it(override: str) -> None:
     assert args_of(override) != args_of()
 
 
-def test_ingress_scales_to_zero_with_the_model() -> None:
-    _, ingress = deployments_of("serve.autoscaling.min_replicas=0")
-    assert ingress["autoscaling_config"]["min_replicas"] == 0
-    _, ingress = deployments_of()
-    assert "autoscaling_config" not in ingress
-
-
 def test_base_model_alone_has_no_adapter_store(quickstart: Recipe) -> None:
     app = application(quickstart, "/models/smollm2", None)
     assert "adapter_store" not in app["args"]["llm_config"]["experimental_configs"]
-    assert ingress_user_config(quickstart, None)["only"] is None
+    assert api_settings(quickstart, None)["only"] is None
 
 
 def test_code_of_the_runtime_env_is_for_the_whole_application() -> None:
