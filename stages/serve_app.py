@@ -134,13 +134,15 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
 
     _default_engine_cls = OneProcessEngine
 
-    async def __init__(self, llm_config: LLMConfig, **kwargs: Any) -> None:  # type: ignore[misc]  # as Ray's own
+    async def __init__(self, llm_config: dict[str, Any]) -> None:  # type: ignore[misc]  # as Ray's own
+        """llm_config: of `stages.serve_engine.llm_config`."""
         _listen_on_loopback()
         self._loading = asyncio.Lock()
         self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first
         self._pacer: Pacer[Any] = Pacer()
-        self._api = OpenAIApi(self, llm_config)
-        await super().__init__(llm_config, **kwargs)
+        config = LLMConfig(**llm_config)
+        self._api = OpenAIApi(self, config)
+        await super().__init__(config)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls this at the start, and when a deploy changes nothing that the replica is made of."""

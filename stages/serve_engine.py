@@ -24,7 +24,6 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
-        "server_cls": "stages.serve_app:AdapterServer",
         "callback_config": {"callback_class": "stages.serve_app:LocalModel"},
         "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},

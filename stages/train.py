@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -168,7 +168,8 @@ def fit(
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    trainer = _trainer_class(has_dashboard)(
+    alone = is_alone(config["args"], resources.num_workers)
+    trainer = _trainer_class(alone=alone, has_dashboard=has_dashboard)(
         train_loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(**scaling_config(resources)),
@@ -180,18 +181,29 @@ def fit(
         raise explain(error) from error
 
 
-def _trainer_class(has_dashboard: bool) -> Any:
-    """Ray Train's TorchTrainer, without its placement group cleaner where there is no dashboard to ask.
+def is_alone(args: Mapping[str, Any], num_workers: int) -> bool:
+    """Whether the training needs no process group: one worker, and nothing that shards a model over a group of one."""
+    return num_workers == 1 and not (args.get("deepspeed") or args.get("fsdp"))
 
-    The cleaner asks the dashboard whether the controller lives. Without one it hangs in retries, and every training
-    ends with 12 s of waiting for it. A cluster that the run started itself ends with the run, placement groups and all.
+
+def _trainer_class(*, alone: bool, has_dashboard: bool) -> Any:
+    """Ray Train's TorchTrainer, or for a lone worker its base class: then no process but the worker imports torch.
+
+    Without a dashboard to ask it comes without its placement group cleaner, which asks the dashboard whether the
+    controller lives. It would hang in retries, and every training would end with 12 s of waiting for it. A cluster that
+    the run started itself ends with the run, placement groups and all.
     """
-    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+    trainer: Any = DataParallelTrainer
+    if not alone:
+        from ray.train.torch import TorchTrainer
+
+        trainer = TorchTrainer
     if has_dashboard:
-        return TorchTrainer
+        return trainer
 
-    class WithoutCleaner(TorchTrainer):  # type: ignore[misc]
+    class WithoutCleaner(trainer):  # type: ignore[misc]
         def _create_default_callbacks(self) -> list[Any]:
             callbacks = super()._create_default_callbacks()
             return [item for item in callbacks if type(item).__name__ != "PlacementGroupCleanerCallback"]

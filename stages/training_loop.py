@@ -47,8 +47,6 @@ def train_loop(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and _is_final(checkpoint):
         return  # an earlier attempt finished, only its results were not taken over
-    if world_size == 1 and not (config["args"].get("deepspeed") or config["args"].get("fsdp")):
-        _leave_process_group()
     with _work_folder(rank, context.get_node_rank()) as work:
         reporter = Reporter(rank, world_size, config["progress"])
         try:
@@ -75,12 +73,6 @@ class _Stopped(Exception):  # noqa: N818 (no error)
 def _is_final(checkpoint: Any) -> bool:
     with checkpoint.as_directory() as folder:
         return (Path(folder) / ADAPTER).is_dir()
-
-
-def _leave_process_group() -> None:
-    """Have a lone worker train without DistributedDataParallel, which would only copy its gradients about."""
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK"):
-        os.environ.pop(name, None)
 
 
 @contextmanager

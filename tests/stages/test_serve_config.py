@@ -12,7 +12,8 @@ from runner.errors import RunnerError
 from runner.resolve import compose, to_recipe
 from runner.schema import Recipe
 from runner.testing import assert_golden
-from stages.serve_config import IMPORT_PATH, api_settings, application, serve_config
+from stages.serve_config import IMPORT_PATH, api_settings, application, build_app, serve_config
+from stages.serve_engine import llm_config
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 STORE = "/store/adapters/base"
@@ -86,3 +87,38 @@ def test_ray_serve_loads_the_config() -> None:
     assert isinstance(scaling, dict)
     target = DEFAULT_DEPLOYMENT_OPTIONS["autoscaling_config"]["target_ongoing_requests"]
     assert scaling["target_ongoing_requests"] == target
+
+
+def test_number_of_replicas_and_autoscaling_exclude_each_other(quickstart: Recipe) -> None:
+    config = llm_config(quickstart, "/models/base", None, {})
+    config["deployment_config"]["num_replicas"] = 2
+    with pytest.raises(RunnerError, match="num_replicas is not allowed"):
+        build_app({"llm_config": config})
+
+
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipe=viggo_quickstart"],
+        ["recipe=viggo_qwen7b", "cluster=local_gpu", "storage=local"],
+        [
+            "recipe=viggo_qwen7b", "storage=local", "+serve.engine_kwargs.tensor_parallel_size=2",
+            "resources.serve.accelerator_type=A10G", "+serve.deployment.max_ongoing_requests=64",
+        ],
+    ],
+)  # fmt: skip
+def test_deployment_is_as_ray_serve_llm_makes_it(overrides: list[str]) -> None:
+    from ray.serve.llm import LLMConfig, build_llm_deployment
+
+    config = llm_config(to_recipe(compose(overrides))[0], "/models/base", STORE, {"A": "b"})
+    ours = build_app({"llm_config": config})._bound_deployment
+    theirs = build_llm_deployment(LLMConfig(**config), name_prefix="AdapterServer:")._bound_deployment
+    assert ours.name == theirs.name
+    assert ours._deployment_config.model_dump() == theirs._deployment_config.model_dump()
+    for field in ("placement_group_bundles", "placement_group_strategy", "max_replicas_per_node"):
+        assert getattr(ours._replica_config, field) == getattr(theirs._replica_config, field)
+    actor, other = ours._replica_config.ray_actor_options, theirs._replica_config.ray_actor_options
+    other["runtime_env"].pop("worker_process_setup_hook")  # which does nothing
+    assert actor == other
