@@ -89,6 +89,8 @@ def test_ray_serve_loads_the_config() -> None:
     assert scaling["target_ongoing_requests"] == target
 
 
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")
 def test_number_of_replicas_and_autoscaling_exclude_each_other(quickstart: Recipe) -> None:
     config = llm_config(quickstart, "/models/base", None, {})
     config["deployment_config"]["num_replicas"] = 2
