@@ -14,9 +14,10 @@ _ENGINE = "EngineCore"
 # What the cause says -> what to do; the first that matches.
 _HINTS = (
     (
-        re.compile(r"KV cache|max seq len|max_model_len", re.IGNORECASE),
-        "Lower infer.engine_kwargs.max_model_len, or give the KV cache more memory (on a GPU "
-        "infer.engine_kwargs.gpu_memory_utilization, on CPUs cluster.cpu_kv_cache_gib).",
+        re.compile(r"KV cache|cache blocks|max seq len|max_model_len", re.IGNORECASE),
+        "Lower infer.engine_kwargs.max_model_len, or give the KV cache more memory: on a GPU raise "
+        "infer.engine_kwargs.gpu_memory_utilization (or use a larger one, or tensor_parallel_size), on CPUs "
+        "cluster.cpu_kv_cache_gib.",
     ),
     (
         re.compile(r"memory|OOM", re.IGNORECASE),

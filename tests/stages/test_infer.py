@@ -257,6 +257,13 @@ LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
             "the engine did not start: ValueError: No memory for the KV cache",
             "max_model_len",
         ),
+        (  # a GPU with gpu_memory_utilization=0.15 and a model of 7B
+            "ActorDiedError",
+            f"{CREATION}\nRuntimeError: Engine core initialization failed. See root cause above.",
+            f"{LOGGED}ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.",
+            "the engine did not start: ValueError: No available memory for the cache blocks",
+            "on a GPU raise infer.engine_kwargs.gpu_memory_utilization",
+        ),
         (
             "ActorDiedError",
             DEAD,
