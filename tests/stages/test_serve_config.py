@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,9 +112,12 @@ def test_number_of_replicas_and_autoscaling_exclude_each_other(quickstart: Recip
         ],
     ],
 )  # fmt: skip
-def test_deployment_is_as_ray_serve_llm_makes_it(overrides: list[str]) -> None:
+def test_deployment_is_as_ray_serve_llm_makes_it(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
     from ray.serve.llm import LLMConfig, build_llm_deployment
 
+    # Theirs would start a cluster to learn that it gives no runtime_env.
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(runtime_env={}))
     config = llm_config(to_recipe(compose(overrides))[0], "/models/base", STORE, {"A": "b"})
     ours = build_app({"llm_config": config})._bound_deployment
     theirs = build_llm_deployment(LLMConfig(**config), name_prefix="AdapterServer:")._bound_deployment
