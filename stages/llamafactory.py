@@ -100,8 +100,8 @@ def _refuse_reserved(args: dict[str, Any]) -> None:
 
 # For glibc's allocator: one heap that never shrinks, instead of a mapping for each large tensor, which the kernel takes
 # back after use and hands out again zeroed, page by page. On two CPU cores LLaMA-Factory alone trained SmolLM2-135M at
-# 3.83 rows/s with these and at 3.22 without (192 rows); 96 rows took 0.9 million page faults instead of 3.0, and at most
-# 3.7 GB instead of 3.1.
+# 3.83 rows/s with these and at 3.22 without (192 rows); 96 rows took 0.9 million page faults instead of 3.0, and 3.7 GB
+# instead of 3.1 at most.
 _KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
