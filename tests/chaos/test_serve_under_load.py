@@ -178,7 +178,7 @@ def take_down(load: Load, first: Running) -> tuple[str, int]:
     outcome: list[str] = []
     long = threading.Thread(target=lambda: outcome.append(ask(load.url, load.models[0], max_tokens=400)))
     long.start()
-    time.sleep(1.0)
+    time.sleep(0.3)
     assert not outcome, "the request is too short to be under way when the endpoint ends"
     first.process.send_signal(signal.SIGTERM)
     long.join()
