@@ -167,7 +167,9 @@ def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:
     bundles[0] = {name: first.get(name, 0) + own.get(name, 0) for name in {**first, **own}}
     cluster_env = ray.get_runtime_context().runtime_env if ray.is_initialized() else {}
     actor["runtime_env"] = {**cluster_env, **actor.get("runtime_env", {}), **config["runtime_env"]}
-    options["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, **options["autoscaling_config"]}
+    scaling = options.get("autoscaling_config")  # a config file says it beside the application's arguments
+    if scaling is not None or "num_replicas" not in options:
+        options["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, **(scaling or {})}
     return {
         "max_ongoing_requests": _MAX_ONGOING,
         "health_check_period_s": _HEALTH_CHECK_S,

@@ -92,6 +92,15 @@ def test_ray_serve_loads_the_config() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore")
+def test_application_is_built_of_what_a_config_file_says() -> None:
+    deployment = build_app(json.loads(json.dumps(args_of(served=["a"]))))._bound_deployment
+    (said,) = deployments_of(served=["a"])
+    assert deployment.name == said["name"]
+    assert deployment._deployment_config.autoscaling_config.target_ongoing_requests == 1_000_000_000
+
+
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")
 def test_number_of_replicas_and_autoscaling_exclude_each_other(quickstart: Recipe) -> None:
     config = llm_config(quickstart, "/models/base", None, {})
     config["deployment_config"]["num_replicas"] = 2
