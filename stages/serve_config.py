@@ -18,7 +18,7 @@ from runner.errors import RunnerError
 from runner.manifest import digest_json
 from runner.schema import Recipe
 from stages.endpoint_keys import ring_settings
-from stages.serve_engine import llm_config
+from stages.serve_engine import llm_config, num_ranks
 
 IMPORT_PATH = "stages.serve_config:build_app"
 
@@ -159,10 +159,9 @@ def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:
     own = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0), **actor.get("resources", {})}
     if "memory" in actor:
         own["memory"] = actor["memory"]
-    placement, kwargs = config["placement_group_config"], config["engine_kwargs"]
+    placement = config["placement_group_config"]
     hint = {f"accelerator_type:{config['accelerator_type']}": 0.001} if config.get("accelerator_type") else {}
-    num_ranks = int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
-    bundles = [{**hint, **placement["bundle_per_worker"]} for _ in range(num_ranks)]
+    bundles = [{**hint, **placement["bundle_per_worker"]} for _ in range(num_ranks(config["engine_kwargs"]))]
     first = bundles[0]  # the actor's own place is with the first of its workers
     bundles[0] = {name: first.get(name, 0) + own.get(name, 0) for name in {**first, **own}}
     cluster_env = ray.get_runtime_context().runtime_env if ray.is_initialized() else {}

@@ -58,7 +58,7 @@ def has_gpu_itself(recipe: Recipe) -> bool:
     """
     one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
     kwargs = own_kwargs(recipe)
-    alone = num_ranks(recipe) == 1 and "data_parallel_size" not in kwargs
+    alone = num_ranks(kwargs) == 1 and "data_parallel_size" not in kwargs
     return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
 
 
@@ -105,10 +105,9 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
 
 def num_bundles(recipe: Recipe) -> int:
     """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
-    return num_ranks(recipe) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+    return num_ranks(own_kwargs(recipe)) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
 
 
-def num_ranks(recipe: Recipe) -> int:
-    """Processes of a replica that compute: tensor parallel times pipeline parallel."""
-    kwargs = own_kwargs(recipe)
+def num_ranks(kwargs: Mapping[str, Any]) -> int:
+    """Processes of an engine that compute: tensor parallel times pipeline parallel. kwargs: vLLM's arguments."""
     return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
