@@ -32,8 +32,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a training ends three polls after its last step; the default is 2 s
 }
 
-# Without it Ray replaces a loopback address by one that others can reach, and all its processes listen there.
-_LOOPBACK_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Of a cluster that the run starts itself. Without the first Ray replaces a loopback address by one that others can
+# reach, and all its processes listen there. The second is an actor that asks whether nodes are about to be taken away.
+_OWN_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class RaySession:
                 f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
                 "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
             )
-        own = {} if self._cluster.address else {**_LOOPBACK_ENVIRONMENT, **haproxy_environment()}
+        own = {} if self._cluster.address else {**_OWN_ENVIRONMENT, **haproxy_environment()}
         for name, value in {**_ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
         import ray
@@ -284,6 +285,25 @@ def check_fits(resources: StageResources, num_bundles: int, key: str) -> None:
         + "; ".join(f"{_amounts({name: node.get(name, 0) for name in bundle})} on a node" for node in nodes),
         f"Lower {key}.num_workers, cpus_per_worker or gpus_per_worker, or use a larger cluster (cluster.address).",
     )
+
+
+def fit_together(*groups: tuple[StageResources, int]) -> bool:
+    """Whether the cluster's nodes, were they idle, could hold all groups of workers at once.
+
+    groups: resources of a worker, and how many there are. The first node that a worker fits on takes it.
+    """
+    import ray
+
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    for resources, count in groups:
+        bundle = worker_bundle(resources)
+        for _ in range(count):
+            node = next((node for node in nodes if num_places([node], bundle, "PACK")), None)
+            if node is None:
+                return False
+            for name, amount in bundle.items():
+                node[name] -= amount
+    return True
 
 
 def num_places(nodes: list[dict[str, float]], bundle: dict[str, float], strategy: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +63,15 @@ class Run:
     lock: Lock | None = None
     leaks: Leaks = field(default_factory=Leaks)
     signals: list[int] = field(default_factory=list)
+    warmed: set[str] = field(default_factory=set)
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"
+
+    def capture(self, stage: str) -> None:
+        """From now on what is printed goes to the stage's log, and the report to the terminal."""
+        self.output.capture(self.log(stage))
+        self.report.write_to(self.output.terminal)
 
     def show_progress(self, stage: str, event: dict[str, Any]) -> None:
         """Tell the terminal, and whoever looks from another one."""
@@ -184,6 +190,8 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
             step = plan.steps[0]
             for record in plan.borrowed:
                 run_.known |= {artifact.name: artifact for artifact in record.artifacts}
+            if step.action == "run":
+                _warm_up(plan.steps[1:], beside=step.name, run_=run_, ray=ray)
             record = _take_over(step) if step.action == "skip" else _swept(_execute(step, run_, ray), run_, ray)
             _commit(run_, record)
             _share(run_, step, record)
@@ -205,6 +213,21 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     return code
 
 
+def _warm_up(later: Sequence[planning.Step], *, beside: str, run_: Run, ray: RaySession) -> None:
+    """Let stages that come later start what takes long. That it cannot be started now is for their own `run` to say."""
+    for step in later:
+        warm_up = getattr(step.stage, "warm_up", None)
+        if warm_up is None or step.action != "run" or step.name in run_.warmed:
+            continue
+        run_.capture(step.name)
+        try:
+            if what := warm_up(_context(step, run_, ray, run_.folder / step.name), beside):
+                run_.warmed.add(step.name)
+                run_.report.say(f"  {step.name}: {what} starts beside {beside}")
+        except Exception as error:
+            run_.report.say(f"  {step.name}: nothing starts beside {beside}: {_cause(error)}")
+
+
 def _take_over(step: planning.Step) -> StageRecord:
     """The earlier record of a skipped step; a step that had nothing to do has none."""
     if step.record is None:
@@ -215,8 +238,7 @@ def _take_over(step: planning.Step) -> StageRecord:
 def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     """Run one stage and describe what became of it; a failure becomes a record, an interruption goes on upwards."""
     _save(run_)
-    run_.output.capture(run_.log(step.name))
-    run_.report.write_to(run_.output.terminal)
+    run_.capture(step.name)
     run_.report.stage_started(step.name)
     assert run_.progress is not None
     run_.progress.begin(step.name)
@@ -231,7 +253,8 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     run_.leaks.begin(ray.started)
     begin = time.monotonic()
     try:
-        result = step.stage.run(_context(step, run_, ray))
+        stage_dir = _stage_dir(run_.folder / step.name, step.fingerprint)
+        result = step.stage.run(_context(step, run_, ray, stage_dir))
         artifacts = result.artifacts
         if step.stage.ephemeral:
             artifacts = [artifact.model_copy(update={"sha256": step.fingerprint}) for artifact in artifacts]
@@ -254,14 +277,14 @@ def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
     return record if run_.deferred else record.model_copy(update={"warnings": run_.leaks.sweep(ray.started)})
 
 
-def _context(step: planning.Step, run_: Run, ray: RaySession) -> RunContext:
+def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -> RunContext:
     needs = step.stage.needs(run_.recipe)
     return RunContext(
         recipe=run_.recipe,
         stage=step.name,
         run_id=run_.manifest.run_id,
         run_dir=run_.folder,
-        stage_dir=_stage_dir(run_.folder / step.name, step.fingerprint),
+        stage_dir=stage_dir,
         fingerprint=step.fingerprint,
         inputs={name: _at_hand(run_, name) for name in needs if name in run_.known},
         ray=ray,

@@ -48,11 +48,14 @@ class Stage(Protocol):
     provides: names of the artifacts it makes. ephemeral: its result lives only as long as the run (an endpoint), so it
     runs whenever a later stage that runs needs it, and is never taken from an earlier run.
 
-    Three more attributes are optional. `canonical(recipe) -> dict` says, for some of `reads`, what stands in the
+    Four more attributes are optional. `canonical(recipe) -> dict` says, for some of `reads`, what stands in the
     fingerprint for the key's value: the content behind a path, or None where another key overrides it. `only_checks`
     names artifacts of `needs` that the stage looks at but makes nothing from. `settings`, a subclass of
     `runner.schema.Section`, describes the keys of another package's stage, which are under `stages.<name>` of the
     recipe: the stage reads them by `settings_of`, and they affect the result if `reads` names `stages.<name>`.
+    `warm_up(ctx, beside) -> str` starts what takes long to start, if there is room for it beside the stage of that
+    name, and returns what it has started, "" for nothing. It is called before each stage that runs before this one,
+    until it has started something. Not all inputs are there by then, and `run` must do without it.
     """
 
     name: ClassVar[str]

@@ -27,6 +27,7 @@ from stages.predictions import BASE, TUNED, write_parts
 from stages.sampling import drawn_by_seed
 from stages.shared_engine import is_shared, shared_models
 from stages.shared_engine import predict as predict_shared
+from stages.shared_engine import warm_up as warm_up_shared
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -67,6 +68,10 @@ class Infer:
         """The seed only where answers are drawn at random by it."""
         kwargs = without(recipe.infer.engine_kwargs, ENGINE_WITHOUT_EFFECT)
         return {"infer.engine_kwargs": kwargs, **({} if drawn_by_seed(recipe) else {"seed": None})}
+
+    def warm_up(self, ctx: RunContext, beside: str) -> str:
+        """Start the shared engine, if it is one and there is room for it beside the stage that runs."""
+        return warm_up_shared(ctx, beside) if is_shared(ctx.recipe) else ""
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

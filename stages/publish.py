@@ -76,6 +76,11 @@ class Publish:
         return StageResult(published, metrics, f"{adapter.meta['adapter_id']} -> {adapter.uri}{kept_back}")
 
 
+def adapters_key(recipe: Recipe) -> str:
+    """The folder in the store that the recipe's adapters are published in, and served from."""
+    return f"adapters/{recipe.serve.model_id}"
+
+
 def adapter_id(recipe: Recipe, sha256: str) -> str:
     """Name of an adapter in the store and at the endpoint: the recipe's name and the start of the adapter's digest."""
     name = re.sub(r"[^a-z0-9-]", "-", recipe.name).strip("-") or "adapter"
@@ -104,7 +109,7 @@ def publish_plan(recipe: Recipe, checkpoint: Artifact, training_log: Artifact) -
     )
     results_key = f"training/{identity}/{training_log.sha256[:8]}"
     return [
-        Publication("adapter", adapter, f"adapters/{recipe.serve.model_id}/{identity}"),
+        Publication("adapter", adapter, f"{adapters_key(recipe)}/{identity}"),
         Publication("training_results", training_log, results_key),
     ]
 

@@ -3,6 +3,9 @@
 The infer stage deploys the application without a route, so that nothing but this run reaches its replicas, which
 answer no request by HTTP until they are given `user_config`. The serve stage then deploys it with both, and Ray Serve
 keeps the replicas, which are of the same version.
+
+Where a run's own cluster has room for both, the replicas start beside the stage before, training as a rule (`warm_up`):
+they load adapters when they are asked for them, so there need not be one yet.
 """
 
 from __future__ import annotations
@@ -15,21 +18,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner.cluster import check_fits
+from runner.cluster import check_fits, fit_together
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import Artifact
 from runner.schema import Recipe
+from runner.storage import open_store
 from stages.adapters import adapter_name
 from stages.batch_requests import Engine, answer, read_chunk, request
 from stages.other_runs import store_of
 from stages.predictions import BASE, TUNED
+from stages.publish import adapters_key
 from stages.serve_config import app_name, build_app, pin_version, replica_version, server_name
 from stages.serve_engine import engine_env, llm_config, num_bundles
 from stages.serve_health import application_status, listen, wait_until_running
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
 _MOST_LOSSES = 2  # of a piece's replica
+
+# Memory that training and a waiting engine take together: 8 GiB and twelve times the model's files. SmolLM2-135M (0.25
+# GiB of bfloat16, computed in float32) took 3.7 GB to train.
+_ROOM_GIB, _ROOM_OF_MODEL = 8, 12
 
 
 def is_shared(recipe: Recipe) -> bool:
@@ -62,11 +71,14 @@ def predict(
     Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
     """
     import ray
+    from ray import serve
 
     recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
-    adapters = store_of(adapter) if adapter else None
-    server = start(ctx, llm_config(recipe, engine.source, adapters, engine_env(recipe)))
+    deploy(ctx, llm_config(recipe, engine.source, store_of(adapter) if adapter else None, engine_env(recipe)))
     healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
+    healthy(recipe.serve.startup_timeout_s, ctx.progress())
+    # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
+    server = serve.get_deployment_handle(server_name(recipe), app_name(recipe)).options(_by_reference=True)
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
     asked: dict[Any, dict[str, Any]] = {}
@@ -87,8 +99,42 @@ def predict(
             healthy(recipe.serve.startup_timeout_s, ctx.progress())
 
 
-def start(ctx: RunContext, config: Mapping[str, Any]) -> Any:
-    """Deploy the model's replicas, wait until they are healthy, and return a handle to them (`DeploymentHandle`).
+def warm_up(ctx: RunContext, beside: str) -> str:
+    """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
+
+    ctx: of the infer stage, of whose inputs the model suffices. beside: the other stage. Only on the run's own cluster:
+    on one that others use as well an engine would keep them from what it has no use for yet.
+    """
+    recipe = ctx.recipe
+    if recipe.cluster.address is not None or "model" not in ctx.inputs:
+        return ""
+    model = ctx.input("model")
+    if not _has_memory(recipe, model.size_bytes):
+        return ""
+    ctx.ray.start()
+    other = recipe.resources_of(beside)
+    if not fit_together((other, other.num_workers), (recipe.resources_of("serve"), num_bundles(recipe))):
+        return ""
+    adapters = None
+    if "publish" in recipe.pipeline:
+        store = open_store(recipe.storage.artifacts, endpoint_url=recipe.storage.endpoint_url)
+        adapters = f"{store.uri}/{adapters_key(recipe)}"
+    deploy(ctx, llm_config(recipe, str(model.path), adapters, engine_env(recipe)))
+    return "the engine"
+
+
+def _has_memory(recipe: Recipe, model_bytes: int) -> bool:
+    """Whether an engine on CPUs and a training have room. On GPUs it is their own memory that they fill."""
+    import psutil
+
+    if recipe.cluster.accelerator != "cpu":
+        return True
+    needed_gib = _ROOM_GIB + recipe.cluster.cpu_kv_cache_gib + _ROOM_OF_MODEL * model_bytes / 2**30
+    return bool(psutil.virtual_memory().available >= needed_gib * 2**30)
+
+
+def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
+    """Hand the application to Ray Serve, without a route. Replicas of the same version that are there stay.
 
     config: as of `llm_config`. The application stays up for the serve stage, to the end of the run.
     """
@@ -97,14 +143,11 @@ def start(ctx: RunContext, config: Mapping[str, Any]) -> Any:
     recipe = ctx.recipe
     name = app_name(recipe)
     check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
-    listen(recipe.serve, name, ctx.defer)
+    listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
     app = build_app({"llm_config": config})
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-    wait_until_running(partial(application_status, name), recipe.serve.startup_timeout_s, ctx.progress())
-    # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
-    return serve.get_deployment_handle(server_name(recipe), name).options(_by_reference=True)
 
 
 async def predict_piece(

@@ -170,6 +170,47 @@ def test_undoes_what_a_stage_started_even_when_a_later_one_fails(
     assert undone == ["second", "first"]
 
 
+@pytest.fixture
+def warming(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has infer start something as soon as the model is there; the list says beside which stages it was asked to."""
+    from tests.conftest import Infer
+
+    asked: list[str] = []
+
+    def warm_up(self: Any, ctx: Any, beside: str) -> str:
+        asked.append(beside)
+        assert not ctx.stage_dir.exists()
+        ctx.defer("the engine", lambda: asked.append("undone"))
+        return "the engine" if "model" in ctx.inputs else ""
+
+    monkeypatch.setattr(Infer, "warm_up", warm_up, raising=False)
+    return asked
+
+
+def test_a_later_stage_starts_what_takes_long_beside_an_earlier_one(warming: list[str], local: list[str]) -> None:
+    screen = io.StringIO()
+    assert run_once(local, screen)[0] == EXIT_DONE
+    assert warming == ["ingest", "train", "undone", "undone"]
+    assert "infer: the engine starts beside train" in screen.getvalue()
+    run_once([*local, "force=[query]"])
+    assert warming == ["ingest", "train", "undone", "undone"], "infer's results are taken over"
+
+
+def test_what_cannot_start_early_is_said_and_left_to_the_stage(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.conftest import Infer
+
+    def warm_up(self: Any, ctx: Any, beside: str) -> str:
+        raise RunnerError("the port is taken")
+
+    monkeypatch.setattr(Infer, "warm_up", warm_up, raising=False)
+    screen = io.StringIO()
+    assert run_once(local, screen)[0] == EXIT_DONE
+    assert "infer: nothing starts beside train: the port is taken" in screen.getvalue()
+    assert fake_stages.runs == ALL
+
+
 def test_only_uses_the_results_of_earlier_runs(fake_stages: Any, local: list[str]) -> None:
     run_once(local)
     fake_stages.runs.clear()

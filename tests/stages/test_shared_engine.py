@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from runner.schema import Recipe
 from stages import batch_requests, evaluate, shared_engine
 from stages.batch_requests import RowFile
 from stages.predictions import BASE, TUNED
+from stages.serve_config import replica_version
 
 vllm = pytest.importorskip("vllm")
 LORA = "the adapter's LoRARequest"
@@ -121,6 +122,71 @@ def test_a_whole_model_needs_an_engine_of_its_own() -> None:
 )
 def test_an_engine_is_shared_with_an_endpoint_that_this_run_starts(overrides: list[str], shared: bool) -> None:
     assert shared_engine.is_shared(recipe_of(*overrides)) == shared
+
+
+@pytest.fixture
+def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[Any]]]:
+    """Calls `shared_engine.warm_up` beside training, on a machine of so many CPUs and GiB; gives what was deployed."""
+
+    def call(
+        *overrides: str,
+        num_cpus: float = 4,
+        num_gpus: float = 0,
+        memory_gib: float = 16,
+        inputs: Sequence[str] = ("model",),
+    ) -> tuple[str, list[Any]]:
+        deployed: list[Any] = []
+        node = {"Alive": True, "Resources": {"CPU": num_cpus, "GPU": num_gpus}}
+        monkeypatch.setattr("ray.nodes", lambda: [node])
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory_gib * 2**30))
+        monkeypatch.setattr(shared_engine, "deploy", lambda ctx, config: deployed.append(config))
+        model = Artifact(name="model", uri="/m", sha256="m", files=[FileEntry(path="f", sha256="0", size_bytes=2**28)])
+        ctx = SimpleNamespace(
+            recipe=recipe_of("storage.artifacts=/store", *overrides),
+            inputs=dict.fromkeys(inputs, model),
+            input=lambda name: model,
+            ray=SimpleNamespace(start=lambda: None),
+        )
+        return shared_engine.warm_up(ctx, "train"), deployed  # type: ignore[arg-type]
+
+    return call
+
+
+def test_the_engine_starts_beside_training_as_the_infer_stage_will_want_it(warm_up: Any) -> None:
+    from stages.serve_engine import engine_env, llm_config
+
+    started, (config,) = warm_up()
+    recipe = recipe_of("storage.artifacts=/store")
+    adapters = f"/store/adapters/{recipe.serve.model_id}"
+    assert started == "the engine"
+    assert replica_version(config) == replica_version(llm_config(recipe, "/m", adapters, engine_env(recipe)))
+
+
+def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_up: Any) -> None:
+    _, (config,) = warm_up("pipeline=[ingest,infer,evaluate,serve]")
+    assert "lora_config" not in config
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [
+        {"num_cpus": 3},
+        {"memory_gib": 12},
+        {"inputs": ()},
+    ],
+)
+def test_no_engine_starts_early_where_there_is_no_room_or_no_model(warm_up: Any, machine: dict[str, Any]) -> None:
+    assert warm_up(**machine) == ("", [])
+
+
+def test_no_engine_waits_on_a_cluster_that_others_use(warm_up: Any) -> None:
+    assert warm_up("cluster.address=auto") == ("", [])
+
+
+@pytest.mark.parametrize(("num_gpus", "starts"), [(1, False), (2, True)])
+def test_on_gpus_an_engine_starts_early_when_training_leaves_one(warm_up: Any, num_gpus: int, starts: bool) -> None:
+    started, _ = warm_up("cluster=local_gpu", num_cpus=16, num_gpus=num_gpus, memory_gib=1)
+    assert bool(started) == starts
 
 
 def test_evaluate_asks_for_no_cpu_beside_the_engine_unless_the_recipe_does() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.schema import Recipe, StageResources
+from stages import train
 from stages.train import in_thread, note, run_config, scaling_config, stop, storage_path, take_over
 from stages.training_failure import explain, explain_in_worker
 
@@ -232,3 +233,34 @@ def test_a_training_without_a_step_has_nothing_to_save(
     done: int | None, interrupted: Callable[..., list[float | None]]
 ) -> None:
     assert interrupted(done) == [None]
+
+
+@pytest.mark.filterwarnings("ignore:.*use_push_based_shuffle")
+@pytest.mark.parametrize("own_cluster", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_ray_train_starts_no_actor_that_has_nothing_to_do(
+    alone: bool, own_cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", lambda self, **each: given.update(each))
+    trainer = train._trainer_class(alone=alone, own_cluster=own_cluster)(
+        print, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=str(tmp_path))
+    )
+    everything = {type(each).__name__ for each in DataParallelTrainer._create_default_callbacks(trainer)}
+    trainer._initialize_and_run_controller(scaling_policy="Ray's")
+    kept = {type(each).__name__ for each in trainer._create_default_callbacks()}
+    dropped = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if own_cluster else [])}
+    assert everything - kept == dropped
+    assert dropped <= everything
+    policy = given["scaling_policy"]
+    if own_cluster:
+        policy.after_controller_start(None)
+        decision = policy.make_decision_for_non_running_worker_group()
+        policy.before_controller_abort()
+        assert decision.num_workers == 2
+        assert policy._coordinator_client is None, "an actor was started for an autoscaler"
+    else:
+        assert policy == "Ray's"
