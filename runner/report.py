@@ -89,6 +89,8 @@ class Report:
             for each in estimates.get(step.name, ()):
                 table.add_row(f"  {each.what}", _amount_text(each), escape(_basis_text(each)))
             self._console.print(table)
+        if text := _time_text(estimates):
+            self._console.print(text, markup=False)
         self._warn_of_code(recipe)
 
     def _warn_of_code(self, recipe: Recipe) -> None:
@@ -283,6 +285,20 @@ def _amount_text(estimate: Estimate) -> str:
     if estimate.unit == "bytes":
         return most + size_text(estimate.value)
     return f"{most}{estimate.value:,.0f} {estimate.unit}"
+
+
+def _time_text(estimates: Mapping[str, Sequence[Estimate]]) -> str:
+    """How long the stages take that run, one after another, the longest first; "" when it is known of none."""
+    times = {stage: each.value for stage, found in estimates.items() for each in found if each.what == "time"}
+    known = {stage: value for stage, value in times.items() if value is not None}
+    if not known:
+        return ""
+    longest = sorted(known, key=lambda stage: -known[stage])
+    parts = [f"{stage} {known[stage]:,.0f} s" for stage in longest if known[stage] >= 1]
+    unknown = [stage for stage in times if stage not in known]
+    parts += [f"{' and '.join(unknown)} unknown"] if unknown else []
+    least = "at least " if unknown else ""
+    return f"one stage after another: {least}{sum(known.values()):,.0f} s ({', '.join(parts)})"
 
 
 def _basis_text(estimate: Estimate) -> str:

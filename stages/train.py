@@ -209,12 +209,24 @@ def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:
 
         def _initialize_and_run_controller(self, **arguments: Any) -> Any:
             if own_cluster:
-                from stages.training_scaling import FixedSize
-
-                arguments["scaling_policy"] = FixedSize(self.scaling_config)
+                arguments["scaling_policy"] = _fixed_size(self.scaling_config)
             return super()._initialize_and_run_controller(**arguments)
 
     return Lean
+
+
+def _fixed_size(scaling_config: Any) -> Any:
+    """Ray Train's policy of as many workers as were asked for, without the actor that it tells so for an autoscaler."""
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class FixedSize(FixedScalingPolicy):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Ray's own starts the actor here."""
+
+        def _maybe_send_resource_request(self) -> None:
+            """Ray's own renews here what the actor was told."""
+
+    return FixedSize(scaling_config)
 
 
 def _stop_on_mistake() -> Any:

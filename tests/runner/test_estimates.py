@@ -301,6 +301,27 @@ def test_the_plan_shows_every_figure_with_its_basis_at_any_width(tmp_path: Path)
         assert "time unknown no finished train in storage.root" in shown
 
 
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        ({"train": 120.0, "publish": 0.4, "infer": 1067.0}, "after another: 1,187 s (infer 1,067 s, train 120 s)"),
+        ({"train": None, "infer": 67.0, "serve": None}, "at least 67 s (infer 67 s, train and serve unknown)"),
+        ({"train": None}, ""),
+    ],
+)
+def test_the_plan_says_how_long_the_stages_take_and_which_the_longest(
+    seconds: dict[str, float | None], line: str, tmp_path: Path
+) -> None:
+    found = {
+        stage: [Estimate("memory", 1, "bytes", ""), Estimate("time", value, "s", "")]
+        for stage, value in seconds.items()
+    }
+    stream = io.StringIO()
+    Report(stream).plan_in_full(recipe_with({}, tmp_path), [], found)
+    assert stream.getvalue().endswith(f"{line}\n" if line else "")
+    assert bool(stream.getvalue()) == bool(line)
+
+
 def test_the_plan_as_json_has_inputs_outputs_and_estimates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"storage.root={tmp_path}/runs", f"storage.cache={tmp_path}/cache"]
     assert main([f"recipe={QUICKSTART}", "action=plan", "format=json", *overrides]) == 0

@@ -235,7 +235,7 @@ def test_a_training_without_a_step_has_nothing_to_save(
     assert interrupted(done) == [None]
 
 
-@pytest.mark.filterwarnings("ignore:.*use_push_based_shuffle")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.parametrize("own_cluster", [True, False])
 @pytest.mark.parametrize("alone", [True, False])
 def test_ray_train_starts_no_actor_that_has_nothing_to_do(
