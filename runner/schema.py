@@ -199,8 +199,8 @@ class Infer(Section):
     engine: Literal["own", "shared"] = Field(
         "own",
         description="own: engines of ray.data.llm, which end with the stage. shared: where there is a serve stage, the "
-        "endpoint's replicas, which it then opens to clients, so that the engine starts once; serve.* says how many. On "
-        "a cluster that the run starts itself it starts beside the stages before, where there is room for both.",
+        "endpoint's replicas, which it then opens to clients, so that the engine starts once; serve.* says how many. "
+        "On a cluster that the run starts itself it starts beside the stages before, where there is room for both.",
     )
 
 
