@@ -1,4 +1,5 @@
-"""How time and memory grow with the work: ingest of 10,000, 100,000 and 1,000,000 rows, publish of many files.
+"""How time and memory grow with the work: ingest of up to 1,000,000 rows, batch inference and evaluation of up to 10,000,
+publish of up to 10,000 files.
 
     python -m benchmarks.scale
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import parser, say, workspace
-from runner.manifest import Manifest, scan_folder
+from runner.manifest import Manifest, StageRecord, scan_folder
 from runner.storage import open_store
 
 _POLL_S = 0.25
@@ -27,12 +28,14 @@ _POLL_S = 0.25
 def main() -> None:
     options = parser(__doc__ or "", repeats=1)
     options.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    options.add_argument("--predictions", type=int, nargs="+", default=[100, 1_000, 10_000])
     options.add_argument("--files", type=int, nargs="+", default=[100, 1_000, 10_000])
     args = options.parse_args()
     with workspace(args.root) as root:
         ingests = [ingest(count, args.overrides, root / f"ingest-{count}") for count in args.rows]
+        predictions = [predict(count, args.overrides, root / f"infer-{count}") for count in args.predictions]
         publishes = [publish(count, root / f"publish-{count}") for count in args.files]
-    found = {"ingest": ingests, "publish": publishes}
+    found = {"ingest": ingests, "predict": predictions, "publish": publishes}
     measure.write_section("scale", report(measure.save("scale", found)))
 
 
@@ -40,7 +43,34 @@ def ingest(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any
     """The ingest stage on generated rows of the whole grammar."""
     say(f"scale: ingest of {num_rows:,} rows")
     source = f'dataset.source="generated://viggo?train={num_rows}&val=0&test=100&seed=7"'
-    given = ["recipe=viggo_quickstart", "pipeline=[ingest]", source, f"storage.root={root}", *overrides]
+    (record,), peaks = run(["pipeline=[ingest]", source, *overrides], root)
+    return {
+        "rows": num_rows,
+        "rows_per_s": record.metrics["rows_per_s"],
+        "stage_s": round(record.wall_s, 1),
+        "driver_mib": peaks.driver_mib,
+        "worker_mib": peaks.worker_mib,
+    }
+
+
+def predict(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any]:
+    """Batch inference by the base model, of two tokens a row, and the scores of what it said."""
+    say(f"scale: infer and evaluate of {num_rows:,} rows")
+    source = f'dataset.source="generated://viggo?train=4&val=0&test={num_rows}&seed=7"'
+    given = ["pipeline=[ingest,infer,evaluate]", source, "infer.engine=own", "infer.sampling.max_tokens=2"]
+    (_, infer, evaluate), peaks = run([*given, *overrides], root)
+    return {
+        "rows": num_rows,
+        "infer_rows_per_s": infer.metrics["rows_per_s"],
+        "infer_s": round(infer.wall_s, 1),
+        "evaluate_s": round(evaluate.wall_s, 2),
+        "driver_mib": peaks.driver_mib,
+    }
+
+
+def run(overrides: Sequence[str], root: Path) -> tuple[list[StageRecord], Peaks]:
+    """The quickstart with the overrides: its stages' records, and the memory that it took."""
+    given = ["recipe=viggo_quickstart", f"storage.root={root}", *overrides]
     root.mkdir(parents=True, exist_ok=True)
     with (root / "run.log").open("w") as log:
         driver = subprocess.Popen(  # noqa: S603
@@ -51,14 +81,7 @@ def ingest(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any
         peaks.stop()
     if code:
         raise RuntimeError((root / "run.log").read_text()[-2000:])
-    record = Manifest.load((root / "latest").resolve()).stages[0]
-    return {
-        "rows": num_rows,
-        "rows_per_s": record.metrics["rows_per_s"],
-        "stage_s": round(record.wall_s, 1),
-        "driver_mib": peaks.driver_mib,
-        "worker_mib": peaks.worker_mib,
-    }
+    return Manifest.load((root / "latest").resolve()).stages, peaks
 
 
 def publish(num_files: int, root: Path) -> dict[str, Any]:
@@ -128,7 +151,7 @@ def _peak_mib(pid: int) -> int:
 
 
 def report(found: dict[str, Any]) -> str:
-    """Both tables as Markdown."""
+    """The tables as Markdown."""
     ingests = [
         {
             "rows": f"{row['rows']:,}",
@@ -139,6 +162,16 @@ def report(found: dict[str, Any]) -> str:
         }
         for row in found["ingest"]
     ]
+    predictions = [
+        {
+            "rows": f"{row['rows']:,}",
+            "infer, rows/s": f"{row['infer_rows_per_s']:.1f}",
+            "infer, s": row["infer_s"],
+            "evaluate, s": row["evaluate_s"],
+            "driver, MiB": row["driver_mib"],
+        }
+        for row in found["predict"]
+    ]
     publishes = [
         {"files": f"{row['files']:,}", "files/s": f"{row['files_per_s']:,}", "seconds": row["seconds"]}
         for row in found["publish"]
@@ -148,6 +181,8 @@ def report(found: dict[str, Any]) -> str:
             measure.head("Growth", found),
             "Ingest of generated rows (rows/s: generating, checking and writing, without Ray's start and the model):",
             measure.table(ingests),
+            "Batch inference by the base model, two tokens a row, and evaluation (rows/s: once the engine is ready):",
+            measure.table(predictions),
             "Publishing files of 4 KiB into a local store, digests and fsync included:",
             measure.table(publishes),
         ]

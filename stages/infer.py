@@ -25,6 +25,7 @@ from stages.engine_failure import batch_failure, hint_for
 from stages.prediction_journal import JOURNAL, Journal
 from stages.predictions import BASE, TUNED, write_parts
 from stages.sampling import drawn_by_seed
+from stages.serve_engine import num_ranks
 from stages.shared_engine import is_shared, shared_models
 from stages.shared_engine import predict as predict_shared
 from stages.shared_engine import warm_up as warm_up_shared
@@ -90,7 +91,11 @@ class Infer:
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
         if not shared:
-            check_fits(ctx.resources, ctx.recipe.infer.concurrency * num_ranks(ctx.recipe), "resources.infer")
+            check_fits(
+                ctx.resources,
+                ctx.recipe.infer.concurrency * num_ranks(ctx.recipe.infer.engine_kwargs),
+                "resources.infer",
+            )
         kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
         with ExitStack() as held:
             if kept:
@@ -219,7 +224,7 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
     kwargs = dict(recipe.infer.engine_kwargs)
     if recipe.model.trust_remote_code:
         kwargs["trust_remote_code"] = True
-    if recipe.cluster.accelerator == "cpu" and num_ranks(recipe) == 1:
+    if recipe.cluster.accelerator == "cpu" and num_ranks(recipe.infer.engine_kwargs) == 1:
         kwargs.setdefault("distributed_executor_backend", CPU_EXECUTOR)
     if lora_rank is None:
         return kwargs
@@ -231,12 +236,6 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
             "Raise it, or leave it out to have it follow the adapter.",
         )
     return kwargs
-
-
-def num_ranks(recipe: Recipe) -> int:
-    """Processes of an engine that compute: tensor parallel times pipeline parallel."""
-    kwargs = recipe.infer.engine_kwargs
-    return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))
 
 
 def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
