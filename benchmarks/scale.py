@@ -1,5 +1,5 @@
-"""How time and memory grow with the work: ingest of up to 1,000,000 rows, batch inference and evaluation of up to 10,000,
-publish of up to 10,000 files.
+"""How time and memory grow with the work: ingest of up to 1,000,000 rows, batch inference and evaluation of 10,000,
+publish of 10,000 files.
 
     python -m benchmarks.scale
 
