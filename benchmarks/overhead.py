@@ -1,9 +1,9 @@
-"""What the runner itself takes for a stage: pipelines of stages that do nothing, with Ray up.
+"""What the runner itself takes for a stage: a pipeline of stages that do nothing, with Ray up.
 
     python -m benchmarks.overhead
 
 Each stage makes an artifact of one small file, so that planning, fingerprints, digests, records and logs are all there.
-The time of a stage is the difference of a long and a short pipeline, over the difference in stages.
+What is measured is the time from the start of one stage's own work to that of the next.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,8 @@ from runner.report import Report
 from runner.resolve import compose, to_recipe
 from stages.base import StageResult
 
-_SHORT, _LONG = 5, 25
+_NUM_STAGES = 25
+_begun: list[float] = []
 
 
 class Empty:
@@ -42,6 +44,7 @@ class Empty:
 
     def run(self, ctx: Any) -> StageResult:
         ctx.ray.start()
+        _begun.append(time.perf_counter())
         folder = ctx.stage_dir / self.provides[0]
         folder.mkdir()
         (folder / "content.txt").write_text(self.name)
@@ -50,46 +53,42 @@ class Empty:
 
 def main() -> None:
     args = parser(__doc__ or "", repeats=3).parse_args()
-    for number in range(_LONG):
+    for number in range(_NUM_STAGES):
         attributes = {"name": f"empty_{number}", "number": number, "provides": (f"made_{number}",)}
         setattr(sys.modules[__name__], f"Empty{number}", type(f"Empty{number}", (Empty,), attributes))
         stages.BUILTIN[f"empty_{number}"] = f"{__name__}:Empty{number}"
-    turns: dict[int, list[float]] = {_SHORT: [], _LONG: []}
+    turns = []
     with workspace(args.root) as root:
         for number in range(args.repeats):
-            for count, seconds in turns.items():
-                say(f"overhead: {count} stages, turn {number + 1} of {args.repeats}")
-                seconds.append(once(count, root / f"{count}-{number}", args.overrides))
-    found = {"overrides": args.overrides, "turns": {str(count): seconds for count, seconds in turns.items()}}
-    measure.write_section("overhead", report(measure.save("overhead", found)))
+            say(f"overhead: turn {number + 1} of {args.repeats}")
+            turns.append(once(root / f"turn-{number}", args.overrides))
+    measure.write_section("overhead", report(measure.save("overhead", {"overrides": args.overrides, "turns": turns})))
 
 
-def once(num_stages: int, root: Path, overrides: list[str]) -> float:
-    """Seconds of a whole run of so many stages, Ray's start and end included."""
-    names = ",".join(f"empty_{number}" for number in range(num_stages))
-    given = ["recipe=viggo_quickstart", f"pipeline=[{names}]", f"storage.root={root}", *overrides]
-    recipe, options = to_recipe(compose(given))
-    begin = time.perf_counter()
+def once(root: Path, overrides: list[str]) -> list[float]:
+    """Seconds of each stage but the last, in a run of its own."""
+    names = ",".join(f"empty_{number}" for number in range(_NUM_STAGES))
+    recipe, options = to_recipe(
+        compose(["recipe=viggo_quickstart", f"pipeline=[{names}]", f"storage.root={root}", *overrides])
+    )
+    _begun.clear()
     code, _ = run(recipe, options, "python -m benchmarks.overhead", Report(io.StringIO()))
-    elapsed = time.perf_counter() - begin
-    if code:
-        raise RuntimeError(f"the run ended with {code}, see {root}")
-    return elapsed
+    if code or len(_begun) != _NUM_STAGES:
+        raise RuntimeError(f"the run ended with {code} after {len(_begun)} stages, see {root}")
+    return [round(b - a, 4) for a, b in pairwise(_begun)]
 
 
 def report(found: dict[str, Any]) -> str:
     """The table as Markdown."""
-    short, long = found["turns"][str(_SHORT)], found["turns"][str(_LONG)]
     rows = [
-        {"stages": str(count), "whole run, s": measure.cell(seconds)}
-        for count, seconds in ((_SHORT, short), (_LONG, long))
+        {"run": str(number + 1), "a stage, ms": measure.cell([1000 * each for each in seconds], 1)}
+        for number, seconds in enumerate(found["turns"])
     ]
-    each = [(b - a) / (_LONG - _SHORT) for a, b in zip(short, long, strict=True)]
     return "\n\n".join(
         [
             measure.head("The runner itself", found),
+            f"Runs of {_NUM_STAGES} stages that do nothing; median (least-greatest) of a stage:",
             measure.table(rows),
-            f"A stage that does nothing takes {measure.cell(each, 3)} s.",
         ]
     )
 

@@ -59,6 +59,7 @@ from stages.adapters import AdapterNotFoundError, Recent, adapter_name, fetch_ad
 from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
 from stages.endpoint_guard import Gate, Guard, limit_tokens
+from stages.engine_head_start import engines_from_it
 from stages.pacing import Pacer
 from stages.serve_health import ENGINE_FAILED, root_cause
 from stages.shared_engine import predict_piece
@@ -124,7 +125,7 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
         if engine_config.parallel_config.world_size > 1 or engine_config.device_config.device_type != "cpu":
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
         engine_config.parallel_config.distributed_executor_backend = CpuExecutor
-        with OMPProcessManager(engine_config).configure_omp_envs(rank=0, local_rank=0):
+        with engines_from_it(), OMPProcessManager(engine_config).configure_omp_envs(rank=0, local_rank=0):
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
 
 

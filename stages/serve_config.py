@@ -25,7 +25,7 @@ IMPORT_PATH = "stages.serve_config:build_app"
 # Keys of a deployment that Serve changes in place.
 _IN_PLACE = ("autoscaling_config", "graceful_shutdown_timeout_s")
 
-_SERVER = "stages.serve_app.AdapterServer"
+_SERVER = "stages.serve_replica.AdapterServer"
 
 # Ray Serve LLM's own defaults (DEFAULT_DEPLOYMENT_OPTIONS). What a config says of autoscaling takes the place of all
 # that the application says of it, so it must say the target too.

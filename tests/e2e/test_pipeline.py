@@ -118,3 +118,15 @@ def test_the_same_recipe_publishes_to_s3_and_serves_from_the_bucket(
     assert not any("optimizer" in key for key in keys)
     assert done.summary["query"]["matches_batch"] is True
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in (done.folder / "recipe.json").read_text()
+
+
+def test_the_engine_starts_once_and_beside_training_where_there_is_room(workspace: Path) -> None:
+    """Ray is told of four CPUs, so that an engine of two fits beside a training on two, however many there are."""
+    done = run_recipe(
+        "cluster.num_cpus=4", "train.max_samples=16", "dataset.max_rows.test=4", "stop_after=infer", "serve.port=0",
+        root=workspace,
+    )  # fmt: skip
+    assert done.code == 0, done.shown
+    assert "infer: the engine starts beside train" in done.shown
+    logs = [path.read_text() for path in (done.folder / "logs").glob("*.log")]
+    assert sum(log.count("Initializing a V1 LLM engine") for log in logs) == 1

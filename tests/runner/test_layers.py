@@ -105,7 +105,7 @@ def test_imports_point_to_lower_layers(module: str) -> None:
 
 
 # Classes that Ray Serve and vLLM load by name in their own processes; nothing else may import these modules.
-RAY_SIDE = {"stages.cpu_executor", "stages.cpu_lora", "stages.serve_app"}
+RAY_SIDE = {"stages.cpu_executor", "stages.cpu_lora", "stages.serve_app", "stages.serve_replica"}
 
 
 @pytest.mark.parametrize("module", sorted(set(modules()) - RAY_SIDE))
