@@ -58,6 +58,8 @@ class _Context(ForkServerContext):
 
 
 def _run(environment: dict[str, str], target: Callable[..., Any], kwargs: dict[str, Any]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    # No more than differs: the process's title (VLLM::EngineCore) is found by the place of its first variables.
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
     target(**kwargs)

@@ -19,7 +19,10 @@ from multiprocessing import forkserver
 from stages.engine_head_start import _Context
 
 def child(queue, word):
-    queue.put((word, os.environ["LATER"], os.environ.get("GONE"), "colorsys" in sys.modules))
+    import setproctitle
+    setproctitle.setproctitle("VLLM::EngineCore")
+    title = open("/proc/self/cmdline").read().strip("\\0").split("\\0")[0]
+    queue.put((word, os.environ["LATER"], os.environ.get("GONE"), "colorsys" in sys.modules, title))
 
 if __name__ == "__main__":
     os.environ["GONE"] = "yes"
@@ -40,7 +43,7 @@ def test_the_child_has_what_the_server_imported_and_its_parents_environment(tmp_
     script = tmp_path / "parent.py"
     script.write_text(PARENT.format(path=sys.path))
     done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    assert done.stdout.split() == ["hello", "yes", "None", "True", "engine"]
+    assert done.stdout.split() == ["hello", "yes", "None", "True", "VLLM::EngineCore", "engine"]
 
 
 def test_no_server_starts_outside_of_rays_workers(monkeypatch: pytest.MonkeyPatch) -> None:
