@@ -120,11 +120,12 @@ def test_the_same_recipe_publishes_to_s3_and_serves_from_the_bucket(
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in (done.folder / "recipe.json").read_text()
 
 
-def test_the_engine_starts_once_and_beside_training_where_there_is_room(workspace: Path) -> None:
+def test_the_engine_starts_once_and_beside_training_where_there_is_room(tmp_path: Path) -> None:
     """Ray is told of four CPUs, so that an engine of two fits beside a training on two, however many there are."""
+    root = tmp_path / "runs"  # of its own: the tests of serving count the adapters of the others
     done = run_recipe(
         "cluster.num_cpus=4", "train.max_samples=16", "dataset.max_rows.test=4", "stop_after=infer", "serve.port=0",
-        root=workspace,
+        f"storage.artifacts={root}/artifacts", root=root,
     )  # fmt: skip
     assert done.code == 0, done.shown
     assert "infer: the engine starts beside train" in done.shown
