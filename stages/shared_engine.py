@@ -102,7 +102,8 @@ def predict(
 def warm_up(ctx: RunContext, beside: str) -> str:
     """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
 
-    ctx: of the infer stage, of whose inputs the model suffices. beside: the other stage. Only on the run's own cluster:
+    ctx: of the infer stage, of whose inputs the model suffices. beside: the other stage; it and those after it
+    up to infer must have room, or they would wait for the engine's CPUs for ever. Only on the run's own cluster:
     on one that others use as well an engine would keep them from what it has no use for yet.
     """
     recipe = ctx.recipe
@@ -112,8 +113,9 @@ def warm_up(ctx: RunContext, beside: str) -> str:
     if not _has_memory(recipe, model.size_bytes):
         return ""
     ctx.ray.start()
-    other = recipe.resources_of(beside)
-    if not fit_together((other, other.num_workers), (recipe.resources_of("serve"), num_bundles(recipe))):
+    engine, names = (recipe.resources_of("serve"), num_bundles(recipe)), recipe.pipeline
+    until_then = [recipe.resources_of(name) for name in names[names.index(beside) : names.index("infer")]]
+    if not all(fit_together((each, each.num_workers), engine) for each in until_then):
         return ""
     adapters = None
     if "publish" in recipe.pipeline:

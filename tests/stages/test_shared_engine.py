@@ -134,6 +134,7 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[An
         num_gpus: float = 0,
         memory_gib: float = 16,
         inputs: Sequence[str] = ("model",),
+        beside: str = "train",
     ) -> tuple[str, list[Any]]:
         deployed: list[Any] = []
         node = {"Alive": True, "Resources": {"CPU": num_cpus, "GPU": num_gpus}}
@@ -147,7 +148,7 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[An
             input=lambda name: model,
             ray=SimpleNamespace(start=lambda: None),
         )
-        return shared_engine.warm_up(ctx, "train"), deployed  # type: ignore[arg-type]
+        return shared_engine.warm_up(ctx, beside), deployed  # type: ignore[arg-type]
 
     return call
 
@@ -163,7 +164,7 @@ def test_the_engine_starts_beside_training_as_the_infer_stage_will_want_it(warm_
 
 
 def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_up: Any) -> None:
-    _, (config,) = warm_up("pipeline=[ingest,infer,evaluate,serve]")
+    _, (config,) = warm_up("pipeline=[ingest,infer,evaluate,serve]", beside="ingest")
     assert "lora_config" not in config
 
 
@@ -177,6 +178,10 @@ def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_u
 )
 def test_no_engine_starts_early_where_there_is_no_room_or_no_model(warm_up: Any, machine: dict[str, Any]) -> None:
     assert warm_up(**machine) == ("", [])
+
+
+def test_no_engine_starts_early_that_would_keep_a_stage_in_between_from_its_cpus(warm_up: Any) -> None:
+    assert warm_up("+resources.publish.cpus_per_worker=3") == ("", [])
 
 
 def test_no_engine_waits_on_a_cluster_that_others_use(warm_up: Any) -> None:
