@@ -26,6 +26,21 @@ def leaks() -> Iterator[Leaks]:
     before.sweep(ray_session=False, grace_s=0.0)
 
 
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process with its command line: `Popen` returns a moment before the kernel has written it down."""
+    process = subprocess.Popen(SLEEP)
+    try:
+        end = time.monotonic() + 10
+        while psutil.Process(process.pid).cmdline() != SLEEP:
+            assert time.monotonic() < end, psutil.Process(process.pid).cmdline()
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 def ended(pid: int) -> bool:
     end = time.monotonic() + 10
     while time.monotonic() < end:
@@ -39,10 +54,9 @@ def test_a_stage_that_leaves_nothing_is_not_waited_for(leaks: Leaks) -> None:
     assert leaks.sweep(ray_session=False, grace_s=3600.0) == []
 
 
-def test_a_process_is_named_and_ended(leaks: Leaks) -> None:
-    process = subprocess.Popen(SLEEP)
-    assert leaks.sweep(ray_session=False, grace_s=0.0) == [f"left behind: process {process.pid} (sleep 600), ended"]
-    assert process.wait(timeout=10) == -9
+def test_a_process_is_named_and_ended(leaks: Leaks, sleeper: subprocess.Popen[bytes]) -> None:
+    assert leaks.sweep(ray_session=False, grace_s=0.0) == [f"left behind: process {sleeper.pid} (sleep 600), ended"]
+    assert sleeper.wait(timeout=10) == -9
 
 
 def test_an_orphan_in_a_session_of_its_own_is_found(leaks: Leaks) -> None:
@@ -52,14 +66,9 @@ def test_an_orphan_in_a_session_of_its_own_is_found(leaks: Leaks) -> None:
     assert ended(pid)
 
 
-def test_what_was_there_before_the_run_is_left_alone() -> None:
-    process = subprocess.Popen(SLEEP)
-    try:
-        assert Leaks().sweep(ray_session=False, grace_s=0.0) == []
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
+def test_what_was_there_before_the_run_is_left_alone(sleeper: subprocess.Popen[bytes]) -> None:
+    assert Leaks().sweep(ray_session=False, grace_s=0.0) == []
+    assert sleeper.poll() is None
 
 
 def test_what_is_being_taken_down_has_time_for_it(leaks: Leaks) -> None:
