@@ -96,8 +96,8 @@ def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str]) -> Itera
 
 
 @contextmanager
-def by_bare(work: Work, port: int, log: Path, *, tuned_environment: bool = True) -> Iterator[tuple[str, str]]:
-    """vLLM's own server, the executor included. tuned_environment: with the environment that the stage sets."""
+def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """vLLM's own server, the executor included. env: beside this process's own, or else the one that the stage sets."""
     adapter = work.folders["adapter"]
     arguments = {
         **batch_engine_kwargs(work.recipe, lora_rank(adapter)),
@@ -107,8 +107,9 @@ def by_bare(work: Work, port: int, log: Path, *, tuned_environment: bool = True)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(work.folders["model"]), "--served-model-name", "base", "--disable-uvicorn-access-log"]
     command += ["--lora-modules", f"tuned={adapter}", *flags(arguments)]
-    env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
-    with running(command, log, env if tuned_environment else {}):
+    if env is None:
+        env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
+    with running(command, log, env):
         yield f"http://127.0.0.1:{port}/v1", "tuned"
 
 
