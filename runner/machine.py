@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 _CPUS, _GPUS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}  # the kernel's names of the instructions, the last that of Arm
 
 
 def machine_name() -> str:
@@ -16,6 +17,15 @@ def machine_name() -> str:
     gpus = [_field(path, "Model") for path in sorted(_GPUS.glob("*/information"))]
     parts += [f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)]
     return ", ".join(parts)
+
+
+def cpu_dtype() -> str:
+    """The type that an engine on this machine's CPUs computes fastest in: bfloat16 where they have instructions for it.
+
+    Recipes write `${cpu_dtype:}`. On others float32: bfloat16 would be computed by way of it.
+    """
+    flags = _field(_CPUS, "flags") or _field(_CPUS, "Features")
+    return "bfloat16" if _BFLOAT16 & set(flags.split()) else "float32"
 
 
 def _field(path: Path, name: str) -> str:

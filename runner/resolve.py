@@ -22,6 +22,7 @@ from runner import origins
 from runner.errors import Problem, RecipeError, nearest
 from runner.hydra_code import refused_overrides, refused_values
 from runner.hydra_errors import explain
+from runner.machine import cpu_dtype
 from runner.partial import partial_recipe
 from runner.schema import Recipe, RunOptions
 from runner.secrets import REDACTED, names_secret, reads_secret, secrets_in
@@ -85,6 +86,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
     if config_dir is not None and (refused := refused_files(config_dir)):
         raise RecipeError(refused)
     OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+    OmegaConf.register_new_resolver("cpu_dtype", cpu_dtype, replace=True)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
         refused = list(refused_overrides(each.get_key_element().lstrip("+~") for each in parsed))

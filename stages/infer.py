@@ -15,6 +15,7 @@ from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import scan_folder, write_json
 from runner.schema import Recipe
+from stages import base_ahead
 from stages.adapters import engine_rank
 from stages.base import StageResult
 from stages.base_predictions import base_file, keep, made_once, take_over
@@ -71,8 +72,14 @@ class Infer:
         return {"infer.engine_kwargs": kwargs, **({} if drawn_by_seed(recipe) else {"seed": None})}
 
     def warm_up(self, ctx: RunContext, beside: str) -> str:
-        """Start the shared engine, if it is one and there is room for it beside the stage that runs."""
-        return warm_up_shared(ctx, beside) if is_shared(ctx.recipe) else ""
+        """Start the shared engine, if it is one and there is room for it beside the stage that runs.
+
+        The base model, which needs nothing that is still to be made, predicts as soon as the engine is there.
+        """
+        started = warm_up_shared(ctx, beside) if is_shared(ctx.recipe) else ""
+        if started:
+            base_ahead.start(ctx, self)
+        return started
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.
@@ -103,7 +110,7 @@ class Infer:
             journal = held.enter_context(Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants))
             continued = continued_text(journal)
             if kept and (taken := take_over(kept, journal, rows.num_rows)):
-                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are known from an earlier run")
+                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are there already")
             figures = Figures(begin, continued=journal.count)
             if continued:
                 ctx.say(f"  {self.name}: {continued}")

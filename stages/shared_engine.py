@@ -31,7 +31,7 @@ from stages.predictions import BASE, TUNED
 from stages.publish import adapters_key
 from stages.serve_config import app_name, build_app, pin_version, replica_version, server_name
 from stages.serve_engine import engine_env, llm_config, num_bundles
-from stages.serve_health import application_status, listen, wait_until_running
+from stages.serve_health import Progress, application_status, listen, wait_until_running
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
 _MOST_LOSSES = 2  # of a piece's replica
@@ -70,13 +70,20 @@ def predict(
 
     Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
     """
+    recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
+    deploy(ctx, llm_config(recipe, engine.source, store_of(adapter) if adapter else None, engine_env(recipe)))
+    yield from ask(recipe, path, pieces, engine, ctx.progress())
+
+
+def ask(
+    recipe: Recipe, path: Path, pieces: list[dict[str, Any]], engine: Engine, progress: Progress
+) -> Iterator[list[dict[str, Any]]]:
+    """As `predict`, of an engine that has been deployed. progress: is told how its start goes on."""
     import ray
     from ray import serve
 
-    recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
-    deploy(ctx, llm_config(recipe, engine.source, store_of(adapter) if adapter else None, engine_env(recipe)))
     healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
-    healthy(recipe.serve.startup_timeout_s, ctx.progress())
+    healthy(recipe.serve.startup_timeout_s, progress)
     # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
     server = serve.get_deployment_handle(server_name(recipe), app_name(recipe)).options(_by_reference=True)
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
@@ -96,7 +103,7 @@ def predict(
             if losses[piece["index"]] > _MOST_LOSSES:
                 raise
             waiting.appendleft(piece)
-            healthy(recipe.serve.startup_timeout_s, ctx.progress())
+            healthy(recipe.serve.startup_timeout_s, progress)
 
 
 def warm_up(ctx: RunContext, beside: str) -> str:

@@ -97,6 +97,13 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
         monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture(autouse=True)
+def one_kind_of_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In unit tests recipes compute in float32 on CPUs, whatever these are: golden files are the same everywhere."""
+    if request.node.get_closest_marker("e2e") is None:
+        monkeypatch.setattr("runner.resolve.cpu_dtype", lambda: "float32")
+
+
 @pytest.fixture
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write no report: drawing it takes longer than all else that a run of fake stages does."""

@@ -12,14 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the bottom up: a module imports only from layers before its own, or from its own.
 LAYERS = [
-    {"runner.errors", "runner.secrets", "runner.known_keys", "runner.comparisons", "runner.durable"},
+    {"runner.errors", "runner.secrets", "runner.known_keys", "runner.comparisons", "runner.durable", "runner.machine"},
     {"runner.schema"},
     {"runner.partial", "runner.hydra_errors", "runner.hydra_code", "runner.yaml_limits"},
     {"runner.origins"},
     {"runner.resolve"},
     {
         "runner.manifest",
-        "runner.machine",
         "runner.storage",
         "runner.blobs",
         "runner.s3",
