@@ -27,9 +27,9 @@ _RAY_PROCESSES = (
     "monitor.py", "ray/dashboard", "ray-dashboard", "runtime_env", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
     "multiprocessing.resource_tracker",
 )  # fmt: skip
-# Actors that the session keeps: the run's board, and those by which Ray Data and Ray Train count and place their jobs.
+# Actors that the session keeps: those by which Ray Data and Ray Train count and place their jobs.
 _SESSION_ACTORS = (
-    "_Board", "_StatsActor", "AutoscalingRequester", "_AutoscalingCoordinatorActor", "ActorLocationTracker",
+    "_StatsActor", "AutoscalingRequester", "_AutoscalingCoordinatorActor", "ActorLocationTracker",
     "_TelemetryAgent", "TrainStateActor",
 )  # fmt: skip
 

@@ -100,9 +100,13 @@ def adapter_is_one_that_vllm_loads(recipe: Recipe) -> Iterator[Problem]:
 
 
 def prompt_and_answer_fit(recipe: Recipe) -> Iterator[Problem]:
-    """A prompt has up to cutoff_len tokens when it is trained on, and an answer up to max_tokens."""
+    """A prompt has up to cutoff_len tokens when it is trained on, and an answer up to max_tokens.
+
+    Where rows are packed cutoff_len is the length of a pack.
+    """
     answer = _whole(recipe.infer.sampling, "max_tokens")
-    prompt = _whole(recipe.train.args, "cutoff_len")
+    packed = argument(recipe, "packing") or argument(recipe, "neat_packing")
+    prompt = None if packed else _whole(recipe.train.args, "cutoff_len")
     told = set()
     for section, kwargs in _engines(recipe):
         length = _whole(kwargs, "max_model_len")

@@ -57,8 +57,9 @@ def checkpoint_bytes(recipe: Recipe, trained: int) -> int | str:
 def train_memory(recipe: Recipe, model: Architecture, num_params: int) -> Parts | str:
     """Weights, LoRA, gradients, optimizer and activations of one training worker, or why they are not known.
 
-    Under LoRA the frozen weights are in the computing type: `bf16`/`fp16` if set, else bfloat16 on a GPU and float32
-    on CPUs (LLaMA-Factory's `infer_optim_dtype`). Full training holds its weights in float32.
+    Under LoRA the frozen weights are as they are stored (LLaMA-Factory's `load_model` asks for "auto"), in full
+    training in float32. Activations: two bytes with `bf16`/`fp16` or on a GPU. On CPUs four: without autocast the
+    inputs of LoRA's matrices are kept in float32.
     """
     for name in _UNCOUNTED:
         if argument(recipe, name):
@@ -74,7 +75,7 @@ def train_memory(recipe: Recipe, model: Architecture, num_params: int) -> Parts 
     half = argument(recipe, "bf16") or argument(recipe, "fp16") or recipe.cluster.accelerator == "gpu"
     computing = 2 if half else 4
     full = argument(recipe, "finetuning_type") == "full"
-    parts = {"weights": num_params * (_TRAINED_BYTES if full else computing)}
+    parts = {"weights": num_params * (_TRAINED_BYTES if full else DTYPE_BYTES[model.dtype])}
     if not full:
         parts["LoRA"] = trained * _TRAINED_BYTES
     parts |= {"gradients": trained * _TRAINED_BYTES, "optimizer": trained * _ADAM_BYTES}

@@ -77,6 +77,12 @@ def test_prompt_and_answer_fit_the_model_length() -> None:
     assert problems({**lengths, "infer.engine_kwargs.max_model_len": 2298}) == {}
 
 
+@pytest.mark.parametrize("name", ["packing", "neat_packing"])
+def test_a_pack_of_rows_is_no_prompt(name: str) -> None:
+    lengths = {"train.args.cutoff_len": 2048, "infer.engine_kwargs.max_model_len": 2048}
+    assert problems({**lengths, f"train.args.{name}": True}) == {}
+
+
 def test_an_answer_leaves_room_for_a_prompt() -> None:
     found = problems({"infer.engine_kwargs.max_model_len": 256, "infer.sampling.max_tokens": 256})
     assert list(found) == ["infer.sampling.max_tokens"]

@@ -164,7 +164,7 @@ def test_a_model_on_this_machine_is_read_and_not_downloaded(tmp_path: Path) -> N
     folder = write_model(tmp_path / "model", published(QUICKSTART))
     found = estimates(recipe_with({"model.source": str(folder)}, tmp_path))
     assert found["ingest"]["download model"].value == 0
-    assert found["train"]["memory of a worker"].parts["weights"] == 12 * 4  # as the file says, not the architecture
+    assert found["train"]["memory of a worker"].parts["weights"] == 12 * 2  # as the file says, not the architecture
     assert found["publish"]["upload"].value == 2_442_240 * 4 + 2
 
 
