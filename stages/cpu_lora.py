@@ -5,11 +5,15 @@ many adapters loaded as `max_loras`, rows of the base model that share a step wi
 the adapter. It also copies the adapter's matrices once for every token, which made a prompt of the adapter take 2.6
 times as long as one of the base model (SmolLM2-135M, rank 8), against 1.1 times here.
 
+An adapter's matrices are small, so they are applied to all tokens of a step, and what is not its own counts nothing:
+picking its tokens out and adding their parts back in took longer than the model itself where base and adapter mix.
+
 Imports vLLM and torch: only an engine's process imports this module, by the name in `EXECUTOR` (stages/infer.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +22,7 @@ from vllm.platforms import current_platform
 
 from stages.cpu_executor import LoopbackExecutor
 
-Groups = list[tuple[int, torch.Tensor | None]]
+Groups = list[tuple[int, torch.Tensor | None]]  # slot of an adapter; whether a token is its own, (tokens, 1)
 
 
 class CpuExecutor(LoopbackExecutor):
@@ -31,7 +35,7 @@ class CpuExecutor(LoopbackExecutor):
 
 
 class PunicaWrapperByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
-    """Applies each adapter by two matrix products over the tokens that are its own."""
+    """Applies each adapter by products of matrices over all tokens of a step."""
 
     def update_metadata(
         self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
@@ -51,10 +55,9 @@ class PunicaWrapperByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """y[token, slice] += x[token] @ A^T @ B^T * scale. Shapes: A (slots, 1, rank, in), B (slots, 1, out, rank)."""
-        start = 0
-        for lora_a, lora_b, size in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
-            add_adapters(y.view(-1, y.shape[-1])[:, start : start + size], x, lora_a, lora_b, scale, self._tokens)
-            start += size
+        y = y.view(-1, y.shape[-1])
+        parts = y.split(output_slices, dim=1)
+        add_adapters(parts, x, lora_a_stacked, lora_b_stacked, scale, self._tokens)
 
     def add_lora_logits(
         self,
@@ -66,27 +69,40 @@ class PunicaWrapperByAdapter(PunicaWrapperCPU):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         """The same for the output layer, of which only the sampled tokens are computed."""
-        size = lora_b_stacked.shape[-2]
-        add_adapters(y.view(-1, y.shape[-1])[:, :size], x, lora_a_stacked, lora_b_stacked, scale, self._samples)
+        parts = (y.view(-1, y.shape[-1])[:, : lora_b_stacked.shape[-2]],)
+        add_adapters(parts, x, (lora_a_stacked,), (lora_b_stacked,), scale, self._samples)
 
 
 def add_adapters(
-    y: torch.Tensor, x: torch.Tensor, lora_a: torch.Tensor, lora_b: torch.Tensor, scale: float, groups: Groups
+    parts: Sequence[torch.Tensor],
+    x: torch.Tensor,
+    lora_a: Sequence[torch.Tensor],
+    lora_b: Sequence[torch.Tensor],
+    scale: float,
+    groups: Groups,
 ) -> None:
-    """Add each adapter's part to its own tokens' rows of y (tokens, out), in place. x: (tokens, in)."""
+    """Add each adapter's part to its own tokens' rows of the outputs (tokens, out), in place. x: (tokens, in).
+
+    Each output has an A and a B of its own, such as queries, keys and values, which are made of the same input.
+    """
     x = x.view(-1, x.shape[-1])
-    for slot, tokens in groups:
-        own = x if tokens is None else x[tokens]
-        delta = ((own @ lora_a[slot, 0].T * scale) @ lora_b[slot, 0].T)[:, : y.shape[-1]]
-        if tokens is None:
-            y += delta
-        else:
-            y.index_add_(0, tokens, delta.to(y.dtype))
+    for slot, own in groups:
+        hidden = x @ torch.cat([each[slot, 0] for each in lora_a]).T
+        if scale != 1:
+            hidden *= scale
+        if own is not None:
+            hidden *= own
+        for y, low, each in zip(parts, hidden.chunk(len(lora_a), dim=1), lora_b, strict=True):
+            high = each[slot, 0, : y.shape[-1]].T
+            if y.dtype == low.dtype:
+                y.addmm_(low, high)
+            else:
+                y += low @ high
 
 
 def tokens_by_adapter(indices: torch.Tensor) -> Groups:
-    """(slot, positions of its tokens) of each adapter in a step; None for positions means all; -1 is no adapter."""
+    """Each adapter of a step and its tokens, None for all. indices: (tokens,), slots, and -1 for no adapter."""
     slots = indices.unique().tolist()
     if len(slots) == 1 and slots[0] >= 0:
         return [(slots[0], None)]
-    return [(slot, (indices == slot).nonzero().flatten()) for slot in slots if slot >= 0]
+    return [(slot, (indices == slot).unsqueeze(1)) for slot in slots if slot >= 0]

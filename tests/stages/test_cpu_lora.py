@@ -39,21 +39,29 @@ print("ANSWERS", json.dumps({"base": base, "tuned": tuned, "mixed_tuned": mixed[
 """
 
 
-def test_each_token_gets_its_own_adapters_part() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("indices", [[0, -1, 2, 2, -1, 0, 1], [1] * 7, [-1] * 7])
+def test_each_token_gets_its_own_adapters_part(indices: list[int], dtype: str) -> None:
+    """Two outputs of one input, of different widths, as queries and keys."""
     import torch
 
     from stages.cpu_lora import add_adapters, tokens_by_adapter
 
     torch.manual_seed(0)
-    x, lora_a, lora_b = torch.randn(7, 6), torch.randn(3, 1, 4, 6), torch.randn(3, 1, 5, 4)
-    for indices in ([0, -1, 2, 2, -1, 0, 1], [1] * 7, [-1] * 7):
-        expected = torch.zeros(7, 5)
-        for token, slot in enumerate(indices):
+    kind = getattr(torch, dtype)
+    x, before = torch.randn(7, 6).to(kind), torch.randn(7, 8)
+    lora_a = [torch.randn(3, 1, 4, 6).to(kind) for _ in range(2)]
+    lora_b = [torch.randn(3, 1, width, 4).to(kind) for width in (5, 3)]
+    expected = before.clone()
+    for token, slot in enumerate(indices):
+        for start, a, b in zip((0, 5), lora_a, lora_b, strict=True):
             if slot >= 0:
-                expected[token] = 0.5 * lora_b[slot, 0] @ (lora_a[slot, 0] @ x[token])
-        y = torch.zeros(7, 5)
-        add_adapters(y, x, lora_a, lora_b, 0.5, tokens_by_adapter(torch.tensor(indices)))
-        torch.testing.assert_close(y, expected)
+                part = 0.5 * b[slot, 0].float() @ (a[slot, 0].float() @ x[token].float())
+                expected[token, start : start + len(part)] += part
+    for y in (before.clone(), before.to(kind)):  # logits may be of another type than the adapter
+        add_adapters(y.split((5, 3), dim=1), x, lora_a, lora_b, 0.5, tokens_by_adapter(torch.tensor(indices)))
+        close = {} if dtype == "float32" else {"rtol": 0.05, "atol": 0.1}
+        torch.testing.assert_close(y.float(), expected, **close)
 
 
 @pytest.mark.filterwarnings("ignore")
