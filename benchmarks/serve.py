@@ -87,11 +87,11 @@ def bodies(work: Work) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
     """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C. env: beside this process's own."""
     adapter_id = json.loads((work.folders["adapter"] / "_manifest.json").read_text())["meta"]["adapter_id"]
     overrides = [*work.overrides, "only=[serve]", "serve.keep_alive=true", f"serve.port={port}"]
-    with running([sys.executable, "-m", "runner", *overrides], log, env):
+    with running([sys.executable, "-m", "runner", *overrides], log, env or {}):
         yield f"http://127.0.0.1:{port}/v1", f"{work.recipe.serve.model_id}:{adapter_id}"
 
 

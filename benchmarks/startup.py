@@ -27,13 +27,16 @@ def main() -> None:
     with workspace(args.root) as root:
         work = prepare(with_defaults(_DEFAULTS, args.overrides), root, "publish")
         for number in range(args.repeats):
-            for side, module in (("runner", "by_runner"), ("bare", "by_bare")):
+            for side, trained, predicted, server in (
+                ("runner", train.by_runner, batch.by_runner, serve.by_runner),
+                ("bare", train.by_bare, batch.by_bare, serve.by_bare),
+            ):
                 say(f"startup: {side}, turn {number + 1} of {args.repeats}")
-                turn = serve.turn(work, getattr(serve, module), side, number, [], 0)
+                turn = serve.turn(work, server, side, number, [], 0)
                 found[side].append(
                     {
-                        "first training step": getattr(train, module)(work, number)["first_step_s"],
-                        "first prediction": getattr(batch, module)(work, number)["ready_s"],
+                        "first training step": trained(work, number)["first_step_s"],
+                        "first prediction": predicted(work, number)["ready_s"],
                         "first served answer": turn["first_answer_s"],
                     }
                 )

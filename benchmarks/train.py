@@ -49,7 +49,7 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, results, losses)
 
 
-def by_bare(work: Work, number: int, env: Mapping[str, str]) -> dict[str, Any]:
+def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A turn of LLaMA-Factory with the arguments that the stage gives it. env: beside this process's own."""
     folder = work.root / "bare" / f"train-{number}"
     arguments = llamafactory_args(
@@ -58,7 +58,9 @@ def by_bare(work: Work, number: int, env: Mapping[str, str]) -> dict[str, Any]:
         dataset_dir=str(work.folders["train_set"]),
         output_dir=str(folder / "output"),
     )
-    turn = run_bare("bare_train", {"args": arguments}, folder, {**env, "HF_DATASETS_CACHE": str(folder / "cache")})
+    turn = run_bare(
+        "bare_train", {"args": arguments}, folder, {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
+    )
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
 

@@ -41,12 +41,14 @@ from ray.llm._internal.serve.core.protocol import RawRequestInfo
 from ray.llm._internal.serve.engines.vllm import vllm_engine, vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.utils.lora_serve_utils import LoraModelLoader
+from ray.llm._internal.serve.utils.server_utils import get_response_for_error
 from ray.serve import context as serve_context
 from ray.serve._private import replica as serve_replica
 from ray.serve._private.constants import RAY_SERVE_ENABLE_DIRECT_INGRESS
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -58,6 +60,7 @@ from runner.storage import open_store
 from stages.adapters import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
+from stages.endpoint_errors import Errors
 from stages.endpoint_guard import Gate, Guard, limit_tokens
 from stages.engine_head_start import engines_from_it
 from stages.pacing import Pacer
@@ -355,13 +358,14 @@ def guarded(app: FastAPI, gate: Gate) -> FastAPI:
     """Ray's application with the guard as its outermost layer, and without what it opens to everybody.
 
     Its CORS headers let any web page send requests from a visitor's browser, to loopback as well. Its pages of
-    documentation describe more than an endpoint of models needs to say.
+    documentation describe more than an endpoint of models needs to say. Its answers to exceptions are made by `Errors`.
     """
     pages = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
     app.router.routes = [route for route in app.router.routes if getattr(route, "path", None) not in pages]
     app.docs_url = None
-    kept = [layer for layer in app.user_middleware if layer.cls is not CORSMiddleware]  # type: ignore[comparison-overlap]
-    app.user_middleware = [Middleware(Guard, gate), *kept]
+    replaced: tuple[Any, ...] = (CORSMiddleware, BaseHTTPMiddleware)
+    kept = [layer for layer in app.user_middleware if layer.cls not in replaced]
+    app.user_middleware = [Middleware(Guard, gate), *kept, Middleware(Errors, get_response_for_error)]
     return app
 
 
