@@ -25,7 +25,9 @@ def main() -> None:
     args = parser(__doc__ or "", repeats=3).parse_args()
     found: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
     with workspace(args.root) as root:
-        work = prepare(with_defaults(_DEFAULTS, args.overrides), root, "publish")
+        overrides = with_defaults(_DEFAULTS, args.overrides)
+        work = prepare(overrides, root / "work", "publish")
+        to_train = prepare(overrides, root / "train", "ingest")  # a new training would take `work` its adapter
         for number in range(args.repeats):
             for side, trained, predicted, server in (
                 ("runner", train.by_runner, batch.by_runner, serve.by_runner),
@@ -35,7 +37,7 @@ def main() -> None:
                 turn = serve.turn(work, server, side, number, [], 0)
                 found[side].append(
                     {
-                        "first training step": trained(work, number)["first_step_s"],
+                        "first training step": trained(to_train, number)["first_step_s"],
                         "first prediction": predicted(work, number)["ready_s"],
                         "first served answer": turn["first_answer_s"],
                     }

@@ -43,8 +43,8 @@ _OWN_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_TRAIN_ENABLE_
 class ProgressHandle:
     """Tells the driver, from any process of the cluster, how far a stage is.
 
-    It goes by the key-value store of Ray's head node, which answers within a millisecond. An actor would be one
-    more process that wakes 170 times a second beside a training on the same cores.
+    It goes by the key-value store of Ray's head node. An actor would be one more process that wakes 170 times a second
+    beside a training on the same cores.
     """
 
     stage: str
