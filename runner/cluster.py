@@ -352,12 +352,15 @@ def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
 
     vLLM reserves a core by default and runs fastest with Intel's OpenMP runtime: on two cores, binding both and
     preloading it gave 357 output tokens/s against 235 (vLLM 0.27.1, SmolLM2-135M on a two-core AVX-512 machine).
+    What it compiles ahead of time it cannot load again on CPUs ("no attribute 'finalize_loading'"), and compiles once
+    more at each start; without, an engine of the base model alone was ready after 35 s the second time, not 81.
     """
     cores = sorted(os.sched_getaffinity(0))[: max(1, int(num_cpus))]
     env = {
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
         "OMP_NUM_THREADS": str(len(cores)),  # Ray would set it to the actor's CPUs, of which a bundle's actor has none
         "VLLM_CPU_KVCACHE_SPACE": str(cluster.cpu_kv_cache_gib),
+        "VLLM_USE_AOT_COMPILE": "0",
     }
     library = _openmp_runtime()
     if library:
