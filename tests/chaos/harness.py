@@ -33,7 +33,10 @@ _GONE_S = 90.0  # Ray's agents look for a killed cluster's head for a minute
 
 
 def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
-    """The recipe's command line. root: its run folders; store: its artifact store."""
+    """The recipe's command line. root: its run folders; store: its artifact store.
+
+    In float32, where an answer is the same whatever shares its batch, as a run that goes on shares it out anew.
+    """
     return [
         sys.executable, "-m", "runner", "recipe=viggo_quickstart", "name=chaos", f"pipeline=[{','.join(STAGES)}]",
         f"storage.root={root}", f"storage.cache={root}/cache", f"storage.artifacts={store}",
@@ -43,7 +46,7 @@ def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
         f"train.args.max_steps={NUM_STEPS}", f"+train.args.save_steps={SAVE_STEPS}",
         "train.args.per_device_train_batch_size=2", "train.args.cutoff_len=64",
         "infer.batch_size=8", "infer.sampling.max_tokens=16", "infer.engine_kwargs.max_model_len=512",
-        "infer.engine=own", "serve.port=0", "query.num_rows=20", *overrides,
+        "infer.engine_kwargs.dtype=float32", "infer.engine=own", "serve.port=0", "query.num_rows=20", *overrides,
     ]  # fmt: skip
 
 
