@@ -97,11 +97,10 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
         monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
-@pytest.fixture(autouse=True)
-def one_kind_of_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In unit tests recipes compute in float32 on CPUs, whatever these are: golden files are the same everywhere."""
-    if request.node.get_closest_marker("e2e") is None:
-        monkeypatch.setattr("runner.resolve.cpu_dtype", lambda: "float32")
+@pytest.fixture
+def one_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recipes compute in float32 on CPUs, whatever these are: for golden files, which are the same everywhere."""
+    monkeypatch.setattr("runner.resolve.cpu_dtype", lambda: "float32")
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ def dtype(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "cpuinfo"
     path.write_text(cpuinfo)
     monkeypatch.setattr(machine, "_CPUS", path)
-    monkeypatch.setattr("runner.resolve.cpu_dtype", machine.cpu_dtype)  # as it is outside of tests
     return str(dtype)
 
 

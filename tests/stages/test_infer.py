@@ -44,6 +44,7 @@ def adapter_folder(folder: Path, **config: Any) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("one_kind_of_cpu")
 @pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
 def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
     config = vllm_processor_config(recipes[name], WITH_ADAPTER)

@@ -86,6 +86,7 @@ def published(store: Store) -> Artifact:
     return find_adapter(store, "good").model_copy(update={"name": "adapter", "meta": {"adapter_id": "good"}})
 
 
+@pytest.mark.usefixtures("one_kind_of_cpu")
 def test_quickstart_config_is_the_golden_one(quickstart: Recipe) -> None:
     config = llm_config(quickstart, "/models/smollm2", "/store/adapters/base", ENV)
     assert_golden(config, GOLDEN / "llm_config_viggo_quickstart.json")

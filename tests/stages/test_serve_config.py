@@ -34,6 +34,7 @@ def deployments_of(*overrides: str, **arguments: Any) -> list[Any]:
     return listed
 
 
+@pytest.mark.usefixtures("one_kind_of_cpu")
 def test_quickstart_config_is_the_golden_one() -> None:
     config = config_of(served=["a"], env={"OMP_NUM_THREADS": "2"})
     assert config["applications"][0]["args"].pop("libraries").keys() == {"ray", "recipe-runner"}
