@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from runner.context import RunContext
 from stages.base_predictions import base_file, keep, made_once
+from stages.batch_figures import Figures, collect
 from stages.batch_requests import Engine, RowFile, rows_per_chunk
 from stages.prediction_journal import Journal
 from stages.predictions import BASE
@@ -75,11 +77,8 @@ def make(ctx: RunContext, kept: Path, progress: Quiet) -> int:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with Journal(kept.with_suffix(".part"), rows.num_rows, [BASE]) as journal:
             pieces = rows.missing([BASE], journal.is_done)
-            for batch in ask(ctx.recipe, rows.path, pieces, engine, progress):
-                for row in batch:
-                    journal.add(row["index"], row["variant"], row["line"])
-                journal.flush()
-                progress.update(journal.count, rows.num_rows, "prediction")
+            figures = Figures(time.time(), continued=journal.count)
+            collect(ask(ctx.recipe, rows.path, pieces, engine, progress), journal, figures, progress)
             keep(kept, journal, [BASE], rows.num_rows)
             journal.discard()
     return rows.num_rows if kept.is_file() else 0  # it is not kept if the engine refused a row

@@ -1,13 +1,14 @@
-"""What is said of a batch job: how far it is, how fast it was, and what an interrupted attempt had done."""
+"""A batch job's predictions on their way into the journal, and what is said of them: how far it is, how fast it was."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stages.prediction_journal import Journal
+from stages.serve_health import Progress
 
 
 @dataclass
@@ -72,3 +73,14 @@ def note(metrics: Mapping[str, Any]) -> str:
     if metrics["num_errors"]:
         parts.append(f"{metrics['num_errors']} refused by the engine")
     return ", ".join(parts)
+
+
+def collect(batches: Iterable[list[dict[str, Any]]], journal: Journal, figures: Figures, progress: Progress) -> None:
+    """Write the predictions into the journal as they come, and tell how far it is."""
+    for batch in batches:
+        for row in batch:
+            journal.add(row["index"], row["variant"], row["line"])
+            figures.add(row)
+        journal.flush()
+        if batch:
+            progress.update(journal.count, journal.num_expected, "prediction", **figures.so_far(journal))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runner.cluster import ProgressHandle, check_fits, cpu_engine_env, own_sigterm, worker_bundle
+from runner.cluster import check_fits, cpu_engine_env, own_sigterm, worker_bundle
 from runner.context import RunContext
 from runner.errors import RunnerError
 from runner.manifest import scan_folder, write_json
@@ -19,7 +19,7 @@ from stages import base_ahead
 from stages.adapters import engine_rank
 from stages.base import StageResult
 from stages.base_predictions import base_file, keep, made_once, take_over
-from stages.batch_figures import Figures, continued_text, note
+from stages.batch_figures import Figures, collect, continued_text, note
 from stages.batch_requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.canonical import ENGINE_WITHOUT_EFFECT, without
 from stages.engine_failure import batch_failure, hint_for
@@ -287,16 +287,3 @@ def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: En
         answers = processor(requests).map(partial(answer, recipe=recipe), **beside)
         for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield batch.to_pylist()
-
-
-def collect(
-    batches: Iterable[list[dict[str, Any]]], journal: Journal, figures: Figures, progress: ProgressHandle
-) -> None:
-    """Write the predictions into the journal as they come, and tell how far it is."""
-    for batch in batches:
-        for row in batch:
-            journal.add(row["index"], row["variant"], row["line"])
-            figures.add(row)
-        journal.flush()
-        if batch:
-            progress.update(journal.count, journal.num_expected, "prediction", **figures.so_far(journal))
