@@ -6,6 +6,7 @@ The command itself cannot be used where there is no torchaudio: LLaMA-Factory im
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -33,4 +34,6 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(main(json.loads(Path(sys.argv[1]).read_text()))))
+    result = json.dumps(main(json.loads(Path(sys.argv[1]).read_text())))
+    if os.environ.get("RANK", "0") == "0":  # the first of torchrun's processes
+        Path(sys.argv[2]).write_text(result)

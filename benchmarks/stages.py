@@ -100,13 +100,20 @@ def run_stage(work: Work, name: str, log: Path, *extra: str) -> tuple[Turn, Stag
     return turn, next(record for record in manifest.stages if record.name == name)
 
 
-def run_bare(module: str, job: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None) -> Turn:
-    """`python -m benchmarks.<module> JOB RESULT` in a process of its own; its figures are what it wrote to RESULT."""
+def run_bare(
+    module: str, job: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None, num_processes: int = 1
+) -> Turn:
+    """`python -m benchmarks.<module> JOB RESULT` in a process of its own; its figures are what it wrote to RESULT.
+
+    num_processes: more than one are started by torchrun.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     task, result = folder / "job.json", folder / "result.json"
     task.write_text(json.dumps(job))
     result.unlink(missing_ok=True)
-    turn = process([sys.executable, "-m", f"benchmarks.{module}", str(task), str(result)], folder / "log.txt", env)
+    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
+    command = [sys.executable, "-m", *(several if num_processes > 1 else []), f"benchmarks.{module}"]
+    turn = process([*command, str(task), str(result)], folder / "log.txt", env)
     return Turn(turn.wall_s, turn.began_at, turn.peak_gpu_mib, json.loads(result.read_text()))
 
 

@@ -2,9 +2,11 @@
 
     python -m benchmarks.train                                         # CPU: the quickstart's training
     python -m benchmarks.train cluster=local_gpu train.max_samples=1000
+    python -m benchmarks.train cluster=local_gpu resources.train.num_workers=2
 
-LLaMA-Factory alone runs as a person would start it. With --same-environment it gets the variables that the stage gives
-its workers, so that what is left is what Ray costs.
+LLaMA-Factory alone runs as a person would start it; where the stage has several workers, as so many processes of
+torchrun. With --same-environment it gets the variables that the stage gives its workers, so that what is left is what
+Ray costs.
 """
 
 from __future__ import annotations
@@ -58,9 +60,9 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
         dataset_dir=str(work.folders["train_set"]),
         output_dir=str(folder / "output"),
     )
-    turn = run_bare(
-        "bare_train", {"args": arguments}, folder, {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
-    )
+    env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
+    workers = work.recipe.resources_of("train").num_workers
+    turn = run_bare("bare_train", {"args": arguments}, folder, env, workers)
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
 

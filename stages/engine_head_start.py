@@ -4,8 +4,6 @@ vLLM starts its engine as a new interpreter once all is known that it is made of
 what its parent has just imported. Here a server of multiprocessing's (start method "forkserver", which vLLM's own
 server has as an option) imports it from the first moment on, and the engine is forked from that: on two CPU cores an
 endpoint with a random model of two layers was ready after 15 s instead of 21. It ends with the process that started it.
-
-For engines on CPUs only: on a GPU it has not been run.
 """
 
 from __future__ import annotations
@@ -18,19 +16,20 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
+# In the environment of replicas that have their engine's only worker in its own process: what it computes on.
+ENGINE_IN_REPLICA = "RECIPE_RUNNER_ENGINE_IN_REPLICA"
+
 _IMPORTED = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.worker_base")
-_ON_CPU = "VLLM_CPU_KVCACHE_SPACE"  # set for engines on CPUs, see `runner.cluster.cpu_engine_env`
+_ON_CPU = ("stages.cpu_lora",)
+_ON_GPU = ("vllm.v1.worker.gpu_worker",)  # none of these touches the GPU when it is imported: CUDA does not fork
 
 
-def begin(*more: str) -> None:
-    """Start the server, in a worker of Ray's that will have an engine on CPUs.
-
-    more: names of modules that it imports beside the engine's own.
-    """
+def begin() -> None:
+    """Start the server, in a worker of Ray's whose environment asks for it (see `stages.serve_engine.engine_env`)."""
     from ray._private.worker import WORKER_MODE, global_worker
 
-    if global_worker.mode == WORKER_MODE and _ON_CPU in os.environ:
-        multiprocessing.set_forkserver_preload([*_IMPORTED, *more])
+    if global_worker.mode == WORKER_MODE and (device := os.environ.get(ENGINE_IN_REPLICA)):
+        multiprocessing.set_forkserver_preload([*_IMPORTED, *(_ON_CPU if device == "cpu" else _ON_GPU)])
         forkserver.ensure_running()
 
 

@@ -62,7 +62,7 @@ from stages.batch_requests import Engine
 from stages.cpu_lora import CpuExecutor
 from stages.endpoint_errors import Errors
 from stages.endpoint_guard import Gate, Guard, limit_tokens
-from stages.engine_head_start import engines_from_it
+from stages.engine_head_start import ENGINE_IN_REPLICA, engines_from_it
 from stages.pacing import Pacer
 from stages.serve_health import ENGINE_FAILED, root_cause
 from stages.shared_engine import predict_piece
@@ -125,8 +125,11 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
         return engine_args, vllm_engine.FrontendArgs(**frontend), engine_config
 
     def _start_async_llm_engine(self, engine_args: Any, engine_config: Any, placement_group: Any) -> Any:
-        if engine_config.parallel_config.world_size > 1 or engine_config.device_config.device_type != "cpu":
+        if not os.environ.get(ENGINE_IN_REPLICA):
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
+        if engine_config.device_config.device_type != "cpu":
+            with engines_from_it():
+                return super()._start_async_llm_engine(engine_args, engine_config, placement_group)
         engine_config.parallel_config.distributed_executor_backend = CpuExecutor
         with engines_from_it(), OMPProcessManager(engine_config).configure_omp_envs(rank=0, local_rank=0):
             return super()._start_async_llm_engine(engine_args, engine_config, placement_group)

@@ -9,6 +9,7 @@ from runner.cluster import cpu_engine_env, worker_bundle
 from runner.errors import RunnerError
 from runner.schema import Recipe
 from stages.adapters import engine_rank, trained_rank
+from stages.engine_head_start import ENGINE_IN_REPLICA
 
 
 def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
@@ -96,6 +97,9 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
     --clients 1 32`, without this variable and with it).
     """
     env = {"VLLM_NO_USAGE_STATS": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
+    one_rank_on_cpu = recipe.cluster.accelerator == "cpu" and num_ranks(own_kwargs(recipe)) == 1
+    if one_rank_on_cpu or has_gpu_itself(recipe):
+        env[ENGINE_IN_REPLICA] = recipe.cluster.accelerator
     if recipe.cluster.accelerator == "cpu":
         env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
     if recipe.storage.endpoint_url:

@@ -2,7 +2,7 @@
 
 from stages.engine_head_start import begin
 
-begin("stages.cpu_lora")
+begin()
 
 from stages.serve_app import AdapterServer  # noqa: E402
 
