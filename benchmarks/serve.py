@@ -4,8 +4,8 @@
     python -m benchmarks.serve cluster=local_gpu --clients 1 8 32
 
 Both serve the same model and adapter with the same engine arguments and environment; vLLM's server is the module that
-`vllm serve` runs. Requests ask the adapter. Every answer is as long as `infer.sampling.max_tokens` says. With --haproxy
-requests come to the stage by Ray Serve's HAProxy.
+`vllm serve` runs. Requests ask the adapter. Every answer is as long as `infer.sampling.max_tokens` says. Requests come
+to the stage by Ray Serve's HAProxy, or with --python-proxy by its proxy in Python.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def main() -> None:
     options = parser(__doc__ or "", repeats=2)
     options.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="numbers of clients")
     options.add_argument("--requests", type=int, default=12, help="requests of each client (default 12)")
-    options.add_argument("--haproxy", action="store_true", help="the serve stage with RAY_SERVE_ENABLE_HA_PROXY=1")
+    options.add_argument("--python-proxy", action="store_true", help="with RAY_SERVE_ENABLE_HA_PROXY=0")
     args = options.parse_args()
     name = args.name or "serve"
-    env = {"RAY_SERVE_ENABLE_HA_PROXY": "1"} if args.haproxy else {}
+    env = {"RAY_SERVE_ENABLE_HA_PROXY": "0"} if args.python_proxy else {}
     defaults = [
         "recipe=viggo_quickstart",
         f'dataset.source="{_ROWS}&train=384&test=200&seed=7"',

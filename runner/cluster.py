@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import threading
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import haproxy
 from runner.errors import RunnerError
 from runner.schema import Cluster, StageResources
 
 _POLL_S = 0.5
 _NAMESPACE = "recipe_runner"
 _LOOPBACK = "127.0.0.1"
-_HAPROXY_CONNECTIONS = 20_000  # Ray Serve's own default
 
 # Ray reads these when it is imported or started. Usage reports and uv's hook have no place in a batch run.
 _ENVIRONMENT = {
@@ -120,7 +119,7 @@ class RaySession:
                 f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
                 "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
             )
-        own = {} if self._cluster.address else {**_OWN_ENVIRONMENT, **haproxy_environment()}
+        own = {} if self._cluster.address else {**_OWN_ENVIRONMENT, **haproxy.environment()}
         for name, value in {**_ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
         import ray
@@ -334,17 +333,6 @@ def num_places(nodes: list[dict[str, float]], bundle: dict[str, float], strategy
 
 def _amounts(resources: dict[str, float]) -> str:
     return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in resources.items()) + "}"
-
-
-def haproxy_environment() -> dict[str, str]:
-    """For Ray Serve's HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1): no more connections than it may have open files for.
-
-    It wants five files for every two connections, and does not start when it cannot have them.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most == resource.RLIM_INFINITY:
-        return {}
-    return {"RAY_SERVE_HAPROXY_MAXCONN": str(min(_HAPROXY_CONNECTIONS, (most - 100) * 2 // 5))}
 
 
 def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runner import haproxy
 from runner.errors import EXIT_DONE
 from tests.chaos.conftest import Reference
 from tests.chaos.harness import Running, command, continue_from, manifest, start
@@ -36,6 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789",
         "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        **haproxy.environment(),
     }
     line = [RAY, "start", "--head", "--num-cpus=8", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
     line += [f"--port={port}", "--include-dashboard=false", "--block"]

@@ -84,16 +84,17 @@ def test_adapters_come_and_go_with_the_store_while_the_endpoint_is_up(
     assert ask(other.name)
 
 
-def test_haproxy_passes_requests_to_the_replica(quickstart_run: Done, workspace: Path) -> None:
+@pytest.mark.parametrize("enabled", ["1", "0"])
+def test_either_proxy_passes_requests_to_the_replica(enabled: str, quickstart_run: Done, workspace: Path) -> None:
     run = f"runs=[{quickstart_run.summary['run_id']}]"
-    log = workspace.parent / "haproxy.log"
+    log = workspace.parent / f"proxy-{enabled}.log"
     before = processes()
-    with serving(log, "action=serve", run, f"storage.root={workspace}", env={"RAY_SERVE_ENABLE_HA_PROXY": "1"}) as (
+    with serving(log, "action=serve", run, f"storage.root={workspace}", env={"RAY_SERVE_ENABLE_HA_PROXY": enabled}) as (
         url,
         _,
     ):
-        started = processes() - before
-        assert any("haproxy" in psutil.Process(pid).name() for pid in started)
+        started = [psutil.Process(pid) for pid in processes() - before]
+        assert any(process.name() == "haproxy" for process in started) == (enabled == "1")
         with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
             for model in (each.id for each in client.models.list().data):
                 parts = client.chat.completions.create(
