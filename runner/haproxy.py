@@ -28,6 +28,9 @@ _OWN_SECTIONS = ("frontend prometheus", "listen stats")
 _SOCKET_PATH_BYTES = 107  # of a socket's address, unix(7); a node's folder and a suffix come behind the folder's name
 _BEHIND_FOLDER = len("/") + 56 + len("/s.1234567.tmp")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+# How long a replica that is to end still takes requests. Ray Serve's own 30 s are for balancers outside that look every
+# few seconds who is there; this HAProxy is told, in some tenths of a second.
+_DRAIN_S = "1"
 
 
 def environment() -> dict[str, str]:
@@ -81,6 +84,7 @@ def _variables(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": ports[0],
         "RAY_SERVE_HAPROXY_STATS_PORT": ports[1],
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
         **_connections(),
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.engine_head_start import begin, engines_from_it
+from stages.engine_head_start import ENGINE_IN_REPLICA, begin, engines_from_it
 
 # A parent whose server has imported a module before the variable was set.
 PARENT = """
@@ -49,6 +49,28 @@ def test_the_child_has_what_the_server_imported_and_its_parents_environment(tmp_
 def test_no_server_starts_outside_of_rays_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forkserver, "ensure_running", lambda: pytest.fail("a server was started"))
     begin()
+
+
+@pytest.mark.parametrize(
+    ("device", "more", "less"),
+    [("cpu", "stages.cpu_lora", "vllm.v1.worker.gpu_worker"), ("gpu", "vllm.v1.worker.gpu_worker", "stages.cpu_lora")],
+)
+def test_the_server_imports_what_the_device_needs(
+    device: str, more: str, less: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private.worker import WORKER_MODE, global_worker
+
+    asked: list[list[str]] = []
+    monkeypatch.setattr(global_worker, "mode", WORKER_MODE, raising=False)
+    monkeypatch.setattr("multiprocessing.set_forkserver_preload", asked.append)
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: None)
+    begin()
+    assert asked == []
+    monkeypatch.setenv(ENGINE_IN_REPLICA, device)
+    begin()
+    (names,) = asked
+    assert more in names
+    assert less not in names
 
 
 def test_vllm_asks_the_server_for_an_engine_while_one_starts() -> None:

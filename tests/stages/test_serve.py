@@ -27,6 +27,7 @@ from stages.adapters import (
     list_adapters,
 )
 from stages.endpoint_keys import digest
+from stages.engine_head_start import ENGINE_IN_REPLICA
 from stages.serve import (
     Serve,
     adapters_uri,
@@ -387,3 +388,10 @@ def test_a_replica_with_one_gpu_takes_it_itself_and_any_other_leaves_it_to_its_e
     bundle = config["placement_group_config"]["bundle_per_worker"]
     assert config["deployment_config"]["ray_actor_options"].get("num_gpus", 0) == int(itself)
     assert bundle.get("GPU", 0) == (0 if itself else recipe.resources_of("serve").gpus_per_worker)
+    in_replica = "cpu" if recipe.cluster.accelerator == "cpu" else "gpu" if itself else None
+    assert engine_env(recipe).get(ENGINE_IN_REPLICA) == in_replica
+
+
+def test_an_engine_of_several_ranks_on_cpus_is_not_forked() -> None:
+    recipe, _ = to_recipe(compose(["recipe=viggo_quickstart", "+serve.engine_kwargs.tensor_parallel_size=2"]))
+    assert ENGINE_IN_REPLICA not in engine_env(recipe)
