@@ -12,6 +12,7 @@ import atexit
 import ctypes
 import functools
 import os
+import random
 import re
 import resource
 import shutil
@@ -20,6 +21,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _CONNECTIONS = 20_000  # Ray Serve's own default
@@ -27,6 +29,7 @@ _LOOPBACK = "127.0.0.1"
 _OWN_SECTIONS = ("frontend prometheus", "listen stats")
 _SOCKET_PATH_BYTES = 107  # of a socket's address, unix(7); a node's folder and a suffix come behind the folder's name
 _BEHIND_FOLDER = len("/") + 56 + len("/s.1234567.tmp")
+_PORTS = range(20_000, 30_000)  # Ray's workers have those below, its replicas and the system those above
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 # How long a replica that is to end still takes requests. Ray Serve's own 30 s are for balancers outside that look every
 # few seconds who is there; this HAProxy is told, in some tenths of a second.
@@ -69,11 +72,7 @@ def _folder(binary: str) -> Path | None:
 
 @functools.cache
 def _variables(folder: Path) -> dict[str, str]:
-    with socket.socket() as one, socket.socket() as other:
-        ports = []
-        for each in (one, other):
-            each.bind((_LOOPBACK, 0))
-            ports.append(str(each.getsockname()[1]))
+    metrics, stats, fallback = _ports(3)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
@@ -82,11 +81,24 @@ def _variables(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": ports[0],
-        "RAY_SERVE_HAPROXY_STATS_PORT": ports[1],
+        "RAY_SERVE_HAPROXY_METRICS_PORT": metrics,
+        "RAY_SERVE_HAPROXY_STATS_PORT": stats,
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,  # two runs would share a fixed one, and answer for each other
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
         **_connections(),
     }
+
+
+def _ports(count: int) -> list[str]:
+    """Ports that are free, of which the system gives none by itself to somebody else before they are taken."""
+    found: list[str] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((_LOOPBACK, port))
+            found.append(str(port))
+        if len(found) == count:
+            break
+    return found
 
 
 def _connections() -> dict[str, str]:

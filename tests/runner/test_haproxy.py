@@ -71,7 +71,7 @@ def test_everything_lies_in_one_folder_that_only_its_user_opens_and_that_goes_wi
     assert Path(folder).name.startswith("haproxy-")
     assert len(paths) == 6
     assert mode == "0o700"
-    assert ports == "2"
+    assert ports == "3"
     assert not Path(folder).exists()
 
 
