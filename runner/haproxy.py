@@ -9,7 +9,6 @@ configuration that it is given, and becomes HAProxy.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
 import os
 import random
@@ -125,6 +124,8 @@ def corrected(configuration: str) -> str:
 
 def become(binary: str, arguments: Sequence[str]) -> None:
     """Become HAProxy, with the configuration behind `-f` corrected, and end when the process that started this does."""
+    import ctypes
+
     path = Path(arguments[arguments.index("-f") + 1])
     path.write_text(corrected(path.read_text()))
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -6,11 +6,13 @@ pyproject.toml names in the entry point group `vllm.general_plugins`.
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -26,6 +28,21 @@ def prepare() -> None:
     if parent is not None:
         end_with_parent(parent)
         end_without_answers()
+
+
+async def engine_end(client: Any, poll_s: float = 0.2) -> None:
+    """Wait until the engine of vLLM's client is dead: until a process of it has ended, or vLLM finds out otherwise."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    sentinels: list[int] = getattr(client.engine_core.resources.engine_manager, "sentinels", list)()
+    for sentinel in sentinels:
+        loop.add_reader(sentinel, ended.set)
+    try:
+        while not (ended.is_set() or client.errored):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), poll_s)
+    finally:
+        for sentinel in sentinels:
+            loop.remove_reader(sentinel)
 
 
 def keep_files_in_session() -> None:

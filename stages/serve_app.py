@@ -63,13 +63,13 @@ from stages.cpu_lora import CpuExecutor
 from stages.endpoint_errors import Errors
 from stages.endpoint_guard import Gate, Guard, limit_tokens
 from stages.engine_head_start import ENGINE_IN_REPLICA, engines_from_it
+from stages.engine_process import engine_end
 from stages.pacing import Pacer
 from stages.serve_health import ENGINE_FAILED, root_cause
 from stages.shared_engine import predict_piece
 
 _LOOPBACK = "127.0.0.1"
 _LOG_BYTES = 256 << 10
-_ENGINE_POLL_S = 0.2
 
 
 def _listen_on_loopback() -> None:
@@ -230,10 +230,10 @@ async def _end_with_engine(client: Any) -> None:
     """End this replica's process as soon as its engine is dead.
 
     Ray Serve then sends requests elsewhere, or has them wait for the next replica. A health check would find out after
-    three periods of 10 s, and until then every request that comes here would fail.
+    three periods of 10 s, and until then every request that comes here would fail: the sooner they do the more of them,
+    since the proxy sends the next one where fewest are under way.
     """
-    while not client.errored:
-        await asyncio.sleep(_ENGINE_POLL_S)
+    await engine_end(client)
     logging.getLogger("ray.serve").error("the engine has died; this replica ends with it")
     os._exit(1)
 

@@ -12,7 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # From the bottom up: a module imports only from layers before its own, or from its own.
 LAYERS = [
-    {"runner.errors", "runner.secrets", "runner.known_keys", "runner.comparisons", "runner.durable", "runner.machine"},
+    {
+        "runner.errors",
+        "runner.secrets",
+        "runner.known_keys",
+        "runner.comparisons",
+        "runner.durable",
+        "runner.machine",
+        "runner.haproxy",
+    },
     {"runner.schema"},
     {"runner.partial", "runner.hydra_errors", "runner.hydra_code", "runner.yaml_limits"},
     {"runner.origins"},

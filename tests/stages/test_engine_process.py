@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stages.engine_process import end_without_answers, keep_files_in_session, prepare
+from stages.engine_process import end_without_answers, engine_end, keep_files_in_session, prepare
 
 # A parent that starts a child by multiprocessing, as vLLM does, and tells its process id.
 PARENT = """
@@ -96,3 +98,27 @@ def test_an_engine_that_ends_sends_no_half_answer(monkeypatch: pytest.MonkeyPatc
     EngineCoreProc._send_abort_outputs_to_client(running, ["one"], 0)
     EngineCoreProc._send_abort_outputs_to_client(ending, ["two"], 0)
     assert sent == [(["one"], 0)]
+
+
+def engine(sentinels: list[int], errored: bool = False) -> Any:
+    resources = SimpleNamespace(engine_manager=SimpleNamespace(sentinels=lambda: sentinels))
+    return SimpleNamespace(engine_core=SimpleNamespace(resources=resources), errored=errored)
+
+
+def test_an_engine_is_dead_as_soon_as_a_process_of_it_is() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+
+    async def kill_and_wait() -> None:
+        waiting = asyncio.create_task(engine_end(engine([process.sentinel]), poll_s=600))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        process.kill()
+        await asyncio.wait_for(waiting, 30)
+
+    asyncio.run(kill_and_wait())
+    process.join()
+
+
+def test_an_engine_is_dead_when_vllm_says_so() -> None:
+    asyncio.run(asyncio.wait_for(engine_end(engine([], errored=True)), 30))
