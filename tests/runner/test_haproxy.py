@@ -79,6 +79,26 @@ def without() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if "HA_PROXY" not in name and "HAPROXY" not in name}
 
 
+def test_what_the_user_has_set_stays_but_for_what_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = haproxy._binary()
+    assert theirs
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", theirs)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "4711")
+    found = haproxy.environment()
+    assert found["RAY_SERVE_HAPROXY_STATS_PORT"] == "4711"
+    assert theirs in Path(found["RAY_SERVE_HAPROXY_BINARY_PATH"]).read_text()
+
+
+def test_only_the_cluster_that_starts_in_the_block_gets_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "4711")
+    before = dict(os.environ)
+    with haproxy.of_clusters_started_here():
+        inside = dict(os.environ)
+    assert inside.items() >= haproxy.environment().items()
+    assert dict(os.environ) == {**before, "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+
+
 def test_who_says_no_keeps_rays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     assert haproxy.environment() == {}
