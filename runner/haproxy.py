@@ -40,9 +40,12 @@ _DRAIN_S = "1"
 
 @contextmanager
 def of_clusters_started_here() -> Iterator[None]:
-    """Have a cluster that is started in this block take HAProxy. What starts later finds no more than that it may."""
+    """Have a cluster that is started in this block take HAProxy. What this process starts later knows nothing of it.
+
+    Nothing in a driver depends on it; another cluster has its own.
+    """
     variables = environment()
-    before = {name: os.environ.get(name) for name in variables if name != _ENABLED}
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield

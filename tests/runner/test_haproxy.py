@@ -96,7 +96,7 @@ def test_only_the_cluster_that_starts_in_the_block_gets_the_folder(monkeypatch: 
     with haproxy.of_clusters_started_here():
         inside = dict(os.environ)
     assert inside.items() >= haproxy.environment().items()
-    assert dict(os.environ) == {**before, "RAY_SERVE_ENABLE_HA_PROXY": "1"}
+    assert dict(os.environ) == before
 
 
 def test_who_says_no_keeps_rays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
