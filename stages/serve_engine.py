@@ -91,10 +91,10 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
 def engine_env(recipe: Recipe) -> dict[str, str]:
     """Environment of the replicas, beside what the recipe's `runtime_env` says.
 
-    Ray Serve passes requests and each token of an answer from process to process as calls of actors, or by gRPC, which
-    takes half the time: 32 clients of a random model of two layers got 1,300 to 1,570 tokens/s from two CPU cores
-    instead of 750, and a first token took 22 ms instead of 31 (`python -m benchmarks.serve model.source=FOLDER
-    --clients 1 32`, without this variable and with it).
+    Without HAProxy, Ray Serve passes requests and each token of an answer from process to process by calls of actors,
+    or by gRPC, which takes half the time: 32 clients of a random model of two layers got 1,300 to 1,570 tokens/s from
+    two CPU cores instead of 750, and a first token took 22 ms instead of 31 (`python -m benchmarks.serve --python-proxy
+    model.source=FOLDER --clients 1 32`, without this variable and with it).
     """
     env = {"VLLM_NO_USAGE_STATS": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
     one_rank_on_cpu = recipe.cluster.accelerator == "cpu" and num_ranks(own_kwargs(recipe)) == 1
