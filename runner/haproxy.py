@@ -3,7 +3,7 @@
 As Ray Serve 2.59 starts it, its pages of figures listen on all addresses at fixed ports, every user of the machine can
 command it by its socket, its files lie where those of all runs lie, and it outlives a process that is killed. What can
 be said by variables is in `environment`. For the rest Ray Serve starts this file in HAProxy's place, which corrects the
-configuration that it is given, and becomes HAProxy.
+configuration that it is given, and becomes HAProxy: so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OWN_SECTIONS = ("frontend prometheus", "listen stats")
 _SOCKET_PATH_BYTES = 107  # of a socket's address, unix(7); a node's folder and a suffix come behind the folder's name
 _BEHIND_FOLDER = len("/") + 56 + len("/s.1234567.tmp")
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, its replicas and the system those above
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+_SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 # How long a replica that is to end still takes requests. Ray Serve's own 30 s are for balancers outside that look every
 # few seconds who is there; this HAProxy is told, in some tenths of a second.
 _DRAIN_S = "1"
@@ -67,8 +67,8 @@ def environment() -> dict[str, str]:
     folder = _folder(binary)
     if folder is None:
         return {}
-    said = {name: os.environ[name] for name in _variables(folder) if name in os.environ}
-    return {**_variables(folder), **said, _BINARY: str(folder / _SCRIPT)}
+    ours = {name: os.environ.get(name, value) for name, value in _variables(folder).items()}
+    return {**ours, _BINARY: str(folder / _SCRIPT)}
 
 
 def _binary() -> str | None:
@@ -152,7 +152,7 @@ def become(binary: str, arguments: Sequence[str]) -> None:
 
     path = Path(arguments[arguments.index("-f") + 1])
     path.write_text(corrected(path.read_text()))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     os.execv(binary, [binary, *arguments])  # noqa: S606
 
 

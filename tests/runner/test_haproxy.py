@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psutil
 import pytest
 
 from runner import haproxy
+from stages.serve_health import free_port
 
 CONFIGURATION = """global
     stats socket {folder}/s mode 666 level admin
@@ -56,6 +56,7 @@ def test_only_haproxys_own_pages_and_its_socket_are_corrected() -> None:
 SHOW = """
 import os
 from runner import haproxy
+from stages.serve_health import free_port
 found = haproxy.environment()
 assert found == haproxy.environment()
 print(*[value for value in found.values() if value.startswith("/")])
@@ -120,7 +121,7 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     folder = haproxy._folder(binary)
     assert folder
     configuration = tmp_path / "haproxy.cfg"
-    metrics, port, stats = (free_port() for _ in range(3))
+    metrics, port, stats = (free_port("127.0.0.1", 0) for _ in range(3))
     text = CONFIGURATION.format(folder=folder, metrics=metrics, port=port, stats=stats)
     configuration.write_text(text.replace(f"*:{port}", f"127.0.0.1:{port}"))
     starts = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
@@ -135,12 +136,6 @@ def test_haproxy_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     child.wait(timeout=10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_listener(parent: subprocess.Popen[bytes], ports: set[int]) -> psutil.Process:
