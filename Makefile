@@ -44,10 +44,11 @@ test-e2e: $(VENV)/.dev ## The tests on real Ray, vLLM and LLaMA-Factory
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
 
-lint: $(VENV)/.dev ## ruff and mypy
+lint: $(VENV)/.dev ## ruff, mypy, and which module may import which
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.dev ## Format the code
 	$(VENV)/bin/ruff format .
@@ -57,10 +58,10 @@ golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the diffe
 	UPDATE_GOLDEN=1 $(VENV)/bin/python -m pytest -m "not e2e and not chaos" tests/stages
 
 known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
-	$(VENV)/bin/python -m runner.known_keys.generate
+	$(VENV)/bin/python -m runner.recipe.arguments.generate
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
-	$(VENV)/bin/python -m runner.json_schema
+	$(VENV)/bin/python -m runner.recipe.json_schema
 
 lock: ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stages.llamafactory import import_tuner
+from stages.trainers.llamafactory.arguments import import_tuner
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
-from stages.infer import engine_kwargs, engine_runtime_env, lora_rank
-from stages.sampling import sampling_params
+from stages.infer.sampling import sampling_params
+from stages.infer.stage import engine_kwargs, engine_runtime_env, lora_rank
 
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"
 # Enough training for an adapter whose answers are of the usual length.
@@ -87,7 +87,7 @@ def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the bare engine is to do: the stage's own arguments, but for the executor, which stays vLLM's own."""
     from transformers import AutoTokenizer
 
-    from stages.prompt import request_messages
+    from stages.data.prompt import request_messages
 
     tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     adapter: Path | None = work.folders.get("adapter")

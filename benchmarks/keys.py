@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from runner.schema import ApiKeys, Limits
-from stages.endpoint_guard import Gate, Guard
-from stages.endpoint_keys import ring_settings
+from runner.recipe.schema import ApiKeys, Limits
+from stages.serve.guard import Gate, Guard
+from stages.serve.keys import ring_settings
 
 _NUM_KEYS = 1000
 _BODY = b'{"model": "base", "messages": [{"role": "user", "content": "' + b"x" * 4000 + b'"}], "stream": true}'

@@ -15,14 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-import stages
 from benchmarks import measure
 from benchmarks.stages import parser, say, workspace
-from runner.engine import run
-from runner.manifest import scan_folder
-from runner.report import Report
-from runner.resolve import compose, to_recipe
-from stages.base import StageResult
+from runner.pipeline import registry
+from runner.pipeline.engine import run
+from runner.pipeline.stage import StageResult
+from runner.recipe.load import compose, to_recipe
+from runner.report.terminal import Report
+from runner.storage.artifact import scan_folder
 
 _NUM_STAGES = 25
 _begun: list[float] = []
@@ -56,7 +56,7 @@ def main() -> None:
     for number in range(_NUM_STAGES):
         attributes = {"name": f"empty_{number}", "number": number, "provides": (f"made_{number}",)}
         setattr(sys.modules[__name__], f"Empty{number}", type(f"Empty{number}", (Empty,), attributes))
-        stages.BUILTIN[f"empty_{number}"] = f"{__name__}:Empty{number}"
+        registry.BUILTIN[f"empty_{number}"] = f"{__name__}:Empty{number}"
     turns = []
     with workspace(args.root) as root:
         for number in range(args.repeats):

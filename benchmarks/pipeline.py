@@ -20,10 +20,10 @@ from benchmarks.batch import job as batch_job
 from benchmarks.load import measure_endpoint
 from benchmarks.serve import bodies, by_bare, free_port, wait_for
 from benchmarks.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
-from runner.manifest import Manifest
-from stages.infer import engine_runtime_env
-from stages.llamafactory import llamafactory_args, worker_env
-from stages.prompt import reference
+from runner.pipeline.manifest import Manifest
+from stages.data.prompt import reference
+from stages.infer.stage import engine_runtime_env
+from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
 # What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.
@@ -86,8 +86,8 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
 
 def _rows_command(overrides: list[str], root: Path) -> list[str]:
     code = (
-        "import sys; from pathlib import Path; from runner.resolve import compose, to_recipe;"
-        "from stages import ingest;"
+        "import sys; from pathlib import Path; from runner.recipe.load import compose, to_recipe;"
+        "from stages.ingest import stage as ingest;"
         "recipe, _ = to_recipe(compose(sys.argv[2:]));"
         "ingest.prepare_data(recipe, Path(sys.argv[1]), lambda *args, **figures: None)"
     )
@@ -96,8 +96,8 @@ def _rows_command(overrides: list[str], root: Path) -> list[str]:
 
 
 def _work(overrides: list[str], root: Path) -> Work:
-    from runner.resolve import compose, to_recipe
-    from stages.ingest import obtain_model
+    from runner.recipe.load import compose, to_recipe
+    from stages.ingest.stage import obtain_model
 
     recipe, _ = to_recipe(compose(overrides))
     model = obtain_model(recipe, lambda *args, **figures: None)

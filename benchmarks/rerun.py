@@ -18,7 +18,7 @@ DEFAULTS = ("recipe=viggo_quickstart", "train.max_samples=16", "dataset.max_rows
 PYTHON = sys.executable
 # Says at its end whether Ray was imported, which starting it would have done.
 _MAIN = (
-    "import sys; from runner.cli import main; code = main(sys.argv[1:]); "
+    "import sys; from runner.cli.main import main; code = main(sys.argv[1:]); "
     "assert 'ray' not in sys.modules; sys.exit(code)"
 )
 

@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import parser, say, workspace
-from runner.manifest import Manifest, StageRecord, scan_folder
-from runner.storage import open_store
+from runner.pipeline.manifest import Manifest, StageRecord
+from runner.storage.artifact import scan_folder
+from runner.storage.store import open_store
 
 _POLL_S = 0.25
 

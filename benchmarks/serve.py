@@ -24,10 +24,10 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.load import measure_endpoint
 from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
-from stages.infer import engine_kwargs as batch_engine_kwargs
-from stages.infer import lora_rank
-from stages.prompt import request_messages
-from stages.serve_engine import engine_env, engine_kwargs
+from stages.data.prompt import request_messages
+from stages.engines.vllm.server import engine_env, engine_kwargs
+from stages.infer.stage import engine_kwargs as batch_engine_kwargs
+from stages.infer.stage import lora_rank
 
 _START_S = 900
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"

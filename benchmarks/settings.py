@@ -18,8 +18,8 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_recipe, say, with_defaults, workspace
 from benchmarks.train import mean_tokens
-from runner.manifest import Manifest, StageRecord
-from runner.resolve import compose, to_recipe
+from runner.pipeline.manifest import Manifest, StageRecord
+from runner.recipe.load import compose, to_recipe
 
 
 def main() -> None:

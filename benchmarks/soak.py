@@ -23,7 +23,7 @@ import psutil
 from benchmarks import measure
 from benchmarks.load import measure_endpoint
 from benchmarks.stages import parser, ray_sessions, run_recipe, running, say, with_defaults, workspace
-from runner.manifest import Manifest
+from runner.pipeline.manifest import Manifest
 
 _STAGES = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
 _ROWS = 'dataset.source="generated://viggo?functions=inform&attributes=name,release_year&train=32&val=4&test=8&seed=7"'

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from runner.manifest import Manifest, StageRecord
-from runner.resolve import compose, to_recipe
-from runner.schema import Recipe
+from runner.pipeline.manifest import Manifest, StageRecord
+from runner.recipe.load import compose, to_recipe
+from runner.recipe.schema import Recipe
 
 _WAIT_FOR_MEMORY_S = 60
 

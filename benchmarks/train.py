@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
-from stages.llamafactory import llamafactory_args, worker_env
+from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def mean_tokens(work: Work) -> float:
     """Tokens of a row, prompt and answer, as the model's own chat template writes them; mean over the train set."""
     from transformers import AutoTokenizer
 
-    from stages.prompt import reference, request_messages
+    from stages.data.prompt import reference, request_messages
 
     tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     rows = [json.loads(line) for line in (work.folders["train_set"] / "train.jsonl").read_text().splitlines()]

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import parser, run_recipe, say, with_defaults, workspace
-from runner.manifest import Manifest, StageRecord
+from runner.pipeline.manifest import Manifest, StageRecord
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from runner.cli import main
+from runner.cli.main import main
 
 if __name__ == "__main__":
     try:

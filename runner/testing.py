@@ -19,11 +19,11 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from runner.cli import load
+from runner.cli.main import load
 from runner.errors import Problem, RecipeError
-from runner.manifest import write_text
-from runner.resolve import Composed, compose
-from runner.schema import Recipe
+from runner.recipe.load import Composed, compose
+from runner.recipe.schema import Recipe
+from runner.storage.atomic import write_text
 
 UPDATE = "UPDATE_GOLDEN"
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import stages
-from runner.manifest import scan_folder
-from runner.resolve import compose, to_recipe
-from runner.schema import Recipe
-from stages.base import StageResult
+from runner.pipeline import registry
+from runner.pipeline.stage import StageResult
+from runner.recipe.load import compose, to_recipe
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import scan_folder
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
@@ -84,7 +84,7 @@ Cleanup = _fake("cleanup", ephemeral=True)
 def fake_stages(monkeypatch: pytest.MonkeyPatch) -> type[FakeStage]:
     """Replace every built-in stage by one that writes a file; returns the class that counts the runs."""
     names = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
-    monkeypatch.setattr(stages, "BUILTIN", {name: f"tests.conftest:{name.title()}" for name in names})
+    monkeypatch.setattr(registry, "BUILTIN", {name: f"tests.conftest:{name.title()}" for name in names})
     monkeypatch.setattr(FakeStage, "runs", [])
     monkeypatch.setattr(FakeStage, "fail", set())
     return FakeStage
@@ -100,13 +100,13 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
 @pytest.fixture
 def one_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes compute in float32 on CPUs, whatever these are: for golden files, which are the same everywhere."""
-    monkeypatch.setattr("runner.resolve.cpu_dtype", lambda: "float32")
+    monkeypatch.setattr("runner.recipe.load.cpu_dtype", lambda: "float32")
 
 
 @pytest.fixture
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write no report: drawing it takes longer than all else that a run of fake stages does."""
-    monkeypatch.setattr("runner.engine._write_pages", lambda run: None)
+    monkeypatch.setattr("runner.pipeline.engine._write_pages", lambda run: None)
 
 
 @pytest.fixture

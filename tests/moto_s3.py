@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runner import s3
+from runner.storage import s3
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from importlib.metadata import files
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from setuptools import find_packages
+
+from tests.paths import ROOT
+
 TEXT = (ROOT / "containerfile").read_text()
 
 
@@ -26,7 +29,7 @@ def test_the_image_has_the_locked_ray_and_every_package_of_the_project() -> None
     lock = (ROOT / "requirements" / "gpu.lock").read_text()
     (image,) = re.findall(r"^FROM docker\.io/rayproject/ray-llm:([0-9.]+)-", TEXT, re.M)
     assert re.search(rf"^ray(\[.*\])?=={re.escape(image)}$", lock, re.M)
-    packages = set(re.findall(r'"((?:runner|stages|recipes)[a-z_.]*)"', _packages()))
+    packages = set(find_packages(str(ROOT), **_packages()))
     there = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for folder in ("runner", "stages", "recipes")
@@ -35,8 +38,8 @@ def test_the_image_has_the_locked_ray_and_every_package_of_the_project() -> None
     assert packages == there
 
 
-def _packages() -> str:
-    (found,) = re.findall(
-        r"^packages = (\[.*?\])\n\n\[tool\.setuptools\.package-data", (ROOT / "pyproject.toml").read_text(), re.M | re.S
-    )
-    return str(found)
+def _packages() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "packages"
+    ]["find"]
+    return found

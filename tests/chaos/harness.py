@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 
 from runner.errors import RunnerError
-from runner.manifest import Manifest, write_state
+from runner.pipeline.manifest import Manifest
+from runner.storage.atomic import write_state
 
 STAGES = ["ingest", "train", "publish", "infer", "serve", "query"]
 NUM_TEST_ROWS = 400

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from stages.prediction_journal import JOURNAL
+from stages.infer.journal import JOURNAL
 from tests.chaos.harness import NUM_STEPS, NUM_TEST_ROWS, SAVE_STEPS, Running
 
 POINTS = ("starting", "early", "late")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.prediction_journal import JOURNAL
+from stages.infer.journal import JOURNAL
 from tests.chaos.harness import Running, command, manifest, send, start
 from tests.tiny_model import write_tiny_model
 

@@ -19,13 +19,14 @@ import psutil
 import pytest
 
 from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED
-from runner.manifest import Manifest
+from runner.pipeline.manifest import Manifest
 from tests.e2e.test_two_nodes import RAY, free_port
 from tests.load import Load
+from tests.paths import ROOT
 from tests.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(1500), pytest.mark.filterwarnings("ignore")]
-ROOT = Path(__file__).resolve().parents[2]
+
 STARTUP_S = 300
 
 

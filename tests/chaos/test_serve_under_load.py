@@ -16,12 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner import haproxy
 from runner.errors import EXIT_DONE
+from runner.patches import ray_haproxy as haproxy
 from tests.chaos.conftest import Reference
 from tests.chaos.harness import Running, command, continue_from, manifest, start
 from tests.e2e.test_two_nodes import RAY, free_port
 from tests.load import NUM_CLIENTS, Load, ask
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(1500)]
 TIMEOUT_S = 45
@@ -36,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     env = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": str(ROOT),
         **haproxy.environment(),
     }
     line = [RAY, "start", "--head", "--num-cpus=8", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from runner.errors import RunnerError
-from runner.manifest import MANIFEST, Manifest
-from runner.sweep_state import Sweep
+from runner.pipeline.manifest import MANIFEST, Manifest
+from runner.sweep.state import Sweep
 from tests.chaos.harness import Running, complete, send, start
 from tests.chaos.harness import command as recipe_command
 from tests.tiny_model import write_tiny_model

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from runner.cluster import RaySession
-from runner.leaks import Leaks
-from runner.schema import Cluster, StageResources
+from runner.cluster.leaks import Leaks
+from runner.cluster.session import RaySession
+from runner.recipe.schema import Cluster, StageResources
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.manifest import Manifest, digest_file
+from runner.pipeline.manifest import Manifest
+from runner.storage.digest import digest_file
 from tests.e2e.conftest import Done, run_recipe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]

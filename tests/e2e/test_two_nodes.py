@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Done, processes, run_recipe
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 FORM = r"(inform|request_attribute)\([a-z_]{1,12}\[[^\[\]]{1,16}\](, [a-z_]{1,12}\[[^\[\]]{1,16}\]){0,2}\)"
@@ -39,7 +40,7 @@ def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # a Ray that a test before started in this process has set it to 0
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "PYTHONPATH": str(ROOT),
     }
     start = [RAY, "start", "--num-cpus=1", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
     head = [*start, "--head", f"--port={port}", "--include-dashboard=false", '--resources={"head_node": 1}']

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from runner.manifest import scan_folder, write_json
-from runner.schema import Section
-from stages.base import StageResult, settings_of
+from runner.pipeline.stage import StageResult, settings_of
+from runner.recipe.schema import Section
+from runner.storage.artifact import scan_folder
+from runner.storage.atomic import write_json
 
 
 class LengthSettings(Section):

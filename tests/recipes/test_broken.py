@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.cli import main
+from runner.cli.main import main
 from runner.errors import EXIT_INVALID_RECIPE
-from runner.resolve import Composed, compose
+from runner.recipe.load import Composed, compose
 from runner.testing import assert_problems, changed
 
 CORPUS = [

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import load
-from runner.resolve import compose, parse
-from runner.serving import name_the_sweep
-from runner.sweep import combinations
+from runner.cli.main import load
+from runner.cli.serve_runs import name_the_sweep
+from runner.recipe.load import compose, parse
+from runner.sweep.grid import combinations
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITHOUT_RECIPE = ("action=list", "action=schema", "action=serve", "action=status", "action=logs", "action=stop")
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from runner.cli import load, main
+from runner.cli.main import load, main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
-from runner.json_schema import file_schema, file_schemas, recipe_schema, sections
-from runner.known_keys import table
-from runner.resolve import RECIPES_DIR, compose
+from runner.recipe.arguments import table
+from runner.recipe.json_schema import file_schema, file_schemas, recipe_schema, sections
+from runner.recipe.load import RECIPES_DIR, compose
 
 FILES = sorted(file for file in RECIPES_DIR.rglob("*.yaml") if file.parent != RECIPES_DIR)
 COMMENT = re.compile(r"^# yaml-language-server: \$schema=(\S+)$", re.MULTILINE)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import headline
-from runner.resolve import RECIPES_DIR
+from runner.cli.main import headline
+from runner.pipeline.registry import load_stage
+from runner.recipe.load import RECIPES_DIR
 from runner.testing import load_recipe, recipe_names
-from stages import load_stage
 
 RECIPES = recipe_names(RECIPES_DIR)
 VARIANTS = sorted(

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner import testing
 from runner.errors import Problem
-from runner.resolve import Composed
+from runner.recipe.load import Composed
 
 QUICKSTART = "viggo_quickstart"
 QWEN = "viggo_qwen7b"

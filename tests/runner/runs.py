@@ -6,9 +6,9 @@ import io
 import shutil
 from pathlib import Path
 
-from runner.engine import run
-from runner.report import Report
-from runner.resolve import compose, to_recipe
+from runner.pipeline.engine import run
+from runner.recipe.load import compose, to_recipe
+from runner.report.terminal import Report
 
 STAGES = "pipeline=[ingest,train,publish]"
 

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.manifest import scan_folder, write_state
-from runner.resolve import compose, to_recipe
-from runner.storage import SET_MANIFEST, Store, checked_key, open_store
-from stages.adapters import AdapterNotFoundError, fetch_adapter, find_adapter, list_adapters
-from stages.other_runs import run_folder
-from stages.sources import fetch_files
-from stages.training_output import is_model_file
+from runner.recipe.load import compose, to_recipe
+from runner.storage.artifact import scan_folder
+from runner.storage.atomic import write_state
+from runner.storage.store import SET_MANIFEST, Store, checked_key, open_store
+from stages.data.sources.fetch import fetch_files
+from stages.models.adapter import AdapterNotFoundError, fetch_adapter, find_adapter, list_adapters
+from stages.serve.other_runs import run_folder
+from stages.trainers.llamafactory.output import is_model_file
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
     "../x",
     "a/../../x",

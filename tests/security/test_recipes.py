@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from runner.cli import main
+from runner.cli.main import main
 from runner.errors import EXIT_INVALID_RECIPE
 
 CASES = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())

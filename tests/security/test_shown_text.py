@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import main
+from runner.cli.main import main
 from runner.errors import Problem as Found
 from runner.errors import RecipeError, RunnerError, printable
-from runner.report import Report
+from runner.report.terminal import Report
 
 ATTACKS = {
     "clears the screen": "\x1b[2J\x1b[H",

@@ -1,0 +1,1 @@
+"""Ray: the session of a run, its resources, its processes, and jobs on a cluster."""

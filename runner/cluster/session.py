@@ -1,0 +1,373 @@
+"""The run's Ray session, and the recipe's resources as Ray takes them. Imports Ray only when it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.patches import ray_haproxy as haproxy
+from runner.recipe.schema import Cluster, StageResources
+
+_POLL_S = 0.5
+_NAMESPACE = "recipe_runner"
+_LOOPBACK = "127.0.0.1"
+
+# Ray reads these when it is imported or started. Usage reports and uv's hook have no place in a batch run.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_worker_niceness": "0",  # Ray's own 15 lets anything else on the machine slow a run several times over
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # as for the replicas, see `serve_engine.engine_env`
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a training ends three polls after its last step; the default is 2 s
+}
+
+# Of a cluster that the run starts itself. Without the first Ray replaces a loopback address by one that others can
+# reach, and all its processes listen there. The second is an actor that asks whether nodes are about to be taken away.
+_OWN_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
+@dataclass(frozen=True)
+class ProgressHandle:
+    """Tells the driver, from any process of the cluster, how far a stage is.
+
+    It goes by the key-value store of Ray's head node. An actor would be one more process that wakes 170 times a second
+    beside a training on the same cores.
+    """
+
+    stage: str
+    board: str
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        """`done` of `total` units (None: unknown); `figures` are shown beside them, such as loss=0.1.
+
+        Work goes on when it cannot be told.
+        """
+        event = {"done": done, "total": total, "unit": unit, **figures}
+        with suppress(Exception):
+            _Board(self.board).post(self.stage, event)
+
+    def is_stopping(self) -> bool:
+        """Whether the run is to end and the stage should save what it has."""
+        return _Board(self.board).is_stopping()
+
+
+class _Board:
+    """What `ProgressHandle` and the driver tell each other: the latest event of each stage, and whether to stop.
+
+    name: of this run's part of the store, which `clear` empties.
+    """
+
+    def __init__(self, name: str) -> None:
+        from ray.experimental import internal_kv
+
+        self._store, self._name = internal_kv, name
+
+    def post(self, stage: str, event: Mapping[str, Any]) -> None:
+        text = json.dumps(event, default=float)  # numpy's numbers
+        self._store._internal_kv_put(f"{self._name}/stage/{stage}", text, namespace=_NAMESPACE)
+
+    def latest(self) -> dict[str, dict[str, Any]]:
+        prefix = f"{self._name}/stage/"
+        keys = self._store._internal_kv_list(prefix, namespace=_NAMESPACE)
+        found = {key.decode(): self._store._internal_kv_get(key, namespace=_NAMESPACE) for key in keys}
+        return {key.removeprefix(prefix): json.loads(text) for key, text in found.items() if text}
+
+    def stop(self, stopping: bool) -> None:
+        if stopping:
+            self._store._internal_kv_put(f"{self._name}/stop", b"1", namespace=_NAMESPACE)
+        else:
+            self._store._internal_kv_del(f"{self._name}/stop", namespace=_NAMESPACE)
+
+    def is_stopping(self) -> bool:
+        return bool(self._store._internal_kv_exists(f"{self._name}/stop", namespace=_NAMESPACE))
+
+    def clear(self) -> None:
+        self._store._internal_kv_del(f"{self._name}/", del_by_prefix=True, namespace=_NAMESPACE)
+
+
+class RaySession:
+    """One Ray session for a run: started or joined at the first use, left or stopped by `close`."""
+
+    def __init__(self, cluster: Cluster, on_progress: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        self._cluster = cluster
+        self._on_progress = on_progress
+        self._board = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+        self._session_dir = ""
+        self.started = False
+        self.dashboard_url = ""
+
+    def start(self) -> None:
+        """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
+        if self.started:
+            return
+        if (self._cluster.address or "").startswith(("http://", "https://")):
+            raise RunnerError(
+                f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
+                "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
+            )
+        own = {} if self._cluster.address else _OWN_ENVIRONMENT
+        for name, value in {**_ENVIRONMENT, **own}.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        options: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning", "configure_logging": False}
+        if self._cluster.address is None:
+            options |= {
+                "address": "local",  # none at all would join the cluster that RAY_ADDRESS names
+                "num_cpus": self._cluster.num_cpus or _own_cpus(),
+                "num_gpus": self._cluster.num_gpus,
+                "resources": self._cluster.resources or None,
+                "include_dashboard": self._cluster.dashboard,
+                "dashboard_host": _LOOPBACK,
+                "_node_ip_address": _LOOPBACK,
+            }
+        else:
+            options["address"] = self._cluster.address
+        try:
+            with (
+                own_sigterm_from_the_first(),
+                nullcontext() if self._cluster.address else haproxy.of_clusters_started_here(),
+            ):
+                context = ray.init(**options)
+        except ConnectionError as error:
+            raise RunnerError(
+                f"no Ray cluster answers at cluster.address={self._cluster.address}: {error}",
+                "Start one with `ray start --head`, or leave cluster.address out to have the run start its own.",
+            ) from error
+        self.started = True
+        if self._cluster.address is None:
+            self._session_dir = context.address_info["session_dir"]
+        self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        if self._on_progress:
+            self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
+            self._poller.start()
+
+    def call(self, function: Callable[..., Any], resources: StageResources, *args: Any, **kwargs: Any) -> Any:
+        """Run the function as one Ray task with a worker's resources and wait for its result.
+
+        A RunnerError raised inside is raised here as itself.
+        """
+        return self.call_each(function, resources, [args], **kwargs)[0]
+
+    def call_each(
+        self, function: Callable[..., Any], resources: StageResources, calls: list[tuple[Any, ...]], **kwargs: Any
+    ) -> list[Any]:
+        """Run the function once for each tuple of arguments, as Ray tasks side by side; results in order."""
+        self.start()
+        import ray
+
+        remote = ray.remote(**task_options(resources))(function)
+        try:
+            results: list[Any] = ray.get([remote.remote(*args, **kwargs) for args in calls])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RunnerError):
+                raise error.cause from None
+            raise
+        return results
+
+    def progress(self, stage: str) -> ProgressHandle:
+        """A handle to report a stage's progress with, to be sent to workers."""
+        self.start()
+        return ProgressHandle(stage, self._board)
+
+    def ask_to_stop(self, stop: bool = True) -> None:
+        """Have every `ProgressHandle` say from now on that the run is to end, or not."""
+        _Board(self._board).stop(stop)
+
+    def latest(self, stage: str) -> dict[str, Any] | None:
+        """The stage's latest progress event, None before the first."""
+        return _Board(self._board).latest().get(stage)
+
+    def _poll(self) -> None:
+        board, shown = _Board(self._board), dict[str, dict[str, Any]]()
+        while not self._stop.wait(_POLL_S):
+            latest = shown
+            with suppress(Exception):  # whatever is wrong with the cluster, the stage will say
+                latest = board.latest()
+            for stage, event in latest.items():
+                if shown.get(stage) != event and self._on_progress:
+                    self._on_progress(stage, event)
+            shown = latest
+
+    def close(self) -> None:
+        """Leave the cluster; stop it if this session started it."""
+        if not self.started:
+            return
+        import ray
+
+        self._stop.set()
+        if self._poller:
+            self._poller.join(timeout=15)
+        if self._cluster.address is not None:  # whose store stays
+            with suppress(Exception):
+                _Board(self._board).clear()
+        ray.shutdown()
+        self.started = False
+
+    def remove_logs(self) -> None:
+        """Remove what a cluster that this session started, and that has ended, wrote into its temporary folder."""
+        if self._session_dir:
+            shutil.rmtree(self._session_dir, ignore_errors=True)
+
+
+def _own_cpus() -> int | None:
+    """CPUs that this process may use where they are not all: Ray counts the machine's. None leaves it to Ray."""
+    own = len(os.sched_getaffinity(0))
+    return own if own < (os.cpu_count() or own) else None
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """Keep the process's handler of SIGTERM: `ray.init` puts one in its place that ends the process on the spot."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def own_sigterm_from_the_first() -> Iterator[None]:
+    """As `own_sigterm`, and where Ray would put its handler it puts ours: it takes seconds, and the signal may come.
+
+    Ray's C++ has a handler too, which ends the process by SIGABRT; what Python puts in its place is ours again.
+    """
+    from ray._private import utils
+
+    handler, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda _: set_handler(handler)
+    try:
+        with own_sigterm():
+            yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+
+
+def task_options(resources: StageResources) -> dict[str, Any]:
+    """The recipe's resources of one worker as options of `ray.remote`."""
+    options: dict[str, Any] = {"num_cpus": resources.cpus_per_worker, "max_retries": 0}
+    if resources.gpus_per_worker:
+        options["num_gpus"] = resources.gpus_per_worker
+    if resources.accelerator_type:
+        options["accelerator_type"] = resources.accelerator_type
+    if resources.custom:
+        options["resources"] = dict(resources.custom)
+    if resources.runtime_env:
+        options["runtime_env"] = dict(resources.runtime_env)
+    if resources.placement_strategy == "SPREAD":
+        options["scheduling_strategy"] = "SPREAD"
+    return options
+
+
+def worker_bundle(resources: StageResources) -> dict[str, float]:
+    """Resources of one worker as a placement group bundle."""
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
+    if resources.accelerator_type:
+        bundle[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return {name: amount for name, amount in bundle.items() if amount}
+
+
+def check_fits(resources: StageResources, num_bundles: int, key: str) -> None:
+    """Raise RunnerError when the cluster can never place so many workers, however idle: Ray would wait for ever.
+
+    key: recipe key of the resources, for the message. A cluster that scales itself is asked for its upper limits.
+    """
+    import ray
+    from ray._private.state import state
+
+    bundle = worker_bundle(resources)
+    largest: dict[str, float] | None = state.get_max_resources_from_cluster_config()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    strategy = resources.placement_strategy
+    if largest:
+        nodes, strategy = [largest], "PACK"
+    if num_places(nodes, bundle, strategy) >= num_bundles:
+        return
+    raise RunnerError(
+        f"{key} asks for {num_bundles} x {_amounts(bundle)} ({strategy}), and the cluster has "
+        + "; ".join(f"{_amounts({name: node.get(name, 0) for name in bundle})} on a node" for node in nodes),
+        f"Lower {key}.num_workers, cpus_per_worker or gpus_per_worker, or use a larger cluster (cluster.address).",
+    )
+
+
+def fit_together(*groups: tuple[StageResources, int]) -> bool:
+    """Whether the cluster's nodes, were they idle, could hold all groups of workers at once.
+
+    groups: resources of a worker, and how many there are. The first node that a worker fits on takes it.
+    """
+    import ray
+
+    nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    for resources, count in groups:
+        bundle = worker_bundle(resources)
+        for _ in range(count):
+            node = next((node for node in nodes if num_places([node], bundle, "PACK")), None)
+            if node is None:
+                return False
+            for name, amount in bundle.items():
+                node[name] -= amount
+    return True
+
+
+def num_places(nodes: list[dict[str, float]], bundle: dict[str, float], strategy: str) -> int:
+    """How many such bundles fit on empty nodes under Ray's placement strategy."""
+    each = [min([int(node.get(name, 0) / bundle[name] + 1e-6) for name in bundle] or [1]) for node in nodes]
+    if strategy == "STRICT_PACK":
+        return max(each, default=0)
+    if strategy == "STRICT_SPREAD":
+        return sum(count > 0 for count in each)
+    return sum(each)
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in resources.items()) + "}"
+
+
+def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
+    """Environment of a vLLM engine on CPUs, so that every core computes.
+
+    vLLM reserves a core by default and runs fastest with Intel's OpenMP runtime: on two cores, binding both and
+    preloading it gave 357 output tokens/s against 235 (vLLM 0.27.1, SmolLM2-135M on a two-core AVX-512 machine).
+    What it compiles ahead of time it cannot load again on CPUs ("no attribute 'finalize_loading'"), and compiles once
+    more at each start; without, an engine of the base model alone was ready after 35 s the second time, not 81.
+    """
+    cores = sorted(os.sched_getaffinity(0))[: max(1, int(num_cpus))]
+    env = {
+        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
+        "OMP_NUM_THREADS": str(len(cores)),  # Ray would set it to the actor's CPUs, of which a bundle's actor has none
+        "VLLM_CPU_KVCACHE_SPACE": str(cluster.cpu_kv_cache_gib),
+        "VLLM_USE_AOT_COMPILE": "0",
+    }
+    library = _openmp_runtime()
+    if library:
+        env["LD_PRELOAD"] = str(library)
+    return env
+
+
+def _openmp_runtime() -> Path | None:
+    """Path of libiomp5.so from the package intel-openmp, or None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, files
+
+    try:
+        entries = files("intel-openmp") or []
+    except PackageNotFoundError:
+        return None
+    for entry in entries:
+        if entry.name == "libiomp5.so":
+            return Path(str(entry.locate())).resolve()
+    return None

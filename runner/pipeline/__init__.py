@@ -1,0 +1,1 @@
+"""The pipeline engine: stages, plan, fingerprint, manifest, and the run itself."""

@@ -1,0 +1,80 @@
+"""The stages, by name. Third parties add theirs through the entry point group `recipe_runner.stages`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from runner.errors import Problem, RecipeError
+from runner.pipeline.stage import Stage, settings_model, settings_of
+from runner.recipe.schema import Recipe, Section
+
+ENTRY_POINT_GROUP = "recipe_runner.stages"
+
+# What loading another package's stage may raise when the package is broken.
+LOAD_ERRORS = (ImportError, AttributeError, TypeError)
+
+BUILTIN = {
+    "ingest": "stages.ingest.stage:Ingest",
+    "train": "stages.train.stage:Train",
+    "publish": "stages.publish.stage:Publish",
+    "infer": "stages.infer.stage:Infer",
+    "evaluate": "stages.evaluate.stage:Evaluate",
+    "serve": "stages.serve.stage:Serve",
+    "query": "stages.query.stage:Query",
+    "cleanup": "stages.cleanup.stage:Cleanup",
+}
+
+
+def known_stages() -> dict[str, str]:
+    """Every stage that can be named in `pipeline`: name -> "module:Class". A built-in name cannot be taken over."""
+    return _third_party() | BUILTIN
+
+
+@cache
+def _third_party() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def load_stage(name: str) -> Stage:
+    """The named stage. Raises RecipeError naming the legal stages when there is none."""
+    known = known_stages()
+    if name not in known:
+        allowed = ", ".join(sorted(known))
+        raise RecipeError([Problem("pipeline", name, f"there is no stage {name!r}; there are: {allowed}")])
+    module, _, cls = known[name].partition(":")
+    stage: Stage = getattr(import_module(module), cls)()
+    settings_model(stage)
+    return stage
+
+
+def describe_stage(name: str) -> str:
+    """The first line of the stage's documentation, or why it cannot be loaded."""
+    try:
+        text = type(load_stage(name)).__doc__ or ""
+    except LOAD_ERRORS as error:
+        return f"cannot be loaded: {error}"
+    return text.strip().partition("\n")[0]
+
+
+def stage_settings() -> dict[str, type[Section]]:
+    """What describes the keys under `stages.<name>`, of every stage that loads and has some."""
+    found: dict[str, type[Section]] = {}
+    for name in known_stages():
+        with suppress(*LOAD_ERRORS):
+            if (model := settings_model(load_stage(name))) is not None:
+                found[name] = model
+    return found
+
+
+def with_settings(recipe: Recipe) -> Recipe:
+    """The valid recipe with every key of its stages' own settings, those with default values too."""
+    described = {name: load_stage(name) for name in recipe.pipeline}
+    filled = {
+        name: settings_of(stage, recipe).model_dump(mode="json")
+        for name, stage in described.items()
+        if settings_model(stage) is not None
+    }
+    return recipe.model_copy(update={"stages": {**recipe.stages, **filled}}) if filled else recipe

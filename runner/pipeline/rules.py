@@ -1,0 +1,134 @@
+"""Rules about the pipeline: which stages, in which order, and what they do with each other's results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from runner.errors import Problem, RecipeError, nearest
+from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
+from runner.pipeline.stage import Stage, settings_model
+from runner.recipe.arguments import table
+from runner.recipe.load import settings_problems
+from runner.recipe.schema import Recipe
+
+
+def stages_exist(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for index, name in enumerate(recipe.pipeline):
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean {guess}?" if guess else "Remove it, or install the package that adds it."
+            yield Problem(f"pipeline[{index}]", name, f"is not a stage; there are: {', '.join(sorted(known))}", hint)
+        if name in recipe.pipeline[:index]:
+            yield Problem(f"pipeline[{index}]", name, "stands in the pipeline twice", "Remove one of them.")
+
+
+def resources_name_stages(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for name in recipe.resources:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean resources.{guess}?" if guess else "Remove it."
+            yield Problem(f"resources.{name}", None, f"is not a stage; there are: {', '.join(sorted(known))}", hint)
+
+
+def stages_load(recipe: Recipe) -> Iterator[Problem]:
+    known = known_stages()
+    for index, name in enumerate(recipe.pipeline):
+        if name in known:
+            try:
+                load_stage(name)
+            except LOAD_ERRORS as error:
+                hint = "Install or repair the package that adds it."
+                yield Problem(f"pipeline[{index}]", name, f"cannot be loaded from {known[name]}: {error}", hint)
+
+
+def _stage(name: str) -> Stage | None:
+    """The named stage; None when there is none, or a package's own stage does not load."""
+    try:
+        return load_stage(name)
+    except (RecipeError, *LOAD_ERRORS):
+        return None
+
+
+def _provided_by(name: str) -> tuple[str, ...]:
+    stage = _stage(name)
+    return stage.provides if stage else ()
+
+
+def needs_are_provided_earlier(recipe: Recipe) -> Iterator[Problem]:
+    provided: set[str] = set()
+    for index, name in enumerate(recipe.pipeline):
+        if (stage := _stage(name)) is None:
+            return  # reported by stages_exist and stages_load; what it provides is not known
+        missing = [need for need in stage.needs(recipe) if need not in provided]
+        if missing:
+            providers = dict.fromkeys(each for need in missing for each in known_stages() if need in _provided_by(each))
+            message = f"needs {' and '.join(map(repr, missing))}, which no earlier stage provides"
+            hint = f"Put {' and '.join(providers)} before it." if providers else "Add the stage that provides it."
+            yield Problem(f"pipeline[{index}]", name, message, hint)
+        provided |= set(stage.provides)
+
+
+def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
+    """Keys under `stages`: each stage describes its own."""
+    known, given = known_stages(), recipe.stages
+    for name in dict.fromkeys([*given, *recipe.pipeline]):
+        stage = _stage(name)
+        if name in given and name not in known:
+            guess = nearest(name, known)
+            hint = f"Did you mean stages.{guess}?" if guess else "Remove it, or install the package that adds it."
+            message = f"is not a stage; there are: {', '.join(sorted(known))}"
+            yield Problem(f"stages.{name}", None, message, hint)
+        elif stage is not None and (model := settings_model(stage)) is not None:
+            yield from settings_problems(model, given.get(name, {}), f"stages.{name}")
+        elif stage is not None and name in given:
+            hint = f"Its keys are under {name}." if name in Recipe.model_fields else "Remove it."
+            yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
+
+
+def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
+    scaling, defaults = recipe.serve.autoscaling, table("ray.autoscaling")
+    values = {}
+    for name in ("min_replicas", "initial_replicas", "max_replicas"):
+        value = scaling.get(name, defaults[name].get("default"))
+        if isinstance(value, int):
+            values[name] = value
+    for low, high in pairwise(values):
+        if values[low] > values[high]:
+            given = f"{high}={values[high]}" if high in scaling else f"{high}, which is {values[high]} if not given"
+            yield Problem(
+                f"serve.autoscaling.{low}",
+                values[low],
+                f"must be at most {given}",
+                f"Lower it, or set serve.autoscaling.{high}={values[low]}.",
+            )
+
+
+def deleted_artifacts_are_made(recipe: Recipe) -> Iterator[Problem]:
+    made = {name for stage in recipe.pipeline for name in _provided_by(stage)}
+    for index, name in enumerate(recipe.cleanup.delete):
+        if name not in made:
+            guess = nearest(name, made)
+            hint = f"Did you mean {guess}?" if guess else "Remove it."
+            message = f"is no artifact of this pipeline; there are: {', '.join(sorted(made)) or 'none'}"
+            yield Problem(f"cleanup.delete[{index}]", name, message, hint)
+
+
+def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.serve.keep_alive and "serve" not in recipe.pipeline:
+        hint = "Put serve into the pipeline, or set serve.keep_alive=false."
+        yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
+
+
+RULES = (
+    stages_exist,
+    resources_name_stages,
+    stages_load,
+    stage_settings_are_valid,
+    needs_are_provided_earlier,
+    replicas_are_ordered,
+    deleted_artifacts_are_made,
+    service_can_stay_up,
+)

@@ -1,0 +1,125 @@
+"""Names, types, defaults and choices of the arguments that recipes pass through to vLLM, LLaMA-Factory and Ray.
+
+The JSON files of FILES are written by `make known-keys` from the installed libraries, whose versions stand
+at their top; a test compares them. Reading them takes a millisecond and imports none of the libraries.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, TypedDict
+
+
+class Entry(TypedDict, total=False):
+    """One argument. A value is legal when it is of one of the kinds, or one of the choices, and within the bounds.
+
+    type: kinds joined by "|": bool, int, float, str, list, dict, null; "any" where a value cannot be judged by its
+    look; none where only the choices are legal. choices: single values that are legal besides. ignore_case: in them.
+    gt, ge, lt, le: bounds of a number.
+    """
+
+    type: str
+    default: Any
+    choices: list[Any]
+    ignore_case: bool
+    gt: float
+    ge: float
+    lt: float
+    le: float
+
+
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "list": "a list",
+    "dict": "a mapping",
+    "null": "null",
+}
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+# Where each library's tables lie, below the folder that holds `runner` and `stages`.
+ROOT = Path(__file__).resolve().parents[3]
+FILES = {
+    "ray": "runner/recipe/arguments/ray.json",
+    "vllm": "stages/engines/vllm/arguments.json",
+    "llamafactory": "stages/trainers/llamafactory/arguments.json",
+}
+
+
+@cache
+def library(name: str) -> dict[str, Any]:
+    """All tables of a library: `vllm`, `llamafactory` or `ray`. `versions` says of which."""
+    content: dict[str, Any] = json.loads((ROOT / FILES[name]).read_text(encoding="utf-8"))
+    return content
+
+
+def table(name: str) -> dict[str, Entry]:
+    """A table such as `vllm.engine`: argument -> entry."""
+    owner, _, section = name.partition(".")
+    entries: dict[str, Entry] = library(owner)[section]
+    return entries
+
+
+def accepts(entry: Entry, value: Any) -> bool:
+    """Whether the value may be given for the argument. Lenient where the library converts: 0 and 1 are booleans."""
+    kinds = _kinds(entry)
+    if "any" in kinds:
+        return True
+    if any(_same(choice, value, entry.get("ignore_case", False)) for choice in entry.get("choices", [])):
+        return True
+    return any(_is(kind, value) for kind in kinds) and _within(entry, value)
+
+
+def allowed(entry: Entry) -> str:
+    """What the argument takes, in words: `a whole number >= 1, or null`."""
+    bounds = " and ".join(f"{sign} {entry[key]:g}" for key, sign in _SIGNS.items() if key in entry)  # type: ignore[literal-required]
+    words = []
+    for kind in sorted(_kinds(entry), key=list(_WORDS).index):
+        words.append(f"{_WORDS[kind]} {bounds}" if bounds and kind in ("int", "float") else _WORDS[kind])
+    if entry.get("choices"):
+        words.insert(0, f"one of {', '.join(map(str, entry['choices']))}")
+    return ", or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _kinds(entry: Entry) -> list[str]:
+    return [kind for kind in entry.get("type", "").split("|") if kind]
+
+
+def _same(choice: Any, value: Any, ignore_case: bool) -> bool:
+    if ignore_case and isinstance(choice, str) and isinstance(value, str):
+        return choice.lower() == value.lower()
+    return type(choice) is type(value) and bool(choice == value)
+
+
+def _is(kind: str, value: Any) -> bool:
+    match kind:
+        case "null":
+            return value is None
+        case "bool":
+            return isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "str":
+            return isinstance(value, str)
+        case "list":
+            return isinstance(value, list)
+        case _:
+            return isinstance(value, dict)
+
+
+def _within(entry: Entry, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return True
+    return (
+        value > entry.get("gt", float("-inf"))
+        and value >= entry.get("ge", float("-inf"))
+        and value < entry.get("lt", float("inf"))
+        and value <= entry.get("le", float("inf"))
+    )

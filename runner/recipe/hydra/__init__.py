@@ -1,0 +1,1 @@
+"""All that is Hydra's: composition, its errors in the project's words, limits of YAML."""

@@ -1,0 +1,198 @@
+"""JSON Schemas: of a resolved recipe, and of the files that recipes are made of, for editors.
+
+`make schema` writes the files' schemas to recipes/_schema, and points the shipped files to them; a test compares them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from runner.recipe.arguments import Entry
+from runner.recipe.load import RECIPES_DIR, section_of
+from runner.recipe.rules.arguments import MAPPINGS, RUNTIME_ENV, Mapped
+from runner.recipe.schema import Recipe, RunOptions
+from runner.storage.atomic import write_text
+
+_DIALECT = "http://json-schema.org/draft-07/schema#"  # what editors know best
+_KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
+_BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+_COMMENT = "yaml-language-server: $schema="
+_GLOBAL = "# @package _global_\n"  # must stay the first line of a file
+_LINE = 400  # characters of a line of a written file: about those of a key with its description
+_INTERPOLATION = {"type": "string", "pattern": r"\$\{|^\?\?\?$", "description": "${key}, ${oc.env:NAME}, or ???"}
+_HYDRA = {"description": "Hydra's own settings, such as those of a sweeper.", "type": "object"}
+_DEFAULTS: dict[str, Any] = {
+    "description": "Variants of the groups to take: `- override /model: qwen2_5_7b_instruct`. The keys below win.",
+    "type": "array",
+    "items": {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "object", "additionalProperties": {"type": ["string", "array", "null"]}},
+        ]
+    },
+}
+
+
+StageSettings = Mapping[str, type[BaseModel]]
+"""What describes the keys of stages that other packages add, by the stage's name."""
+
+
+def recipe_schema(stages: StageSettings | None = None) -> dict[str, Any]:
+    """Schema of a resolved recipe: every key with type, range, default, examples and meaning."""
+    return {"$schema": _DIALECT, **_described(Recipe, stages or {})}
+
+
+def sections() -> dict[str, type[BaseModel]]:
+    """The recipe's sections that can be groups: name -> model."""
+    found = {name: section_of(info.annotation) for name, info in Recipe.model_fields.items()}
+    return {name: model for name, model in found.items() if model is not None and name != "resources"}
+
+
+def file_schema(group: str, stages: StageSettings | None = None) -> dict[str, Any]:
+    """Schema of a group's files: `recipe`, or a section's name. Such a file holds some of the keys.
+
+    A file that begins with `# @package _global_` has the recipe's schema, whatever its group.
+    """
+    schema = _described(Recipe if group == "recipe" else sections()[group], stages or {})
+    if group == "recipe":
+        options = _described(RunOptions, {})
+        schema["properties"] = {"defaults": _DEFAULTS, **schema["properties"], **options["properties"], "hydra": _HYDRA}
+    else:
+        schema["properties"] = {"defaults": _DEFAULTS} | schema["properties"]
+    for model in (schema, *schema.get("$defs", {}).values()):
+        model.pop("required", None)
+        for name, field in model["properties"].items():
+            model["properties"][name] = _or_interpolation(field)
+    schema.setdefault("$defs", {})["Interpolation"] = _INTERPOLATION
+    return {"$schema": _DIALECT, **schema}
+
+
+def file_schemas() -> dict[str, str]:
+    """The files that `make schema` writes: name -> content."""
+    groups = ["recipe", *sections()]
+    return {f"{group}.json": _compact(file_schema(group)) + "\n" for group in groups}
+
+
+def _compact(value: Any, indent: str = "") -> str:
+    """JSON in which a mapping that fits a line stands on one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict) or len(indent) + len(line) <= _LINE:
+        return line
+    inner = f"{indent} "
+    items = [f"{inner}{json.dumps(name)}: {_compact(item, inner)}" for name, item in value.items()]
+    return "\n".join(["{", ",\n".join(items), f"{indent}}}"])
+
+
+def _described(model: type[BaseModel], stages: StageSettings) -> dict[str, Any]:
+    schema = _completed(model, "#/$defs/{model}")
+    for dotted, mapping in _mappings(model):
+        _fill(schema, dotted, mapping)
+    if model is Recipe:
+        described = {name: _completed(each, f"#/$defs/{name}.{{model}}") for name, each in stages.items()}
+        for name, each in described.items():
+            schema["$defs"] |= {f"{name}.{inner}": part for inner, part in each.pop("$defs", {}).items()}
+        schema["properties"]["stages"]["properties"] = described
+    return schema
+
+
+def _completed(model: type[BaseModel], reference: str) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template=reference)
+    for name, each in ((model.__name__, schema), *schema.get("$defs", {}).items()):
+        each.pop("title", None)
+        for key, field in each.get("properties", {}).items():
+            field.pop("title", None)
+            _complete(field, _model_named(model, name).model_fields[key])
+    return schema
+
+
+def _model_named(model: type[BaseModel], name: str) -> type[BaseModel]:
+    return next(each for each in _models(model) if each.__name__ == name)
+
+
+def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    yield model
+    for info in model.model_fields.values():
+        if inner := section_of(info.annotation):
+            yield from _models(inner)
+
+
+def _complete(field: dict[str, Any], info: Any) -> None:
+    """What pydantic leaves out: a default that a function makes, and examples where the default or the choices are."""
+    if not info.is_required():
+        default = info.get_default(call_default_factory=True)
+        field["default"] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    if "examples" not in field and "$ref" not in field:
+        default = field.get("default")
+        field["examples"] = field.get("enum") or ([] if default is None else [default])
+
+
+def _mappings(model: type[BaseModel]) -> Iterator[tuple[str, Mapped]]:
+    """(dotted key below the model, mapping) of each pass-through mapping whose arguments are known."""
+    name = "" if model is Recipe else next((key for key, each in sections().items() if each is model), None)
+    for mapped in (*MAPPINGS, RUNTIME_ENV):
+        if name is not None and (mapped.key.startswith(f"{name}.") or not name):
+            yield mapped.key.removeprefix(f"{name}."), mapped
+
+
+def _fill(schema: dict[str, Any], dotted: str, mapped: Mapped) -> None:
+    """Write the library's own arguments into the mapping's schema, so that editors complete and check them."""
+    *parents, name = dotted.split(".")
+    node = schema
+    for parent in parents:
+        inner = node["additionalProperties"] if parent == "*" else node["properties"][parent]
+        node = schema["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+    legal = {key: _of_entry(entry, mapped) for key, entry in mapped.entries().items() if key not in mapped.reserved}
+    node["properties"][name] |= {"properties": legal, "additionalProperties": False}
+
+
+def _of_entry(entry: Entry, mapped: Mapped) -> dict[str, Any]:
+    kinds = [kind for kind in entry.get("type", "").split("|") if kind]
+    schema: dict[str, Any] = {"description": f"{mapped.what.capitalize()} of {mapped.library()}."}
+    bounds = {_BOUNDS[key]: value for key, value in entry.items() if key in _BOUNDS}
+    options: list[dict[str, Any]] = [
+        {"type": _KINDS.get(kind, kind)} | (bounds if kind in ("int", "float") else {}) for kind in kinds
+    ]
+    if mapped.null_drops and "null" not in kinds:
+        options.append({"type": "null"})
+    if choices := entry.get("choices"):
+        options.insert(0, {"type": "string", "examples": choices} if entry.get("ignore_case") else {"enum": choices})
+    if "any" not in kinds:
+        schema |= options[0] if len(options) == 1 else {"anyOf": options}
+    return schema | ({"default": entry["default"]} if "default" in entry else {})
+
+
+def _or_interpolation(field: dict[str, Any]) -> dict[str, Any]:
+    """The same, or an interpolation where that is not text that the schema takes anyway. Sections are left alone."""
+    field = deepcopy(field)
+    field.pop("required", None)
+    if "properties" in field:
+        field["properties"] = {name: _or_interpolation(inner) for name, inner in field["properties"].items()}
+    rule = {key: field.pop(key) for key in list(field) if key not in ("description", "default", "examples")}
+    takes_any_text = rule == {"type": "string"} or {"type": "string"} in rule.get("anyOf", [])
+    if "$ref" in rule or not rule or takes_any_text:
+        return field | rule
+    return field | {
+        "anyOf": [*(rule["anyOf"] if set(rule) == {"anyOf"} else [rule]), {"$ref": "#/$defs/Interpolation"}]
+    }
+
+
+def write_files(recipes: Path) -> None:
+    """Write the schemas to `_schema` below the folder, and the comment that points to them into files without one."""
+    for name, content in file_schemas().items():
+        write_text(recipes / "_schema" / name, content)
+    for file in recipes.glob("*/*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        if _COMMENT not in text:
+            first, rest = (_GLOBAL, text.removeprefix(_GLOBAL)) if text.startswith(_GLOBAL) else ("", text)
+            group = "recipe" if first else file.parent.name
+            write_text(file, f"{first}# {_COMMENT}../_schema/{group}.json\n{rest}")
+
+
+if __name__ == "__main__":
+    write_files(RECIPES_DIR)

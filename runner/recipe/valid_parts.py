@@ -1,0 +1,69 @@
+"""A recipe of which some values are wrong, for rules that look at the others.
+
+All problems of a recipe are reported together: those of the schema, and those of rules across sections. A rule gets
+what reads like the recipe; when it comes to a value that the schema refused, that rule ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MethodType
+from typing import Any, cast, get_args, get_origin
+
+from pydantic import BaseModel
+
+from runner.recipe.schema import Recipe
+
+
+class UnusableError(Exception):
+    """A rule has read a value that is missing or wrong; the schema has reported that already."""
+
+
+class PartialSection:
+    """Reads like a section of the recipe, from raw values.
+
+    wrong: dotted keys, from the recipe's root, of what the schema refused. Reading one of them, or a mapping or list
+    that holds one, raises UnusableError.
+    """
+
+    def __init__(
+        self, model: type[BaseModel], values: Mapping[str, Any], wrong: Collection[str], path: str = ""
+    ) -> None:
+        self._model, self._values, self._wrong, self._path = model, values, wrong, path
+
+    def __getattr__(self, name: str) -> Any:
+        info = self._model.model_fields.get(name)
+        if info is None:
+            return MethodType(getattr(self._model, name), self)
+        path = f"{self._path}.{name}" if self._path else name
+        self._refuse(path, within=False)
+        if name not in self._values:
+            return info.get_default(call_default_factory=True)
+        return self._read(info.annotation, self._values[name], path)
+
+    def _read(self, annotation: Any, value: Any, path: str) -> Any:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return PartialSection(annotation, value, self._wrong, path)
+        inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
+        if inner is Any:  # the items of a pass-through mapping stand for themselves
+            return {key: item for key, item in value.items() if not self._holds_wrong(f"{path}.{key}")}
+        if inner is not None:
+            return {key: self._read_item(inner, item, f"{path}.{key}") for key, item in value.items()}
+        self._refuse(path)
+        return value
+
+    def _read_item(self, annotation: Any, value: Any, path: str) -> Any:
+        self._refuse(path, within=False)
+        return self._read(annotation, value, path)
+
+    def _refuse(self, path: str, *, within: bool = True) -> None:
+        if path in self._wrong or (within and self._holds_wrong(path)):
+            raise UnusableError(path)
+
+    def _holds_wrong(self, path: str) -> bool:
+        return any(key == path or key.startswith((f"{path}.", f"{path}[")) for key in self._wrong)
+
+
+def partial_recipe(values: Mapping[str, Any], wrong: Collection[str]) -> Recipe:
+    """What can be read of the recipe. Every field that is missing although it is required must be among the wrong."""
+    return cast(Recipe, PartialSection(Recipe, values, wrong, ""))

@@ -1,0 +1,1 @@
+"""Files that outlast a run: stores, digests, atomic writes, locks."""

@@ -1,0 +1,1 @@
+"""Sweeps: the grid, its jobs, and the state that is on disk."""

@@ -1,0 +1,249 @@
+"""`-m`: Hydra's sweeper runs the pipeline once for each combination, after all of them have been checked.
+
+Where there is room for several jobs, they run side by side (`runner.sweep.jobs`); a sweeper that learns from results,
+such as Optuna, gets them one after another.
+
+A sweep has a folder `<storage.root>/sweeps/<id>/` with sweep.json, report.html and report.md. The same command again
+continues one that was interrupted or had failures: jobs that are done are not run again, and within a job the run goes
+on where it was. A job that fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_GATE_REFUSED,
+    EXIT_INTERRUPTED,
+    EXIT_STAGE_FAILED,
+    Problem,
+    RecipeError,
+    RunnerError,
+)
+from runner.pipeline.plan import PastRuns, build, select
+from runner.recipe.load import RECIPES_DIR, Composed, accept_new_keys, compose
+from runner.recipe.schema import Recipe, RunOptions
+from runner.report.terminal import Report
+from runner.storage.atomic import read_state
+from runner.storage.digest import digest_json
+from runner.sweep.capacity import Machine, Share, cluster_nodes, shares
+from runner.sweep.jobs import Planned, Process, run_side_by_side, start_process
+from runner.sweep.state import Job, Sweep, open_sweep, outcome
+
+_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
+    """Run every job of the sweep. Returns 1 when one failed, 3 when the gate refused all, else 0.
+
+    Raises RecipeError with the problems of all jobs before the first one starts.
+    """
+    from runner.cli.main import load
+
+    jobs = combinations(overrides)
+    problems: list[Problem] = []
+    loaded: list[tuple[Recipe, RunOptions]] = []
+    for job in jobs:
+        try:
+            loaded.append(load(compose(job, config_dir)))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise RecipeError(problems)
+    parts = _shares(overrides, loaded)
+    recipe = loaded[0][0]
+    root = Path(recipe.storage.root).expanduser().resolve()
+    state, folder = open_sweep(root, [*_of_the_jobs(overrides), str(config_dir or "")], command)
+    state.recipe, state.objective = recipe.name, recipe.evaluate.objective
+    try:
+        if len(parts) > 1:
+            planned = [_planned(job, each, state, config_dir) for job, each in zip(jobs, loaded, strict=True)]
+            _side_by_side(planned, parts, state, folder)
+        else:
+            _hand_to_hydra(overrides, config_dir, folder, lambda config: _job(config, state, folder))
+    except KeyboardInterrupt:
+        _finish(state, folder, Report())
+        Report().say(f"interrupted; continue with: {command}")
+        return EXIT_INTERRUPTED
+    except SystemExit as stopped:  # Hydra has said why; Optuna ends so when no trial was a success
+        state.status = "failed"
+        _finish(state, folder, Report())
+        return state.exit_code() or (EXIT_STAGE_FAILED if stopped.code else EXIT_DONE)
+    state.status = "failed" if any(not job.finished for job in state.jobs) else "done"
+    _finish(state, folder, Report())
+    return state.exit_code()
+
+
+def _of_the_jobs(overrides: list[str]) -> list[str]:
+    """Those that say what a job is, and not how many run at a time."""
+    return [text for text in overrides if not text.lstrip("+").startswith("max_parallel_jobs=")]
+
+
+def _shares(overrides: list[str], loaded: list[tuple[Recipe, RunOptions]]) -> list[Share]:
+    """What each job that runs at a time gets; one share when they run one after another, which is then explained."""
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    if len(loaded) == 1 or any(key == "sweep" or key.startswith(("hydra/sweeper", "hydra.sweeper")) for key in keys):
+        return [Share()]
+    recipes, options = [recipe for recipe, _ in loaded], loaded[0][1]
+    stages = select(recipes[0], options)
+    nodes = [] if options.max_parallel_jobs == 1 else cluster_nodes(recipes[0].cluster)
+    parts, why = shares(recipes, stages, options.max_parallel_jobs, Machine.here(), nodes)
+    Report().say(f"{len(loaded)} jobs, {f'{len(parts)} at a time' if len(parts) > 1 else f'one after another: {why}'}")
+    return parts
+
+
+def _planned(overrides: list[str], loaded: tuple[Recipe, RunOptions], state: Sweep, config_dir: Path | None) -> Planned:
+    """The job, with what its first stage would make."""
+    recipe, options = loaded
+    root = Path(recipe.storage.root).expanduser().resolve()
+    own = _of_the_jobs(overrides)
+    first = next(iter(build(recipe, options, PastRuns(root)).steps))
+    return Planned(
+        state.job([text.lstrip("+") for text in own if not text.startswith("hydra")]),
+        (*own, *([f"--config-dir={config_dir}"] if config_dir else [])),
+        root / recipe.name,
+        digest_json(recipe.model_dump(mode="json")),
+        first.name,
+        first.fingerprint if first.action == "run" else "",
+    )
+
+
+def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, folder: Path) -> None:
+    report = Report()
+
+    def ended(each: Planned, code: int) -> None:
+        _record(each, code, state.objective, folder)
+        report.stop()
+        value = "" if each.job.value is None else f"  {state.objective} {each.job.value:.3f}"
+        report.say(
+            f"job {each.job.number} {' '.join(each.job.overrides)}: {each.job.status}{value} {each.job.error}".rstrip()
+        )
+        _finish(state, folder, None)
+
+    def start(each: Planned, share: Share) -> Process:
+        each.job.status, each.job.error = "running", ""
+        state.save(folder)
+        return start_process(folder)(each, share)
+
+    waiting = [each for each in planned if not (each.job.finished and each.job.value is not None)]
+    for each in planned:
+        if each not in waiting:
+            report.say(f"job {each.job.number} was done before: {' '.join(each.job.overrides)}")
+    state.save(folder)
+    try:
+        run_side_by_side(waiting, parts, start, ended, report.jobs)
+    finally:
+        report.stop()
+
+
+def _record(each: Planned, code: int, objective: str, folder: Path) -> None:
+    """What became of a job whose process ended with that code."""
+    run = each.run_folder()
+    try:
+        if run is None or code not in (EXIT_DONE, EXIT_STAGE_FAILED, EXIT_GATE_REFUSED):
+            raise FileNotFoundError
+        outcome(each.job, code, read_state(run / "summary.json"), objective, run)
+    except (RunnerError, OSError):
+        each.job.status = "failed"
+        each.job.error = f"ended with {code}; see {folder / 'jobs' / f'{each.job.number}.log'}"
+
+
+def combinations(overrides: list[str]) -> list[list[str]]:
+    """Every job's overrides: the product of all choice and range sweeps (`a=1,2`, `a=choice(1,2)`, `a=range(1,4)`).
+
+    A sweep that has no finite list of values (`interval`) is left to its sweeper; it is checked with its first value.
+    """
+    axes = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            axes.append([override.input_line or ""])
+        elif override.is_discrete_sweep():
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([f"{key}={override.value().start}"])
+    return [list(job) for job in product(*axes)]
+
+
+def _hand_to_hydra(
+    overrides: list[str], config_dir: Path | None, folder: Path, job: Callable[[DictConfig], float]
+) -> None:
+    groups = {path.name for path in RECIPES_DIR.iterdir() if path.is_dir()}
+    argv = [*accept_new_keys(overrides, groups), f"hydra.sweep.dir={folder}", "--multirun"]
+    if config_dir is not None:
+        argv.append(f"--config-dir={config_dir.resolve()}")
+    saved, sys.argv = sys.argv, ["runner", *argv]
+    try:
+        hydra.main(config_path=str(RECIPES_DIR), config_name="config", version_base="1.3")(job)()
+    finally:
+        sys.argv = saved
+
+
+def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
+    """Run one job unless it is done. Returns its objective; without one nan to the grid, an error to other sweepers.
+
+    Raises KeyboardInterrupt when the run was interrupted, which ends the sweep.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides = _of_the_jobs([text.lstrip("+") for text in HydraConfig.get().overrides.task])
+    job, report = state.job(overrides), Report()
+    if job.finished and job.value is not None:
+        report.say(f"job {job.number} was done before: {' '.join(overrides)}")
+        return job.value
+    report.say(f"job {job.number}: {' '.join(overrides)}")
+    job.status, job.error = "running", ""
+    state.save(folder)
+    _run_job(config, overrides, job, state.objective)
+    _finish(state, folder, None)
+    if job.value is None:
+        if HydraConfig.get().sweeper._target_ == _GRID:
+            return float("nan")
+        raise RunnerError(f"job {job.number} has no {state.objective}: {job.error}")
+    return job.value
+
+
+def _run_job(config: DictConfig, overrides: list[str], job: Job, objective: str) -> None:
+    from runner.cli.main import load
+    from runner.pipeline.engine import run
+
+    values: Any = OmegaConf.to_container(config, resolve=True)
+    command = " ".join(["python -m runner", *overrides])
+    try:
+        recipe, options = load(Composed(values, [], overrides=overrides))
+        code, summary = run(recipe, options, command, Report())
+    except RunnerError as error:
+        Report(sys.stderr).error(error, error.problems if isinstance(error, RecipeError) else ())
+        job.status, job.error = "failed", error.message
+        return
+    except Exception as error:  # a fault of this program must not cost the other jobs
+        traceback.print_exc()
+        job.status, job.error = "failed", f"{type(error).__name__}: {error}"
+        return
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    home = Path(recipe.storage.root).expanduser().resolve() / recipe.name
+    outcome(job, code, summary, objective, home / summary["run_id"])
+
+
+def _finish(state: Sweep, folder: Path, report: Report | None) -> None:
+    """Save the state and the pages; with a report, show the table too."""
+    state.save(folder)
+    try:
+        from runner.report.pages import write_sweep_report
+
+        write_sweep_report(folder)
+    except Exception as error:  # a page that cannot be made does not spoil the sweep
+        Report().say(f"no report of the sweep: {type(error).__name__}: {error}")
+    if report is not None:
+        report.sweep(state, folder)

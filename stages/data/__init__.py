@@ -1,0 +1,1 @@
+"""Rows and prompts: everything between a data set's files and a request."""

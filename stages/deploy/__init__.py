@@ -1,0 +1,1 @@
+"""Deploy adapters as Ray Serve applications, and export files for other platforms."""

@@ -1,0 +1,49 @@
+"""`action=export`: the recipe as files that other tools run, with references to secrets and never their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.storage.atomic import write_text
+from runner.storage.digest import digest_bytes
+from stages.deploy.export import kubernetes, platforms
+from stages.deploy.export.facts import Facts
+
+TARGETS: dict[str, Callable[[Facts], dict[str, str]]] = {
+    "ray-job": platforms.ray_job,
+    "serve-config": platforms.serve_config_file,
+    "kuberay": kubernetes.kuberay,
+    "anyscale": platforms.anyscale,
+    "compose": platforms.compose,
+    "ci": platforms.workflow,
+}
+_MARK = "# made by recipe-runner, sha256 "
+
+
+def write_files(files: dict[str, str], folder: Path) -> list[str]:
+    """Write the files below the folder. Returns for each what was done: `wrote PATH`, `replaced PATH`, `same PATH`.
+
+    Every file ends with a digest of itself, by which one that was edited by hand is known.
+    Raises RunnerError naming such a file, before any is written.
+    """
+    texts = {folder / name: f"{text}{_MARK}{digest_bytes(text.encode())[:16]}\n" for name, text in files.items()}
+    if edited := [path for path in texts if path.is_file() and not _is_own(path.read_text(encoding="utf-8"))]:
+        raise RunnerError(
+            f"{edited[0]} was edited, or is not of the runner, and would be overwritten",
+            "Move it away, or name another folder: export_to=...",
+        )
+    said = []
+    for path, text in texts.items():
+        before = path.read_text(encoding="utf-8") if path.is_file() else None
+        said.append(f"{'wrote' if before is None else 'same' if before == text else 'replaced'} {path}")
+        if before != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+    return said
+
+
+def _is_own(text: str) -> bool:
+    body, mark, digest = text.rpartition(_MARK)
+    return bool(mark) and digest_bytes(body.encode())[:16] == digest.strip()

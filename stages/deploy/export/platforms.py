@@ -1,0 +1,155 @@
+"""Ray's job command line, a Serve config, Anyscale, compose, and a CI workflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.deploy.export.facts import Facts
+from stages.deploy.export.text import document
+
+_RAY_TOKEN = "${RAY_AUTH_TOKEN:?openssl rand -hex 32}"  # noqa: S105 - compose reads the value from the environment
+_STORE = "docker.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"
+
+
+def ray_job(facts: Facts) -> dict[str, str]:
+    """ray-job.sh: `ray job submit`, to the cluster of RAY_ADDRESS."""
+    command = facts.command("cluster.address=auto")
+    return {
+        "ray-job.sh": "#!/bin/sh\n# RAY_ADDRESS=http://head:8265 sh ray-job.sh\n"
+        "# The cluster's nodes have the environment of containerfile or requirements/gpu.lock.\n"
+        'exec ray job submit --address "${RAY_ADDRESS:?http://head:8265}" '
+        f'--metadata-json \'{{"recipe": "{facts.recipe.name}"}}\' -- {command}\n'
+    }
+
+
+def serve_config_file(facts: Facts) -> dict[str, str]:
+    """serve.yaml, for `serve deploy`."""
+    return {"serve.yaml": document("serve deploy serve.yaml", facts.serve)}
+
+
+def anyscale(facts: Facts) -> dict[str, str]:
+    """job.yaml and service.yaml; credentials come from the cloud's own role, so none are named."""
+    assert facts.serve is not None
+    job: dict[str, Any] = {
+        "name": facts.name,
+        "image_uri": facts.image,
+        "entrypoint": facts.command("cluster.address=auto"),
+        "max_retries": 2,
+    }
+    service = {
+        "name": facts.name,
+        "image_uri": facts.image,
+        "query_auth_token_enabled": True,
+        "applications": facts.serve["applications"],
+    }
+    note = "compute_config is the cloud's default unless it is added here; storage.root must be a folder all nodes see"
+    return {
+        "job.yaml": document(f"anyscale job submit --config-file job.yaml\n{note}", job),
+        "service.yaml": document(f"anyscale service deploy --config-file service.yaml\n{note}", service),
+    }
+
+
+def compose(facts: Facts) -> dict[str, str]:
+    """compose.yaml: head, workers, an S3 store, and the run as a job. Its keys come from the environment."""
+    count, cpus, gpus = facts.workers()
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _RAY_TOKEN,
+        "AWS_ENDPOINT_URL": "http://store:9000",
+        "AWS_ACCESS_KEY_ID": "${STORE_USER:?a name}",
+        "AWS_SECRET_ACCESS_KEY": "${STORE_PASSWORD:?8 characters or more}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "ARTIFACT_URI": "s3://artifacts/recipes",
+        "HF_TOKEN": "${HF_TOKEN:-}",
+    }
+    node: dict[str, Any] = {
+        "image": facts.image, "environment": environment, "volumes": [f"runs:{facts.root}"], "shm_size": "10gb",
+    }  # fmt: skip
+    worker = {
+        **node,
+        "entrypoint": ["ray", "start", "--block", "--address=head:6379", f"--num-cpus={cpus:g}"],
+        "depends_on": ["head"],
+        "deploy": {"replicas": count},
+    }
+    if gpus:
+        device = {"driver": "nvidia", "count": max(1, int(gpus)), "capabilities": ["gpu"]}
+        worker["deploy"]["resources"] = {"reservations": {"devices": [device]}}
+    services = {
+        "store": {
+            "image": _STORE,
+            "entrypoint": ["sh", "-c", "mkdir -p /data/artifacts && exec minio server /data"],
+            "environment": {
+                "MINIO_ROOT_USER": environment["AWS_ACCESS_KEY_ID"],
+                "MINIO_ROOT_PASSWORD": environment["AWS_SECRET_ACCESS_KEY"],
+            },
+            "volumes": ["store:/data"],
+        },
+        "head": {
+            **node,
+            "entrypoint": ["ray", "start", "--head", "--block", "--num-cpus=2", "--port=6379"],
+            "depends_on": ["store"],
+        },
+        "worker": worker,
+        "run": {
+            **node,
+            "command": facts.arguments("cluster.address=head:6379"),
+            "depends_on": ["head", "worker"],
+            "network_mode": "service:head",  # a driver is a process of a node
+            "pid": "service:head",
+            "ipc": "service:head",
+            "profiles": ["run"],
+        },
+    }
+    del services["run"]["shm_size"]
+    services["head"]["ipc"] = "shareable"
+    services["run"]["volumes"] = [f"runs:{facts.root}", "session:/tmp/ray"]
+    services["head"]["volumes"] = services["run"]["volumes"]
+    values = {"name": facts.name, "services": services, "volumes": {"runs": {}, "store": {}, "session": {}}}
+    how = (
+        "STORE_USER=... STORE_PASSWORD=... RAY_AUTH_TOKEN=$(openssl rand -hex 32) docker compose up -d\n"
+        "docker compose run --rm run        (the same three variables; they may be in a file .env)\n"
+        "Nothing is published to the host. The recipe uses the store with storage=s3."
+    )
+    return {"compose.yaml": document(how, values)}
+
+
+def workflow(facts: Facts) -> dict[str, str]:
+    """.github/workflows: the recipe is validated on pull requests, and run as a Ray job when they are merged."""
+    setup = [
+        {"uses": "actions/checkout@v5"},
+        {"uses": "actions/setup-python@v6", "with": {"python-version": "3.12"}},
+        {"run": "python -m pip install --editable ."},
+    ]
+    submit = facts.command("cluster.address=auto")
+    values = {
+        "name": facts.name,
+        "on": {"pull_request": {}, "push": {"branches": ["main"]}},
+        "permissions": {"contents": "read"},
+        "jobs": {
+            "validate": {
+                "runs-on": "ubuntu-latest",
+                "timeout-minutes": 10,
+                "steps": [
+                    *setup,
+                    {"run": facts.command("action=validate"), "env": {"ARTIFACT_URI": "s3://bucket/prefix"}},
+                ],
+            },
+            "run": {
+                "if": "github.event_name == 'push'",
+                "needs": "validate",
+                "runs-on": "ubuntu-latest",
+                "timeout-minutes": 360,
+                "concurrency": {"group": facts.name, "cancel-in-progress": False},
+                "env": {name: f"${{{{ secrets.{name} }}}}" for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")},
+                "steps": [
+                    *setup[:2],
+                    {"run": "python -m pip install 'ray[default]==2.59.0'"},
+                    {"run": f'RAY_AUTH_MODE=token ray job submit --address "$RAY_ADDRESS" -- {submit}'},
+                ],
+            },
+        },
+    }
+    how = (
+        "Secrets of the repository: RAY_ADDRESS and RAY_AUTH_TOKEN. The cluster has its own credentials for the store."
+    )
+    return {f".github/workflows/{facts.name}.yml": document(how, values)}

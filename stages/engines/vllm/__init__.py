@@ -1,0 +1,1 @@
+"""Infer and serve with vLLM."""

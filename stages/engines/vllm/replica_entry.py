@@ -1,0 +1,9 @@
+"""What Ray Serve imports in a replica. The engine's process begins to import vLLM first, and the replica beside it."""
+
+from stages.patches.vllm_forkserver import begin
+
+begin()
+
+from stages.engines.vllm.replica import AdapterServer  # noqa: E402
+
+__all__ = ["AdapterServer"]

@@ -1,0 +1,178 @@
+"""Rules about vLLM's engines, in batch inference and at the endpoint: what they can load, and what fits into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from runner.errors import Problem
+from runner.recipe.arguments import table
+from runner.recipe.schema import Recipe
+from stages.ingest.canonical import ENGINE_WITHOUT_EFFECT
+from stages.models.adapter import trained_rank
+from stages.trainers.llamafactory.rules import OLD_GPUS, argument
+
+# The endpoint may hold more adapters than batch inference needs; its name is refused by another rule.
+_MAY_DIFFER = (
+    *ENGINE_WITHOUT_EFFECT,
+    "enable_lora",
+    "max_loras",
+    "max_lora_rank",
+    "max_cpu_loras",
+    "served_model_name",
+)
+
+
+def _engines(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(section, engine arguments) of each engine in the pipeline; of serve without what infer has said already."""
+    infer: dict[str, Any] = {}
+    if "infer" in recipe.pipeline:
+        infer = recipe.infer.engine_kwargs
+        yield "infer", infer
+    if "serve" in recipe.pipeline and recipe.serve.engine_kwargs != infer:
+        yield "serve", recipe.serve.engine_kwargs
+
+
+def _whole(kwargs: dict[str, Any], name: str) -> int | None:
+    value = kwargs.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
+    if "publish" not in recipe.pipeline:
+        return
+    rank, ranks = trained_rank(recipe), table("vllm.engine")["max_lora_rank"]["choices"]
+    fitting = next((each for each in ranks if each >= rank), None)
+    told = set()
+    for section, kwargs in _engines(recipe):
+        if fitting is None:
+            key = "train.args.lora_rank" if "lora_rank" in recipe.train.args else "train.lora_rank"
+            yield Problem(key, rank, f"is more than vLLM can load; its ranks are {ranks}", f"Set at most {ranks[-1]}.")
+            return
+        most = _whole(kwargs, "max_lora_rank")  # if it is not given, the runner makes it fit
+        if most is not None and most in ranks and rank > most and most not in told:
+            told.add(most)
+            yield Problem(
+                f"{section}.engine_kwargs.max_lora_rank",
+                most,
+                f"is below the adapter's rank, train.lora_rank={rank}",
+                f"Set {section}.engine_kwargs.max_lora_rank={fitting}.",
+            )
+
+
+def replica_holds_its_adapters(recipe: Recipe) -> Iterator[Problem]:
+    if "serve" not in recipe.pipeline:
+        return
+    wanted, loras = recipe.serve.max_adapters_per_replica, _whole(recipe.serve.engine_kwargs, "max_loras")
+    if loras is not None and loras != wanted:
+        hint = f"Set serve.engine_kwargs.max_loras={wanted}, or serve.max_adapters_per_replica={loras}."
+        yield Problem(
+            "serve.max_adapters_per_replica", wanted, f"must equal serve.engine_kwargs.max_loras={loras}", hint
+        )
+
+
+def adapters_fit_in_memory(recipe: Recipe) -> Iterator[Problem]:
+    for section, kwargs in _engines(recipe):
+        held, active = _whole(kwargs, "max_cpu_loras"), _whole(kwargs, "max_loras") or 1
+        if held is not None and held < active:
+            message = f"must be at least max_loras={active}"
+            yield Problem(f"{section}.engine_kwargs.max_cpu_loras", held, message, "Raise it, or leave it out.")
+
+
+def adapter_is_one_that_vllm_loads(recipe: Recipe) -> Iterator[Problem]:
+    """What vLLM's `PEFTHelper` refuses (`vllm/lora/peft_helper.py`), and adapters that mean another base model."""
+    if "train" not in recipe.pipeline or not {"infer", "serve"} & set(recipe.pipeline):
+        return
+    kind = argument(recipe, "finetuning_type")
+    if kind != "lora":
+        hint = "Set it to lora, or end the pipeline with train."
+        yield Problem("train.args.finetuning_type", kind, "makes no LoRA adapter, which infer and serve load", hint)
+        return
+    refused = {
+        "additional_target": "saves whole modules beside the adapter (modules_to_save), which vLLM cannot load",
+        "resize_vocab": "trains new embeddings with the adapter (modules_to_save), which vLLM cannot load",
+        "use_dora": "makes a DoRA adapter, which vLLM cannot load",
+        "pissa_init": "changes the base model's weights, so the adapter does not fit the model that vLLM loads",
+    }
+    for name, message in refused.items():
+        if value := argument(recipe, name):
+            yield Problem(f"train.args.{name}", value, message, "Remove it, or end the pipeline with train.")
+
+
+def prompt_and_answer_fit(recipe: Recipe) -> Iterator[Problem]:
+    """A prompt has up to cutoff_len tokens when it is trained on, and an answer up to max_tokens.
+
+    Where rows are packed cutoff_len is the length of a pack.
+    """
+    answer = _whole(recipe.infer.sampling, "max_tokens")
+    packed = argument(recipe, "packing") or argument(recipe, "neat_packing")
+    prompt = None if packed else _whole(recipe.train.args, "cutoff_len")
+    told = set()
+    for section, kwargs in _engines(recipe):
+        length = _whole(kwargs, "max_model_len")
+        if length is None or answer is None or length in told:
+            continue
+        told.add(length)
+        if answer >= length:
+            message = f"leaves no room for a prompt in {section}.engine_kwargs.max_model_len={length}"
+            yield Problem("infer.sampling.max_tokens", answer, message, "Lower it, or raise max_model_len.")
+        elif prompt is not None and prompt + answer > length:
+            yield Problem(
+                f"{section}.engine_kwargs.max_model_len",
+                length,
+                f"is too short for a prompt of train.args.cutoff_len={prompt} tokens and an answer of "
+                f"infer.sampling.max_tokens={answer}",
+                f"Set it to {prompt + answer} or more, or lower train.args.cutoff_len to {length - answer}.",
+            )
+
+
+def batches_fit(recipe: Recipe) -> Iterator[Problem]:
+    """vLLM's `SchedulerConfig.verify_max_model_len`."""
+    told = set()
+    for section, kwargs in _engines(recipe):
+        batched, length = _whole(kwargs, "max_num_batched_tokens"), _whole(kwargs, "max_model_len")
+        key = f"{section}.engine_kwargs.max_num_batched_tokens"
+        if batched is None or (batched, length) in told:
+            continue
+        told.add((batched, length))
+        if kwargs.get("enable_chunked_prefill") is False and length is not None and batched < length:
+            message = f"is below max_model_len={length}, and enable_chunked_prefill is false"
+            yield Problem(key, batched, message, f"Set it to {length}, or set enable_chunked_prefill=true.")
+        sequences = _whole(kwargs, "max_num_seqs")
+        if sequences is not None and batched < sequences:
+            yield Problem(key, batched, f"is below max_num_seqs={sequences}", "Raise it, or lower max_num_seqs.")
+
+
+def hardware_can_infer(recipe: Recipe) -> Iterator[Problem]:
+    for section, kwargs in _engines(recipe):
+        gpu = recipe.resources_of(section).accelerator_type
+        if recipe.cluster.accelerator == "cpu":
+            if kwargs.get("quantization") == "bitsandbytes":
+                message = "needs a GPU, and cluster.accelerator is cpu"
+                yield Problem(f"{section}.engine_kwargs.quantization", "bitsandbytes", message, "Remove it.")
+        elif gpu in OLD_GPUS and kwargs.get("dtype") == "bfloat16":
+            message = f"is not possible on {gpu}, which computes no bfloat16"
+            yield Problem(f"{section}.engine_kwargs.dtype", "bfloat16", message, "Set it to float16.")
+
+
+def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
+    """What differs between batch and endpoint would be another engine."""
+    if recipe.infer.engine != "shared" or not {"infer", "serve"} <= set(recipe.pipeline):
+        return
+    own, known = recipe.infer.engine_kwargs, table("vllm.engine")  # of the endpoint's server others are
+    for name, value in recipe.serve.engine_kwargs.items():
+        if name in known and name not in _MAY_DIFFER and value != own.get(name):
+            hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."
+            yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
+
+
+RULES = (
+    shared_engine_is_one,
+    adapter_fits_engine,
+    replica_holds_its_adapters,
+    adapters_fit_in_memory,
+    adapter_is_one_that_vllm_loads,
+    prompt_and_answer_fit,
+    batches_fit,
+    hardware_can_infer,
+)

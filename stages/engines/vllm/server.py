@@ -1,0 +1,117 @@
+"""What Ray Serve LLM's replicas are given: engine arguments, resources and environment, from the recipe alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.cluster.session import cpu_engine_env, worker_bundle
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from stages.models.adapter import engine_rank, trained_rank
+from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
+
+
+def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
+    """What `ray.serve.llm.LLMConfig` takes.
+
+    model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
+    env: environment variables of the replicas; the recipe's own runtime_env wins over them.
+    Raises RunnerError when the recipe's engine arguments contradict its other keys.
+    """
+    on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
+    bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
+    runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
+    config: dict[str, Any] = {
+        "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
+        "callback_config": {"callback_class": "stages.engines.vllm.replica:LocalModel"},
+        "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
+        "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
+        # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
+        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
+        "deployment_config": {
+            "autoscaling_config": dict(recipe.serve.autoscaling),
+            "ray_actor_options": actor,
+            "max_constructor_retry_count": 1,
+            # Replicas that are replaced or taken down finish their requests first.
+            "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
+            **recipe.serve.deployment,
+        },
+        "runtime_env": runtime_env,
+        "experimental_configs": {},
+    }
+    if resources.accelerator_type and not on_cpu:
+        config["accelerator_type"] = resources.accelerator_type
+    if adapters is not None:
+        config["lora_config"] = {"max_num_adapters_per_replica": recipe.serve.max_adapters_per_replica}
+        if "://" in adapters:
+            config["lora_config"]["dynamic_lora_loading_path"] = adapters
+        config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
+    return config
+
+
+def has_gpu_itself(recipe: Recipe) -> bool:
+    """Whether a replica's own actor takes the one GPU of its engine, which then runs in one process below it.
+
+    Ray Serve LLM gives the GPU to a further actor, that vLLM's Ray executor starts and asks for every step. That one
+    cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
+    """
+    one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
+    kwargs = own_kwargs(recipe)
+    alone = num_ranks(kwargs) == 1 and "data_parallel_size" not in kwargs
+    return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
+
+
+def own_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """What the recipe says of the endpoint's engine: batch inference's arguments, overridden by its own."""
+    return {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
+
+
+def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+    """vLLM's arguments: those of batch inference, overridden by `serve.engine_kwargs`, with LoRA as the recipe says.
+
+    Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
+    """
+    kwargs = own_kwargs(recipe)
+    if recipe.model.trust_remote_code:
+        kwargs["trust_remote_code"] = True
+    if not with_adapters:
+        return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
+    max_loras = recipe.serve.max_adapters_per_replica
+    said = recipe.serve.engine_kwargs.get("max_loras", max_loras)
+    if said not in (max_loras, recipe.infer.engine_kwargs.get("max_loras")):  # what infer says is for infer
+        raise RunnerError(
+            f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
+            "Leave max_loras out.",
+        )
+    return {"max_lora_rank": engine_rank(trained_rank(recipe)), **kwargs, "enable_lora": True, "max_loras": max_loras}
+
+
+def engine_env(recipe: Recipe) -> dict[str, str]:
+    """Environment of the replicas, beside what the recipe's `runtime_env` says.
+
+    Without HAProxy, Ray Serve passes requests and each token of an answer from process to process by calls of actors,
+    or by gRPC, which takes half the time: 32 clients of a random model of two layers got 1,300 to 1,570 tokens/s from
+    two CPU cores instead of 750, and a first token took 22 ms instead of 31 (`python -m benchmarks.serve --python-proxy
+    model.source=FOLDER --clients 1 32`, without this variable and with it).
+    """
+    env = {"VLLM_NO_USAGE_STATS": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
+    one_rank_on_cpu = recipe.cluster.accelerator == "cpu" and num_ranks(own_kwargs(recipe)) == 1
+    if one_rank_on_cpu or has_gpu_itself(recipe):
+        env[ENGINE_IN_REPLICA] = recipe.cluster.accelerator
+    if recipe.cluster.accelerator == "cpu":
+        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
+    if recipe.storage.endpoint_url:
+        env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
+    return env
+
+
+def num_bundles(recipe: Recipe) -> int:
+    """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
+    return num_ranks(own_kwargs(recipe)) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+
+
+def num_ranks(kwargs: Mapping[str, Any]) -> int:
+    """Processes of an engine that compute: tensor parallel times pipeline parallel. kwargs: vLLM's arguments."""
+    return int(kwargs.get("tensor_parallel_size", 1)) * int(kwargs.get("pipeline_parallel_size", 1))

@@ -1,0 +1,78 @@
+"""Parts of the test set that are scored by themselves: which value of a slice each row has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.evaluators.meaning.representation import parse
+
+FUNCTION, LENGTH = "function", "length"
+NO_FUNCTION, NO_VALUE, OTHERS = "(no function)", "(none)", "(others)"
+_MAX_VALUES = 20
+_MAX_CHARS = 60
+_NUM_BUCKETS = 4
+
+
+class Slices:
+    """The values of each row for the slices that `evaluate.slices` names.
+
+    `function` is the function of the reference (`inform` of `inform(name[...])`), `length` the quarter of the rows by
+    the length of the reference, and any other name a column of the rows.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._values: dict[str, list[Any]] = {name: [] for name in names}
+        self._columns: set[str] = set()
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Note a row; they come in the order of their places in the score table."""
+        self._columns.update(row["row"])
+        for name, values in self._values.items():
+            values.append(_value(name, row))
+
+    def labels(self) -> dict[str, list[str]]:
+        """For each slice the value of every row; the 20 most frequent values have names, the rest are "(others)".
+
+        Raises RunnerError for a column that no row has.
+        """
+        found = {}
+        for name, values in self._values.items():
+            if name not in (FUNCTION, LENGTH, *self._columns):
+                raise RunnerError(
+                    f"evaluate.slices names {name!r}, which no row has",
+                    f"Take {FUNCTION}, {LENGTH} or a column: {', '.join(sorted(self._columns))}.",
+                )
+            found[name] = length_buckets(values) if name == LENGTH else _most_frequent(values)
+        return found
+
+
+def _value(name: str, row: Mapping[str, Any]) -> Any:
+    if name == LENGTH:
+        return len(row["reference"])
+    if name == FUNCTION:
+        meaning = parse(row["reference"])
+        return meaning.function if meaning else NO_FUNCTION
+    value = row["row"].get(name)
+    return NO_VALUE if value is None else str(value)[:_MAX_CHARS]
+
+
+def _most_frequent(values: Sequence[str]) -> list[str]:
+    counts = Counter(values)
+    kept = set(counts) if len(counts) <= _MAX_VALUES else {value for value, _ in counts.most_common(_MAX_VALUES)}
+    return [value if value in kept else OTHERS for value in values]
+
+
+def length_buckets(lengths: Sequence[int]) -> list[str]:
+    """Each length's bucket, `12 to 34 characters`: about a quarter of the rows in each, equal lengths together."""
+    ordered = sorted(lengths)
+    bounds = sorted({ordered[(len(ordered) * part) // _NUM_BUCKETS - 1] for part in range(1, _NUM_BUCKETS + 1)})
+    bounds = bounds if len(ordered) >= _NUM_BUCKETS else ordered[-1:]
+    names, low = {}, ordered[0] if ordered else 0
+    for bound in bounds:
+        names[bound] = f"{low} to {bound} characters" if low < bound else f"{bound} characters"
+        low = bound + 1
+    return [names[next(bound for bound in bounds if length <= bound)] for length in lengths]

@@ -1,0 +1,1 @@
+"""Meaning representations such as ViGGO's."""

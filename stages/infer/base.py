@@ -1,0 +1,117 @@
+"""The base model's predictions, kept beside the runs: they do not depend on the adapter, so a sweep makes them once.
+
+A file is a complete journal (`stages.infer.journal`), named by the digest of all that such a prediction depends
+on. One that is torn or not complete does not count. Rows that the engine refused are not kept.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runner.errors import LockedError, RunnerError
+from runner.pipeline.run_locks import lock_path
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import Artifact
+from runner.storage.digest import digest_json
+from runner.storage.lock import hold
+from stages.infer.journal import Journal
+from stages.infer.predictions import BASE
+from stages.ingest.canonical import without
+
+_FOLDER = "base_predictions"
+_POLL_S = 1.0
+# Keys that say whether the base model predicts, or prepare the engine for adapters, and change none of its answers.
+_WITHOUT_EFFECT = ("evaluate.compare_base",)
+_FOR_ADAPTERS = ("enable_lora", "max_lora_rank", "max_loras", "max_cpu_loras", "fully_sharded_loras")
+
+
+def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Path:
+    """Where the predictions of this base model for this test set are kept, whether they are there or not.
+
+    stage: the one that predicts: its version, libraries, and the recipe's values that it reads count.
+    """
+    recipe_values = recipe.model_dump(mode="json")
+    values = {key: _value_at(recipe_values, key) for key in stage.reads} | stage.canonical(recipe)
+    values["infer.engine_kwargs"] = without(values["infer.engine_kwargs"], _FOR_ADAPTERS)
+    identity = {
+        "version": stage.version,
+        "recipe": without(values, _WITHOUT_EFFECT),
+        "inputs": {name: inputs[name].sha256 for name in ("model", "test_set")},
+        "libraries": {name: _version(name) for name in stage.libraries},
+    }
+    root = Path(recipe.storage.root).expanduser().resolve()
+    return root / _FOLDER / f"{digest_json(identity)[:32]}.jsonl"
+
+
+@contextmanager
+def made_once(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Be the only one that makes the file while the block runs. Waits while another run does, and tells `waiting` once.
+
+    A run that was killed holds nobody up: see `runner.storage.lock`.
+    """
+    lock, told = lock_path(path.parent.parent, f"base-{path.stem}"), False
+    with ExitStack() as held:
+        while not path.is_file():
+            try:
+                held.enter_context(hold(lock, what="the base model's predictions are being made"))
+                break
+            except LockedError as error:
+                if not told:
+                    waiting(error.message)
+                told = True
+                time.sleep(_POLL_S)
+        yield
+
+
+def take_over(path: Path, journal: Journal, num_rows: int) -> int:
+    """Add the kept predictions to the journal. Returns how many were new to it."""
+    if not path.is_file():
+        return 0
+    before = journal.count
+    try:
+        with Journal(path, num_rows, [BASE]) as kept:
+            kept.check_complete()
+            for index, line in enumerate(kept.lines()):
+                journal.add(index, BASE, line)
+    except RunnerError:  # torn, or of fewer rows: it is written anew at the end
+        path.unlink(missing_ok=True)
+    return journal.count - before
+
+
+def keep(path: Path, journal: Journal, variants: list[str], num_rows: int) -> None:
+    """Write a complete journal's predictions of the base model there, unless the engine refused some row.
+
+    Raises RunnerError when the journal is not complete.
+    """
+    journal.check_complete()
+    if path.is_file() or journal.num_errors:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with Journal(temporary, num_rows, [BASE]) as kept:
+            for place, line in enumerate(journal.lines()):
+                if variants[place % len(variants)] == BASE:
+                    kept.add(place // len(variants), BASE, line)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _value_at(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values[part]
+    return values
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

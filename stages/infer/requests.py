@@ -1,0 +1,139 @@
+"""The test set as requests to an engine, and its answers as predictions: what Ray Data runs beside the engine."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from stages.data.prompt import reference, request_messages
+from stages.infer.predictions import prediction_line
+from stages.infer.sampling import sampling_params
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """The rows of a file in pieces: where each begins, the index of its first row, and how many rows it has."""
+
+    path: Path
+    chunks: tuple[dict[str, int], ...]
+    num_rows: int
+
+    def missing(self, variants: Sequence[str], is_done: Callable[[int, str], bool]) -> list[dict[str, Any]]:
+        """The pieces with a row that has no prediction yet. `todo`: for each row and variant, 1 if it has none."""
+        pieces = []
+        for chunk in self.chunks:
+            indices = range(chunk["index"], chunk["index"] + chunk["num_rows"])
+            todo = "".join("01"[not is_done(index, variant)] for index in indices for variant in variants)
+            if "1" in todo:
+                pieces.append({**chunk, "todo": todo})
+        return pieces
+
+    @classmethod
+    def scan(cls, path: Path, rows_per_chunk: int) -> RowFile:
+        """Read the file once, a line at a time. Raises RunnerError when it has no row."""
+        chunks: list[dict[str, int]] = []
+        num_rows = offset = 0
+        size = rows_per_chunk
+        with path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    if num_rows % size == 0:
+                        chunks.append({"offset": offset, "index": num_rows, "num_rows": 0})
+                    chunks[-1]["num_rows"] += 1
+                    num_rows += 1
+                offset += len(line)
+        if not num_rows:
+            raise RunnerError(
+                f"{path} has no rows to predict",
+                "Name a test split in dataset.files.test, or leave infer and evaluate out of `pipeline`.",
+            )
+        return cls(path, tuple(chunks), num_rows)
+
+
+def rows_per_chunk(recipe: Recipe) -> int:
+    """Rows of the pieces that are handed to the engines, so that each brings about a batch of requests."""
+    variants = 2 if "publish" in recipe.pipeline and recipe.evaluate.compare_base else 1
+    return max(1, recipe.infer.batch_size // variants)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One vLLM engine's work. models: variant -> what its rows' `model` names, the adapter's folder or `source`.
+
+    source: the folder of the model that it loads. lora_rank: of the adapter that it loads beside; None without one.
+    """
+
+    source: str
+    models: dict[str, str]
+    lora_rank: int | None = None
+
+
+def read_chunk(chunk: Mapping[str, Any], *, path: Path, variants: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a piece of the test set, as text, each once for every variant that is still to predict it.
+
+    Ray Data would give a column one type, and a row that lacks a column of another row a null.
+    """
+    index, end, todo = chunk["index"], chunk["index"] + chunk["num_rows"], iter(chunk["todo"])
+    with path.open("rb") as file:
+        file.seek(chunk["offset"])
+        while index < end:
+            line = file.readline().decode()
+            if line.strip():
+                for variant in variants:
+                    if next(todo) == "1":
+                        yield {"index": index, "variant": variant, "text": line}
+                index += 1
+
+
+def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    """A row of `read_chunk` as the engine takes it: the chat template's tokens, which model, and how to sample.
+
+    The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
+    A row that the template does not take is not given to the engine: Ray Data hands on a row with an error.
+    """
+    tokenizer = _tokenizer(engine.source, recipe.model.trust_remote_code)
+    tokens, error = [], ""
+    try:
+        messages = request_messages(recipe.dataset.prompt, json.loads(row["text"]))
+        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except RunnerError:  # the recipe's prompt, not the row
+        raise
+    except Exception as cause:
+        error = f"{type(cause).__name__}: {cause}"
+    return {
+        "tokenized_prompt": tokens,
+        "model": engine.models[row["variant"]],
+        "sampling_params": sampling_params(recipe),
+        "__inference_error__": error,
+    }
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(source: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def answer(row: Mapping[str, Any], *, recipe: Recipe) -> dict[str, Any]:
+    """A finished request as a line of the predictions file, with what the writer needs to know of it.
+
+    started_at: when the engine was given the request (Unix time, s).
+    """
+    error = row["__inference_error__"] or None
+    source = json.loads(row["text"])
+    line = prediction_line(source, row["variant"], reference(recipe.dataset.prompt, source), row, error)
+    return {
+        "index": row["index"],
+        "variant": row["variant"],
+        "line": line,
+        "num_tokens": 0 if error else row["num_generated_tokens"],
+        "started_at": time.time() - (0.0 if error else row["time_taken_llm"]),
+    }

@@ -1,0 +1,211 @@
+"""Batch inference on the endpoint's engine, before it is an endpoint (`infer.engine: shared`): one start for both.
+
+The infer stage deploys the application without a route, so that nothing but this run reaches its replicas, which
+answer no request by HTTP until they are given `user_config`. The serve stage then deploys it with both, and Ray Serve
+keeps the replicas, which are of the same version.
+
+Where a run's own cluster has room for both, the replicas start beside the stage before, training as a rule (`warm_up`):
+they load adapters when they are asked for them, so there need not be one yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runner.cluster.session import check_fits, fit_together
+from runner.errors import RunnerError
+from runner.pipeline.context import RunContext
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import Artifact
+from runner.storage.store import open_store
+from stages.engines.vllm.server import engine_env, llm_config, num_bundles
+from stages.infer.predictions import BASE, TUNED
+from stages.infer.requests import Engine, answer, read_chunk, request
+from stages.models.adapter import adapter_name
+from stages.publish.stage import adapters_key
+from stages.serve.config import app_name, build_app, pin_version, replica_version, server_name
+from stages.serve.health import Progress, application_status, listen, wait_until_running
+from stages.serve.other_runs import store_of
+
+_PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
+_MOST_LOSSES = 2  # of a piece's replica
+
+# Memory that training and a waiting engine take together: 8 GiB and twelve times the model's files. SmolLM2-135M (0.25
+# GiB of bfloat16, computed in float32) took 3.7 GB to train.
+_ROOM_GIB, _ROOM_OF_MODEL = 8, 12
+
+
+def is_shared(recipe: Recipe) -> bool:
+    """Whether the recipe has one engine for batch inference and the endpoint.
+
+    An endpoint that is updated in place (`serve.redeploy`) goes on serving, and lends no engine.
+    """
+    stages = {"infer", "serve"} <= set(recipe.pipeline)
+    return recipe.infer.engine == "shared" and stages and not recipe.serve.redeploy
+
+
+def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engine:
+    """What `request` needs to know of the engine: variants, and for the adapter the name that the endpoint gives it.
+
+    Raises RunnerError when what was trained is no adapter but a whole model, which needs an engine of its own.
+    """
+    if adapter is None:
+        return Engine(str(model), {BASE: str(model)})
+    if not any(entry.path == "adapter_config.json" for entry in adapter.files):
+        raise RunnerError("infer.engine=shared needs a LoRA adapter, and a whole model was trained", "Set it to own.")
+    base = {BASE: str(model)} if recipe.evaluate.compare_base else {}
+    return Engine(str(model), {TUNED: adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]), **base})
+
+
+def predict(
+    ctx: RunContext, path: Path, pieces: list[dict[str, Any]], engine: Engine
+) -> Iterator[list[dict[str, Any]]]:
+    """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them.
+
+    Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
+    """
+    recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
+    deploy(ctx, llm_config(recipe, engine.source, store_of(adapter) if adapter else None, engine_env(recipe)))
+    yield from ask(recipe, path, pieces, engine, ctx.progress())
+
+
+def ask(
+    recipe: Recipe, path: Path, pieces: list[dict[str, Any]], engine: Engine, progress: Progress
+) -> Iterator[list[dict[str, Any]]]:
+    """As `predict`, of an engine that has been deployed. progress: is told how its start goes on."""
+    import ray
+    from ray import serve
+
+    healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
+    healthy(recipe.serve.startup_timeout_s, progress)
+    # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
+    server = serve.get_deployment_handle(server_name(recipe), app_name(recipe)).options(_by_reference=True)
+    waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
+    most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+    asked: dict[Any, dict[str, Any]] = {}
+    while waiting or asked:
+        while waiting and len(asked) < most:
+            piece = waiting.popleft()
+            response = server.predict.remote(piece, str(path), recipe, engine)
+            asked[response._to_object_ref_sync()] = piece
+        (ready,), _ = ray.wait(list(asked), num_returns=1)
+        piece = asked.pop(ready)
+        try:
+            yield ray.get(ready)
+        except ray.exceptions.RayActorError:
+            losses[piece["index"]] += 1
+            if losses[piece["index"]] > _MOST_LOSSES:
+                raise
+            waiting.appendleft(piece)
+            healthy(recipe.serve.startup_timeout_s, progress)
+
+
+def warm_up(ctx: RunContext, beside: str) -> str:
+    """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
+
+    ctx: of the infer stage, of whose inputs the model suffices. beside: the other stage; it and those after it
+    up to infer must have room, or they would wait for the engine's CPUs for ever. Only on the run's own cluster:
+    on one that others use as well an engine would keep them from what it has no use for yet.
+    """
+    recipe = ctx.recipe
+    if recipe.cluster.address is not None or "model" not in ctx.inputs:
+        return ""
+    model = ctx.input("model")
+    if not _has_memory(recipe, model.size_bytes):
+        return ""
+    ctx.ray.start()
+    engine, names = (recipe.resources_of("serve"), num_bundles(recipe)), recipe.pipeline
+    until_then = [recipe.resources_of(name) for name in names[names.index(beside) : names.index("infer")]]
+    if not all(fit_together((each, each.num_workers), engine) for each in until_then):
+        return ""
+    adapters = None
+    if "publish" in recipe.pipeline:
+        store = open_store(recipe.storage.artifacts, endpoint_url=recipe.storage.endpoint_url)
+        adapters = f"{store.uri}/{adapters_key(recipe)}"
+    deploy(ctx, llm_config(recipe, str(model.path), adapters, engine_env(recipe)))
+    return "the engine"
+
+
+def _has_memory(recipe: Recipe, model_bytes: int) -> bool:
+    """Whether an engine on CPUs and a training have room. On GPUs it is their own memory that they fill."""
+    import psutil
+
+    if recipe.cluster.accelerator != "cpu":
+        return True
+    needed_gib = _ROOM_GIB + recipe.cluster.cpu_kv_cache_gib + _ROOM_OF_MODEL * model_bytes / 2**30
+    return bool(psutil.virtual_memory().available >= needed_gib * 2**30)
+
+
+def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
+    """Hand the application to Ray Serve, without a route. Replicas of the same version that are there stay.
+
+    config: as of `llm_config`. The application stays up for the serve stage, to the end of the run.
+    """
+    from ray import serve
+
+    recipe = ctx.recipe
+    name = app_name(recipe)
+    check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
+    listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
+    app = build_app({"llm_config": config})
+    pin_version(app, replica_version(config))
+    target = serve.RunTarget(target=app, name=name, route_prefix=None)
+    serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+async def predict_piece(
+    client: Any, lora: Any, piece: Mapping[str, Any], path: Path, recipe: Recipe, engine: Engine
+) -> list[dict[str, Any]]:
+    """In the replica: the piece's predictions, as `answer` makes them.
+
+    client: vLLM's engine client. lora: gives the LoRARequest of an adapter by its name at the endpoint, as a coroutine.
+    A row that the engine refuses becomes a prediction with an error. Raises vLLM's EngineDeadError.
+    """
+    variants = list(engine.models)
+    rows = list(read_chunk(piece, path=path, variants=variants))
+    adapter = await lora(engine.models[TUNED]) if any(row["variant"] == TUNED for row in rows) else None
+    return list(await asyncio.gather(*(_predict(client, row, adapter, recipe, engine) for row in rows)))
+
+
+async def _predict(client: Any, row: dict[str, Any], adapter: Any, recipe: Recipe, engine: Engine) -> dict[str, Any]:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    asked, begin = request(row, recipe=recipe, engine=engine), time.perf_counter()
+    output, error = {}, asked["__inference_error__"]
+    if not error:
+        try:
+            lora = adapter if row["variant"] == TUNED else None
+            output = await _generate(client, asked["tokenized_prompt"], asked["sampling_params"], lora)
+        except EngineDeadError:
+            raise
+        except Exception as cause:
+            error = f"{type(cause).__name__}: {cause}"
+    taken = {"time_taken_llm": time.perf_counter() - begin, "__inference_error__": error}
+    return answer({**row, **output, **taken}, recipe=recipe)
+
+
+async def _generate(client: Any, tokens: list[int], sampling: dict[str, Any], lora: Any) -> dict[str, Any]:
+    """As `ray.data.llm` asks the engine and reads its output (its vLLMEngineWrapper and vLLMOutputData)."""
+    import uuid
+
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    form = sampling.pop("structured_outputs", None)
+    params = SamplingParams(**sampling, structured_outputs=StructuredOutputsParams(**form) if form else None)
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    final: Any = None
+    async for output in client.generate({"prompt_token_ids": tokens}, params, uuid.uuid4().hex, lora_request=lora):
+        final = output
+    made = final.outputs[0]
+    return {
+        "generated_text": made.text,
+        "num_input_tokens": len(final.prompt_token_ids),
+        "num_generated_tokens": len(made.token_ids),
+    }

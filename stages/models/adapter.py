@@ -1,0 +1,115 @@
+"""LoRA adapters in the artifact store, as the endpoint sees them: which there are, and how one gets onto a node.
+
+An adapter is a complete set `<store>/<adapter_id>/` (its `_manifest.json` is written last). What is not complete is
+not served.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from runner.errors import DamagedError, RunnerError
+from runner.recipe.arguments import table
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import Artifact
+from runner.storage.store import SET_MANIFEST, Store
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".pyc", ".so")
+_ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def trained_rank(recipe: Recipe) -> int:
+    """Rank that the recipe's adapter will have: `train.args` win over `train.lora_rank`."""
+    value = recipe.train.args.get("lora_rank")
+    return value if isinstance(value, int) else recipe.train.lora_rank
+
+
+def engine_rank(rank: int) -> int:
+    """The smallest `max_lora_rank` of vLLM that an adapter of that rank fits; the rank itself where none is enough."""
+    return next((each for each in table("vllm.engine")["max_lora_rank"]["choices"] if each >= rank), rank)
+
+
+class AdapterNotFoundError(RunnerError):
+    """There is no such adapter to serve. The endpoint answers it with HTTP status 404."""
+
+
+def adapter_name(model_id: str, adapter_id: str) -> str:
+    """The model name that requests use for an adapter."""
+    return f"{model_id}:{adapter_id}"
+
+
+def checked_adapter_id(adapter_id: str) -> str:
+    """The id, if it is one path element of plain characters. Raises AdapterNotFoundError for '..', slashes and such."""
+    if not _ADAPTER_ID.fullmatch(adapter_id):
+        raise AdapterNotFoundError(f"{adapter_id[:128]!r} is no adapter id: letters, digits, '.', '_' and '-' only")
+    return adapter_id
+
+
+def list_adapters(store: Store) -> list[str]:
+    """Ids of the complete adapters in the store, sorted."""
+    ids = []
+    for info in store.list():
+        adapter_id, _, rest = info.key.partition("/")
+        if rest == SET_MANIFEST and _ADAPTER_ID.fullmatch(adapter_id):
+            ids.append(adapter_id)
+    return sorted(ids)
+
+
+def find_adapter(store: Store, adapter_id: str) -> Artifact:
+    """The complete set of that id. Raises AdapterNotFoundError when there is none, or it is not made of safetensors."""
+    artifact = store.exists(checked_adapter_id(adapter_id))
+    if artifact is None:
+        raise AdapterNotFoundError(f"there is no complete adapter {adapter_id!r} in the store")
+    names = {entry.path for entry in artifact.files}
+    if not {WEIGHTS, CONFIG} <= names:
+        raise AdapterNotFoundError(f"the set {adapter_id!r} is no LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
+    if code := sorted(name for name in names if name.lower().endswith(_CODE)):
+        raise AdapterNotFoundError(f"the set {adapter_id!r} has files that can run code: {', '.join(code)[:200]}")
+    return artifact
+
+
+class Recent:
+    """Adapters that were found a moment ago, so that not every request reads the store.
+
+    One that is not there is looked for each time: it may just have been published. fresh_s: how long one counts as
+    there, and so how long one that is removed may still be asked for.
+    """
+
+    def __init__(self, fresh_s: float = 2.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._fresh_s, self._now = fresh_s, now
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, adapter_id: str) -> bool:
+        return self._until.get(adapter_id, 0.0) > self._now()
+
+    def add(self, adapter_id: str) -> None:
+        """The adapter was found just now."""
+        now = self._now()
+        self._until = {each: until for each, until in self._until.items() if until > now}
+        self._until[adapter_id] = now + self._fresh_s
+
+
+def fetch_adapter(store: Store, adapter_id: str, cache: Path) -> Path:
+    """Folder on this node that holds the adapter, verified file by file against its manifest.
+
+    The folder is named after the set's digest, so that it is right for as long as it exists and all replicas of a node
+    share it; one whose files are damaged is fetched again. Raises AdapterNotFoundError, or RunnerError when a file is
+    damaged in the store.
+    """
+    artifact = find_adapter(store, adapter_id)
+    folder = cache.expanduser() / "adapters" / artifact.sha256
+    try:
+        store.fetch(artifact, folder)
+    except OSError:  # another replica put the same set there first
+        store.fetch(artifact, folder)
+    except DamagedError:
+        shutil.rmtree(folder, ignore_errors=True)
+        store.fetch(artifact, folder)
+    return folder

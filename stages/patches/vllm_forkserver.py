@@ -1,0 +1,64 @@
+"""An engine's process that imports vLLM while the process that starts it does, and not afterwards.
+
+vLLM starts its engine as a new interpreter once all is known that it is made of, and that interpreter first imports
+what its parent has just imported. Here a server of multiprocessing's (start method "forkserver", which vLLM's own
+server has as an option) imports it from the first moment on, and the engine is forked from that: on two CPU cores an
+endpoint with a random model of two layers was ready after 15 s instead of 21. It ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from typing import Any
+
+# In the environment of replicas that have their engine's only worker in its own process: what it computes on.
+ENGINE_IN_REPLICA = "RECIPE_RUNNER_ENGINE_IN_REPLICA"
+
+_IMPORTED = ("vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.v1.worker.worker_base")
+_ON_CPU = ("stages.patches.vllm_cpu_lora",)
+_ON_GPU = ("vllm.v1.worker.gpu_worker",)  # none of these touches the GPU when it is imported: CUDA does not fork
+
+
+def begin() -> None:
+    """Start the server, in a worker of Ray's whose environment asks for it (`engine_env`)."""
+    from ray._private.worker import WORKER_MODE, global_worker
+
+    if global_worker.mode == WORKER_MODE and (device := os.environ.get(ENGINE_IN_REPLICA)):
+        multiprocessing.set_forkserver_preload([*_IMPORTED, *(_ON_CPU if device == "cpu" else _ON_GPU)])
+        forkserver.ensure_running()
+
+
+@contextmanager
+def engines_from_it() -> Iterator[None]:
+    """Have vLLM fork its engines' processes from the server, while the block lasts; without `begin`, from a new one."""
+    from vllm.v1.engine import utils
+
+    usual, utils.get_mp_context = utils.get_mp_context, _Context
+    try:
+        yield
+    finally:
+        utils.get_mp_context = usual
+
+
+class _Process(ForkServerProcess):
+    """A process with the environment that its parent has now, and not the server's."""
+
+    def __init__(self, *, target: Callable[..., Any], kwargs: Mapping[str, Any], **how: Any) -> None:
+        super().__init__(target=_run, args=(dict(os.environ), target, dict(kwargs)), **how)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
+def _run(environment: dict[str, str], target: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    # No more than differs: the process's title (VLLM::EngineCore) is found by the place of its first variables.
+    os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
+    target(**kwargs)

@@ -1,0 +1,141 @@
+"""Puts the adapter and the training's results into the artifact store, where batch inference and serving take them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runner.errors import RunnerError
+from runner.pipeline.context import RunContext
+from runner.pipeline.stage import StageResult
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import Artifact, digest_files
+from runner.storage.atomic import read_state, write_state
+from runner.storage.store import Store, open_store
+from stages.models.adapter import CONFIG, WEIGHTS
+from stages.trainers.llamafactory.output import is_model_file
+
+EARLIER = "published_earlier"
+"""In an artifact's meta: the same set was in the store before this run, which therefore must not delete it."""
+_BEGUN = "begun.json"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A set of local files to publish: `artifact` as it lies here, under `key` in the store, from then on `name`."""
+
+    name: str
+    artifact: Artifact
+    key: str
+
+
+class Publish:
+    """Publishes `adapter` (weights, config, tokenizer) and `training_results`, each an immutable set.
+
+    A store in a local folder must be at the same path on every node that infers or serves.
+    """
+
+    name: ClassVar[str] = "publish"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("name", "serve.model_id", "storage.artifacts", "storage.endpoint_url")
+    libraries: ClassVar[tuple[str, ...]] = ()
+    provides: ClassVar[tuple[str, ...]] = ("adapter", "training_results")
+    ephemeral: ClassVar[bool] = False
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        return ("checkpoint", "training_log")
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """The store by its absolute place; the endpoint only of an object store."""
+        store = recipe.storage.artifacts
+        if "://" in store:
+            return {"storage.artifacts": store.rstrip("/")}
+        return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
+
+    def run(self, ctx: RunContext) -> StageResult:
+        """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""
+        storage = ctx.recipe.storage
+        plan = publish_plan(ctx.recipe, ctx.input("checkpoint"), ctx.input("training_log"))
+        store = open_store(storage.artifacts, endpoint_url=storage.endpoint_url)
+        own = own_keys(store, plan, ctx.stage_dir / _BEGUN)
+        published = ctx.ray.call(upload, ctx.resources, store.uri, storage.endpoint_url, plan, ctx.progress())
+        published = [
+            artifact if item.key in own else artifact.model_copy(update={"meta": {**artifact.meta, EARLIER: True}})
+            for artifact, item in zip(published, plan, strict=True)
+        ]
+        adapter = published[0]
+        left_out = len(ctx.input("checkpoint").files) - len(adapter.files)
+        metrics = {
+            "adapter_id": adapter.meta["adapter_id"],
+            "num_files": sum(len(artifact.files) for artifact in published),
+            "size_bytes": sum(artifact.size_bytes for artifact in published),
+            "num_left_out": left_out,
+        }
+        kept_back = f" ({left_out} files of the checkpoint left out)" if left_out else ""
+        return StageResult(published, metrics, f"{adapter.meta['adapter_id']} -> {adapter.uri}{kept_back}")
+
+
+def adapters_key(recipe: Recipe) -> str:
+    """The folder in the store that the recipe's adapters are published in, and served from."""
+    return f"adapters/{recipe.serve.model_id}"
+
+
+def adapter_id(recipe: Recipe, sha256: str) -> str:
+    """Name of an adapter in the store and at the endpoint: the recipe's name and the start of the adapter's digest."""
+    name = re.sub(r"[^a-z0-9-]", "-", recipe.name).strip("-") or "adapter"
+    return f"{name}-{sha256[:8]}"
+
+
+def publish_plan(recipe: Recipe, checkpoint: Artifact, training_log: Artifact) -> list[Publication]:
+    """What goes where: the adapter first, then the results of its training.
+
+    Of the checkpoint only weights in safetensors, JSON and vocabularies go: no optimizer state, no pickle. The key of
+    the results ends in their own digest, because a training that is repeated makes the same adapter at another speed.
+    Raises RunnerError when the checkpoint holds no adapter.
+    """
+    kept = [entry for entry in checkpoint.files if is_model_file(Path(entry.path), code=False)]
+    missing = {WEIGHTS, CONFIG} - {entry.path for entry in kept}
+    if missing:
+        raise RunnerError(
+            f"the checkpoint {checkpoint.uri} is no adapter: it lacks {' and '.join(sorted(missing))}",
+            "publish, infer and serve take LoRA adapters; after train.args.finetuning_type=full or freeze leave them "
+            "out of `pipeline`.",
+        )
+    sha256 = digest_files(kept)
+    identity = adapter_id(recipe, sha256)
+    adapter = Artifact(
+        name="adapter", uri=checkpoint.uri, sha256=sha256, files=kept, meta={**checkpoint.meta, "adapter_id": identity}
+    )
+    results_key = f"training/{identity}/{training_log.sha256[:8]}"
+    return [
+        Publication("adapter", adapter, f"{adapters_key(recipe)}/{identity}"),
+        Publication("training_results", training_log, results_key),
+    ]
+
+
+def own_keys(store: Store, plan: list[Publication], begun: Path) -> set[str]:
+    """Keys of the plan that are this run's to publish, and later to delete: no set was there before its first attempt.
+
+    begun: file of the stage's folder that remembers them for an attempt after a crash.
+    """
+    known = set(read_state(begun)["keys"]) if begun.is_file() else set()
+    keys = known | {item.key for item in plan if store.exists(item.key) is None}
+    write_state(begun, {"keys": sorted(keys)})
+    return keys
+
+
+def upload(uri: str, endpoint_url: str | None, plan: list[Publication], progress: Any) -> list[Artifact]:
+    """Publish each set in turn to the store at the URI. Returns them as stored, in order."""
+    store = open_store(uri, endpoint_url=endpoint_url)
+    total = sum(item.artifact.size_bytes for item in plan)
+    published, before = [], 0
+
+    def tell(done: int, of_this_set: int) -> None:
+        progress.update(before + done, total, "bytes")
+
+    for item in plan:
+        published.append(store.publish(item.artifact, item.key, item.name, tell))
+        before += item.artifact.size_bytes
+    return published

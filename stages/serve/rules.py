@@ -1,0 +1,53 @@
+"""Rules about who may use the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.errors import Problem
+from runner.recipe.machine import is_loopback
+from runner.recipe.schema import Recipe
+from stages.serve.keys import NoKeysError, keys_of_environment, keys_of_file
+
+
+def open_endpoint_asks_for_a_key(recipe: Recipe) -> Iterator[Problem]:
+    if not is_loopback(recipe.serve.host) and recipe.serve.api_keys is None:
+        yield Problem(
+            "serve.host",
+            recipe.serve.host,
+            "would open the endpoint to others, and it has no API key to ask them for",
+            "Set serve.api_keys.file=PATH (one key a line), or serve.host=127.0.0.1.",
+        )
+
+
+def keys_are_somewhere(recipe: Recipe) -> Iterator[Problem]:
+    """Only for a cluster that is started here: with another one, the run may be sent to a machine that has them."""
+    keys = recipe.serve.api_keys
+    if keys is None:
+        return
+    if keys.file is None and keys.env is None:
+        hint = "Set serve.api_keys.file or serve.api_keys.env, or leave serve.api_keys out."
+        yield Problem("serve.api_keys", None, "names no place of keys", hint)
+    if recipe.cluster.address is not None or "serve" not in recipe.pipeline:
+        return
+    for name, where, keys_of in (("file", keys.file, keys_of_file), ("env", keys.env, keys_of_environment)):
+        if where is not None:
+            try:
+                keys_of(where)
+            except NoKeysError as error:
+                yield Problem(f"serve.api_keys.{name}", where, error.message, error.hint)
+
+
+def query_stays_within_the_limits(recipe: Recipe) -> Iterator[Problem]:
+    """The query stage asks as batch inference did, which no limit of the endpoint binds."""
+    limits, sampling = recipe.serve.limits, recipe.infer.sampling
+    if "query" not in recipe.pipeline:
+        return
+    for key, name, most in (("max_tokens", "max_tokens", limits.max_tokens), ("max_n", "n", limits.max_n)):
+        value = sampling.get(name)
+        if isinstance(value, int) and most is not None and value > most:
+            message = f"is below infer.sampling.{name}={value}, which query asks for"
+            yield Problem(f"serve.limits.{key}", most, message, f"Set serve.limits.{key}={value} or more.")
+
+
+RULES = (open_endpoint_asks_for_a_key, keys_are_somewhere, query_stays_within_the_limits)

@@ -1,0 +1,100 @@
+"""Why a training failed, in one line: from Ray Train's errors down to the one that a worker raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runner.errors import RunnerError
+from stages.trainers.llamafactory.arguments import explain_arguments
+
+_LOG_HINT = "The stage's log has the traceback."
+_MEMORY_HINT = (
+    "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
+    "(train.args.disable_gradient_checkpointing: false); train.args.gradient_accumulation_steps keeps the batch."
+)
+_MEMORY_WORDS = ("outofmemory", "out of memory", "can't allocate memory", "memoryerror", "running low on memory")
+
+# What a peer's death looks like from a worker that waits for it in a collective operation, or a network that is down.
+_PEER_WORDS = ("connection closed", "connection reset", "connection refused", "gloo", "nccl", "socket", "timed out")
+
+
+def explain_in_worker(error: Exception, *, begun: bool) -> Exception:
+    """A worker's error for the driver: RunnerError for what would fail again in a new attempt, else RuntimeError.
+
+    begun: whether a step was made. What fails before fails again, unless it is the network or the file system.
+    """
+    text = _describe(error)
+    if _is_out_of_memory(text):
+        return RunnerError(f"training ran out of memory: {_first_line(error)}", _MEMORY_HINT)
+    unknown = explain_arguments(error)
+    if unknown is not None:
+        return unknown
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
+    passing = (isinstance(error, OSError) and not missing) or _is_peers_echo(text)
+    return RuntimeError(text) if begun or passing else RunnerError(f"training failed: {text}", _LOG_HINT)
+
+
+def explain(error: BaseException) -> RunnerError:
+    """The RunnerError for what `TorchTrainer.fit` raised.
+
+    Ray Train wraps a worker's exception twice, and reports those of all workers, most of which only lost a peer.
+    """
+    cause = root_cause(error)
+    if isinstance(cause, RunnerError):
+        return cause
+    text, kind = _first_line(cause), type(cause).__name__
+    if _is_out_of_memory(_describe(cause)):
+        return RunnerError(f"training ran out of memory: {text}", _MEMORY_HINT)
+    if kind in ("ActorDiedError", "ActorUnavailableError", "RayActorError", "NodeDiedError"):
+        return RunnerError(
+            f"a training worker died more than train.max_failures times: {text}",
+            f"Often its node is out of memory. {_MEMORY_HINT}",
+        )
+    if kind == "CheckpointManagerInitializationError":
+        return RunnerError(
+            f"the checkpoints of the interrupted attempt cannot be read: {text}",
+            "Start afresh with force=[train], or remove the run's folder.",
+        )
+    return RunnerError(f"training failed: {text if kind == 'RuntimeError' else _describe(cause)}", _LOG_HINT)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception at the bottom: a RunnerError if any worker raised one, else the first that is no peer's echo."""
+    while (inner := _inner(error)) is not None:
+        error = inner
+    return error
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        return _worst(failures[rank] for rank in sorted(failures))
+    for name in ("controller_failure", "_base_exc", "health_check_failure"):
+        inner = getattr(error, name, None)
+        if isinstance(inner, BaseException):
+            return inner
+    return None
+
+
+def _worst(errors: Iterable[BaseException]) -> BaseException:
+    causes = [root_cause(error) for error in errors]
+    mistakes = [cause for cause in causes if isinstance(cause, RunnerError)]
+    own = [cause for cause in causes if not _is_peers_echo(_describe(cause))]
+    return (mistakes or own or causes)[0]
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+
+
+def _is_out_of_memory(text: str) -> bool:
+    """CUDA's, torch's CPU allocator's, Python's, or Ray's monitor's words for it."""
+    return any(word in text.lower() for word in _MEMORY_WORDS)
+
+
+def _is_peers_echo(text: str) -> bool:
+    return any(word in text.lower() for word in _PEER_WORDS)

@@ -1,0 +1,302 @@
+"""Fine-tuning by LLaMA-Factory inside Ray Train."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runner.cluster.session import check_fits
+from runner.errors import RunnerError
+from runner.pipeline.context import RunContext
+from runner.pipeline.stage import StageResult
+from runner.recipe.schema import Recipe, StageResources
+from runner.storage.artifact import scan_folder
+from stages.ingest.canonical import without
+from stages.models.obtain import is_local
+from stages.train.checkpoints import mend
+from stages.train.failure import explain
+from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.llamafactory.loop import train_loop
+from stages.trainers.llamafactory.output import ADAPTER, LOG
+
+# Arguments that recipes have keys for, and that win over them when `train.args` holds them.
+_KEYS_OF_ARGS = {
+    "seed": "seed", "model.template": "template", "train.learning_rate": "learning_rate",
+    "train.num_epochs": "num_train_epochs", "train.max_samples": "max_samples", "train.lora_rank": "lora_rank",
+    "train.lora_target": "lora_target",
+}  # fmt: skip
+# What they change is how a training is watched, or how fast it reads its rows.
+_ARGS_WITHOUT_EFFECT = (
+    "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
+    "dataloader_num_workers", "dataloader_pin_memory",
+)  # fmt: skip
+
+
+class Train:
+    """Trains the model on the train set: `checkpoint` (the adapter, or the model if all of it was trained) and
+    `training_log`.
+
+    The train set, the model and `storage.root` must be at the same paths on every node that trains.
+    """
+
+    name: ClassVar[str] = "train"
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[str, ...]] = (
+        "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
+        "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
+        "resources.train.num_workers", "cluster.accelerator",
+    )  # fmt: skip
+    libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
+    provides: ClassVar[tuple[str, ...]] = ("checkpoint", "training_log")
+    ephemeral: ClassVar[bool] = False
+
+    def needs(self, recipe: Recipe) -> tuple[str, ...]:
+        return ("train_set", "model")
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """What LLaMA-Factory is told for a key, by the key or by `train.args`. A local model is known by its digest."""
+        args = recipe.train.args
+        meaning = {key: args[name] for key, name in _KEYS_OF_ARGS.items() if name in args}
+        for key in ("train.learning_rate", "train.num_epochs"):
+            if isinstance(meaning.get(key), int):
+                meaning[key] = float(meaning[key])
+        if args.get("finetuning_type", "lora") != "lora":
+            meaning |= {"train.lora_rank": None, "train.lora_target": None}
+        if is_local(recipe.model.source):
+            meaning["model.source"] = "a local folder"
+        meaning["train.args"] = without(args, {*_KEYS_OF_ARGS.values(), *_ARGS_WITHOUT_EFFECT})
+        return meaning
+
+    def run(self, ctx: RunContext) -> StageResult:
+        """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.
+
+        Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
+        """
+        config = loop_config(ctx)
+        ctx.ray.start()
+        check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
+        run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
+        for torn in mend(run["storage_path"], run["name"]):
+            ctx.say(f"  {self.name}: not used: {torn}")
+        own_cluster = ctx.recipe.cluster.address is None
+        result = fit(config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
+        assert result.metrics.get("final"), "training ended without its results"
+        metrics = {name: value for name, value in result.metrics.items() if name != "final"}
+        return take_over(result.checkpoint, ctx.stage_dir, metrics)
+
+
+def loop_config(ctx: RunContext) -> dict[str, Any]:
+    """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
+    args = llamafactory_args(
+        ctx.recipe,
+        model=str(ctx.input("model").path),
+        dataset_dir=str(ctx.input("train_set").path),
+        output_dir=ctx.recipe.name,
+    )
+    return {"args": args, "source": ctx.recipe.model.source, "progress": ctx.progress()}
+
+
+def scaling_config(resources: StageResources) -> dict[str, Any]:
+    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`."""
+    per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
+    config: dict[str, Any] = {
+        "num_workers": resources.num_workers,
+        "use_gpu": resources.gpus_per_worker > 0,
+        "resources_per_worker": {name: amount for name, amount in per_worker.items() if amount},
+        "placement_strategy": resources.placement_strategy,
+    }
+    if resources.accelerator_type:
+        config["accelerator_type"] = resources.accelerator_type
+    return config
+
+
+def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -> dict[str, Any]:
+    """How Ray Train names, stores and repeats the training: keyword arguments of `ray.train.RunConfig` and its parts.
+
+    Ray Train goes on from the newest checkpoint that it finds under the same storage path and name. The name stands
+    for all that affects the result, and the path is the run's own, so only an attempt of this very run is continued.
+    """
+    resources = recipe.resources_of("train")
+    runtime_env = dict(resources.runtime_env)
+    runtime_env["env_vars"] = worker_env(resources) | runtime_env.get("env_vars", {})
+    return {
+        "name": f"{recipe.name}-{fingerprint[:16]}",
+        "storage_path": storage_path(recipe, stage_dir, run_id),
+        "failure_config": {"max_failures": recipe.train.max_failures},
+        "checkpoint_config": {"num_to_keep": recipe.train.checkpoints.keep},
+        "worker_runtime_env": runtime_env,
+    }
+
+
+def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:
+    """Where the run's checkpoints go: `train.storage_path`/<run id>, or a folder of the stage's own."""
+    base = recipe.train.storage_path
+    if base is None:
+        return str(stage_dir.absolute() / "checkpoints")
+    if "://" not in base:
+        return str(Path(base).expanduser().absolute() / run_id)
+    endpoint = recipe.storage.endpoint_url
+    if not base.startswith("s3://") or not endpoint:
+        return f"{base.rstrip('/')}/{run_id}"
+    scheme, _, host = endpoint.rpartition("://")
+    return f"{base.rstrip('/')}/{run_id}?endpoint_override={host.rstrip('/')}&scheme={scheme or 'https'}"
+
+
+def fit(
+    config: dict[str, Any],
+    resources: StageResources,
+    run: dict[str, Any],
+    on_interrupt: Callable[[threading.Thread], None],
+    *,
+    own_cluster: bool,
+) -> Any:
+    """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
+
+    on_interrupt: called with the thread that trains when the run is interrupted, before the interruption goes on.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+
+    run_options = {
+        **run,
+        "failure_config": FailureConfig(**run["failure_config"]),
+        "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
+        "callbacks": [_stop_on_mistake()],
+    }
+    alone = is_alone(config["args"], resources.num_workers)
+    trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
+        train_loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(**scaling_config(resources)),
+        run_config=RunConfig(**run_options),
+    )
+    try:
+        return in_thread(trainer.fit, on_interrupt)
+    except TrainingFailedError as error:
+        raise explain(error) from error
+
+
+def is_alone(args: Mapping[str, Any], num_workers: int) -> bool:
+    """Whether the training needs no process group: one worker, and nothing that shards a model over a group of one."""
+    return num_workers == 1 and not (args.get("deepspeed") or args.get("fsdp"))
+
+
+def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:
+    """Ray Train's TorchTrainer, or for a lone worker its base class: then no process but the worker imports torch.
+
+    Ray Train starts an actor for datasets, which this training reads by itself; and on a cluster that the run has
+    started itself two that serve nothing there: one tells an autoscaler what the training needs, one removes placement
+    groups of a training whose controller has died, for which it asks the dashboard, and without one hangs in retries.
+    Each is a process of 200 MB that wakes 150 times a second.
+    """
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    trainer: Any = DataParallelTrainer
+    if not alone:
+        from ray.train.torch import TorchTrainer
+
+        trainer = TorchTrainer
+    left_out = {"DatasetsCallback", *(("PlacementGroupCleanerCallback",) if own_cluster else ())}
+
+    class Lean(trainer):  # type: ignore[misc]
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            return [item for item in callbacks if type(item).__name__ not in left_out]
+
+        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+            if own_cluster:
+                arguments["scaling_policy"] = _fixed_size(self.scaling_config)
+            return super()._initialize_and_run_controller(**arguments)
+
+    return Lean
+
+
+def _fixed_size(scaling_config: Any) -> Any:
+    """Ray Train's policy of as many workers as were asked for, without the actor that it tells so for an autoscaler."""
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class FixedSize(FixedScalingPolicy):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            """Ray's own starts the actor here."""
+
+        def _maybe_send_resource_request(self) -> None:
+            """Ray's own renews here what the actor was told."""
+
+    return FixedSize(scaling_config)
+
+
+def _stop_on_mistake() -> Any:
+    """Keeps Ray Train from repeating what would fail again: an error raised here ends the training at once."""
+    from ray.train import UserCallback
+
+    class StopOnMistake(UserCallback):  # type: ignore[misc]
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for error in worker_exceptions.values():
+                cause = getattr(error, "_base_exc", error)
+                if isinstance(cause, RunnerError):
+                    raise cause
+
+    return StopOnMistake()
+
+
+def stop(ctx: RunContext, training: threading.Thread) -> None:
+    """Have the workers save a checkpoint and wait until they have, if they have made a step."""
+    event, wait_s = ctx.ray.latest(ctx.stage), ctx.recipe.train.checkpoints.on_stop_s
+    if event and event["done"] and wait_s:
+        ctx.say(f"  {ctx.stage}: saving a checkpoint (interrupt again not to wait for it)")
+        ctx.ray.ask_to_stop()
+        training.join(timeout=wait_s)
+
+
+def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Thread], None]) -> Any:
+    """Call the function in a thread and wait: in the main thread `fit` would take Ctrl-C for itself and exit with 0."""
+    outcome: dict[str, Any] = {}
+
+    def call() -> None:
+        try:
+            outcome["result"] = function()
+        except BaseException as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=call, name="ray-train", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:  # the run is interrupted
+        with suppress(Exception):  # whatever goes wrong now, the interruption counts
+            on_interrupt(thread)
+        raise
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
+def take_over(checkpoint: Any, stage_dir: Path, metrics: dict[str, Any]) -> StageResult:
+    """Copy the final Ray Train checkpoint, wherever it is stored, into the stage's folder as its two artifacts."""
+    temporary = stage_dir / ".final"
+    shutil.rmtree(temporary, ignore_errors=True)
+    checkpoint.to_directory(str(temporary))
+    artifacts = []
+    for name, part in (("checkpoint", ADAPTER), ("training_log", LOG)):
+        folder = stage_dir / name
+        shutil.rmtree(folder, ignore_errors=True)
+        (temporary / part).replace(folder)
+        artifacts.append(scan_folder(name, folder))
+    shutil.rmtree(temporary)
+    return StageResult(artifacts, metrics, note(metrics))
+
+
+def note(metrics: dict[str, Any]) -> str:
+    """One line for the terminal: `128 steps, loss 2.955 -> 0.062, 1.4 rows/s`."""
+    parts = [f"{metrics['num_steps']} steps"]
+    if metrics["loss_first"] is not None:
+        parts.append(f"loss {metrics['loss_first']:.3f} -> {metrics['loss_last']:.3f}")
+    if metrics["samples_per_s"]:
+        parts.append(f"{metrics['samples_per_s']:.1f} rows/s")
+    if metrics["resumed_at_step"]:
+        parts.append(f"resumed at step {metrics['resumed_at_step']}")
+    return ", ".join(parts)

@@ -1,0 +1,169 @@
+"""Rules about training: which arguments exclude each other, and what the hardware can compute.
+
+LLaMA-Factory's own rules (`hparams/parser.py`, version 0.9.5) would say most of these after the workers have started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runner.errors import Problem
+from runner.recipe.arguments import table
+from runner.recipe.schema import Recipe
+
+# Before Ampere: GPU types of Ray (ray.util.accelerators) that compute no bfloat16.
+OLD_GPUS = ("V100", "P100", "T4", "P4", "K80")
+
+Get = Callable[[str], Any]
+
+
+def argument(recipe: Recipe, name: str) -> Any:
+    """The value that LLaMA-Factory will use: of `train.args`, else its default."""
+    value = recipe.train.args.get(name)
+    return table("llamafactory.arguments")[name].get("default") if value is None else value
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Arguments that do not go together. `holds` is true when they clash; `key` is the one to name."""
+
+    key: str
+    holds: Callable[[Get], Any]
+    message: str
+    hint: str
+
+
+def _only_with_lora(name: str) -> Conflict:
+    return Conflict(
+        name,
+        lambda get: get(name) and get("finetuning_type") != "lora",
+        "goes with finetuning_type=lora only",
+        "Remove it, or set train.args.finetuning_type=lora.",
+    )
+
+
+def _never_with_lora(name: str) -> Conflict:
+    return Conflict(
+        name,
+        lambda get: get(name) and get("finetuning_type") == "lora",
+        "does not go with finetuning_type=lora",
+        "Remove it, or set train.args.finetuning_type=full.",
+    )
+
+
+_ADAPTERS_ONLY = ("lora", "oft")
+_EVALUATES = ("steps", "epoch")
+
+CONFLICTS = (
+    Conflict(
+        "fp16", lambda get: get("fp16") and get("bf16"), "and bf16 exclude each other", "Set one of them to false."
+    ),
+    Conflict(
+        "eval_strategy",
+        lambda get: get("eval_strategy") in _EVALUATES and not get("eval_dataset") and not get("val_size"),
+        "evaluates during training, but there is nothing to evaluate on",
+        "Set train.args.eval_dataset=val, or train.args.val_size=0.1.",
+    ),
+    Conflict(
+        "val_size",
+        lambda get: get("eval_dataset") and get("val_size"),
+        "and eval_dataset exclude each other",
+        "Remove one of them.",
+    ),
+    Conflict(
+        "load_best_model_at_end",
+        lambda get: (
+            get("load_best_model_at_end")
+            and get("save_strategy") != "best"
+            and get("eval_strategy") != get("save_strategy")
+        ),
+        "needs eval_strategy and save_strategy to be the same",
+        "Set train.args.eval_strategy and train.args.save_strategy both to steps, or both to epoch.",
+    ),
+    Conflict(
+        "streaming",
+        lambda get: get("streaming") and get("max_steps") == -1,
+        "needs max_steps, because the number of rows is not known",
+        "Set train.args.max_steps.",
+    ),
+    Conflict(
+        "quantization_bit",
+        lambda get: get("quantization_bit") is not None and get("finetuning_type") not in _ADAPTERS_ONLY,
+        "goes with finetuning_type=lora or oft only",
+        "Remove it, or set train.args.finetuning_type=lora.",
+    ),
+    Conflict(
+        "resize_vocab",
+        lambda get: get("quantization_bit") is not None and get("resize_vocab"),
+        "is not possible for a quantized model",
+        "Remove it, or remove quantization_bit.",
+    ),
+    *map(_only_with_lora, ("use_dora", "use_rslora", "pissa_init", "loraplus_lr_ratio")),
+    *map(_never_with_lora, ("use_galore", "use_apollo", "use_badam")),
+    Conflict(
+        "mask_history",
+        lambda get: get("mask_history") and get("train_on_prompt"),
+        "and train_on_prompt exclude each other",
+        "Set one of them to false.",
+    ),
+)
+# Arguments that need a GPU. tf32 and fp8 are modes of its cores, the rest kernels for it.
+_GPU_ARGUMENTS = (
+    "fp16",
+    "fp16_full_eval",
+    "pure_bf16",
+    "tf32",
+    "fp8",
+    "use_unsloth",
+    "enable_liger_kernel",
+    "use_liger_kernel",
+)
+
+
+def arguments_agree(recipe: Recipe) -> Iterator[Problem]:
+    for conflict in CONFLICTS:
+        if conflict.holds(lambda name: argument(recipe, name)):
+            value = argument(recipe, conflict.key)
+            yield Problem(f"train.args.{conflict.key}", value, conflict.message, conflict.hint)
+
+
+def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
+    stage = recipe.train.stage
+    if stage == "ppo" and argument(recipe, "reward_model") is None:
+        yield Problem("train.stage", stage, "needs a reward model", "Set train.args.reward_model.")
+    if stage != "sft":
+        for name in ("neat_packing", "train_on_prompt", "mask_history", "predict_with_generate"):
+            if argument(recipe, name):
+                hint = "Remove it, or set train.stage=sft."
+                yield Problem(f"train.args.{name}", True, f"goes with train.stage=sft only, not {stage}", hint)
+    if recipe.train.max_samples is not None and argument(recipe, "streaming"):
+        hint = "Set train.max_samples=null, and train.args.max_steps for the length of training."
+        yield Problem("train.max_samples", recipe.train.max_samples, "does not go with train.args.streaming", hint)
+
+
+def hardware_can_train(recipe: Recipe) -> Iterator[Problem]:
+    if "train" not in recipe.pipeline:
+        return
+    if recipe.cluster.accelerator == "cpu":
+        for name in _GPU_ARGUMENTS:
+            if argument(recipe, name):
+                hint = f"Set train.args.{name}=false" + ("; bf16 works on CPUs." if "16" in name else ".")
+                yield Problem(f"train.args.{name}", True, "needs a GPU, and cluster.accelerator is cpu", hint)
+        if argument(recipe, "flash_attn") in ("fa2", "fa3"):
+            value = argument(recipe, "flash_attn")
+            message = "needs a GPU, and cluster.accelerator is cpu"
+            yield Problem("train.args.flash_attn", value, message, "Set train.args.flash_attn=auto.")
+        if (bits := argument(recipe, "quantization_bit")) is not None:
+            message = "needs a GPU, and cluster.accelerator is cpu"
+            yield Problem("train.args.quantization_bit", bits, message, "Remove it.")
+        return
+    gpu = recipe.resources_of("train").accelerator_type
+    for name in ("bf16", "pure_bf16"):
+        if gpu in OLD_GPUS and argument(recipe, name):
+            hint = "Set train.args.fp16=true and bf16=false, or take a newer GPU."
+            yield Problem(f"train.args.{name}", True, f"is not possible on {gpu}, which computes no bfloat16", hint)
+
+
+RULES = (arguments_agree, stage_has_what_it_needs, hardware_can_train)

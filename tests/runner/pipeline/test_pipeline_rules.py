@@ -1,0 +1,79 @@
+"""Stages, their order, and what they do with each other's results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.pipeline import registry
+from tests.runner.recipes import problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+
+
+def test_an_unknown_stage_is_refused_with_the_nearest() -> None:
+    found = problems({"pipeline": ["ingest", "trian"]})
+    assert list(found) == ["pipeline[1]"]
+    assert found["pipeline[1]"].hint == "Did you mean train?"
+
+
+def test_a_stage_stands_once() -> None:
+    assert "twice" in problems({"pipeline": ["ingest", "train", "ingest"]})["pipeline[2]"].message
+
+
+def test_resources_of_no_stage_are_refused() -> None:
+    found = problems({"resources.trian": {"num_workers": 2}})
+    assert found["resources.trian"].hint == "Did you mean resources.train?"
+
+
+def test_every_need_must_be_provided_earlier() -> None:
+    found = problems({"pipeline": ["ingest", "publish", "train"]})
+    assert list(found) == ["pipeline[1]"]
+    assert "'checkpoint'" in found["pipeline[1]"].message
+    assert found["pipeline[1]"].hint == "Put train before it."
+
+
+def test_a_stage_whose_package_is_broken_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "BUILTIN", {**registry.BUILTIN, "distil": "nowhere.to_be_found:Distil"})
+    found = problems({"pipeline": ["ingest", "distil"]})
+    assert "cannot be loaded from nowhere.to_be_found:Distil: No module named" in found["pipeline[1]"].message
+
+
+@pytest.mark.parametrize(
+    ("scaling", "key", "most"),
+    [
+        ({"min_replicas": 3, "max_replicas": 2}, "min_replicas", "max_replicas=2"),
+        ({"min_replicas": 2}, "min_replicas", "max_replicas, which is 1 if not given"),
+        ({"min_replicas": 2, "initial_replicas": 1, "max_replicas": 4}, "min_replicas", "initial_replicas=1"),
+        ({"min_replicas": 1, "initial_replicas": 5, "max_replicas": 4}, "initial_replicas", "max_replicas=4"),
+    ],
+)
+def test_replicas_are_ordered(scaling: dict[str, int], key: str, most: str) -> None:
+    found = problems({"serve.autoscaling": scaling})
+    assert list(found) == [f"serve.autoscaling.{key}"]
+    assert found[f"serve.autoscaling.{key}"].message == f"must be at most {most}"
+
+
+@pytest.mark.parametrize(
+    "scaling", [{}, {"min_replicas": 0}, {"min_replicas": 1, "initial_replicas": 2, "max_replicas": 2}]
+)
+def test_replicas_in_order_are_fine(scaling: dict[str, int]) -> None:
+    assert problems({"serve.autoscaling": scaling}) == {}
+
+
+def test_cleanup_deletes_only_what_the_pipeline_makes() -> None:
+    found = problems({"cleanup.delete": ["checkpoint", "adaptor"]})
+    assert list(found) == ["cleanup.delete[1]"]
+    assert found["cleanup.delete[1]"].hint == "Did you mean adapter?"
+
+
+def test_keep_alive_needs_serve() -> None:
+    found = problems({"pipeline": ["ingest", "train"], "serve.keep_alive": True})
+    assert list(found) == ["serve.keep_alive"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("only", ["trian"]), ("start_at", "trian"), ("force", ["trian"])])
+def test_options_name_stages_of_the_pipeline(option: str, value: Any) -> None:
+    found = problems({option: value})
+    assert list(found) == [option]

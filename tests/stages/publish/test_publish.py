@@ -1,0 +1,119 @@
+"""What is published under which key, and what never is; uploads to a local folder, no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from runner.storage.artifact import Artifact, scan_folder
+from runner.storage.store import open_store
+from stages.publish.stage import adapter_id, own_keys, publish_plan, upload
+
+BASE: dict[str, Any] = {
+    "name": "viggo_Qwen7b",
+    "model": {"source": "org/model", "template": "qwen"},
+    "dataset": {"source": "s3://viggo-ds", "prompt": {"user": "{input}", "assistant": "{output}"}},
+    "serve": {"model_id": "base"},
+}
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+
+
+class Handle:
+    def __init__(self) -> None:
+        self.events: list[tuple[float, float | None, str]] = []
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        self.events.append((done, total, unit))
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.model_validate(BASE)
+
+
+def folder_of(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text(name)
+    return folder
+
+
+def artifacts(tmp_path: Path, *extra: str) -> tuple[Artifact, Artifact]:
+    checkpoint = scan_folder("checkpoint", folder_of(tmp_path / "checkpoint", *ADAPTER_FILES, *extra))
+    return checkpoint, scan_folder("training_log", folder_of(tmp_path / "log", "trainer_log.jsonl"))
+
+
+def test_adapter_id_is_the_plain_name_and_the_digest(recipe: Recipe) -> None:
+    assert adapter_id(recipe, "0123456789abcdef") == "viggo--wen7b-01234567"
+
+
+def test_adapter_goes_below_the_model_and_results_below_the_adapter(recipe: Recipe, tmp_path: Path) -> None:
+    checkpoint, log = artifacts(tmp_path)
+    adapter, results = publish_plan(recipe, checkpoint, log)
+    identity = adapter_id(recipe, checkpoint.sha256)
+    assert (adapter.name, adapter.key) == ("adapter", f"adapters/base/{identity}")
+    assert adapter.artifact.meta == {"adapter_id": identity}
+    assert (results.name, results.key) == ("training_results", f"training/{identity}/{log.sha256[:8]}")
+
+
+def test_never_publishes_pickles_or_optimizer_state(recipe: Recipe, tmp_path: Path) -> None:
+    checkpoint, log = artifacts(tmp_path, "optimizer.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")
+    adapter = publish_plan(recipe, checkpoint, log)[0].artifact
+    assert tuple(entry.path for entry in adapter.files) == ADAPTER_FILES
+
+
+def test_leftovers_in_the_checkpoint_do_not_change_the_adapters_identity(recipe: Recipe, tmp_path: Path) -> None:
+    clean, log = artifacts(tmp_path / "a")
+    dirty, _ = artifacts(tmp_path / "b", "optimizer.pt")
+    assert publish_plan(recipe, clean, log)[0].key == publish_plan(recipe, dirty, log)[0].key
+
+
+def test_refuses_a_checkpoint_that_is_no_adapter(recipe: Recipe, tmp_path: Path) -> None:
+    model = scan_folder("checkpoint", folder_of(tmp_path / "model", "config.json", "model.safetensors"))
+    log = scan_folder("training_log", folder_of(tmp_path / "log", "trainer_log.jsonl"))
+    with pytest.raises(RunnerError, match=r"adapter_config\.json and adapter_model\.safetensors"):
+        publish_plan(recipe, model, log)
+
+
+def test_upload_returns_the_sets_as_stored_and_tells_how_far_it_is(recipe: Recipe, tmp_path: Path) -> None:
+    checkpoint, log = artifacts(tmp_path)
+    handle = Handle()
+    plan = publish_plan(recipe, checkpoint, log)
+    adapter, results = upload(str(tmp_path / "store"), None, plan, handle)
+    assert adapter.uri == f"{tmp_path}/store/{plan[0].key}"
+    assert adapter.sha256 == checkpoint.sha256
+    assert (adapter.path / "_manifest.json").is_file()
+    assert (results.path / "trainer_log.jsonl").read_text() == "trainer_log.jsonl"
+    total = checkpoint.size_bytes + log.size_bytes
+    assert max(handle.events) == (total, total, "bytes")
+
+
+def test_publishing_again_changes_nothing(recipe: Recipe, tmp_path: Path) -> None:
+    plan = publish_plan(recipe, *artifacts(tmp_path))
+    first = upload(str(tmp_path / "store"), None, plan, Handle())
+    assert upload(str(tmp_path / "store"), None, plan, Handle()) == first
+
+
+def test_what_was_in_the_store_before_the_run_is_not_the_runs_own(recipe: Recipe, tmp_path: Path) -> None:
+    store, plan = open_store(str(tmp_path / "store")), publish_plan(recipe, *artifacts(tmp_path))
+    store.publish(plan[0].artifact, plan[0].key, "adapter")
+    assert own_keys(store, plan, tmp_path / "begun.json") == {plan[1].key}
+
+
+def test_what_an_attempt_before_a_crash_published_is_the_runs_own(recipe: Recipe, tmp_path: Path) -> None:
+    store, plan = open_store(str(tmp_path / "store")), publish_plan(recipe, *artifacts(tmp_path))
+    own_keys(store, plan, tmp_path / "begun.json")
+    upload(store.uri, None, plan, Handle())
+    assert own_keys(store, plan, tmp_path / "begun.json") == {item.key for item in plan}
+
+
+def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(recipe: Recipe, tmp_path: Path) -> None:
+    checkpoint, log = artifacts(tmp_path)
+    slower = scan_folder("training_log", folder_of(tmp_path / "log2", "trainer_log.jsonl", "all_results.json"))
+    for results in (log, slower):
+        upload(str(tmp_path / "store"), None, publish_plan(recipe, checkpoint, results), Handle())
+    assert len(list((tmp_path / "store" / "training").glob("*/*/_manifest.json"))) == 2

@@ -1,0 +1,98 @@
+"""What is left of an earlier attempt's checkpoints: the whole ones, and Ray Train's list of just these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.train import checkpoints as training_checkpoints
+from stages.train.checkpoints import mend, seal
+
+NAME = "tiny-0123"
+Told = list[list[tuple[str, dict[str, Any]]]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """The lists that Ray Train was given."""
+    made: Told = []
+    monkeypatch.setattr(training_checkpoints, "_tell_ray", lambda fs, home, checkpoints: made.append(checkpoints))
+    return made
+
+
+def checkpoint(root: Path, step: int, num_parts: int = 1) -> Path:
+    folder = root / NAME / f"checkpoint_2026-01-01_00-00-{step:02d}.000"
+    folder.mkdir(parents=True)
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "weights.safetensors").write_bytes(bytes(1000))
+    (folder / "optimizer.pt").write_bytes(b"x" * step)
+    for rank in range(num_parts):
+        own = root / f"part-{rank}"
+        own.mkdir()
+        (own / f"rng-{rank}").write_text(str(step))
+        for path in [own, *([folder] if rank == 0 else [])]:
+            seal(path, rank, num_parts, {"step": step})
+        files = (own / f"seal-{rank}.json").read_bytes()
+        if rank:
+            (folder / f"seal-{rank}.json").write_bytes(files)
+            (folder / f"rng-{rank}").write_text(str(step))
+        for path in own.iterdir():
+            path.unlink()
+        own.rmdir()
+    return folder
+
+
+def names(told: Told) -> list[str]:
+    return [name for name, _ in told[-1]]
+
+
+def test_whole_checkpoints_are_all_kept_in_order(tmp_path: Path, told: Told) -> None:
+    folders = [checkpoint(tmp_path, step) for step in (5, 10)]
+    assert mend(str(tmp_path), NAME) == []
+    assert told == [[(folder.name, {"step": step}) for folder, step in zip(folders, (5, 10), strict=True)]]
+
+
+def test_without_an_earlier_attempt_there_is_nothing_to_mend(tmp_path: Path, told: Told) -> None:
+    assert mend(str(tmp_path), NAME) == []
+    assert told == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "adapter/weights.safetensors", "seal-0.json"])
+@pytest.mark.parametrize("size", [0, 3, None])
+def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
+    file: str, size: int | None, tmp_path: Path, told: Told
+) -> None:
+    """size: bytes that are left of the file; None: it is gone."""
+    before, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    data = (newest / file).read_bytes()
+    (newest / file).unlink()
+    if size is not None:
+        (newest / file).write_bytes(data[:size])
+    (said,) = mend(str(tmp_path), NAME)
+    assert said.startswith(f"{newest.name}: {file}")
+    assert names(told) == [before.name]
+    assert not newest.exists()
+
+
+def test_a_changed_byte_is_found(tmp_path: Path, told: Told) -> None:
+    newest = checkpoint(tmp_path, 10)
+    (newest / "adapter" / "weights.safetensors").write_bytes(bytes(999) + b"1")
+    assert mend(str(tmp_path), NAME) == [f"{newest.name}: adapter/weights.safetensors has changed"]
+    assert names(told) == []
+
+
+def test_a_checkpoint_without_every_workers_part_is_torn(tmp_path: Path, told: Told) -> None:
+    newest = checkpoint(tmp_path, 10, num_parts=2)
+    assert mend(str(tmp_path), NAME) == []
+    (newest / "seal-1.json").unlink()
+    assert mend(str(tmp_path), NAME) == [f"{newest.name}: seal-1.json is missing"]
+
+
+def test_an_older_torn_one_is_removed_too(tmp_path: Path, told: Told) -> None:
+    before, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
+    (before / "optimizer.pt").write_bytes(b"")
+    assert mend(str(tmp_path), NAME) == [f"{before.name}: optimizer.pt has 0 of 5 bytes"]
+    assert names(told) == [newest.name]

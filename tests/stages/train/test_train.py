@@ -1,0 +1,266 @@
+"""What Ray Train is given, how its errors are told, and how a finished training becomes artifacts. No Ray here."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe, StageResources
+from stages.train import stage as train
+from stages.train.failure import explain, explain_in_worker
+from stages.train.stage import in_thread, note, run_config, scaling_config, stop, storage_path, take_over
+
+BASE: dict[str, Any] = {
+    "name": "viggo",
+    "model": {"source": "org/model", "template": "qwen"},
+    "dataset": {"source": "s3://viggo-ds", "prompt": {"user": "{input}", "assistant": "{output}"}},
+    "serve": {"model_id": "base"},
+}
+FIGURES = {
+    "num_steps": 8, "loss_first": 2.955, "loss_last": 0.0625, "samples_per_s": 1.44, "resumed_at_step": None,
+}  # fmt: skip
+
+
+def recipe_of(**sections: Any) -> Recipe:
+    return Recipe.model_validate({**BASE, **sections})
+
+
+def test_scaling_config_asks_for_gpus_custom_resources_and_placement() -> None:
+    resources = StageResources(
+        num_workers=4, cpus_per_worker=4.0, gpus_per_worker=1.0, accelerator_type="A10G", custom={"fast_disk": 0.5},
+        placement_strategy="SPREAD",
+    )  # fmt: skip
+    assert scaling_config(resources) == {
+        "num_workers": 4,
+        "use_gpu": True,
+        "resources_per_worker": {"CPU": 4.0, "GPU": 1.0, "fast_disk": 0.5},
+        "accelerator_type": "A10G",
+        "placement_strategy": "SPREAD",
+    }
+
+
+def test_scaling_config_of_cpu_workers_names_no_gpu() -> None:
+    assert scaling_config(StageResources(cpus_per_worker=2.0)) == {
+        "num_workers": 1,
+        "use_gpu": False,
+        "resources_per_worker": {"CPU": 2.0},
+        "placement_strategy": "PACK",
+    }
+
+
+def test_run_name_follows_the_fingerprint(tmp_path: Path) -> None:
+    names = [run_config(recipe_of(), tmp_path, "r1", digit * 64)["name"] for digit in "aab"]
+    assert names == ["viggo-" + "a" * 16, "viggo-" + "a" * 16, "viggo-" + "b" * 16]
+
+
+def test_run_config_carries_failures_checkpoints_and_environment(tmp_path: Path) -> None:
+    recipe = recipe_of(
+        train={"max_failures": 5, "checkpoints": {"keep": 3}},
+        resources={"train": {"runtime_env": {"pip": ["x"], "env_vars": {"OMP_NUM_THREADS": "9"}}}},
+    )
+    config = run_config(recipe, tmp_path, "r1", "f" * 64)
+    assert config["failure_config"] == {"max_failures": 5}
+    assert config["checkpoint_config"] == {"num_to_keep": 3}
+    assert config["worker_runtime_env"]["pip"] == ["x"]
+    assert config["worker_runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "9"
+    assert config["worker_runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "expected"),
+    [
+        ("/shared/ckpt", None, "/shared/ckpt/r1"),
+        ("s3://bucket/ckpt/", None, "s3://bucket/ckpt/r1"),
+        ("s3://b/c", "http://127.0.0.1:5000", "s3://b/c/r1?endpoint_override=127.0.0.1:5000&scheme=http"),
+        ("s3://b/c", "https://s3.example.com/", "s3://b/c/r1?endpoint_override=s3.example.com&scheme=https"),
+    ],
+)
+def test_checkpoints_go_below_the_storage_path_of_the_recipe(path: str, endpoint: str | None, expected: str) -> None:
+    recipe = recipe_of(train={"storage_path": path}, storage={"endpoint_url": endpoint})
+    assert storage_path(recipe, Path("stage"), "r1") == expected
+
+
+def test_checkpoints_go_into_the_stage_folder_by_default(tmp_path: Path) -> None:
+    assert storage_path(recipe_of(), tmp_path, "r1") == str(tmp_path / "checkpoints")
+
+
+class FakeCheckpoint:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def to_directory(self, path: str) -> str:
+        shutil.copytree(self.folder, path)
+        return path
+
+
+def test_final_checkpoint_becomes_the_two_artifacts_and_replaces_leftovers(tmp_path: Path) -> None:
+    for name in ("adapter/adapter_model.safetensors", "log/trainer_log.jsonl"):
+        (tmp_path / "ray" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ray" / name).write_text(name)
+    stage_dir = tmp_path / "train"
+    (stage_dir / "checkpoint").mkdir(parents=True)
+    (stage_dir / "checkpoint" / "torn.bin").write_text("left by an attempt that died")
+    result = take_over(FakeCheckpoint(tmp_path / "ray"), stage_dir, FIGURES)
+    assert [artifact.name for artifact in result.artifacts] == ["checkpoint", "training_log"]
+    assert [entry.path for entry in result.artifacts[0].files] == ["adapter_model.safetensors"]
+    assert sorted(path.name for path in stage_dir.iterdir()) == ["checkpoint", "training_log"]
+
+
+def test_note_tells_steps_losses_rate_and_resumption() -> None:
+    assert note(FIGURES) == "8 steps, loss 2.955 -> 0.062, 1.4 rows/s"
+    assert note({**FIGURES, "resumed_at_step": 4}).endswith(", resumed at step 4")
+
+
+class WorkerGroupError(Exception):
+    def __init__(self, failures: dict[int, Exception]) -> None:
+        super().__init__("Training failed due to worker errors:\n[Rank 0 Error Snippet]:\n...")
+        self.worker_failures = failures
+
+
+class ControllerError(Exception):
+    def __init__(self, failure: Exception) -> None:
+        super().__init__("Training failed due to controller error")
+        self.controller_failure = failure
+
+
+class TracebackError(Exception):
+    def __init__(self, error: Exception) -> None:
+        super().__init__("Traceback (most recent call last):\n ...")
+        self._base_exc = error
+
+
+class ActorDiedError(Exception):
+    pass
+
+
+def test_error_names_the_workers_cause_in_one_line() -> None:
+    error = explain(WorkerGroupError({0: TracebackError(RuntimeError("ValueError: no rows\nmore"))}))
+    assert error.message == "training failed: ValueError: no rows"
+
+
+def test_error_of_a_worker_counts_more_than_the_echo_of_its_peers() -> None:
+    echo = TracebackError(RuntimeError("RuntimeError: [gloo/pair.cc:534] Connection closed by peer [10.0.0.2]"))
+    own = TracebackError(RuntimeError("KeyError: 'labels'"))
+    assert "KeyError" in explain(WorkerGroupError({0: echo, 1: own})).message
+
+
+def test_mistake_of_the_user_comes_through_ray_train_as_itself() -> None:
+    mistake = RunnerError("LLaMA-Factory knows no train.args.x", "hint")
+    assert explain(ControllerError(mistake)) is mistake
+    assert explain(WorkerGroupError({1: TracebackError(mistake)})) is mistake
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ...",
+    ],
+)
+def test_lack_of_memory_names_the_knobs_and_is_not_tried_again(text: str) -> None:
+    error = explain_in_worker(RuntimeError(text), begun=True)
+    assert isinstance(error, RunnerError)
+    for knob in ("per_device_train_batch_size", "cutoff_len", "disable_gradient_checkpointing"):
+        assert knob in error.hint
+
+
+def test_dead_worker_is_said_to_have_died() -> None:
+    error = explain(WorkerGroupError({0: ActorDiedError("The actor died unexpectedly before finishing this task.")}))
+    assert "died" in error.message
+    assert "out of memory" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "again"),
+    [
+        (ValueError("Undefined dataset x in dataset_info.json."), False, False),
+        (ValueError("something odd at step 5"), True, True),
+        (ConnectionError("hub is down"), False, True),
+        (FileNotFoundError("no such file"), False, False),
+        (RuntimeError("[gloo] Connection closed by peer"), False, True),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: Exception, begun: bool, again: bool) -> None:
+    assert isinstance(explain_in_worker(error, begun=begun), RunnerError) is not again
+
+
+class Interruption(BaseException):
+    """As the engine's, of which this module must not know."""
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float | None]]:
+    """Interrupts a training that has told of `done` steps; returns how long it was then waited for, each time."""
+
+    def interrupt(done: int | None, on_stop_s: float = 60.0) -> list[float | None]:
+        waited: list[float | None] = []
+
+        def join(thread: threading.Thread, timeout: float | None = None) -> None:
+            waited.append(timeout)
+            if len(waited) == 1:
+                raise Interruption
+
+        session = SimpleNamespace(
+            latest=lambda stage: None if done is None else {"done": done}, ask_to_stop=lambda: waited.append(0.0)
+        )
+        recipe = recipe_of(train={"checkpoints": {"on_stop_s": on_stop_s}})
+        ctx = SimpleNamespace(ray=session, stage="train", recipe=recipe, say=lambda text: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "join", join)
+            with pytest.raises(Interruption):
+                in_thread(lambda: None, partial(stop, ctx))  # type: ignore[arg-type]
+        return waited
+
+    return interrupt
+
+
+def test_an_interrupted_training_is_asked_to_save_and_waited_for(
+    interrupted: Callable[..., list[float | None]],
+) -> None:
+    assert interrupted(done=12, on_stop_s=45.0) == [None, 0.0, 45.0]
+
+
+@pytest.mark.parametrize("done", [None, 0])
+def test_a_training_without_a_step_has_nothing_to_save(
+    done: int | None, interrupted: Callable[..., list[float | None]]
+) -> None:
+    assert interrupted(done) == [None]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+@pytest.mark.parametrize("own_cluster", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+def test_ray_train_starts_no_actor_that_has_nothing_to_do(
+    alone: bool, own_cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", lambda self, **each: given.update(each))
+    trainer = train._trainer_class(alone=alone, own_cluster=own_cluster)(
+        print, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=str(tmp_path))
+    )
+    everything = {type(each).__name__ for each in DataParallelTrainer._create_default_callbacks(trainer)}
+    trainer._initialize_and_run_controller(scaling_policy="Ray's")
+    kept = {type(each).__name__ for each in trainer._create_default_callbacks()}
+    dropped = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if own_cluster else [])}
+    assert everything - kept == dropped
+    assert dropped <= everything
+    policy = given["scaling_policy"]
+    if own_cluster:
+        policy.after_controller_start(None)
+        decision = policy.make_decision_for_non_running_worker_group()
+        policy.before_controller_abort()
+        assert decision.num_workers == 2
+        assert policy._coordinator_client is None, "an actor was started for an autoscaler"
+    else:
+        assert policy == "Ray's"

@@ -1,0 +1,172 @@
+"""The reporter between the trainer and Ray: progress, checkpoints, figures; and what a new attempt resumes from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stages.trainers.llamafactory import loop as training_loop
+from stages.trainers.llamafactory.loop import Reporter, _prepare, _work_folder
+
+ARGS = SimpleNamespace(train_batch_size=8, gradient_accumulation_steps=2)
+
+
+class Handle:
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
+        self.events.append({"done": done, "total": total, "unit": unit, **figures})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def state(step: int, history: list[dict[str, Any]] | None = None) -> Any:
+    return SimpleNamespace(global_step=step, max_steps=10, log_history=history or [])
+
+
+def trained(reporter: Reporter, clock: Clock, first: int = 0, history: list[dict[str, Any]] | None = None) -> Reporter:
+    """Steps `first`+1 to 10, two seconds each, loss 11 - step."""
+    reporter.begin(ARGS, state(first, history), num_samples=320)
+    for step in range(first + 1, 11):
+        clock.now += 2.0
+        reporter.step(state(step), log_follows=True)
+        reporter.log(state(step), {"loss": 11.0 - step})
+    return reporter
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    made: list[Any] = []
+    monkeypatch.setattr(training_loop, "_report", lambda metrics, folder, **part: made.append((metrics, folder, part)))
+    return made
+
+
+def test_tells_step_loss_rate_and_time_left() -> None:
+    handle, clock = Handle(), Clock()
+    trained(Reporter(0, 2, handle, now=clock), clock)
+    assert handle.events[0] == {
+        "done": 0, "total": 10, "unit": "step", "loss": None, "rate": None, "seconds_left": None,
+    }  # fmt: skip
+    fifth = handle.events[5]
+    assert (fifth["done"], fifth["loss"], fifth["rate"], fifth["seconds_left"]) == (5, 6.0, 16.0, 10.0)
+
+
+def test_only_the_first_worker_tells() -> None:
+    handle, clock = Handle(), Clock()
+    trained(Reporter(1, 2, handle, now=clock), clock)
+    assert handle.events == []
+
+
+def test_summary_weighs_losses_by_steps_and_rates_all_workers() -> None:
+    clock = Clock()
+    before = time.time()
+    summary = trained(Reporter(0, 2, Handle(), now=clock), clock).summary()
+    assert before <= summary.pop("first_step_at") <= time.time()
+    assert summary == {
+        "num_steps": 10, "num_samples": 320, "num_workers": 2, "train_loss": 5.5, "loss_first": 10.0, "loss_last": 1.0,
+        "samples_per_s": 16.0, "train_runtime_s": 20.0, "resumed_at_step": None,
+        "checkpoints_s": 0.0,
+    }  # fmt: skip
+
+
+def test_resumed_training_counts_all_losses_but_only_its_own_time() -> None:
+    clock = Clock()
+    history = [{"step": step, "loss": 11.0 - step} for step in range(1, 7)] + [{"step": 6, "eval_loss": 3.0}]
+    summary = trained(Reporter(0, 2, Handle(), now=clock), clock, first=6, history=history).summary()
+    assert (summary["train_loss"], summary["loss_first"]) == (5.5, 10.0)
+    assert (summary["train_runtime_s"], summary["samples_per_s"], summary["resumed_at_step"]) == (8.0, 16.0, 6)
+
+
+def test_checkpoint_is_reported_at_the_next_event_without_what_resuming_does_not_read(
+    tmp_path: Path, reports: list[Any]
+) -> None:
+    folder = tmp_path / "checkpoint-4"
+    folder.mkdir()
+    for name in ("adapter_model.safetensors", "optimizer.pt", "training_args.bin", "tokenizer.json", "README.md"):
+        (folder / name).touch()
+    (tmp_path / "trainer_log.jsonl").write_text("{}\n")
+    reporter = Reporter(0, 1, Handle(), num_steps=4)
+    reporter.saved(folder, tmp_path)
+    assert reports == []
+    reporter.flush()
+    reporter.flush()
+    assert reports == [({"step": 4}, folder, {"rank": 0, "num_parts": 1, "wait": False})]
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_model.safetensors", "optimizer.pt", "trainer_log.jsonl",
+    }  # fmt: skip
+
+
+def test_worker_without_a_part_of_the_checkpoint_reports_all_the_same(tmp_path: Path, reports: list[Any]) -> None:
+    reporter = Reporter(1, 2, Handle(), num_steps=4)
+    reporter.saved(tmp_path / "checkpoint-4", tmp_path)
+    reporter.flush(wait=True)
+    assert reports == [({"step": 4}, tmp_path / "checkpoint-4", {"rank": 1, "num_parts": 2, "wait": True})]
+    assert list((tmp_path / "checkpoint-4").iterdir()) == []
+
+
+def test_the_first_worker_asks_now_and_then_whether_to_stop() -> None:
+    clock, asked = Clock(), []
+    handle = SimpleNamespace(is_stopping=lambda: asked.append(clock.now) or clock.now > 3)
+    reporter = Reporter(0, 1, handle, now=clock)
+    answers = []
+    for step in range(20):
+        clock.now = step * 0.2
+        answers.append(reporter.must_stop("cpu"))
+    assert len(asked) == 7
+    assert answers.index(True) * 0.2 > 3
+
+
+def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_loop, "_first_ones", lambda flag, device: True)
+    reporter = Reporter(1, 2, SimpleNamespace())
+    assert reporter.must_stop("cpu")
+    assert reporter.is_stopping
+
+
+class FakeCheckpoint:
+    def to_directory(self, path: str) -> str:
+        Path(path).mkdir()
+        (Path(path) / "trainer_log.jsonl").write_text("earlier\n")
+        return path
+
+
+def test_resumes_from_the_checkpoint_and_goes_on_with_its_log(tmp_path: Path) -> None:
+    args = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
+    resumed = _prepare(args, FakeCheckpoint(), tmp_path)
+    assert resumed == {**args, "resume_from_checkpoint": str(tmp_path / "resume")}
+    assert (tmp_path / "out" / "trainer_log.jsonl").read_text() == "earlier\n"
+
+
+def test_reward_model_gets_its_adapter_back_too(tmp_path: Path) -> None:
+    args = {"stage": "rm", "finetuning_type": "lora", "output_dir": "out"}
+    assert _prepare(args, FakeCheckpoint(), tmp_path)["adapter_name_or_path"] == str(tmp_path / "resume")
+
+
+def test_starts_afresh_without_a_checkpoint_and_for_ppo(tmp_path: Path) -> None:
+    sft = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
+    assert _prepare(sft, None, tmp_path) == sft
+    ppo = {**sft, "stage": "ppo"}
+    assert _prepare(ppo, FakeCheckpoint(), tmp_path) == ppo
+
+
+def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", "")
+    (tmp_path / "rank-0").mkdir()
+    (tmp_path / "rank-0" / "torn").touch()
+    with _work_folder(0, 0) as work:
+        assert Path.cwd() == work
+        assert list(work.iterdir()) == []
+    assert Path.cwd() == tmp_path
+    assert not work.exists()
