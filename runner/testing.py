@@ -19,8 +19,8 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from runner.cli.main import load
 from runner.errors import Problem, RecipeError
+from runner.pipeline import check
 from runner.recipe.load import Composed, compose
 from runner.recipe.schema import Recipe
 from runner.storage.atomic import write_text
@@ -70,7 +70,7 @@ def problems_of(recipe: str | Composed, *overrides: str, config_dir: Path | None
     """Every problem by its dotted key, as `action=validate` reports them; {} when the recipe is valid."""
     found: list[Problem] = []
     try:
-        load(_compose(recipe, overrides, config_dir))
+        check.load_recipe(_compose(recipe, overrides, config_dir))
     except RecipeError as error:
         found = error.problems
     by_key = {problem.key: problem for problem in found}
@@ -81,7 +81,7 @@ def problems_of(recipe: str | Composed, *overrides: str, config_dir: Path | None
 def load_recipe(recipe: str | Composed, *overrides: str, config_dir: Path | None = None) -> Recipe:
     """The resolved recipe. Raises AssertionError with every problem when it is not valid."""
     try:
-        return load(_compose(recipe, overrides, config_dir))[0]
+        return check.load_recipe(_compose(recipe, overrides, config_dir))[0]
     except RecipeError as error:
         raise AssertionError("\n".join(["the recipe is not valid:", *map(_line, error.problems)])) from error
 

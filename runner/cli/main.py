@@ -8,12 +8,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError, printable
-from runner.recipe.load import RECIPES_DIR, Composed, compose, parse, redact
+from runner.recipe.load import RECIPES_DIR, Composed, compose
 from runner.recipe.schema import Recipe, RunOptions
 from runner.report.terminal import Report
 
@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int:
     """Compose the configuration and do what `action` says."""
     from runner.cli.serve_runs import name_the_sweep
+    from runner.pipeline.check import load_recipe
 
     composed = compose(name_the_sweep(overrides, config_dir), config_dir)
     action = composed.values.get("action", "run")
@@ -111,7 +112,7 @@ def dispatch(overrides: list[str], config_dir: Path | None, command: str) -> int
         return _status(composed)
     if action in ("status", "logs", "stop"):
         return _job(action, composed)
-    recipe, options = load(composed)
+    recipe, options = load_recipe(composed)
     verbs: dict[str, Callable[[Asked], int]] = {
         "run": _run,
         "plan": _plan,
@@ -144,22 +145,6 @@ class Asked:
         return Path(self.recipe.storage.root).expanduser().resolve()
 
 
-def load(composed: Composed) -> tuple[Recipe, RunOptions]:
-    """The checked recipe. Raises RecipeError with every problem: of the schema, and of rules across sections."""
-    from runner.pipeline.registry import with_settings
-    from runner.recipe.rules import check, check_options, improve_hint
-
-    parsed = parse(composed)
-    problems = [improve_hint(problem) for problem in parsed.problems]
-    found = check(parsed.recipe) + (check_options(parsed.recipe, parsed.options) if parsed.options else [])
-    seen = {problem.key for problem in problems}
-    problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
-    problems = [replace(problem, value=redact(problem.value)) for problem in problems]
-    if problems or parsed.options is None:
-        raise RecipeError(problems)
-    return with_settings(parsed.recipe), parsed.options
-
-
 def _run(asked: Asked) -> int:
     from runner.pipeline.engine import run
 
@@ -168,9 +153,10 @@ def _run(asked: Asked) -> int:
 
 def _serve(composed: Composed, config_dir: Path | None, command: str) -> int:
     from runner.cli.serve_runs import serving
+    from runner.pipeline.check import load_recipe
 
     served, options = serving(composed)
-    return _run(Asked(load(served)[0], options, served, config_dir, command))
+    return _run(Asked(load_recipe(served)[0], options, served, config_dir, command))
 
 
 def _status(composed: Composed) -> int:

@@ -48,14 +48,14 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
 
     Raises RecipeError with the problems of all jobs before the first one starts.
     """
-    from runner.cli.main import load
+    from runner.pipeline.check import load_recipe
 
     jobs = combinations(overrides)
     problems: list[Problem] = []
     loaded: list[tuple[Recipe, RunOptions]] = []
     for job in jobs:
         try:
-            loaded.append(load(compose(job, config_dir)))
+            loaded.append(load_recipe(compose(job, config_dir)))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
@@ -214,13 +214,13 @@ def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
 
 
 def _run_job(config: DictConfig, overrides: list[str], job: Job, objective: str) -> None:
-    from runner.cli.main import load
+    from runner.pipeline.check import load_recipe
     from runner.pipeline.engine import run
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     command = " ".join(["python -m runner", *overrides])
     try:
-        recipe, options = load(Composed(values, [], overrides=overrides))
+        recipe, options = load_recipe(Composed(values, [], overrides=overrides))
         code, summary = run(recipe, options, command, Report())
     except RunnerError as error:
         Report(sys.stderr).error(error, error.problems if isinstance(error, RecipeError) else ())

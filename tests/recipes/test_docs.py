@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli.main import load
 from runner.cli.serve_runs import name_the_sweep
+from runner.pipeline.check import load_recipe
 from runner.recipe.load import compose, parse
 from runner.sweep.grid import combinations
 from tests.paths import ROOT
@@ -61,7 +61,7 @@ def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monke
                 problem for problem in parse(composed).problems if problem.key.startswith(("action", "runs", "top"))
             ]
         else:
-            load(composed)
+            load_recipe(composed)
 
 
 def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
+from runner.pipeline.check import load_recipe
 from runner.recipe.arguments import table
 from runner.recipe.json_schema import file_schema, file_schemas, recipe_schema, sections
 from runner.recipe.load import RECIPES_DIR, compose
@@ -88,7 +89,7 @@ def test_a_recipe_file_holds_some_of_the_keys_and_no_others(values: dict[str, An
 
 @pytest.mark.parametrize("recipe", ["viggo_quickstart", "viggo_qwen7b"])
 def test_a_resolved_recipe_is_valid_by_the_schema_of_recipes(recipe: str) -> None:
-    resolved, _ = load(compose([f"recipe={recipe}", "storage.artifacts=s3://bucket/prefix"]))
+    resolved, _ = load_recipe(compose([f"recipe={recipe}", "storage.artifacts=s3://bucket/prefix"]))
     Draft7Validator(recipe_schema()).validate(resolved.model_dump(mode="json"))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.cli.serve_runs import name_the_sweep, serving
 from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
+from runner.pipeline.check import load_recipe
 from runner.recipe.load import compose
 from runner.sweep.state import Job, open_sweep
 
@@ -25,7 +26,7 @@ def run_ids(fake_stages: Any, local: list[str], tmp_path: Path) -> list[str]:
 
 def test_the_first_runs_recipe_is_served_with_the_others_beside(run_ids: list[str], local: list[str]) -> None:
     served, options = serving(compose(["action=serve", f"runs=[{','.join(run_ids)}]", "serve.port=0", *local]))
-    recipe = load(served)[0]
+    recipe = load_recipe(served)[0]
     assert recipe.name == "viggo_quickstart"
     assert recipe.train.lora_rank == 4
     assert (recipe.serve.runs, recipe.serve.port, recipe.serve.keep_alive) == (run_ids[1:], 0, True)

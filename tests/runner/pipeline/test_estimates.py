@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.errors import RecipeError
+from runner.pipeline.check import load_recipe
 from runner.pipeline.estimates import Estimate, estimate
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns, Plan, build
@@ -32,7 +33,7 @@ from tests.runner.recipes import QUICKSTART, QWEN, changed
 def recipe_with(changes: dict[str, Any], tmp_path: Path, name: str = QUICKSTART) -> Recipe:
     """With run folders and caches of the test's own, both empty."""
     folders = {"storage.root": f"{tmp_path}/runs", "storage.cache": f"{tmp_path}/cache"}
-    return load(changed({**folders, **changes}, name))[0]
+    return load_recipe(changed({**folders, **changes}, name))[0]
 
 
 def estimates(recipe: Recipe) -> dict[str, dict[str, Estimate]]:
@@ -42,7 +43,7 @@ def estimates(recipe: Recipe) -> dict[str, dict[str, Estimate]]:
 
 
 def published(name: str) -> Architecture:
-    model = load(changed({}, name))[0].model.architecture
+    model = load_recipe(changed({}, name))[0].model.architecture
     assert model is not None
     return model
 

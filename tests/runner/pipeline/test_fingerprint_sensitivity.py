@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from runner.cli.main import load
 from runner.pipeline import fingerprint
+from runner.pipeline.check import load_recipe
 from runner.pipeline.fingerprint import explain
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns, Step, build, digests
@@ -86,7 +86,7 @@ class World:
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, World]:
     """A recipe, and a world in which it has run once."""
     made = World(tmp_path_factory.mktemp(request.param))
-    assert made.run(load(changed({}, request.param))[0], keep=True) == ALL.split()
+    assert made.run(load_recipe(changed({}, request.param))[0], keep=True) == ALL.split()
     return request.param, made
 
 
@@ -296,7 +296,7 @@ def test_comments_and_the_order_of_keys_change_nothing(small: World, tmp_path: P
     (tmp_path / "recipe").mkdir()
     mine = f"{head}# a word\ndefaults:{defaults}{infer}\n\n{train}name: {QUICKSTART}\n"
     (tmp_path / "recipe" / "mine.yaml").write_text(mine)
-    recipe, _ = load(compose(["recipe=mine", "storage.artifacts=s3://bucket/prefix"], tmp_path))
+    recipe, _ = load_recipe(compose(["recipe=mine", "storage.artifacts=s3://bucket/prefix"], tmp_path))
     assert small.run(recipe) == []
 
 

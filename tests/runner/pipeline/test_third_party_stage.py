@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.cluster.session import RaySession
 from runner.errors import EXIT_DONE
-from runner.pipeline import registry
+from runner.pipeline import check, registry
 from runner.pipeline.context import RunContext
 from runner.pipeline.plan import fingerprint_inputs
 from runner.recipe.load import compose
@@ -110,7 +110,7 @@ def test_plan_has_the_stage_with_its_resources(capsys: pytest.CaptureFixture[str
 
 
 def test_the_stage_runs(tmp_path: Path) -> None:
-    recipe, _ = load(compose([f"recipe={GIVEN[0]}", *GIVEN[1:]]))
+    recipe, _ = check.load_recipe(compose([f"recipe={GIVEN[0]}", *GIVEN[1:]]))
     (tmp_path / "test_set").mkdir()
     (tmp_path / "test_set" / "test.jsonl").write_text('{"input": "one two"}\n{"input": "three"}\n')
     ray = SimpleNamespace(call=lambda function, resources, *args: function(*args))

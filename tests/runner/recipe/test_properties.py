@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.errors import Problem, RecipeError
+from runner.pipeline.check import check, load_recipe
 from runner.recipe.load import Composed, compose, flatten
-from runner.recipe.rules import check
 from runner.recipe.rules.arguments import MAPPINGS
 from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.recipe.show import as_yaml
@@ -64,7 +64,7 @@ def outcome(make: Callable[[], Composed]) -> Recipe | None:
     """The recipe, or None after making sure that every problem can be shown."""
     problems: list[Problem] = []
     try:
-        return load(make())[0]
+        return load_recipe(make())[0]
     except RecipeError as error:
         problems = error.problems
     assert problems

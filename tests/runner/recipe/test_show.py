@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli.main import load, main
+from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
+from runner.pipeline.check import load_recipe
 from runner.recipe.load import compose
 from runner.recipe.show import as_yaml
 from tests.paths import ROOT
@@ -62,10 +63,10 @@ def test_a_shown_recipe_runs_without_the_groups_it_was_made_from(
 ) -> None:
     """Nothing of the default groups may come back in: neither their keys nor what the endpoint has dropped."""
     overrides = ["recipe=viggo_qwen7b", "storage.artifacts=s3://b/p", "serve.engine_kwargs.max_num_batched_tokens=null"]
-    before, _ = load(compose(overrides))
+    before, _ = load_recipe(compose(overrides))
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "shown.yaml").write_text(shown(capsys, *overrides))
-    after, _ = load(compose(["recipe=shown"], tmp_path))
+    after, _ = load_recipe(compose(["recipe=shown"], tmp_path))
     assert after == before
     assert "flash_attn" not in after.train.args
     assert "max_num_batched_tokens" not in after.serve.engine_kwargs
@@ -75,8 +76,8 @@ def test_a_shown_recipe_runs_without_the_groups_it_was_made_from(
 def test_text_stays_the_same_text(text: str, tmp_path: Path) -> None:
     composed = changed({"train.args.run_name": text})
     (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "shown.yaml").write_text(as_yaml(load(composed)[0], composed))
-    assert load(compose(["recipe=shown"], tmp_path))[0].train.args["run_name"] == text
+    (tmp_path / "recipe" / "shown.yaml").write_text(as_yaml(load_recipe(composed)[0], composed))
+    assert load_recipe(compose(["recipe=shown"], tmp_path))[0].train.args["run_name"] == text
 
 
 def test_a_login_in_an_address_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
