@@ -1,0 +1,128 @@
+"""`Example`: what ingest makes of a row, and all that later stages read of the dataset. One JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+from runner.errors import RunnerError
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+
+class BadRowError(Exception):
+    """A row that cannot be used. `why`: the kind, the same for every such row. `fix`: what to do about it."""
+
+    def __init__(self, why: str, fix: str = "") -> None:
+        super().__init__(why)
+        self.why, self.fix = why, fix
+
+
+class Message(TypedDict):
+    """One message. `content`: text, or a list of parts `{type, text | image | ...}`, or None beside tool calls.
+
+    `train`: whether training learns it; without it the training method decides. A `weight` of 0 or 1 becomes this.
+    """
+
+    role: Role
+    content: str | list[dict[str, Any]] | None
+    name: NotRequired[str]
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    reasoning_content: NotRequired[str]
+    train: NotRequired[bool]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row as a conversation, a text, or a pair of answers.
+
+    messages: `[system?, user, assistant, ...]`, the answer to learn last. With chosen and rejected: the prompt alone.
+    label: of KTO, whether the answer is a good one. text: of pretraining, and then there are no messages.
+    columns: the row as it was read. source: "file:line", or "split:number" of generated rows.
+    """
+
+    id: str
+    messages: list[Message] = field(default_factory=list)
+    chosen: list[Message] | None = None
+    rejected: list[Message] | None = None
+    label: bool | None = None
+    text: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    images: list[str] | None = None
+    columns: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def prompt(self) -> list[Message]:
+        """The messages to ask: everything before the answer."""
+        if self.messages and self.chosen is None and self.messages[-1]["role"] == "assistant":
+            return self.messages[:-1]
+        return self.messages
+
+    @property
+    def answer(self) -> Message | None:
+        """The assistant's last message: what to learn, and what a prediction is scored against."""
+        last = (self.messages if self.chosen is None else self.chosen)[-1:]
+        return last[0] if last and last[0]["role"] == "assistant" else None
+
+    @property
+    def reference(self) -> str:
+        """The answer's text; "" without an answer or without text in it."""
+        return text_of(self.answer) if self.answer is not None else ""
+
+    def to_json(self) -> str:
+        """One line, without fields that are not set. Raises ValueError for infinite numbers."""
+        values = {name: value for name, value in self.__dict__.items() if value is not None and value != []}
+        return one_line(values)
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Example:
+        """The example of a line that `to_json` wrote."""
+        return cls(**json.loads(line))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
+
+
+def one_line(value: Mapping[str, Any]) -> str:
+    """The value as JSON in which no reader finds a line's end, whatever it counts as one."""
+    line = _encode(value)
+    if not line.isascii():
+        for end, escaped in _LINE_ENDS.items():
+            line = line.replace(end, escaped)
+    return line
+
+
+def text_of(message: Message) -> str:
+    """The message's text: its content, or its text parts one after the other."""
+    content = message["content"]
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    return content or ""
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> int:
+    """Write one example a line. Returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for count, example in enumerate(examples, 1):  # noqa: B007
+            file.write(f"{example.to_json()}\n")
+    return count
+
+
+def read_examples(path: Path) -> Iterator[Example]:
+    """The examples of a file that ingest wrote, one at a time. Raises RunnerError for a line that is not one."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Example.from_json(line)
+            except (ValueError, TypeError) as error:
+                raise RunnerError(
+                    f"{path}:{number} is not an example that ingest wrote", "Run ingest again: force=[ingest]."
+                ) from error

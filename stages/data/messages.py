@@ -1,0 +1,159 @@
+"""Messages in OpenAI's or ShareGPT's words to `Message`: each key is used, ignored by name, or refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from stages.data.example import BadRowError, Message, Role
+
+ROLE_NAMES: dict[str, Role] = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user",
+    "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
+    "ipython": "tool",
+}  # fmt: skip
+"""Spellings of a role, in lower case, and the role that they mean."""
+CALL_ROLES = ("function_call", "tool_call")
+"""ShareGPT's roles of an assistant's message whose text is a call."""
+FLAGS = ("train", "weight", "loss", "loss_mask", "training", "trainable", "learn")
+"""Keys that say whether training learns a message: true, false, 1 or 0."""
+MESSAGE_KEYS = (
+    "role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning",
+    "thinking", *FLAGS,
+)  # fmt: skip
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_PARTS = ("text", "image", "image_url", "input_image", "input_text", "output_text", "audio", "input_audio", "video")
+
+
+def check_message(value: Any, where: str, ignore: Collection[str] = ()) -> Message:
+    """The message of a row. where: for the words, such as "message 2 of column 'messages'". ignore: keys to leave out.
+
+    Raises BadRowError when a key is unknown, or a value cannot be used.
+    """
+    if not isinstance(value, Mapping):
+        raise BadRowError(f"{where} is {kind(value)}, not an object with role and content")
+    given = {key: each for key, each in value.items() if key not in ignore and each is not None}
+    if unknown := [key for key in given if key not in MESSAGE_KEYS]:
+        raise BadRowError(
+            f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
+            f"Remove it, or name it in dataset.ignore_keys: [{unknown[0]}].",
+        )
+    spelling = given.get("role", given.get("from"))
+    if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
+        return _call_as_text(given, where)
+    message: Message = {"role": _role(spelling, where), "content": _content(_either(given, "content", "value"), where)}
+    for key in ("name", "tool_call_id"):
+        if key in given:
+            message[key] = _text(given[key], f"{key} of {where}")
+    if calls := given.get("tool_calls"):
+        message["tool_calls"] = [_call(call, where) for call in _list(calls, f"tool_calls of {where}")]
+    for key in _REASONING:
+        if given.get(key):
+            message["reasoning_content"] = _text(given[key], f"{key} of {where}")
+    flags = {_flag(key, given[key], where) for key in FLAGS if key in given}
+    if len(flags) > 1:
+        raise BadRowError(f"{where} has two flags that contradict: {', '.join(key for key in FLAGS if key in given)}")
+    if flags:
+        message["train"] = flags.pop()
+    return _whole(message, where)
+
+
+def _whole(message: Message, where: str) -> Message:
+    role = message["role"]
+    if "tool_calls" in message and role != "assistant":
+        raise BadRowError(f"{where} has tool_calls, which only an assistant's message can have; its role is {role}")
+    if message["content"] is None and "tool_calls" not in message:
+        raise BadRowError(f"{where} has no content", "Give it a text, or remove the message.")
+    return message
+
+
+def _either(given: Mapping[str, Any], first: str, second: str) -> Any:
+    return given.get(first, given.get(second))
+
+
+def _role(spelling: Any, where: str) -> Role:
+    role = ROLE_NAMES.get(spelling.strip().lower()) if isinstance(spelling, str) else None
+    if role is None:
+        names = ", ".join(ROLE_NAMES)
+        raise BadRowError(f"{where} has the role {spelling!r}; there are: {names}", "Rename the role.")
+    return role
+
+
+def _content(value: Any, where: str) -> str | list[dict[str, Any]] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts")
+    parts = [_part(part, where) for part in value]
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise BadRowError(f"a content part of {where} is {kind(part)}, not an object with a type")
+    if part["type"] not in _PARTS:
+        raise BadRowError(
+            f"a content part of {where} has the unknown type {part['type']!r}; there are: text, image_url"
+        )
+    if part["type"] in ("text", "input_text", "output_text"):
+        return {"type": "text", "text": _text(part.get("text"), f"a text part of {where}")}
+    return {key: value for key, value in part.items() if value is not None}
+
+
+def _call(call: Any, where: str) -> dict[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise BadRowError(f"a tool call of {where} has no function with a name")
+    arguments = function.get("arguments", {})
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except ValueError as error:
+            raise BadRowError(f"the arguments of a tool call of {where} are not JSON") from error
+    if not isinstance(arguments, Mapping):
+        raise BadRowError(f"the arguments of a tool call of {where} are {kind(arguments)}, not an object")
+    made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
+    return {"id": call["id"], **made} if call.get("id") else made
+
+
+def _call_as_text(given: Mapping[str, Any], where: str) -> Message:
+    text = _either(given, "content", "value")
+    try:
+        calls = json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise BadRowError(f"{where} is a tool call whose text is not JSON") from error
+    calls = calls if isinstance(calls, list) else [calls]
+    return {"role": "assistant", "content": None, "tool_calls": [_call(call, where) for call in calls]}
+
+
+def _flag(key: str, value: Any, where: str) -> bool:
+    if value in (0, 1):  # False and True, 0.0 and 1.0
+        return bool(value)
+    raise BadRowError(f"{key} of {where} is {value!r}: training learns a message (1, true) or does not (0, false)")
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise BadRowError(f"{what} is {kind(value)}, not text")
+    return value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadRowError(f"{what} is {kind(value)}, not a list")
+    return value
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), f"a {type(value).__name__}")
