@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from runner.errors import Problem
 from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
+from stages.engines.vllm.rules import refused, requests_fit
+from stages.trainers.llamafactory.rules import longest_row, trained
 
 _KEY = "infer.sampling.structured_outputs"
 # Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.
@@ -51,4 +53,19 @@ def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"{_KEY}.{name}", form[name], "is ignored by vLLM when a request sets it", hint)
 
 
-RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines)
+def engines_load_what_is_trained(recipe: Recipe) -> Iterator[Problem]:
+    if "train" in recipe.pipeline and {"infer", "serve"} & set(recipe.pipeline):
+        yield from refused(trained(recipe))
+
+
+def prompt_and_answer_fit(recipe: Recipe) -> Iterator[Problem]:
+    yield from requests_fit(recipe, longest_row(recipe))
+
+
+RULES = (
+    an_answer_is_one_text,
+    answers_have_one_form,
+    options_of_a_form_are_the_engines,
+    engines_load_what_is_trained,
+    prompt_and_answer_fit,
+)

@@ -18,6 +18,7 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
 from stages.engines.vllm.failure import batch_failure, hint_for
+from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import num_ranks
 from stages.infer import base_ahead
 from stages.infer.base import base_file, keep, made_once, take_over
@@ -29,7 +30,7 @@ from stages.infer.sampling import drawn_by_seed
 from stages.infer.shared import is_shared, shared_models
 from stages.infer.shared import predict as predict_shared
 from stages.infer.shared import warm_up as warm_up_shared
-from stages.ingest.canonical import ENGINE_WITHOUT_EFFECT, without
+from stages.ingest.canonical import without
 from stages.models.adapter import engine_rank
 
 PREDICTIONS = "predictions"
@@ -69,7 +70,7 @@ class Infer:
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""
-        kwargs = without(recipe.infer.engine_kwargs, ENGINE_WITHOUT_EFFECT)
+        kwargs = without(recipe.infer.engine_kwargs, WITHOUT_EFFECT)
         return {"infer.engine_kwargs": kwargs, **({} if drawn_by_seed(recipe) else {"seed": None})}
 
     def warm_up(self, ctx: RunContext, beside: str) -> str:

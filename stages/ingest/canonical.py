@@ -10,8 +10,6 @@ from typing import Any
 from runner.storage.digest import digest_file
 
 _MOST_READ_BYTES = 64 << 20
-# vLLM engine arguments that change where it runs or what it prints, and no answer.
-ENGINE_WITHOUT_EFFECT = ("gpu_memory_utilization", "disable_log_stats")
 
 
 def without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from runner.recipe.schema import Architecture
 
+Parts = dict[str, int]
+"""Bytes by what they are for."""
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 KINDS = get_args(Architecture.model_fields["model_type"].annotation)
 _SAFETENSORS_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}

@@ -16,9 +16,10 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
+from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.infer.sampling import request_sampling
-from stages.ingest.canonical import ENGINE_WITHOUT_EFFECT, without
+from stages.ingest.canonical import without
 from stages.models.adapter import adapter_name, engine_rank, find_adapter, trained_rank
 from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
@@ -58,7 +59,7 @@ class Serve:
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The engine's arguments as the endpoint will have them, whichever key they come from."""
         kwargs = engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
-        kwargs = without(kwargs, ENGINE_WITHOUT_EFFECT)
+        kwargs = without(kwargs, WITHOUT_EFFECT)
         return {"serve.engine_kwargs": kwargs, "infer.engine_kwargs": None, "train.lora_rank": None}
 
     def run(self, ctx: RunContext) -> StageResult:

@@ -18,9 +18,9 @@ from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import scan_folder
 from stages.ingest.canonical import without
 from stages.models.obtain import is_local
-from stages.train.checkpoints import mend
-from stages.train.failure import explain
-from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.checkpoints import mend
+from stages.trainers.failure import explain
+from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_args, worker_env
 from stages.trainers.llamafactory.loop import train_loop
 from stages.trainers.llamafactory.output import ADAPTER, LOG
 
@@ -177,7 +177,7 @@ def fit(
     try:
         return in_thread(trainer.fit, on_interrupt)
     except TrainingFailedError as error:
-        raise explain(error) from error
+        raise explain(error, MEMORY_HINT) from error
 
 
 def is_alone(args: Mapping[str, Any], num_workers: int) -> bool:

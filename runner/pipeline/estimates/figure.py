@@ -8,7 +8,6 @@ from typing import Any, Literal
 from runner.pipeline.estimates.rates import plain_seconds
 from runner.pipeline.plan import PastRuns, Step
 from runner.recipe.schema import Recipe
-from stages.engines.vllm.memory import Parts
 from stages.models.facts import ModelFacts, RowFacts
 
 Unit = Literal["bytes", "steps", "rows", "s"]
@@ -25,7 +24,7 @@ class Estimate:
     value: float | None
     unit: Unit
     basis: str
-    parts: Parts = field(default_factory=dict)
+    parts: dict[str, int] = field(default_factory=dict)
     most: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,7 +52,7 @@ class Known:
     def plain_time(self, stage: str) -> Estimate:
         return self.time(plain_seconds(self.recipe, stage, self.past))
 
-    def memory(self, what: str, parts: Parts | str, basis: str, *, most: bool = False) -> Estimate:
+    def memory(self, what: str, parts: dict[str, int] | str, basis: str, *, most: bool = False) -> Estimate:
         if isinstance(parts, str):
             return self.unknown(what, "bytes", parts)
         return Estimate(what, sum(parts.values()), "bytes", basis, parts, most)

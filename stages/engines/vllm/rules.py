@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
-from stages.ingest.canonical import ENGINE_WITHOUT_EFFECT
 from stages.models.adapter import trained_rank
-from stages.trainers.llamafactory.rules import OLD_GPUS, argument
+from stages.models.trained import LongestRow, Trained, TraitName
 
+# Engine arguments that change where it runs or what it prints, and no answer.
+WITHOUT_EFFECT = ("gpu_memory_utilization", "disable_log_stats")
 # The endpoint may hold more adapters than batch inference needs; its name is refused by another rule.
 _MAY_DIFFER = (
-    *ENGINE_WITHOUT_EFFECT,
+    *WITHOUT_EFFECT,
     "enable_lora",
     "max_loras",
     "max_lora_rank",
@@ -79,34 +81,27 @@ def adapters_fit_in_memory(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"{section}.engine_kwargs.max_cpu_loras", held, message, "Raise it, or leave it out.")
 
 
-def adapter_is_one_that_vllm_loads(recipe: Recipe) -> Iterator[Problem]:
+_REFUSED: dict[TraitName, str] = {
+    "whole modules": "saves whole modules beside the adapter (modules_to_save), which vLLM cannot load",
+    "new embeddings": "trains new embeddings with the adapter (modules_to_save), which vLLM cannot load",
+    "dora": "makes a DoRA adapter, which vLLM cannot load",
+    "changed base": "changes the base model's weights, so the adapter does not fit the model that vLLM loads",
+}
+
+
+def refused(trained: Trained) -> Iterator[Problem]:
     """What vLLM's `PEFTHelper` refuses (`vllm/lora/peft_helper.py`), and adapters that mean another base model."""
-    if "train" not in recipe.pipeline or not {"infer", "serve"} & set(recipe.pipeline):
-        return
-    kind = argument(recipe, "finetuning_type")
-    if kind != "lora":
+    if trained.kind != "adapter":
         hint = "Set it to lora, or end the pipeline with train."
-        yield Problem("train.args.finetuning_type", kind, "makes no LoRA adapter, which infer and serve load", hint)
+        yield Problem(trained.key, trained.value, "makes no LoRA adapter, which infer and serve load", hint)
         return
-    refused = {
-        "additional_target": "saves whole modules beside the adapter (modules_to_save), which vLLM cannot load",
-        "resize_vocab": "trains new embeddings with the adapter (modules_to_save), which vLLM cannot load",
-        "use_dora": "makes a DoRA adapter, which vLLM cannot load",
-        "pissa_init": "changes the base model's weights, so the adapter does not fit the model that vLLM loads",
-    }
-    for name, message in refused.items():
-        if value := argument(recipe, name):
-            yield Problem(f"train.args.{name}", value, message, "Remove it, or end the pipeline with train.")
+    for trait in trained.traits:
+        yield Problem(trait.key, trait.value, _REFUSED[trait.name], "Remove it, or end the pipeline with train.")
 
 
-def prompt_and_answer_fit(recipe: Recipe) -> Iterator[Problem]:
-    """A prompt has up to cutoff_len tokens when it is trained on, and an answer up to max_tokens.
-
-    Where rows are packed cutoff_len is the length of a pack.
-    """
+def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
+    """prompt: as long as it may have been in training. An answer has up to max_tokens."""
     answer = _whole(recipe.infer.sampling, "max_tokens")
-    packed = argument(recipe, "packing") or argument(recipe, "neat_packing")
-    prompt = None if packed else _whole(recipe.train.args, "cutoff_len")
     told = set()
     for section, kwargs in _engines(recipe):
         length = _whole(kwargs, "max_model_len")
@@ -116,13 +111,13 @@ def prompt_and_answer_fit(recipe: Recipe) -> Iterator[Problem]:
         if answer >= length:
             message = f"leaves no room for a prompt in {section}.engine_kwargs.max_model_len={length}"
             yield Problem("infer.sampling.max_tokens", answer, message, "Lower it, or raise max_model_len.")
-        elif prompt is not None and prompt + answer > length:
+        elif prompt is not None and prompt.tokens + answer > length:
             yield Problem(
                 f"{section}.engine_kwargs.max_model_len",
                 length,
-                f"is too short for a prompt of train.args.cutoff_len={prompt} tokens and an answer of "
+                f"is too short for a prompt of {prompt.key}={prompt.tokens} tokens and an answer of "
                 f"infer.sampling.max_tokens={answer}",
-                f"Set it to {prompt + answer} or more, or lower train.args.cutoff_len to {length - answer}.",
+                f"Set it to {prompt.tokens + answer} or more, or lower {prompt.key} to {length - answer}.",
             )
 
 
@@ -150,7 +145,7 @@ def hardware_can_infer(recipe: Recipe) -> Iterator[Problem]:
             if kwargs.get("quantization") == "bitsandbytes":
                 message = "needs a GPU, and cluster.accelerator is cpu"
                 yield Problem(f"{section}.engine_kwargs.quantization", "bitsandbytes", message, "Remove it.")
-        elif gpu in OLD_GPUS and kwargs.get("dtype") == "bfloat16":
+        elif gpu in WITHOUT_BFLOAT16 and kwargs.get("dtype") == "bfloat16":
             message = f"is not possible on {gpu}, which computes no bfloat16"
             yield Problem(f"{section}.engine_kwargs.dtype", "bfloat16", message, "Set it to float16.")
 
@@ -171,8 +166,6 @@ RULES = (
     adapter_fits_engine,
     replica_holds_its_adapters,
     adapters_fit_in_memory,
-    adapter_is_one_that_vllm_loads,
-    prompt_and_answer_fit,
     batches_fit,
     hardware_can_infer,
 )

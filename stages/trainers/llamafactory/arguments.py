@@ -40,6 +40,11 @@ RESERVED_ARGS = {
 # something else: it ends SmolLM2's with a full stop. Training and asking would differ.
 _DEFAULT_SYSTEM = {"smollm2": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
 
+MEMORY_HINT = (
+    "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
+    "(train.args.disable_gradient_checkpointing: false); train.args.gradient_accumulation_steps keeps the batch."
+)
+
 # HfArgumentParser's words for arguments that no dataclass has.
 _UNKNOWN_KEYS = re.compile(r"Some keys are not used by the HfArgumentParser: \[(.*)\]")
 

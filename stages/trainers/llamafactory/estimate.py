@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import train_seconds
-from stages.engines.vllm.memory import checkpoint_bytes, effective, train_memory, trained_params
 from stages.publish.stage import publish_plan
+from stages.trainers.llamafactory.memory import checkpoint_bytes, effective, train_memory, trained_params
 from stages.trainers.llamafactory.output import is_model_file
 from stages.trainers.llamafactory.rules import argument
 

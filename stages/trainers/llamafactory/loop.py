@@ -2,7 +2,7 @@
 
 A worker writes to a folder of its own on its node. Two kinds of checkpoints go to Ray Train's storage: one for each
 checkpoint of the trainer, with all that resuming needs, and at the end one with `adapter/` and `log/`, the results.
-Each is sealed (`stages.train.checkpoints`), so that a torn one is never resumed from. When the run is to end, the
+Each is sealed (`stages.trainers.checkpoints`), so that a torn one is never resumed from. When the run is to end, the
 workers save a checkpoint after the step that they are at, and stop.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from stages.train.checkpoints import seal
-from stages.train.failure import explain_in_worker
+from stages.trainers.checkpoints import seal
+from stages.trainers.failure import explain_in_worker
 from stages.trainers.llamafactory import arguments as llamafactory
 from stages.trainers.llamafactory.output import ADAPTER, TRAINER_LOG, collect
 
@@ -58,7 +58,8 @@ def train_loop(config: dict[str, Any]) -> None:
         except RunnerError:
             raise
         except Exception as error:
-            raise explain_in_worker(error, begun=reporter.num_steps > 0) from error
+            begun, known = reporter.num_steps > 0, llamafactory.explain_arguments
+            raise explain_in_worker(error, begun=begun, memory_hint=llamafactory.MEMORY_HINT, known=known) from error
         figures = reporter.summary()
         final = None
         if rank == 0:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
-
-# Before Ampere: GPU types of Ray (ray.util.accelerators) that compute no bfloat16.
-OLD_GPUS = ("V100", "P100", "T4", "P4", "K80")
+from stages.models.trained import LongestRow, Trained, Trait, TraitName
 
 Get = Callable[[str], Any]
 
@@ -161,9 +160,36 @@ def hardware_can_train(recipe: Recipe) -> Iterator[Problem]:
         return
     gpu = recipe.resources_of("train").accelerator_type
     for name in ("bf16", "pure_bf16"):
-        if gpu in OLD_GPUS and argument(recipe, name):
+        if gpu in WITHOUT_BFLOAT16 and argument(recipe, name):
             hint = "Set train.args.fp16=true and bf16=false, or take a newer GPU."
             yield Problem(f"train.args.{name}", True, f"is not possible on {gpu}, which computes no bfloat16", hint)
+
+
+# What an engine may refuse, by the argument that asks for it.
+_TRAITS: dict[str, TraitName] = {
+    "additional_target": "whole modules",
+    "resize_vocab": "new embeddings",
+    "use_dora": "dora",
+    "pissa_init": "changed base",
+}
+
+
+def trained(recipe: Recipe) -> Trained:
+    """What the training will leave."""
+    kind = argument(recipe, "finetuning_type")
+    found = ((name, trait, argument(recipe, name)) for name, trait in _TRAITS.items())
+    traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found if value)
+    return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
+
+
+def longest_row(recipe: Recipe) -> LongestRow | None:
+    """The length that rows are cut to; None where the recipe names none, or rows are packed and it is a pack's."""
+    length = recipe.train.args.get("cutoff_len")
+    if argument(recipe, "packing") or argument(recipe, "neat_packing"):
+        return None
+    if not isinstance(length, int) or isinstance(length, bool) or length <= 0:
+        return None
+    return LongestRow(length, "train.args.cutoff_len")
 
 
 RULES = (arguments_agree, stage_has_what_it_needs, hardware_can_train)

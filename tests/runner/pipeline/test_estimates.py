@@ -25,8 +25,8 @@ from runner.recipe.schema import Architecture, Recipe, RunOptions
 from runner.report.terminal import Report
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import write_state
-from stages.engines.vllm import memory
 from stages.models import architecture
+from stages.trainers.llamafactory import memory
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
 

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, StageResources
 from stages.train import stage as train
-from stages.train.failure import explain, explain_in_worker
 from stages.train.stage import in_thread, note, run_config, scaling_config, stop, storage_path, take_over
 
 BASE: dict[str, Any] = {
@@ -117,79 +115,6 @@ def test_final_checkpoint_becomes_the_two_artifacts_and_replaces_leftovers(tmp_p
 def test_note_tells_steps_losses_rate_and_resumption() -> None:
     assert note(FIGURES) == "8 steps, loss 2.955 -> 0.062, 1.4 rows/s"
     assert note({**FIGURES, "resumed_at_step": 4}).endswith(", resumed at step 4")
-
-
-class WorkerGroupError(Exception):
-    def __init__(self, failures: dict[int, Exception]) -> None:
-        super().__init__("Training failed due to worker errors:\n[Rank 0 Error Snippet]:\n...")
-        self.worker_failures = failures
-
-
-class ControllerError(Exception):
-    def __init__(self, failure: Exception) -> None:
-        super().__init__("Training failed due to controller error")
-        self.controller_failure = failure
-
-
-class TracebackError(Exception):
-    def __init__(self, error: Exception) -> None:
-        super().__init__("Traceback (most recent call last):\n ...")
-        self._base_exc = error
-
-
-class ActorDiedError(Exception):
-    pass
-
-
-def test_error_names_the_workers_cause_in_one_line() -> None:
-    error = explain(WorkerGroupError({0: TracebackError(RuntimeError("ValueError: no rows\nmore"))}))
-    assert error.message == "training failed: ValueError: no rows"
-
-
-def test_error_of_a_worker_counts_more_than_the_echo_of_its_peers() -> None:
-    echo = TracebackError(RuntimeError("RuntimeError: [gloo/pair.cc:534] Connection closed by peer [10.0.0.2]"))
-    own = TracebackError(RuntimeError("KeyError: 'labels'"))
-    assert "KeyError" in explain(WorkerGroupError({0: echo, 1: own})).message
-
-
-def test_mistake_of_the_user_comes_through_ray_train_as_itself() -> None:
-    mistake = RunnerError("LLaMA-Factory knows no train.args.x", "hint")
-    assert explain(ControllerError(mistake)) is mistake
-    assert explain(WorkerGroupError({1: TracebackError(mistake)})) is mistake
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "CUDA out of memory. Tried to allocate 2.00 GiB",
-        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ...",
-    ],
-)
-def test_lack_of_memory_names_the_knobs_and_is_not_tried_again(text: str) -> None:
-    error = explain_in_worker(RuntimeError(text), begun=True)
-    assert isinstance(error, RunnerError)
-    for knob in ("per_device_train_batch_size", "cutoff_len", "disable_gradient_checkpointing"):
-        assert knob in error.hint
-
-
-def test_dead_worker_is_said_to_have_died() -> None:
-    error = explain(WorkerGroupError({0: ActorDiedError("The actor died unexpectedly before finishing this task.")}))
-    assert "died" in error.message
-    assert "out of memory" in error.hint
-
-
-@pytest.mark.parametrize(
-    ("error", "begun", "again"),
-    [
-        (ValueError("Undefined dataset x in dataset_info.json."), False, False),
-        (ValueError("something odd at step 5"), True, True),
-        (ConnectionError("hub is down"), False, True),
-        (FileNotFoundError("no such file"), False, False),
-        (RuntimeError("[gloo] Connection closed by peer"), False, True),
-    ],
-)
-def test_only_what_may_pass_is_tried_again(error: Exception, begun: bool, again: bool) -> None:
-    assert isinstance(explain_in_worker(error, begun=begun), RunnerError) is not again
 
 
 class Interruption(BaseException):

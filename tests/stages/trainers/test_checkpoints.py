@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stages.train import checkpoints as training_checkpoints
-from stages.train.checkpoints import mend, seal
+from stages.trainers import checkpoints as training_checkpoints
+from stages.trainers.checkpoints import mend, seal
 
 NAME = "tiny-0123"
 Told = list[list[tuple[str, dict[str, Any]]]]

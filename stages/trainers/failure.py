@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
-from stages.trainers.llamafactory.arguments import explain_arguments
 
 _LOG_HINT = "The stage's log has the traceback."
-_MEMORY_HINT = (
-    "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
-    "(train.args.disable_gradient_checkpointing: false); train.args.gradient_accumulation_steps keeps the batch."
-)
 _MEMORY_WORDS = ("outofmemory", "out of memory", "can't allocate memory", "memoryerror", "running low on memory")
 
 # What a peer's death looks like from a worker that waits for it in a collective operation, or a network that is down.
 _PEER_WORDS = ("connection closed", "connection reset", "connection refused", "gloo", "nccl", "socket", "timed out")
 
 
-def explain_in_worker(error: Exception, *, begun: bool) -> Exception:
+def explain_in_worker(
+    error: Exception, *, begun: bool, memory_hint: str, known: Callable[[Exception], RunnerError | None]
+) -> Exception:
     """A worker's error for the driver: RunnerError for what would fail again in a new attempt, else RuntimeError.
 
     begun: whether a step was made. What fails before fails again, unless it is the network or the file system.
+    memory_hint: the trainer's advice when memory runs out. known: the trainer's own mistakes, None for other errors.
     """
     text = _describe(error)
     if _is_out_of_memory(text):
-        return RunnerError(f"training ran out of memory: {_first_line(error)}", _MEMORY_HINT)
-    unknown = explain_arguments(error)
-    if unknown is not None:
-        return unknown
+        return RunnerError(f"training ran out of memory: {_first_line(error)}", memory_hint)
+    if (mistake := known(error)) is not None:
+        return mistake
     missing = isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError)
     passing = (isinstance(error, OSError) and not missing) or _is_peers_echo(text)
     return RuntimeError(text) if begun or passing else RunnerError(f"training failed: {text}", _LOG_HINT)
 
 
-def explain(error: BaseException) -> RunnerError:
-    """The RunnerError for what `TorchTrainer.fit` raised.
+def explain(error: BaseException, memory_hint: str) -> RunnerError:
+    """The RunnerError for what `TorchTrainer.fit` raised. memory_hint: as of `explain_in_worker`.
 
     Ray Train wraps a worker's exception twice, and reports those of all workers, most of which only lost a peer.
     """
@@ -44,11 +41,11 @@ def explain(error: BaseException) -> RunnerError:
         return cause
     text, kind = _first_line(cause), type(cause).__name__
     if _is_out_of_memory(_describe(cause)):
-        return RunnerError(f"training ran out of memory: {text}", _MEMORY_HINT)
+        return RunnerError(f"training ran out of memory: {text}", memory_hint)
     if kind in ("ActorDiedError", "ActorUnavailableError", "RayActorError", "NodeDiedError"):
         return RunnerError(
             f"a training worker died more than train.max_failures times: {text}",
-            f"Often its node is out of memory. {_MEMORY_HINT}",
+            f"Often its node is out of memory. {memory_hint}",
         )
     if kind == "CheckpointManagerInitializationError":
         return RunnerError(
