@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
 from stages.infer.sampling import sampling_params
-from stages.infer.stage import engine_kwargs, engine_runtime_env, lora_rank
+from stages.models.adapter import CONFIG, largest_rank
 
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"
 # Enough training for an adapter whose answers are of the usual length.
@@ -91,7 +92,7 @@ def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     adapter: Path | None = work.folders.get("adapter")
-    arguments = engine_kwargs(work.recipe, lora_rank(adapter) if adapter else None)
+    arguments = engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes()) if adapter else None)
     arguments.pop("distributed_executor_backend", None)
     return {
         "model": str(work.folders["model"]),

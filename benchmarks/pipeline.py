@@ -22,7 +22,7 @@ from benchmarks.serve import bodies, by_bare, free_port, wait_for
 from benchmarks.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
 from runner.pipeline.manifest import Manifest
 from stages.data.prompt import reference
-from stages.infer.stage import engine_runtime_env
+from stages.engines.vllm.batch import engine_runtime_env
 from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")

@@ -25,9 +25,9 @@ from benchmarks import measure
 from benchmarks.load import measure_endpoint
 from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
 from stages.data.prompt import request_messages
+from stages.engines.vllm.batch import engine_kwargs as batch_engine_kwargs
 from stages.engines.vllm.server import engine_env, engine_kwargs
-from stages.infer.stage import engine_kwargs as batch_engine_kwargs
-from stages.infer.stage import lora_rank
+from stages.models.adapter import CONFIG, largest_rank
 
 _START_S = 900
 _ROWS = "generated://viggo?functions=inform,request_attribute&attributes=name,release_year,genres"
@@ -100,7 +100,7 @@ def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = No
     """vLLM's own server, the executor included. env: beside this process's own, or else the one that the stage sets."""
     adapter = work.folders["adapter"]
     arguments = {
-        **batch_engine_kwargs(work.recipe, lora_rank(adapter)),
+        **batch_engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes())),
         **engine_kwargs(work.recipe, with_adapters=True),
     }
     arguments.pop("distributed_executor_backend", None)

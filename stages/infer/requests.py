@@ -115,6 +115,40 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     }
 
 
+@dataclass(frozen=True)
+class PredictionWork:
+    """Batch inference over the test set, as an engine runs it (`stages.engines.work.Work`)."""
+
+    path: Path
+    recipe: Recipe
+    engine: Engine
+
+    @property
+    def source(self) -> str:
+        return self.engine.source
+
+    @property
+    def lora_rank(self) -> int | None:
+        return self.engine.lora_rank
+
+    def read(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The piece's rows that have no prediction yet, each for every variant that is to predict it."""
+        return read_chunk(piece, path=self.path, variants=list(self.engine.models))
+
+    def adapter(self, row: Mapping[str, Any]) -> str | None:
+        """What the engine knows the row's adapter by; None for a row of the model that it loads."""
+        model = self.engine.models[row["variant"]]
+        return None if model == self.engine.source else model
+
+    def ask(self, row: dict[str, Any]) -> dict[str, Any]:
+        """See `request`."""
+        return request(row, recipe=self.recipe, engine=self.engine)
+
+    def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """See `answer`."""
+        return answer(row, recipe=self.recipe)
+
+
 @lru_cache(maxsize=1)
 def _tokenizer(source: str, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer

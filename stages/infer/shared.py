@@ -10,8 +10,6 @@ they load adapters when they are asked for them, so there need not be one yet.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -26,7 +24,7 @@ from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.engines.vllm.server import engine_env, llm_config, num_bundles
 from stages.infer.predictions import BASE, TUNED
-from stages.infer.requests import Engine, answer, read_chunk, request
+from stages.infer.requests import Engine, PredictionWork
 from stages.models.adapter import adapter_name
 from stages.publish.stage import adapters_key
 from stages.serve.config import app_name, build_app, pin_version, replica_version, server_name
@@ -89,10 +87,11 @@ def ask(
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
     asked: dict[Any, dict[str, Any]] = {}
+    work = PredictionWork(path, recipe, engine)
     while waiting or asked:
         while waiting and len(asked) < most:
             piece = waiting.popleft()
-            response = server.predict.remote(piece, str(path), recipe, engine)
+            response = server.answer_piece.remote(piece, work)
             asked[response._to_object_ref_sync()] = piece
         (ready,), _ = ray.wait(list(asked), num_returns=1)
         piece = asked.pop(ready)
@@ -157,55 +156,3 @@ def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-async def predict_piece(
-    client: Any, lora: Any, piece: Mapping[str, Any], path: Path, recipe: Recipe, engine: Engine
-) -> list[dict[str, Any]]:
-    """In the replica: the piece's predictions, as `answer` makes them.
-
-    client: vLLM's engine client. lora: gives the LoRARequest of an adapter by its name at the endpoint, as a coroutine.
-    A row that the engine refuses becomes a prediction with an error. Raises vLLM's EngineDeadError.
-    """
-    variants = list(engine.models)
-    rows = list(read_chunk(piece, path=path, variants=variants))
-    adapter = await lora(engine.models[TUNED]) if any(row["variant"] == TUNED for row in rows) else None
-    return list(await asyncio.gather(*(_predict(client, row, adapter, recipe, engine) for row in rows)))
-
-
-async def _predict(client: Any, row: dict[str, Any], adapter: Any, recipe: Recipe, engine: Engine) -> dict[str, Any]:
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    asked, begin = request(row, recipe=recipe, engine=engine), time.perf_counter()
-    output, error = {}, asked["__inference_error__"]
-    if not error:
-        try:
-            lora = adapter if row["variant"] == TUNED else None
-            output = await _generate(client, asked["tokenized_prompt"], asked["sampling_params"], lora)
-        except EngineDeadError:
-            raise
-        except Exception as cause:
-            error = f"{type(cause).__name__}: {cause}"
-    taken = {"time_taken_llm": time.perf_counter() - begin, "__inference_error__": error}
-    return answer({**row, **output, **taken}, recipe=recipe)
-
-
-async def _generate(client: Any, tokens: list[int], sampling: dict[str, Any], lora: Any) -> dict[str, Any]:
-    """As `ray.data.llm` asks the engine and reads its output (its vLLMEngineWrapper and vLLMOutputData)."""
-    import uuid
-
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-
-    form = sampling.pop("structured_outputs", None)
-    params = SamplingParams(**sampling, structured_outputs=StructuredOutputsParams(**form) if form else None)
-    params.output_kind = RequestOutputKind.FINAL_ONLY
-    final: Any = None
-    async for output in client.generate({"prompt_token_ids": tokens}, params, uuid.uuid4().hex, lora_request=lora):
-        final = output
-    made = final.outputs[0]
-    return {
-        "generated_text": made.text,
-        "num_input_tokens": len(final.prompt_token_ids),
-        "num_generated_tokens": len(made.token_ids),
-    }

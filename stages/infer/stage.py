@@ -10,13 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runner.cluster.session import check_fits, cpu_engine_env, own_sigterm, worker_bundle
+from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
+from stages.engines.vllm.batch import generate
 from stages.engines.vllm.failure import batch_failure, hint_for
 from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import num_ranks
@@ -25,25 +26,16 @@ from stages.infer.base import base_file, keep, made_once, take_over
 from stages.infer.figures import Figures, collect, continued_text, note
 from stages.infer.journal import JOURNAL, Journal
 from stages.infer.predictions import BASE, TUNED, write_parts
-from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
+from stages.infer.requests import Engine, PredictionWork, RowFile, rows_per_chunk
 from stages.infer.sampling import drawn_by_seed
 from stages.infer.shared import is_shared, shared_models
 from stages.infer.shared import predict as predict_shared
 from stages.infer.shared import warm_up as warm_up_shared
 from stages.ingest.canonical import without
-from stages.models.adapter import engine_rank
+from stages.models.adapter import CONFIG, largest_rank
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
-CPU_EXECUTOR = "stages.patches.vllm_cpu_lora.CpuExecutor"
-
-# Ray Data gives a task a whole CPU. On few cores those beside the engine would then wait for its CPUs for ever, so they
-# ask for none; there is one of each kind for an engine.
-_BESIDE_ENGINE = {"num_cpus": 0}
-# Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
-_ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
-_MAX_CHUNKS = 2_000
-_BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
 
 
 class Infer:
@@ -165,8 +157,8 @@ def plan_engines(recipe: Recipe, model: Path, adapter: Path | None) -> Iterator[
     base = {BASE: str(model)} if adapter is None or recipe.evaluate.compare_base else {}
     if adapter is None:
         yield Engine(str(model), base)
-    elif (adapter / "adapter_config.json").is_file():
-        yield Engine(str(model), {TUNED: str(adapter), **base}, lora_rank(adapter))
+    elif (adapter / CONFIG).is_file():
+        yield Engine(str(model), {TUNED: str(adapter), **base}, largest_rank((adapter / CONFIG).read_bytes()))
     elif (adapter / "config.json").is_file():
         yield Engine(str(adapter), {TUNED: str(adapter)})
         if base:
@@ -176,13 +168,6 @@ def plan_engines(recipe: Recipe, model: Path, adapter: Path | None) -> Iterator[
             f"{adapter} holds neither a LoRA adapter (adapter_config.json) nor a model (config.json)",
             "Train and publish again: `force=[train,publish]`.",
         )
-
-
-def lora_rank(adapter: Path) -> int:
-    """The largest rank among the adapter's matrices."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank: int = max([config["r"], *(config.get("rank_pattern") or {}).values()])
-    return rank
 
 
 def local_adapter(ctx: RunContext) -> Path | None:
@@ -198,94 +183,6 @@ def local_adapter(ctx: RunContext) -> Path | None:
     return store.fetch(artifact, ctx.stage_dir / "adapter").path
 
 
-def vllm_processor_config(recipe: Recipe, engine: Engine) -> dict[str, Any]:
-    """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`."""
-    resources = recipe.resources_of("infer")
-    bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
-    config: dict[str, Any] = {
-        "model_source": engine.source,
-        # Without statistics, as vLLM's own batch engine: the process that feeds the engine would enter each token.
-        "engine_kwargs": {"disable_log_stats": True, **engine_kwargs(recipe, engine.lora_rank)},
-        "log_engine_metrics": False,
-        "batch_size": recipe.infer.batch_size,
-        "max_concurrent_batches": _BATCHES_AT_ONCE,
-        # All of their rows are the engine's at once. Ray's own limit is a tenth more than the engine computes at a
-        # time: where many answers end together, it would wait for the next prompts and compute half-empty batches.
-        "max_pending_requests": _BATCHES_AT_ONCE * recipe.infer.batch_size,
-        "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
-        "runtime_env": engine_runtime_env(recipe),
-        # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
-        "should_continue_on_error": True,
-        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
-        # The requests come tokenized (`request`) and the engine turns its tokens into text itself: three processes
-        # less, and no second beginning-of-text token, which Ray's tokenize stage adds to what a chat template wrote.
-        "chat_template_stage": False,
-        "tokenize_stage": False,
-        "detokenize_stage": False,
-    }
-    if resources.accelerator_type:
-        config["accelerator_type"] = resources.accelerator_type
-    return config
-
-
-def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
-    """The recipe's `infer.engine_kwargs`, with LoRA when there is an adapter. Raises RunnerError when it cannot fit."""
-    kwargs = dict(recipe.infer.engine_kwargs)
-    if recipe.model.trust_remote_code:
-        kwargs["trust_remote_code"] = True
-    if recipe.cluster.accelerator == "cpu" and num_ranks(recipe.infer.engine_kwargs) == 1:
-        kwargs.setdefault("distributed_executor_backend", CPU_EXECUTOR)
-    if lora_rank is None:
-        return kwargs
-    kwargs["enable_lora"] = True
-    kwargs.setdefault("max_lora_rank", engine_rank(lora_rank))
-    if kwargs["max_lora_rank"] < lora_rank:
-        raise RunnerError(
-            f"infer.engine_kwargs.max_lora_rank={kwargs['max_lora_rank']} is below the adapter's rank {lora_rank}",
-            "Raise it, or leave it out to have it follow the adapter.",
-        )
-    return kwargs
-
-
-def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
-    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override."""
-    resources = recipe.resources_of("infer")
-    env = {"VLLM_NO_USAGE_STATS": "1"}
-    if recipe.cluster.accelerator == "cpu":
-        env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker)
-    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
-
-
-def build(config: Any, **options: Any) -> Any:
-    """Ray's processor. Building one calls `ray.init` once more, which would take the run's handler of SIGTERM away."""
-    from ray.data.llm import build_processor
-
-    with own_sigterm():
-        return build_processor(config, **options)
-
-
 def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
-    import ray
-    from ray.data.llm import vLLMEngineProcessorConfig
-
-    from stages.patches.ray_data import ask_for_whole_answers
-
-    context = ray.data.DataContext.get_current().copy()
-    context.enable_progress_bars = False
-    context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
-    beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
-    with ray.data.DataContext.current(context):
-        processor = build(
-            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, engine)),
-            preprocess=partial(request, recipe=recipe, engine=engine),
-            preprocess_map_kwargs=beside,
-            postprocess_map_kwargs=beside,
-        )
-        ask_for_whole_answers(processor)
-        processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
-        pieces = ray.data.from_items(chunks, override_num_blocks=min(len(chunks), _MAX_CHUNKS))
-        requests = pieces.flat_map(partial(read_chunk, path=path, variants=list(engine.models)), **beside)
-        answers = processor(requests).map(partial(answer, recipe=recipe), **beside)
-        for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield batch.to_pylist()
+    yield from generate(recipe, chunks, PredictionWork(path, recipe, engine))

@@ -6,6 +6,7 @@ not served.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -34,6 +35,13 @@ def trained_rank(recipe: Recipe) -> int:
 def engine_rank(rank: int) -> int:
     """The smallest `max_lora_rank` of vLLM that an adapter of that rank fits; the rank itself where none is enough."""
     return next((each for each in table("vllm.engine")["max_lora_rank"]["choices"] if each >= rank), rank)
+
+
+def largest_rank(config: str | bytes) -> int:
+    """The largest rank among an adapter's matrices. config: the text of its adapter_config.json."""
+    values = json.loads(config)
+    rank: int = max([values["r"], *(values.get("rank_pattern") or {}).values()])
+    return rank
 
 
 class AdapterNotFoundError(RunnerError):

@@ -8,7 +8,7 @@ times as long as one of the base model (SmolLM2-135M, rank 8), against 1.1 times
 An adapter's matrices are small, so they are applied to all tokens of a step, and what is not its own counts nothing:
 picking its tokens out and adding their parts back in took longer than the model itself where base and adapter mix.
 
-Imports vLLM and torch: only an engine's process imports this module, by the name in `EXECUTOR` (stages/infer/stage.py).
+Imports vLLM and torch: only an engine's process imports it, by `CPU_EXECUTOR` of stages/engines/vllm/batch.py.
 """
 
 from __future__ import annotations

@@ -144,7 +144,14 @@ def build_app(args: dict[str, Any]) -> Any:
             f"Ray Serve does not accept the recipe's settings: {error}",
             "Look at serve.autoscaling and serve.deployment.",
         ) from error
-    return deployment.bind(llm_config=config)
+    return deployment.bind(llm_config=config, front=_front)
+
+
+def _front() -> Any:
+    """Made in the replica, which alone imports it."""
+    from stages.serve.front import GuardedFront
+
+    return GuardedFront()
 
 
 def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import MANIFEST, Manifest
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
-from stages.models.adapter import CONFIG, adapter_name, find_adapter
+from stages.models.adapter import CONFIG, adapter_name, find_adapter, largest_rank
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,4 @@ def _rank(ctx: RunContext, adapter: Artifact) -> int:
     from runner.storage.store import open_store
 
     store = open_store(store_of(adapter), endpoint_url=ctx.recipe.storage.endpoint_url)
-    config = json.loads(store.read_bytes(f"{adapter.meta['adapter_id']}/{CONFIG}"))
-    rank: int = max([config["r"], *(config.get("rank_pattern") or {}).values()])
-    return rank
+    return largest_rank(store.read_bytes(f"{adapter.meta['adapter_id']}/{CONFIG}"))

@@ -7,9 +7,9 @@ from typing import Any
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import infer_seconds
+from stages.engines.vllm import batch
 from stages.engines.vllm import server as serve_engine
 from stages.engines.vllm.memory import context_length, engine_memory, kv_element_bytes
-from stages.infer import stage as infer_stage
 from stages.models.adapter import trained_rank
 from stages.models.architecture import head_dim, kv_bytes_per_token
 
@@ -18,7 +18,7 @@ def infer(known: Known) -> Iterator[Estimate]:
     recipe = known.recipe
     adapted = "publish" in recipe.pipeline
     rank = trained_rank(recipe) if adapted else None
-    yield from _engine(known, infer_stage.engine_kwargs(recipe, rank))
+    yield from _engine(known, batch.engine_kwargs(recipe, rank))
     rows = known.rows.counts["test"]
     if rows is None:
         yield known.unknown("predictions", "rows", known.rows.basis)

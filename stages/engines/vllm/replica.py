@@ -15,7 +15,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -47,26 +47,20 @@ from ray.serve._private import replica as serve_replica
 from ray.serve._private.constants import RAY_SERVE_ENABLE_DIRECT_INGRESS
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.ingress import OpenAiIngress
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from vllm.utils.ompmultiprocessing import OMPProcessManager
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from runner.recipe.schema import Recipe
 from runner.storage.store import open_store
+from stages.engines.vllm.failure import ENGINE_FAILED, root_cause
+from stages.engines.vllm.generate import answer_piece
 from stages.engines.vllm.pacing import Pacer
-from stages.infer.requests import Engine
-from stages.infer.shared import predict_piece
+from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.patches.vllm_cpu_lora import CpuExecutor
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA, engines_from_it
 from stages.patches.vllm_process import engine_end
-from stages.serve.errors import Errors
-from stages.serve.guard import Gate, Guard, limit_tokens
-from stages.serve.health import ENGINE_FAILED, root_cause
 
 _LOOPBACK = "127.0.0.1"
 _LOG_BYTES = 256 << 10
@@ -141,14 +135,14 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
 
     _default_engine_cls = OneProcessEngine
 
-    async def __init__(self, llm_config: dict[str, Any]) -> None:  # type: ignore[misc]  # as Ray's own
-        """llm_config: of `stages.engines.vllm.server.llm_config`."""
+    async def __init__(self, llm_config: dict[str, Any], front: Callable[[], Front]) -> None:  # type: ignore[misc]  # as Ray's own
+        """llm_config: of `stages.engines.vllm.server.llm_config`. front: makes what stands before the API."""
         _listen_on_loopback()
         self._loading = asyncio.Lock()
         self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first
         self._pacer: Pacer[Any] = Pacer()
         config = LLMConfig(**llm_config)
-        self._api = OpenAIApi(self, config)
+        self._api = OpenAIApi(self, config, front())
         await super().__init__(config)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -177,10 +171,10 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
         else:
             await self.engine.start()
 
-    async def predict(self, piece: dict[str, Any], path: str, recipe: Recipe, engine: Engine) -> list[dict[str, Any]]:
-        """Batch inference on this engine: predictions of a piece of the test set, see `stages.infer.shared`."""
+    async def answer_piece(self, piece: dict[str, Any], work: Work) -> list[dict[str, Any]]:
+        """Batch inference on this engine, by a call of this actor: the results of a piece of the work."""
         try:
-            return await predict_piece(self.engine._engine_client, self._lora, piece, Path(path), recipe, engine)
+            return await answer_piece(self.engine._engine_client, self._lora, piece, work)
         except EngineDeadError:
             await asyncio.Event().wait()  # for `_end_with_engine`: the caller learns that this replica is dead
             raise
@@ -258,12 +252,12 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
     (`serve.max_adapters_per_replica`), it passes requests for another on to a replica that has it.
     """
 
-    def __init__(self, server: AdapterServer, llm_config: LLMConfig) -> None:
+    def __init__(self, server: AdapterServer, llm_config: LLMConfig, front: Front) -> None:
         here, model_id = serve.get_replica_context(), llm_config.model_id
         replicas = serve.get_deployment_handle(here.deployment, here.app_name)
         super().__init__({model_id: replicas}, {model_id: to_model_metadata(model_id, llm_config)})
         self._server = server
-        self._gate = Gate(logging.getLogger("ray.serve"))
+        self._front = front
         self._only: list[str] | None = None
         self._recent = Recent()
         store = llm_config.experimental_configs.get("adapter_store")
@@ -272,9 +266,9 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
     def configure(self, user_config: dict[str, Any]) -> None:
         """Take other settings.
 
-        `only`: ids of the adapters to know; None knows all that are in the store. `guard`: keys and limits.
+        `only`: ids of the adapters to know; None knows all that are in the store. `guard`: for the front.
         """
-        self._gate.configure(user_config["guard"])
+        self._front.configure(user_config["guard"])
         self._only = user_config["only"]
 
     def app(self) -> FastAPI:
@@ -282,7 +276,7 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
         app = init()
         for name, route in DEFAULT_ENDPOINTS.items():
             route(app)(getattr(self, name))
-        return guarded(app, self._gate)
+        return self._front.wrap(app, get_response_for_error)  # type: ignore[no-any-return]
 
     async def _missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
@@ -323,8 +317,9 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
                 yield answer
 
     async def _process_llm_request(self, body: Any, call_method: str, raw_request: Request | None = None) -> Response:
-        if self._gate.limits and (refusal := limit_tokens(body, self._gate.limits)):
-            return JSONResponse(refusal.body(), status_code=refusal.status)
+        refusal: Response | None = self._front.refuse(body)
+        if refusal is not None:
+            return refusal
         if body.model and (missing := await self._missing(body.model)):
             return _not_found(missing)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)
@@ -355,21 +350,6 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
         return card.model_copy(
             update={"id": model_id, "metadata": {**card.metadata, "model_id": model_id, "base_model_id": base}}
         )
-
-
-def guarded(app: FastAPI, gate: Gate) -> FastAPI:
-    """Ray's application with the guard as its outermost layer, and without what it opens to everybody.
-
-    Its CORS headers let any web page send requests from a visitor's browser, to loopback as well. Its pages of
-    documentation describe more than an endpoint of models needs to say. Its answers to exceptions are made by `Errors`.
-    """
-    pages = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
-    app.router.routes = [route for route in app.router.routes if getattr(route, "path", None) not in pages]
-    app.docs_url = None
-    replaced: tuple[Any, ...] = (CORSMiddleware, BaseHTTPMiddleware)
-    kept = [layer for layer in app.user_middleware if layer.cls not in replaced]
-    app.user_middleware = [Middleware(Guard, gate), *kept, Middleware(Errors, get_response_for_error)]
-    return app
 
 
 def _not_found(message: str) -> JSONResponse:

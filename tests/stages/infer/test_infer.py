@@ -16,12 +16,13 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.testing import assert_golden
+from stages.engines.vllm import batch
 from stages.engines.vllm import failure as engine_failure
+from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env, vllm_processor_config
 from stages.engines.vllm.failure import batch_failure
 from stages.infer import requests as batch_requests
-from stages.infer import stage as infer
 from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
-from stages.infer.stage import Infer, engine_kwargs, engine_runtime_env, plan_engines, vllm_processor_config
+from stages.infer.stage import Infer, plan_engines
 from tests.paths import GOLDEN
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
@@ -36,7 +37,7 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
 def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
     monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/store")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(infer, "cpu_engine_env", lambda cluster, num_cpus: dict(ENV))
+    monkeypatch.setattr(batch, "cpu_engine_env", lambda cluster, num_cpus: dict(ENV))
     return {name: recipe_of(name) for name in ("viggo_quickstart", "viggo_qwen7b")}
 
 
@@ -49,7 +50,7 @@ def adapter_folder(folder: Path, **config: Any) -> Path:
 @pytest.mark.usefixtures("one_kind_of_cpu")
 @pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
 def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
-    config = vllm_processor_config(recipes[name], WITH_ADAPTER)
+    config = vllm_processor_config(recipes[name], WITH_ADAPTER.source, WITH_ADAPTER.lora_rank)
     assert_golden(config, GOLDEN / f"vllm_processor_config_{name}.json")
 
 
@@ -300,5 +301,5 @@ def test_building_the_processor_leaves_the_handler_of_sigterm(monkeypatch: pytes
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "ray.data.llm", SimpleNamespace(build_processor=build_processor))
     before = signal.getsignal(signal.SIGTERM)
-    assert infer.build("config", a=1) == "config {'a': 1}"
+    assert batch.build("config", a=1) == "config {'a': 1}"
     assert signal.getsignal(signal.SIGTERM) is before

@@ -15,11 +15,12 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, FileEntry
+from stages.engines.vllm.generate import answer_piece
 from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
 from stages.infer.predictions import BASE, TUNED
-from stages.infer.requests import RowFile
+from stages.infer.requests import PredictionWork, RowFile
 from stages.serve.config import replica_version
 
 vllm = pytest.importorskip("vllm")
@@ -70,7 +71,7 @@ def predicted(rows: RowFile, client: FakeClient, recipe: Recipe, adapter: Artifa
         assert name == "SmolLM2-135M-Instruct.Q4_1:one"
         return LORA
 
-    return asyncio.run(shared_engine.predict_piece(client, lora, piece, rows.path, recipe, engine))
+    return asyncio.run(answer_piece(client, lora, piece, PredictionWork(rows.path, recipe, engine)))
 
 
 def test_every_row_is_asked_of_adapter_and_base(rows: RowFile) -> None:

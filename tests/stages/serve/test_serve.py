@@ -18,6 +18,7 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
+from stages.engines.vllm.failure import root_cause
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.models.adapter import (
     AdapterNotFoundError,
@@ -29,7 +30,7 @@ from stages.models.adapter import (
 )
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.serve.config import api_settings, replica_version
-from stages.serve.health import error_message, free_port, holder_of, root_cause, wait_until_running
+from stages.serve.health import error_message, free_port, holder_of, wait_until_running
 from stages.serve.keys import digest
 from stages.serve.stage import Serve, adapters_uri, endpoint_banner, evaluated_adapter
 from tests.paths import GOLDEN

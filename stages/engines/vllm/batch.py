@@ -1,0 +1,118 @@
+"""Batch inference by `ray.data.llm` and vLLM: engines that start for a batch job and end with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from runner.cluster.session import cpu_engine_env, own_sigterm, worker_bundle
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from stages.engines.vllm.server import num_ranks
+from stages.engines.work import Work
+from stages.models.adapter import engine_rank
+
+CPU_EXECUTOR = "stages.patches.vllm_cpu_lora.CpuExecutor"
+
+# Ray Data gives a task a whole CPU. On few cores those beside the engine would then wait for its CPUs for ever, so they
+# ask for none; there is one of each kind for an engine.
+_BESIDE_ENGINE = {"num_cpus": 0}
+# Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
+_ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
+_MAX_CHUNKS = 2_000
+_BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
+
+
+def vllm_processor_config(recipe: Recipe, source: str, lora_rank: int | None) -> dict[str, Any]:
+    """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`.
+
+    source: folder of the model. lora_rank: of the adapter to load as well; None without one.
+    """
+    resources = recipe.resources_of("infer")
+    bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
+    config: dict[str, Any] = {
+        "model_source": source,
+        # Without statistics, as vLLM's own batch engine: the process that feeds the engine would enter each token.
+        "engine_kwargs": {"disable_log_stats": True, **engine_kwargs(recipe, lora_rank)},
+        "log_engine_metrics": False,
+        "batch_size": recipe.infer.batch_size,
+        "max_concurrent_batches": _BATCHES_AT_ONCE,
+        # All of their rows are the engine's at once. Ray's own limit is a tenth more than the engine computes at a
+        # time: where many answers end together, it would wait for the next prompts and compute half-empty batches.
+        "max_pending_requests": _BATCHES_AT_ONCE * recipe.infer.batch_size,
+        "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
+        "runtime_env": engine_runtime_env(recipe),
+        # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
+        "should_continue_on_error": True,
+        "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
+        # The requests come tokenized (`Work.ask`) and the engine turns its tokens into text itself: three processes
+        # less, and no second beginning-of-text token, which Ray's tokenize stage adds to what a chat template wrote.
+        "chat_template_stage": False,
+        "tokenize_stage": False,
+        "detokenize_stage": False,
+    }
+    if resources.accelerator_type:
+        config["accelerator_type"] = resources.accelerator_type
+    return config
+
+
+def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
+    """The recipe's `infer.engine_kwargs`, with LoRA when there is an adapter. Raises RunnerError when it cannot fit."""
+    kwargs = dict(recipe.infer.engine_kwargs)
+    if recipe.model.trust_remote_code:
+        kwargs["trust_remote_code"] = True
+    if recipe.cluster.accelerator == "cpu" and num_ranks(recipe.infer.engine_kwargs) == 1:
+        kwargs.setdefault("distributed_executor_backend", CPU_EXECUTOR)
+    if lora_rank is None:
+        return kwargs
+    kwargs["enable_lora"] = True
+    kwargs.setdefault("max_lora_rank", engine_rank(lora_rank))
+    if kwargs["max_lora_rank"] < lora_rank:
+        raise RunnerError(
+            f"infer.engine_kwargs.max_lora_rank={kwargs['max_lora_rank']} is below the adapter's rank {lora_rank}",
+            "Raise it, or leave it out to have it follow the adapter.",
+        )
+    return kwargs
+
+
+def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
+    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override."""
+    resources = recipe.resources_of("infer")
+    env = {"VLLM_NO_USAGE_STATS": "1"}
+    if recipe.cluster.accelerator == "cpu":
+        env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker)
+    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+
+
+def build(config: Any, **options: Any) -> Any:
+    """Ray's processor. Building one calls `ray.init` once more, which would take the run's handler of SIGTERM away."""
+    from ray.data.llm import build_processor
+
+    with own_sigterm():
+        return build_processor(config, **options)
+
+
+def generate(recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
+    """The results of the pieces' rows, in the order in which the engines finish them."""
+    import ray
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    from stages.patches.ray_data import ask_for_whole_answers
+
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
+    beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
+    with ray.data.DataContext.current(context):
+        processor = build(
+            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, work.source, work.lora_rank)),
+            preprocess=work.ask,
+            preprocess_map_kwargs=beside,
+            postprocess_map_kwargs=beside,
+        )
+        ask_for_whole_answers(processor)
+        processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
+        given = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), _MAX_CHUNKS))
+        results = processor(given.flat_map(work.read, **beside)).map(work.tell, **beside)
+        for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield batch.to_pylist()

@@ -1,0 +1,47 @@
+"""What an engine is handed besides a recipe: a batch job's work, and what stands before its HTTP API.
+
+The stages make these; an engine runs them where it computes, so they are pickled to it by reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+
+class Work(Protocol):
+    """A batch job. Rows, requests and results are plain mappings, because Ray Data carries them.
+
+    source: folder of the model that the engine loads. lora_rank: of the adapter to load as well, None without one.
+    """
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def lora_rank(self) -> int | None: ...
+
+    def read(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The rows of a piece that are still to be answered."""
+
+    def adapter(self, row: Mapping[str, Any]) -> str | None:
+        """The name of the adapter that is to answer the row; None for the model itself."""
+
+    def ask(self, row: dict[str, Any]) -> dict[str, Any]:
+        """`tokenized_prompt` (token ids), `model`, `sampling_params` and `__inference_error__` ("" unless refused)."""
+
+    def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of a row, given with the engine's output: `generated_text`, `num_input_tokens`,
+        `num_generated_tokens`, `time_taken_llm` (s) and `__inference_error__`."""
+
+
+class Front(Protocol):
+    """What stands before an engine's HTTP API in each replica: who may ask, for how much, and how errors read."""
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Use other settings from now on."""
+
+    def refuse(self, body: Any) -> Any:
+        """The response to a parsed request that asks for more than is allowed, else None. It may set a limit in it."""
+
+    def wrap(self, app: Any, error_body: Callable[[Exception, str], Any]) -> Any:
+        """The FastAPI application behind this front. error_body: of an exception and the request's id."""
