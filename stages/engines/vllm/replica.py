@@ -54,8 +54,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.storage.store import open_store
 from stages.engines.vllm.failure import ENGINE_FAILED, root_cause
-from stages.engines.vllm.generate import answer_piece
 from stages.engines.vllm.pacing import Pacer
+from stages.engines.vllm.pieces import answer_piece
 from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.patches.vllm_cpu_lora import CpuExecutor
