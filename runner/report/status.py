@@ -11,9 +11,10 @@ from runner.errors import RunnerError
 from runner.pipeline.manifest import MANIFEST, Manifest
 from runner.pipeline.progress import read_progress
 from runner.pipeline.run_locks import lock_path
-from runner.report.terminal import progress_text
+from runner.report.progress_text import progress_text
 from runner.storage.atomic import read_state
 from runner.storage.lock import holder_of
+from runner.text import duration_text
 
 
 def find_run(root: Path, recipe: str | None, run_id: str | None) -> Path:
@@ -77,8 +78,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     if status["holder"]:
         yield status["holder"]
     for stage in status["stages"]:
-        time_s = f"{stage['wall_s']:7.1f} s" if stage["wall_s"] else " " * 9
-        yield f"  {stage['name']:<10} {stage['status']:<12} {time_s}  {stage['note']}".rstrip()
+        worked = duration_text(stage["wall_s"]) if stage["wall_s"] else ""
+        yield f"  {stage['name']:<10} {stage['status']:<12} {worked:>11}  {stage['note']}".rstrip()
         if stage["name"] == status["stage"] and status["event"]:
             yield f"  {'':<10} {progress_text(status['event'])}  ({_ago(status['updated_at'])})"
     if status["dashboard"]:
@@ -91,4 +92,4 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _ago(timestamp: float) -> str:
-    return f"{max(0.0, time.time() - timestamp):.0f} s ago"
+    return f"{duration_text(round(max(0.0, time.time() - timestamp)))} ago"

@@ -1,4 +1,4 @@
-"""What the person at the terminal sees. The only importer of rich."""
+"""What the person at the terminal sees of a run: the plan, one line a stage, the result. The logs have the rest."""
 
 from __future__ import annotations
 
@@ -9,33 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
-from rich.text import Text
 
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError, printable
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import Step
+from runner.pipeline.progress import Pace
 from runner.recipe.schema import Recipe
+from runner.report.console import console_for
+from runner.report.live import LiveLines, StageLine
+from runner.report.plan_view import print_plan, print_plan_in_full
+from runner.report.progress_text import progress_text
 from runner.storage.artifact import Artifact
-from runner.sweep.state import Sweep
+from runner.text import duration_text, size_text
 
 if TYPE_CHECKING:
     from runner.pipeline.estimates import Estimate
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0
-
-
-class _Console(Console):
-    """A console that shows what steers a terminal as text: rows and messages of libraries may hold it."""
-
-    def render_str(self, text: str, **how: Any) -> Text:
-        """Rich calls this for each text that it is given, those in tables included."""
-        return super().render_str(printable(text), **how)
+JobView = tuple[str, str, str]
 
 
 class Report:
@@ -43,60 +37,31 @@ class Report:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._fixed = stream is not None
-        self._console = _console(stream or sys.stdout)
-        self._live: Progress | None = None
-        self._task: Any = None
+        self._console = console_for(stream or sys.stdout)
+        self._live: LiveLines | None = None
+        self._line = StageLine("")
+        self._pace = Pace()
         self._stage = ""
-        self._since = 0.0
         self._spoke = 0.0
-        self._jobs: Live | None = None
-        self._said: dict[str, str] = {}
+        self._jobs: Sequence[JobView] = ()
+        self._shown: dict[str, str] = {}
 
     def write_to(self, terminal: TextIO) -> None:
         """Print there from now on, unless the report was given a stream of its own."""
         if not self._fixed and terminal is not self._console.file:
-            self._console = _console(terminal)
+            self._console = console_for(terminal)
 
     def start(self, recipe: Recipe, steps: Sequence[Step], folder: Path) -> None:
         self._console.print(f"[bold]{escape(recipe.name)}[/]  {escape(str(folder))}")
         self.plan(recipe, steps)
 
     def plan(self, recipe: Recipe, steps: Sequence[Step]) -> None:
-        table = Table(box=None, pad_edge=False)
-        for column in ("stage", "", "why", "resources", "makes"):
-            table.add_column(column)
-        for step in steps:
-            style = "cyan" if step.action == "skip" else ""
-            makes = ", ".join(step.stage.provides)
-            table.add_row(
-                step.name, step.action, escape(step.why), resources_text(recipe, step.name), makes, style=style
-            )
-        self._console.print(table)
-        self._warn_of_code(recipe)
+        """A line for each stage: run or skip, and why."""
+        print_plan(self._console, recipe, steps)
 
     def plan_in_full(self, recipe: Recipe, steps: Sequence[Step], estimates: Mapping[str, Sequence[Estimate]]) -> None:
-        """Each stage with run or skip and why, resources, inputs, outputs and estimates; folded to the terminal."""
-        for step in steps:
-            style = "bold cyan" if step.action == "skip" else "bold"
-            self._console.print(f"[{style}]{step.name}[/]  {step.action}: {escape(step.why)}", soft_wrap=False)
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_column(no_wrap=True, min_width=21)
-            table.add_column(no_wrap=True, min_width=11, justify="right")
-            table.add_column(overflow="fold")
-            table.add_row("  resources", "", escape(resources_text(recipe, step.name)))
-            for label, names in (("takes", step.input_digests(recipe)), ("makes", dict.fromkeys(step.stage.provides))):
-                if names:
-                    table.add_row(f"  {label}", "", ", ".join(_artifact_text(step, *each) for each in names.items()))
-            for each in estimates.get(step.name, ()):
-                table.add_row(f"  {each.what}", _amount_text(each), escape(_basis_text(each)))
-            self._console.print(table)
-        if text := _time_text(estimates):
-            self._console.print(text, markup=False)
-        self._warn_of_code(recipe)
-
-    def _warn_of_code(self, recipe: Recipe) -> None:
-        if recipe.model.trust_remote_code:
-            self._console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
+        """Each stage with run or skip and why, resources, inputs, outputs and estimates."""
+        print_plan_in_full(self._console, recipe, steps, estimates)
 
     def diff(self, this: str, other: str, differences: Sequence[dict[str, Any]]) -> None:
         """A line for each key that differs, as `Difference.as_dict` gives it."""
@@ -112,33 +77,23 @@ class Report:
 
     def stage_started(self, name: str) -> None:
         self.stop()
-        self._stage, self._since, self._spoke = name, time.monotonic(), time.monotonic()
-        if self._console.is_terminal:
-            columns = (
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(24),
-                TextColumn("{task.fields[text]}"),
-            )
-            self._live = Progress(*columns, console=self._console, transient=True)
-            self._task = self._live.add_task(name, total=None, text="")
-            self._live.start()
+        self._stage, self._spoke, self._pace, self._line = name, time.monotonic(), Pace(), StageLine(name)
+        self._redraw(lambda: [self._line.parts()])
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Show an event of `ProgressHandle.update`."""
         if stage != self._stage:
             return
-        text = progress_text(event)
-        if self._live is not None:
-            self._live.update(self._task, completed=event["done"], total=event["total"], text=text)
-        elif time.monotonic() - self._spoke > _QUIET_EVERY_S:
+        event = self._pace.measured(event)
+        self._line.update(event)
+        if self._live is None and time.monotonic() - self._spoke > _QUIET_EVERY_S:
             self._spoke = time.monotonic()
-            self._console.print(f"  {stage}: {text}", markup=False)
+            self._console.print(f"  {stage}: {progress_text(event)}", markup=False)
 
     def stage_finished(self, record: StageRecord, log: Path) -> None:
         self.stop()
         note = record.note if record.status != "failed" else (record.error or "")
-        line = f"{record.name:<9} {record.wall_s:7.1f} s  {note}"
+        line = f"{record.name:<9} {duration_text(record.wall_s):>9}  {note}"
         self._console.print(f"{_MARKS[record.status]} {escape(line)}")
         for warning in record.warnings:
             self._console.print(f"  {warning}", style="yellow", markup=False)
@@ -155,16 +110,14 @@ class Report:
         self._console.print("Press Ctrl-C to take it down.", markup=False)
 
     def stop(self) -> None:
-        """Take the live line off the terminal."""
+        """Take the live lines off the terminal."""
+        self._stage = ""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if self._jobs is not None:
-            self._jobs.stop()
-            self._jobs = None
 
     def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
-        self._console.print(_stage_table(summary))
+        self._console.print(_stage_table(summary), soft_wrap=False)
         for line in score_lines(summary):
             self._console.print(line, markup=False)
         for artifact in summary["artifacts"]:
@@ -183,34 +136,26 @@ class Report:
             word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
             self._console.print(f"{word}; continue with: {command}", markup=False)
 
-    def jobs(self, views: Sequence[tuple[str, str, str]]) -> None:
-        """The jobs that run side by side, a line each: name, stage, progress. A log gets one for each new stage."""
-        if self._console.is_terminal:
-            text = Text("\n".join(f"{name}: {stage}  {detail}".rstrip() for name, stage, detail in views))
-            if self._jobs is None:
-                self._jobs = Live(console=self._console, transient=True, auto_refresh=False)
-                self._jobs.start()
-            self._jobs.update(text, refresh=True)
+    def jobs(self, views: Sequence[JobView]) -> None:
+        """What runs at the same time, a line each: name, stage, progress. A log gets one for each new stage."""
+        self._jobs = views
+        if self._console.can_redraw:
+            if self._live is None:
+                self._redraw(lambda: [[f"{name}: {stage}", *detail.split("  ")] for name, stage, detail in self._jobs])
             return
         for name, stage, _ in views:
-            if self._said.get(name) != stage:
-                self._said[name] = stage
+            if self._shown.get(name) != stage:
+                self._shown[name] = stage
                 self._console.print(f"{name}: {stage}", markup=False)
 
-    def sweep(self, sweep: Sweep, folder: Path) -> None:
-        """The jobs as a table, the best one marked."""
-        best, changes = sweep.best(), sweep.changes()
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None) -> None:
+        """A table, one of its rows marked as the best."""
         table = Table(box=None, pad_edge=False)
-        for column in ("job", *(changes[0] if changes else ()), sweep.objective, "", "outcome"):
-            table.add_column(column)
-        for job, changed in zip(sweep.jobs, changes, strict=True):
-            value = "" if job.value is None else f"{job.value:.3f}"
-            interval = "[{:.2f}, {:.2f}]".format(*job.interval) if job.interval else ""
-            outcome = "best" if job is best else f"{job.status.replace('_', ' ')} {job.error}".strip()
-            cells = [str(job.number), *changed.values(), value, interval, outcome]
-            table.add_row(*map(escape, cells), style="bold green" if job is best else "")
-        self._console.print(table)
-        self._console.print(f"sweep folder: {folder}", markup=False)
+        for column in columns:
+            table.add_column(escape(column), overflow="fold")
+        for number, cells in enumerate(rows):
+            table.add_row(*map(escape, cells), style="bold green" if number == marked else "")
+        self._console.print(table, soft_wrap=False)
 
     def error(self, error: RunnerError, problems: Sequence[Problem] = ()) -> None:
         """Explain a failure; of an invalid recipe every problem."""
@@ -225,24 +170,10 @@ class Report:
         if error.hint:
             self._console.print(f"  {error.hint}", markup=False)
 
-
-def _console(stream: TextIO) -> Console:
-    # Without a terminal rich assumes 80 columns and folds the tables; a log has no width.
-    width = None if stream.isatty() else 160
-    return _Console(file=stream, width=width, highlight=False, soft_wrap=True)
-
-
-def progress_text(event: dict[str, Any]) -> str:
-    """One line of a progress event: `37/64 step  loss=0.41  rate=1.9/s  48 s left`."""
-    total = "" if event["total"] is None else f"/{event['total']:g}"
-    parts = [f"{event['done']:g}{total} {event['unit']}"]
-    for name, value in event.items():
-        if name in ("done", "total", "unit", "seconds_left") or value is None:
-            continue
-        parts.append(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}")
-    if event.get("seconds_left") is not None:
-        parts.append(f"{event['seconds_left']:.0f} s left")
-    return "  ".join(parts)
+    def _redraw(self, lines: Any) -> None:
+        if self._console.can_redraw:
+            self._live = LiveLines(self._console, lines)
+            self._live.start()
 
 
 def score_lines(summary: dict[str, Any]) -> list[str]:
@@ -258,69 +189,12 @@ def score_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def resources_text(recipe: Recipe, stage: str) -> str:
-    """A stage's resources in a few words: `4 x (4 CPU, 1 GPU A10G) PACK`."""
-    resources = recipe.resources_of(stage)
-    parts = [f"{resources.cpus_per_worker:g} CPU"]
-    if resources.gpus_per_worker:
-        parts.append(f"{resources.gpus_per_worker:g} GPU {resources.accelerator_type or ''}".strip())
-    parts += [f"{amount:g} {name}" for name, amount in resources.custom.items()]
-    text = ", ".join(parts)
-    if resources.num_workers > 1:
-        text = f"{resources.num_workers} x ({text}) {resources.placement_strategy}"
-    return text
-
-
-def _artifact_text(step: Step, name: str, sha256: str | None) -> str:
-    """An artifact's name, with its digest and size where they are known."""
-    made = step.output(name)
-    if made:
-        return f"{name} ({made['sha256'][:8]}, {size_text(made['bytes'])})"
-    return f"{name} ({sha256[:8]})" if sha256 else name
-
-
-def _amount_text(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "unknown"
-    most = "<= " if estimate.most else ""
-    if estimate.unit == "bytes":
-        return most + size_text(estimate.value)
-    return f"{most}{estimate.value:,.0f} {estimate.unit}"
-
-
-def _time_text(estimates: Mapping[str, Sequence[Estimate]]) -> str:
-    """How long the stages take that run, one after another, the longest first; "" when it is known of none."""
-    times = {stage: each.value for stage, found in estimates.items() for each in found if each.what == "time"}
-    known = {stage: value for stage, value in times.items() if value is not None}
-    if not known:
-        return ""
-    longest = sorted(known, key=lambda stage: -known[stage])
-    parts = [f"{stage} {known[stage]:,.0f} s" for stage in longest if known[stage] >= 1]
-    unknown = [stage for stage in times if stage not in known]
-    parts += [f"{' and '.join(unknown)} unknown"] if unknown else []
-    least = "at least " if unknown else ""
-    return f"one stage after another: {least}{sum(known.values()):,.0f} s ({', '.join(parts)})"
-
-
-def _basis_text(estimate: Estimate) -> str:
-    parts = " + ".join(f"{name} {size_text(size)}" for name, size in estimate.parts.items())
-    return f"{parts}; {estimate.basis}" if parts else estimate.basis
-
-
-def size_text(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024 or unit == "GiB":
-            break
-        size_bytes /= 1024
-    return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-
-
 def _stage_table(summary: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "status", "time"):
         table.add_column(column)
     for stage in summary["stages"]:
         status = stage["status"] + (f" (from {stage['origin_run']})" if stage["origin_run"] else "")
-        table.add_row(stage["name"], status, f"{stage['wall_s']:.1f} s")
-    table.add_row("total", summary["status"], f"{summary['wall_s']:.1f} s", style="bold")
+        table.add_row(stage["name"], status, duration_text(stage["wall_s"]))
+    table.add_row("total", summary["status"], duration_text(summary["wall_s"]), style="bold")
     return table

@@ -39,6 +39,7 @@ from runner.storage.digest import digest_json
 from runner.sweep.capacity import Machine, Share, cluster_nodes, shares
 from runner.sweep.jobs import Planned, Process, run_side_by_side, start_process
 from runner.sweep.state import Job, Sweep, open_sweep, outcome
+from runner.sweep.view import show_sweep
 
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -246,4 +247,4 @@ def _finish(state: Sweep, folder: Path, report: Report | None) -> None:
     except Exception as error:  # a page that cannot be made does not spoil the sweep
         Report().say(f"no report of the sweep: {type(error).__name__}: {error}")
     if report is not None:
-        report.sweep(state, folder)
+        show_sweep(report, state, folder)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from runner.errors import RunnerError
 from runner.pipeline.progress import read_progress
-from runner.report.terminal import progress_text
+from runner.report.progress_text import progress_text
 from runner.storage.atomic import read_state
 from runner.sweep.capacity import Share
 from runner.sweep.state import Job

@@ -13,6 +13,7 @@ from runner.errors import RunnerError
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json, write_text
+from runner.text import size_text
 from stages.data import rows
 from stages.data.generated import grammar
 from stages.data.prompt import prompt_columns
@@ -84,7 +85,7 @@ class Ingest:
 
 
 def _model_note(model: Artifact) -> str:
-    return f"{model.meta['source']} ({model.size_bytes / 1e6:,.0f} MB)"
+    return f"{model.meta['source']} ({size_text(model.size_bytes)})"
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,8 @@ class Reporter:
         if self.rank:
             return
         self._told_at = self.now()
-        rate = self.samples_per_s()
-        left = (self.total_steps - self.num_steps) * self._rows_per_step / rate if rate else None
         loss = self.losses[-1][1] if self.losses else None
-        self.progress.update(self.num_steps, self.total_steps, "step", loss=loss, rate=rate, seconds_left=left)
+        self.progress.update(self.num_steps, self.total_steps, "step", loss=loss, rows_per_s=self.samples_per_s())
 
     def saved(self, folder: Path, output: Path) -> None:
         """The trainer has written a checkpoint. It is reported at its next event, when all callbacks are through."""

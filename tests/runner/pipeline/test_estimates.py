@@ -309,8 +309,14 @@ def test_the_plan_shows_every_figure_with_its_basis_at_any_width(tmp_path: Path)
 @pytest.mark.parametrize(
     ("seconds", "line"),
     [
-        ({"train": 120.0, "publish": 0.4, "infer": 1067.0}, "after another: 1,187 s (infer 1,067 s, train 120 s)"),
-        ({"train": None, "infer": 67.0, "serve": None}, "at least 67 s (infer 67 s, train and serve unknown)"),
+        (
+            {"train": 120.0, "publish": 0.4, "infer": 1067.0},
+            "another: 19 min 47 s (infer 17 min 47 s, train 2 min)",
+        ),
+        (
+            {"train": None, "infer": 67.0, "serve": None},
+            "least 1 min 7 s (infer 1 min 7 s, train and serve unknown)",
+        ),
         ({"train": None}, ""),
     ],
 )

@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     progress = ProgressFile(folder, ["ingest", "train", "publish"], lambda: "http://127.0.0.1:8265")
     progress.begin("train")
     progress._written_at = 0.0
-    progress.update("train", {"done": 5, "total": 48, "unit": "step", "loss": 0.41, "seconds_left": 48.0})
+    progress.update("train", {"done": 5, "total": 48, "unit": "step", "loss": 0.41})
     return folder
 
 
@@ -44,7 +44,7 @@ def test_a_running_run_shows_what_it_does(folder: Path, tmp_path: Path) -> None:
         ("ingest", "done"), ("train", "running"), ("publish", "to come")
     ]  # fmt: skip
     shown = "\n".join(status_lines(status))
-    assert "5/48 step  loss=0.41  48 s left" in shown
+    assert "5/48 steps  loss 0.41" in shown
     assert "Ray's dashboard: http://127.0.0.1:8265" in shown
     assert f"log: {folder / 'logs' / 'train.log'}" in shown
     assert "continue with" not in shown
