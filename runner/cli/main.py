@@ -142,7 +142,7 @@ class Asked:
     @property
     def root(self) -> Path:
         """The folder of the run folders."""
-        return Path(self.recipe.storage.root).expanduser().resolve()
+        return self.recipe.storage.runs
 
 
 def _run(asked: Asked) -> int:

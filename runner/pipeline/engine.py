@@ -85,7 +85,7 @@ def run(
     origins: dotted key -> the file or override that set it, for the run's report.
     Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made.
     """
-    root = Path(recipe.storage.root).expanduser().resolve()
+    root = recipe.storage.runs
     identity = digest_json(recipe.model_dump(mode="json"))
     with one_run(root, identity, command) as lock, _signals() as signals:
         shared = SharedCache(recipe, report.say) if is_shared(recipe) else None

@@ -29,7 +29,7 @@ def is_shared(recipe: Recipe) -> bool:
     storage = recipe.storage
     if storage.share_cache is not None or "://" in storage.artifacts:
         return storage.share_cache is not False
-    root, store = (Path(each).expanduser().resolve() for each in (storage.root, storage.artifacts))
+    root, store = storage.runs, Path(storage.artifacts).expanduser().resolve()
     return not store.is_relative_to(root)
 
 
@@ -120,7 +120,7 @@ class SharedCache:
         """The artifact as other machines find it: in the store, or where it is when it is not for sharing."""
         if artifact.uri.startswith(f"{self.store.uri}/"):
             return artifact.model_copy(update={"uri": _IN_STORE + artifact.uri.removeprefix(f"{self.store.uri}/")})
-        root = Path(self._recipe.storage.root).expanduser().resolve()
+        root = self._recipe.storage.runs
         own = "://" not in artifact.uri and artifact.path.resolve().is_relative_to(root)
         if not own or artifact.name in self._recipe.cleanup.delete:
             return artifact

@@ -7,6 +7,7 @@ library's own.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -370,6 +371,11 @@ class Storage(Section):
         "and never the base model. null: when the store is not below root.",
         examples=[True],
     )
+
+    @property
+    def runs(self) -> Path:
+        """`root` as an absolute folder without symbolic links."""
+        return Path(self.root).expanduser().resolve()
 
 
 class Cluster(Section):

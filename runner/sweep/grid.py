@@ -63,7 +63,7 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
         raise RecipeError(problems)
     parts = _shares(overrides, loaded)
     recipe = loaded[0][0]
-    root = Path(recipe.storage.root).expanduser().resolve()
+    root = recipe.storage.runs
     state, folder = open_sweep(root, [*_of_the_jobs(overrides), str(config_dir or "")], command)
     state.recipe, state.objective = recipe.name, recipe.evaluate.objective
     try:
@@ -106,7 +106,7 @@ def _shares(overrides: list[str], loaded: list[tuple[Recipe, RunOptions]]) -> li
 def _planned(overrides: list[str], loaded: tuple[Recipe, RunOptions], state: Sweep, config_dir: Path | None) -> Planned:
     """The job, with what its first stage would make."""
     recipe, options = loaded
-    root = Path(recipe.storage.root).expanduser().resolve()
+    root = recipe.storage.runs
     own = _of_the_jobs(overrides)
     first = next(iter(build(recipe, options, PastRuns(root)).steps))
     return Planned(
@@ -233,7 +233,7 @@ def _run_job(config: DictConfig, overrides: list[str], job: Job, objective: str)
         return
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    home = Path(recipe.storage.root).expanduser().resolve() / recipe.name
+    home = recipe.storage.runs / recipe.name
     outcome(job, code, summary, objective, home / summary["run_id"])
 
 

@@ -45,7 +45,7 @@ def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Pat
         "inputs": {name: inputs[name].sha256 for name in ("model", "test_set")},
         "libraries": {name: _version(name) for name in stage.libraries},
     }
-    root = Path(recipe.storage.root).expanduser().resolve()
+    root = recipe.storage.runs
     return root / _FOLDER / f"{digest_json(identity)[:32]}.jsonl"
 
 

@@ -26,7 +26,7 @@ class ServedRun:
 
 def run_folder(recipe: Recipe, run_id: str, key: str) -> Path:
     """The run's folder. key: the recipe's key that names it. Raises RunnerError when there is no such run."""
-    root = Path(recipe.storage.root).expanduser().resolve()
+    root = recipe.storage.runs
     found = next((path for path in root.glob(f"*/*/{MANIFEST}") if path.parent.name == run_id), None)
     if found is None:
         raise RunnerError(

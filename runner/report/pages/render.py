@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from runner.text import size_text
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -41,7 +43,7 @@ def _environment() -> Any:
         f"script-src 'sha256-{digest}'",
     )
     environment.filters.update(
-        share=share, signed=signed, seconds=seconds, size=size, moment=moment, p=p_value, words=words, cell=cell,
+        share=share, signed=signed, seconds=seconds, size=size_text, moment=moment, p=p_value, words=words, cell=cell,
         plain=plain, drawing=Markup,
     )  # fmt: skip
     return environment
@@ -62,14 +64,6 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size_bytes < 1000 or unit == "GB":
-            break
-        size_bytes /= 1000
-    return f"{size_bytes:.0f} {unit}" if unit in ("B", "KB") else f"{size_bytes:.1f} {unit}"
 
 
 def moment(timestamp: float) -> str:
