@@ -59,9 +59,11 @@ golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the diffe
 
 known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
 	$(VENV)/bin/python -m runner.recipe.arguments.generate
+	$(VENV)/bin/python -m stages.engines.vllm.generate
+	$(VENV)/bin/python -m stages.trainers.llamafactory.generate
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
-	$(VENV)/bin/python -m runner.recipe.json_schema
+	$(VENV)/bin/python -m runner.cli.schema_files
 
 lock: ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh

@@ -64,8 +64,14 @@ def _at(values: Any, dotted: str) -> Any:
     return values
 
 
+# What a stage says before anything runs: the fake ones say what the real ones do.
+SAID = ("rules", "mappings")
+
+
 def _fake(name: str, **attributes: Any) -> type[FakeStage]:
-    return type(name.title(), (FakeStage,), {"name": name, **attributes})
+    real = type(registry.load_stage(name))
+    said = {each: getattr(real, each) for each in SAID if hasattr(real, each)}
+    return type(name.title(), (FakeStage,), {"name": name, **said, **attributes})
 
 
 Ingest = _fake("ingest", reads=("dataset",), provides=("train_set", "test_set", "model"))

@@ -317,7 +317,7 @@ def _export(asked: Asked) -> int:
 
 
 def _schema(composed: Composed) -> int:
-    from runner.pipeline.registry import stage_settings
+    from runner.pipeline.registry import mappings, stage_settings
     from runner.recipe import json_schema
 
     group, known = composed.values.get("group"), ("recipe", *json_schema.sections())
@@ -325,7 +325,7 @@ def _schema(composed: Composed) -> int:
         raise RecipeError(
             [Problem("group", group, f"has no files; there are: {', '.join(known)}", "Name one of these.")]
         )
-    stages = stage_settings()
+    stages = json_schema.FromStages(mappings(), stage_settings())
     _print_json(json_schema.recipe_schema(stages) if group is None else json_schema.file_schema(group, stages))
     return EXIT_DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem
-from runner.recipe.arguments import table
+from runner.recipe.arguments import RAY
 from runner.recipe.schema import Recipe, StageResources
 
 # Stages that compute on the accelerator, one process for each worker.
@@ -106,7 +106,7 @@ def _ranks(recipe: Recipe, stage: str) -> int:
 
 
 def _least_replicas(recipe: Recipe) -> int:
-    default = table("ray.autoscaling")["min_replicas"]["default"]
+    default = RAY.table("autoscaling")["min_replicas"]["default"]
     scaling = recipe.serve.autoscaling
     counts = [scaling.get("min_replicas", default), scaling.get("initial_replicas")]
     return max((count for count in counts if isinstance(count, int)), default=default)

@@ -7,45 +7,24 @@ value that is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from runner.cluster import rules as resources
 from runner.errors import Problem, RecipeError
 from runner.pipeline import rules as pipeline
 from runner.pipeline.plan import select
-from runner.pipeline.registry import with_settings
+from runner.pipeline.registry import mappings, rules_of_stages, with_settings
 from runner.recipe.load import Composed, parse, redact
 from runner.recipe.rules import arguments, code
 from runner.recipe.schema import Recipe, RunOptions
 from runner.recipe.valid_parts import UnusableError
-from stages.data import rules as data
-from stages.engines.vllm import rules as engines
-from stages.evaluate import rules as evaluation
-from stages.infer import rules as sampling
-from stages.serve import rules as endpoint
-from stages.trainers.llamafactory import rules as training
-
-Rule = Callable[[Recipe], Iterator[Problem]]
-
-RULES: tuple[Rule, ...] = (
-    *pipeline.RULES,
-    *data.RULES,
-    *arguments.RULES,
-    *training.RULES,
-    *engines.RULES,
-    *sampling.RULES,
-    *endpoint.RULES,
-    *code.RULES,
-    *resources.RULES,
-    *evaluation.RULES,
-)
 
 
 def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     """The checked recipe. Raises RecipeError with every problem: of the schema, and of rules across sections."""
     parsed = parse(composed)
-    problems = [arguments.improve_hint(problem) for problem in parsed.problems]
+    known = mappings()
+    problems = [arguments.improve_hint(problem, known) for problem in parsed.problems]
     found = check(parsed.recipe) + (check_options(parsed.recipe, parsed.options) if parsed.options else [])
     seen = {problem.key for problem in problems}
     problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
@@ -58,7 +37,8 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
 def check(recipe: Recipe) -> list[Problem]:
     """Every violated rule, each once."""
     problems: list[Problem] = []
-    for rule in RULES:
+    of_stages = (*rules_of_stages(recipe), *arguments.rules(mappings()))
+    for rule in (*pipeline.RULES, *of_stages, *code.RULES, *resources.RULES):
         try:
             for problem in rule(recipe):
                 if problem not in problems:

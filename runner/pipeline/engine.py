@@ -18,6 +18,7 @@ from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_S
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import MANIFEST, ORIGINS, Manifest, StageRecord
+from runner.pipeline.optional import WarmsUp
 from runner.pipeline.output import Output
 from runner.pipeline.progress import ProgressFile
 from runner.pipeline.run_locks import one_run
@@ -209,12 +210,11 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
 def _warm_up(later: Sequence[planning.Step], *, beside: str, run_: Run, ray: RaySession) -> None:
     """Let stages that come later start what takes long. That it cannot be started now is for their own `run` to say."""
     for step in later:
-        warm_up = getattr(step.stage, "warm_up", None)
-        if warm_up is None or step.action != "run" or step.name in run_.warmed:
+        if not isinstance(step.stage, WarmsUp) or step.action != "run" or step.name in run_.warmed:
             continue
         run_.capture(step.name)
         try:
-            if what := warm_up(_context(step, run_, ray, run_.folder / step.name), beside):
+            if what := step.stage.warm_up(_context(step, run_, ray, run_.folder / step.name), beside):
                 run_.warmed.add(step.name)
                 run_.report.say(f"  {step.name}: {what} starts beside {beside}")
         except Exception as error:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from runner.pipeline.manifest import StageRecord
+from runner.pipeline.optional import HasCanonical, OnlyChecks
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
@@ -28,10 +29,9 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
     # mappings a null is kept: there it undoes a default.)
     values = recipe.model_dump(mode="json", exclude_none=True)
     read = {key: value_at(values, key) for key in stage.reads}
-    canonical = getattr(stage, "canonical", None)
-    if canonical is not None:
-        read |= json.loads(json.dumps(canonical(recipe)))  # as a manifest will give it back
-    left_out = getattr(stage, "only_checks", ())
+    if isinstance(stage, HasCanonical):
+        read |= json.loads(json.dumps(stage.canonical(recipe)))  # as a manifest will give it back
+    left_out = stage.only_checks if isinstance(stage, OnlyChecks) else ()
     return {
         "version": stage.version,
         "recipe": read,

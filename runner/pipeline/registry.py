@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
 from runner.errors import Problem, RecipeError
-from runner.pipeline.stage import Stage, settings_model, settings_of
+from runner.pipeline.optional import HasRules, PassesThrough, Rule, settings_model, settings_of
+from runner.pipeline.stage import Stage
+from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, Section
+from runner.recipe.valid_parts import UnusableError
 
 ENTRY_POINT_GROUP = "recipe_runner.stages"
 
@@ -48,6 +52,36 @@ def load_stage(name: str) -> Stage:
     stage: Stage = getattr(import_module(module), cls)()
     settings_model(stage)
     return stage
+
+
+def loadable(names: Iterable[str]) -> list[Stage]:
+    """The named stages, each once, without those that there are not or that do not load."""
+    found = []
+    for name in dict.fromkeys(names):
+        with suppress(RecipeError, *LOAD_ERRORS):
+            found.append(load_stage(name))
+    return found
+
+
+def concerned(recipe: Recipe) -> list[Stage]:
+    """The built-in stages, whose keys every recipe has, and those of other packages that the recipe names."""
+    try:
+        return loadable([*BUILTIN, *recipe.pipeline, *recipe.stages])
+    except UnusableError:
+        return loadable(BUILTIN)
+
+
+def rules_of_stages(recipe: Recipe) -> list[Rule]:
+    """The rules of the stages that the recipe concerns; one that several stages share is there once."""
+    found = (rule for stage in concerned(recipe) if isinstance(stage, HasRules) for rule in stage.rules())
+    return list(dict.fromkeys(found))
+
+
+def mappings(names: Iterable[str] | None = None) -> list[Mapped]:
+    """The pass-through mappings of the named stages; None: of every stage."""
+    stages = loadable(known_stages() if names is None else names)
+    found = (each for stage in stages if isinstance(stage, PassesThrough) for each in stage.mappings())
+    return list({mapped.key: mapped for mapped in found}.values())
 
 
 def describe_stage(name: str) -> str:

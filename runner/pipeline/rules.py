@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 from runner.errors import Problem, RecipeError, nearest
+from runner.pipeline.optional import settings_model
 from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
-from runner.pipeline.stage import Stage, settings_model
-from runner.recipe.arguments import table
+from runner.pipeline.stage import Stage
 from runner.recipe.load import settings_problems
 from runner.recipe.schema import Recipe
 
@@ -88,47 +87,10 @@ def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
 
 
-def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
-    scaling, defaults = recipe.serve.autoscaling, table("ray.autoscaling")
-    values = {}
-    for name in ("min_replicas", "initial_replicas", "max_replicas"):
-        value = scaling.get(name, defaults[name].get("default"))
-        if isinstance(value, int):
-            values[name] = value
-    for low, high in pairwise(values):
-        if values[low] > values[high]:
-            given = f"{high}={values[high]}" if high in scaling else f"{high}, which is {values[high]} if not given"
-            yield Problem(
-                f"serve.autoscaling.{low}",
-                values[low],
-                f"must be at most {given}",
-                f"Lower it, or set serve.autoscaling.{high}={values[low]}.",
-            )
-
-
-def deleted_artifacts_are_made(recipe: Recipe) -> Iterator[Problem]:
-    made = {name for stage in recipe.pipeline for name in _provided_by(stage)}
-    for index, name in enumerate(recipe.cleanup.delete):
-        if name not in made:
-            guess = nearest(name, made)
-            hint = f"Did you mean {guess}?" if guess else "Remove it."
-            message = f"is no artifact of this pipeline; there are: {', '.join(sorted(made)) or 'none'}"
-            yield Problem(f"cleanup.delete[{index}]", name, message, hint)
-
-
-def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.serve.keep_alive and "serve" not in recipe.pipeline:
-        hint = "Put serve into the pipeline, or set serve.keep_alive=false."
-        yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
-
-
 RULES = (
     stages_exist,
     resources_name_stages,
     stages_load,
     stage_settings_are_valid,
     needs_are_provided_earlier,
-    replicas_are_ordered,
-    deleted_artifacts_are_made,
-    service_can_stay_up,
 )

@@ -1,29 +1,26 @@
 """JSON Schemas: of a resolved recipe, and of the files that recipes are made of, for editors.
 
-`make schema` writes the files' schemas to recipes/_schema, and points the shipped files to them; a test compares them.
+`make schema` (`runner.cli.schema_files`) writes the files' schemas to recipes/_schema; a test compares them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from runner.recipe.arguments import Entry
-from runner.recipe.load import RECIPES_DIR, section_of
-from runner.recipe.rules.arguments import MAPPINGS, RUNTIME_ENV, Mapped
+from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
+from runner.recipe.load import section_of
 from runner.recipe.schema import Recipe, RunOptions
-from runner.storage.atomic import write_text
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # what editors know best
 _KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
 _BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
-_COMMENT = "yaml-language-server: $schema="
-_GLOBAL = "# @package _global_\n"  # must stay the first line of a file
 _LINE = 400  # characters of a line of a written file: about those of a key with its description
 _INTERPOLATION = {"type": "string", "pattern": r"\$\{|^\?\?\?$", "description": "${key}, ${oc.env:NAME}, or ???"}
 _HYDRA = {"description": "Hydra's own settings, such as those of a sweeper.", "type": "object"}
@@ -39,13 +36,21 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-StageSettings = Mapping[str, type[BaseModel]]
-"""What describes the keys of stages that other packages add, by the stage's name."""
+@dataclasses.dataclass(frozen=True)
+class FromStages:
+    """What stages say of their keys.
+
+    mappings: whose values go to libraries as they are. settings: what describes the keys of stages that other packages
+    add, by the stage's name.
+    """
+
+    mappings: Sequence[Mapped]
+    settings: Mapping[str, type[BaseModel]] = dataclasses.field(default_factory=dict)
 
 
-def recipe_schema(stages: StageSettings | None = None) -> dict[str, Any]:
+def recipe_schema(stages: FromStages) -> dict[str, Any]:
     """Schema of a resolved recipe: every key with type, range, default, examples and meaning."""
-    return {"$schema": _DIALECT, **_described(Recipe, stages or {})}
+    return {"$schema": _DIALECT, **_described(Recipe, stages)}
 
 
 def sections() -> dict[str, type[BaseModel]]:
@@ -54,14 +59,14 @@ def sections() -> dict[str, type[BaseModel]]:
     return {name: model for name, model in found.items() if model is not None and name != "resources"}
 
 
-def file_schema(group: str, stages: StageSettings | None = None) -> dict[str, Any]:
+def file_schema(group: str, stages: FromStages) -> dict[str, Any]:
     """Schema of a group's files: `recipe`, or a section's name. Such a file holds some of the keys.
 
     A file that begins with `# @package _global_` has the recipe's schema, whatever its group.
     """
-    schema = _described(Recipe if group == "recipe" else sections()[group], stages or {})
+    schema = _described(Recipe if group == "recipe" else sections()[group], stages)
     if group == "recipe":
-        options = _described(RunOptions, {})
+        options = _completed(RunOptions, "#/$defs/{model}")
         schema["properties"] = {"defaults": _DEFAULTS, **schema["properties"], **options["properties"], "hydra": _HYDRA}
     else:
         schema["properties"] = {"defaults": _DEFAULTS} | schema["properties"]
@@ -73,10 +78,10 @@ def file_schema(group: str, stages: StageSettings | None = None) -> dict[str, An
     return {"$schema": _DIALECT, **schema}
 
 
-def file_schemas() -> dict[str, str]:
+def file_schemas(mappings: Sequence[Mapped]) -> dict[str, str]:
     """The files that `make schema` writes: name -> content."""
     groups = ["recipe", *sections()]
-    return {f"{group}.json": _compact(file_schema(group)) + "\n" for group in groups}
+    return {f"{group}.json": _compact(file_schema(group, FromStages(mappings))) + "\n" for group in groups}
 
 
 def _compact(value: Any, indent: str = "") -> str:
@@ -89,15 +94,15 @@ def _compact(value: Any, indent: str = "") -> str:
     return "\n".join(["{", ",\n".join(items), f"{indent}}}"])
 
 
-def _described(model: type[BaseModel], stages: StageSettings) -> dict[str, Any]:
+def _described(model: type[BaseModel], stages: FromStages) -> dict[str, Any]:
     schema = _completed(model, "#/$defs/{model}")
-    for dotted, mapping in _mappings(model):
-        _fill(schema, dotted, mapping)
     if model is Recipe:
-        described = {name: _completed(each, f"#/$defs/{name}.{{model}}") for name, each in stages.items()}
+        described = {name: _completed(each, f"#/$defs/{name}.{{model}}") for name, each in stages.settings.items()}
         for name, each in described.items():
             schema["$defs"] |= {f"{name}.{inner}": part for inner, part in each.pop("$defs", {}).items()}
         schema["properties"]["stages"]["properties"] = described
+    for dotted, mapping in _mappings(model, stages):
+        _fill(schema, dotted, mapping)
     return schema
 
 
@@ -132,11 +137,14 @@ def _complete(field: dict[str, Any], info: Any) -> None:
         field["examples"] = field.get("enum") or ([] if default is None else [default])
 
 
-def _mappings(model: type[BaseModel]) -> Iterator[tuple[str, Mapped]]:
+def _mappings(model: type[BaseModel], stages: FromStages) -> Iterator[tuple[str, Mapped]]:
     """(dotted key below the model, mapping) of each pass-through mapping whose arguments are known."""
     name = "" if model is Recipe else next((key for key, each in sections().items() if each is model), None)
-    for mapped in (*MAPPINGS, RUNTIME_ENV):
-        if name is not None and (mapped.key.startswith(f"{name}.") or not name):
+    for mapped in (*stages.mappings, RUNTIME_ENV):
+        section, _, rest = mapped.key.partition(".")
+        if section == "stages" and rest.partition(".")[0] not in stages.settings:
+            continue
+        if name is not None and (section == name or not name):
             yield mapped.key.removeprefix(f"{name}."), mapped
 
 
@@ -153,7 +161,7 @@ def _fill(schema: dict[str, Any], dotted: str, mapped: Mapped) -> None:
 
 def _of_entry(entry: Entry, mapped: Mapped) -> dict[str, Any]:
     kinds = [kind for kind in entry.get("type", "").split("|") if kind]
-    schema: dict[str, Any] = {"description": f"{mapped.what.capitalize()} of {mapped.library()}."}
+    schema: dict[str, Any] = {"description": f"{mapped.what.capitalize()} of {mapped.library.versioned}."}
     bounds = {_BOUNDS[key]: value for key, value in entry.items() if key in _BOUNDS}
     options: list[dict[str, Any]] = [
         {"type": _KINDS.get(kind, kind)} | (bounds if kind in ("int", "float") else {}) for kind in kinds
@@ -180,19 +188,3 @@ def _or_interpolation(field: dict[str, Any]) -> dict[str, Any]:
     return field | {
         "anyOf": [*(rule["anyOf"] if set(rule) == {"anyOf"} else [rule]), {"$ref": "#/$defs/Interpolation"}]
     }
-
-
-def write_files(recipes: Path) -> None:
-    """Write the schemas to `_schema` below the folder, and the comment that points to them into files without one."""
-    for name, content in file_schemas().items():
-        write_text(recipes / "_schema" / name, content)
-    for file in recipes.glob("*/*.yaml"):
-        text = file.read_text(encoding="utf-8")
-        if _COMMENT not in text:
-            first, rest = (_GLOBAL, text.removeprefix(_GLOBAL)) if text.startswith(_GLOBAL) else ("", text)
-            group = "recipe" if first else file.parent.name
-            write_text(file, f"{first}# {_COMMENT}../_schema/{group}.json\n{rest}")
-
-
-if __name__ == "__main__":
-    write_files(RECIPES_DIR)

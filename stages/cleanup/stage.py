@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.optional import Rule
 from runner.pipeline.registry import load_stage
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import checked_key, open_store
+from stages.cleanup import rules
 from stages.publish.stage import EARLIER
 
 # What a service that stays up still reads.
@@ -31,6 +34,9 @@ class Cleanup:
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         """Nothing: it runs whatever was made."""
         return ()
+
+    def rules(self) -> Sequence[Rule]:
+        return rules.RULES
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError, before anything is deleted, for a name that no stage provides or a path that is not the

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner.errors import Problem, RunnerError, nearest
-from runner.recipe.arguments import library
 from runner.recipe.schema import Recipe
 from runner.storage import s3
 from runner.storage.store import checked_key
@@ -22,8 +21,6 @@ _FIRST_ROW_BYTES = 1 << 20
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PACKAGE = re.compile(r"(?!.*\.\.)package://[A-Za-z0-9][\w.-]*/[\w./-]+\.gguf")
-# Endings that say in which form the same model is packed: .q4_k_m, -awq, -gptq-int4, -bnb-4bit.
-_PACKING = re.compile(r"[.-](i?q\d\w*|b?f16|f32|gguf|awq|gptq|int[48]|fp8|[48]bit|bnb)$")
 _SPLIT_USERS = {"train": ("train",), "test": ("infer", "query")}
 
 
@@ -235,39 +232,6 @@ def model_source_is_known(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def template_fits_model(recipe: Recipe) -> Iterator[Problem]:
-    template, known = recipe.model.template, library("llamafactory")["templates"]
-    if template not in known:
-        guess = nearest(template, known)
-        version = library("llamafactory")["versions"]["llamafactory"]
-        message = f"is none of the {len(known)} templates of LLaMA-Factory {version}"
-        hint = f"Did you mean {guess}?" if guess else f"There are: {', '.join(known)}."
-        yield Problem("model.template", template, message, hint)
-        return
-    right = _template_of(recipe.model.source)
-    if right and template.removesuffix("_nothink") != right.removesuffix("_nothink"):
-        yield Problem(
-            "model.template",
-            template,
-            f"is not the template of {recipe.model.source}, so it would be trained on other prompts than it is asked",
-            f"Set model.template={right}.",
-        )
-
-
-def _template_of(source: str) -> str:
-    """Template of a model that LLaMA-Factory lists, known by the last part of its address; "" for any other."""
-    models: dict[str, str] = library("llamafactory")["models"]
-    name = source.rstrip("/").rpartition("/")[2].lower()
-    while True:
-        for known in (name, f"meta-{name}"):  # Llama 3's repositories lost their prefix
-            if known in models:
-                return models[known]
-        shorter = _PACKING.sub("", name)
-        if shorter == name:
-            return ""
-        name = shorter
-
-
 RULES = (
     splits_stay_in_their_source,
     prompt_templates_parse,
@@ -278,5 +242,4 @@ RULES = (
     needed_splits_have_files,
     addresses_are_well_formed,
     model_source_is_known,
-    template_fits_model,
 )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.cluster.session import ProgressHandle
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.recipe.comparison import HOW_TO_WRITE, parse_comparison
 from runner.recipe.schema import Evaluate as Keys
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
+from stages.evaluate import rules
 from stages.evaluate.scoring import ScoreTable
 from stages.evaluate.slices import Slices
 from stages.evaluators.metrics import known_metrics, load_metrics
@@ -50,6 +52,9 @@ class Evaluate:
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         """The predictions and, when the pipeline publishes one, the adapter, whose digest goes into the scores."""
         return ("predictions", *(("adapter",) if "publish" in recipe.pipeline else ()))
+
+    def rules(self) -> Sequence[Rule]:
+        return rules.RULES
 
     def run(self, ctx: RunContext) -> StageResult:
         """The gate's verdict is `metrics["gate"]`: the scores are kept whatever it is, and the engine acts on it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem
-from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
+from stages.engines.vllm.mappings import VLLM
 from stages.engines.vllm.rules import refused, requests_fit
 from stages.trainers.llamafactory.rules import longest_row, trained
 
@@ -34,7 +34,7 @@ def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(form, Mapping):
         return
     given = [name for name in _FORMS if form.get(name) is not None]
-    misspelled = set(form) - set(table("vllm.structured_outputs"))
+    misspelled = set(form) - set(VLLM.table("structured_outputs"))
     if len(given) != 1 and not (misspelled and not given):
         message = f"must have exactly one of {', '.join(_FORMS)}, and has {' and '.join(given) or 'none'}"
         yield Problem(_KEY, None, message, "Keep one." if given else "Say which form answers must have.")
@@ -48,7 +48,7 @@ def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
     if not isinstance(form, Mapping):
         return
     for name in filter(form.get, _UNREAD):
-        of_engine = name in table("vllm.structured_outputs_config")
+        of_engine = name in VLLM.table("structured_outputs_config")
         hint = f"Set {_ENGINE_KEY}.{name}, with a backend that has it." if of_engine else "Remove it."
         yield Problem(f"{_KEY}.{name}", form[name], "is ignored by vLLM when a request sets it", hint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,18 @@ from typing import Any, ClassVar
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
+from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
+from stages.engines.base import load_engine
 from stages.engines.vllm.batch import generate
 from stages.engines.vllm.failure import batch_failure, hint_for
 from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import num_ranks
-from stages.infer import base_ahead
+from stages.infer import base_ahead, rules
 from stages.infer.base import base_file, keep, made_once, take_over
 from stages.infer.figures import Figures, collect, continued_text, note
 from stages.infer.journal import JOURNAL, Journal
@@ -74,6 +77,12 @@ class Infer:
         if started:
             base_ahead.start(ctx, self)
         return started
+
+    def rules(self) -> Sequence[Rule]:
+        return (*rules.RULES, *load_engine().rules())
+
+    def mappings(self) -> Sequence[Mapped]:
+        return load_engine().batch_mappings()
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

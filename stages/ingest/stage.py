@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from runner.errors import RunnerError
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json, write_text
 from runner.text import size_text
-from stages.data import rows
+from stages.data import rows, rules
 from stages.data.generated import grammar
 from stages.data.prompt import prompt_columns
 from stages.data.sources import fetch as sources
@@ -67,6 +68,9 @@ class Ingest:
         if models.is_local(model.source) or "://" in model.source:
             meaning["model.revision"] = None
         return meaning
+
+    def rules(self) -> Sequence[Rule]:
+        return rules.RULES
 
     def run(self, ctx: RunContext) -> StageResult:
         """Prepare the data and obtain the model, side by side where the cluster has room for both.

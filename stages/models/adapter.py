@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.errors import DamagedError, RunnerError
-from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import SET_MANIFEST, Store
@@ -30,11 +29,6 @@ def trained_rank(recipe: Recipe) -> int:
     """Rank that the recipe's adapter will have: `train.args` win over `train.lora_rank`."""
     value = recipe.train.args.get("lora_rank")
     return value if isinstance(value, int) else recipe.train.lora_rank
-
-
-def engine_rank(rank: int) -> int:
-    """The smallest `max_lora_rank` of vLLM that an adapter of that rank fits; the rank itself where none is enough."""
-    return next((each for each in table("vllm.engine")["max_lora_rank"]["choices"] if each >= rank), rank)
 
 
 def largest_rank(config: str | bytes) -> int:

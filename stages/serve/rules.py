@@ -1,10 +1,12 @@
-"""Rules about who may use the endpoint."""
+"""Rules about who may use the endpoint, its replicas and how long it stays up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from runner.errors import Problem
+from runner.recipe.arguments import RAY
 from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe
 from stages.serve.keys import NoKeysError, keys_of_environment, keys_of_file
@@ -50,4 +52,34 @@ def query_stays_within_the_limits(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"serve.limits.{key}", most, message, f"Set serve.limits.{key}={value} or more.")
 
 
-RULES = (open_endpoint_asks_for_a_key, keys_are_somewhere, query_stays_within_the_limits)
+def replicas_are_ordered(recipe: Recipe) -> Iterator[Problem]:
+    scaling, defaults = recipe.serve.autoscaling, RAY.table("autoscaling")
+    values = {}
+    for name in ("min_replicas", "initial_replicas", "max_replicas"):
+        value = scaling.get(name, defaults[name].get("default"))
+        if isinstance(value, int):
+            values[name] = value
+    for low, high in pairwise(values):
+        if values[low] > values[high]:
+            given = f"{high}={values[high]}" if high in scaling else f"{high}, which is {values[high]} if not given"
+            yield Problem(
+                f"serve.autoscaling.{low}",
+                values[low],
+                f"must be at most {given}",
+                f"Lower it, or set serve.autoscaling.{high}={values[low]}.",
+            )
+
+
+def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.serve.keep_alive and "serve" not in recipe.pipeline:
+        hint = "Put serve into the pipeline, or set serve.keep_alive=false."
+        yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
+
+
+RULES = (
+    open_endpoint_asks_for_a_key,
+    keys_are_somewhere,
+    query_stays_within_the_limits,
+    replicas_are_ordered,
+    service_can_stay_up,
+)

@@ -12,18 +12,24 @@ from typing import Any, ClassVar
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
+from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
+from stages.engines.base import load_engine
+from stages.engines.vllm.lora import engine_rank
 from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
-from stages.models.adapter import adapter_name, engine_rank, find_adapter, trained_rank
+from stages.models.adapter import adapter_name, find_adapter, trained_rank
+from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
 from stages.serve.keys import own_key
+from stages.serve.mappings import MAPPINGS
 from stages.serve.other_runs import ServedRun, served_runs, store_of
 
 
@@ -61,6 +67,12 @@ class Serve:
         kwargs = engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
         kwargs = without(kwargs, WITHOUT_EFFECT)
         return {"serve.engine_kwargs": kwargs, "infer.engine_kwargs": None, "train.lora_rank": None}
+
+    def rules(self) -> Sequence[Rule]:
+        return (*rules.RULES, *load_engine().rules())
+
+    def mappings(self) -> Sequence[Mapped]:
+        return (*load_engine().server_mappings(), *MAPPINGS)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""

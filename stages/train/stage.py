@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any, ClassVar
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
+from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import scan_folder
 from stages.ingest.canonical import without
 from stages.models.obtain import is_local
+from stages.trainers.base import load_trainer
 from stages.trainers.checkpoints import mend
 from stages.trainers.failure import explain
 from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_args, worker_env
@@ -71,6 +74,12 @@ class Train:
             meaning["model.source"] = "a local folder"
         meaning["train.args"] = without(args, {*_KEYS_OF_ARGS.values(), *_ARGS_WITHOUT_EFFECT})
         return meaning
+
+    def rules(self) -> Sequence[Rule]:
+        return load_trainer().rules()
+
+    def mappings(self) -> Sequence[Mapped]:
+        return load_trainer().mappings()
 
     def run(self, ctx: RunContext) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from runner.pipeline.stage import StageResult, settings_of
+from runner.pipeline.optional import settings_of
+from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Section
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json

@@ -16,17 +16,19 @@ from jsonschema import Draft7Validator
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.pipeline.check import load_recipe
-from runner.recipe.arguments import table
-from runner.recipe.json_schema import file_schema, file_schemas, recipe_schema, sections
+from runner.pipeline.registry import BUILTIN, mappings
+from runner.recipe.json_schema import FromStages, file_schema, file_schemas, recipe_schema, sections
 from runner.recipe.load import RECIPES_DIR, compose
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 FILES = sorted(file for file in RECIPES_DIR.rglob("*.yaml") if file.parent != RECIPES_DIR)
+STAGES = FromStages(mappings(BUILTIN))
 COMMENT = re.compile(r"^# yaml-language-server: \$schema=(\S+)$", re.MULTILINE)
 
 
 @cache
 def validator(group: str) -> Draft7Validator:
-    schema = file_schema(group)
+    schema = file_schema(group, STAGES)
     Draft7Validator.check_schema(schema)
     return Draft7Validator(schema)
 
@@ -46,7 +48,7 @@ def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]
 
 def test_the_written_files_are_those_of_the_code() -> None:
     written = {file.name: file.read_text() for file in (RECIPES_DIR / "_schema").iterdir()}
-    assert written == file_schemas(), "run `make schema`"
+    assert written == file_schemas(STAGES.mappings), "run `make schema`"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -90,20 +92,20 @@ def test_a_recipe_file_holds_some_of_the_keys_and_no_others(values: dict[str, An
 @pytest.mark.parametrize("recipe", ["viggo_quickstart", "viggo_qwen7b"])
 def test_a_resolved_recipe_is_valid_by_the_schema_of_recipes(recipe: str) -> None:
     resolved, _ = load_recipe(compose([f"recipe={recipe}", "storage.artifacts=s3://bucket/prefix"]))
-    Draft7Validator(recipe_schema()).validate(resolved.model_dump(mode="json"))
+    Draft7Validator(recipe_schema(STAGES)).validate(resolved.model_dump(mode="json"))
 
 
 def test_every_key_has_a_description_a_default_and_examples() -> None:
-    for name, field, required in fields(recipe_schema()):
+    for name, field, required in fields(recipe_schema(STAGES)):
         assert field.get("description") or "$ref" in field, name
         assert required or "default" in field, name
         assert field.get("examples") or "$ref" in json.dumps(field), f"{name} needs examples=[...]"
 
 
 def test_the_librarys_own_arguments_are_completed() -> None:
-    arguments = file_schema("train")["properties"]["args"]
+    arguments = file_schema("train", STAGES)["properties"]["args"]
     known = {name for option in arguments["anyOf"] for name in option.get("properties", {})}
-    assert {"cutoff_len", "lora_alpha"} <= known <= set(table("llamafactory.arguments"))
+    assert {"cutoff_len", "lora_alpha"} <= known <= set(LLAMAFACTORY.table("arguments"))
 
 
 def test_schema_of_a_group_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

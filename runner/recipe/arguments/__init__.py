@@ -1,13 +1,14 @@
-"""Names, types, defaults and choices of the arguments that recipes pass through to vLLM, LLaMA-Factory and Ray.
+"""Names, types, defaults and choices of the arguments that recipes pass through to libraries.
 
-The JSON files of FILES are written by `make known-keys` from the installed libraries, whose versions stand
-at their top; a test compares them. Reading them takes a millisecond and imports none of the libraries.
+A `Library` reads the JSON file beside the code that hands the arguments over. `make known-keys` writes these files from
+the installed libraries, whose versions stand at their top; a test compares them. Reading one imports no library.
 """
 
 from __future__ import annotations
 
 import json
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -42,27 +43,35 @@ _WORDS = {
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-# Where each library's tables lie, below the folder that holds `runner` and `stages`.
-ROOT = Path(__file__).resolve().parents[3]
-FILES = {
-    "ray": "runner/recipe/arguments/ray.json",
-    "vllm": "stages/engines/vllm/arguments.json",
-    "llamafactory": "stages/trainers/llamafactory/arguments.json",
-}
+@dataclass(frozen=True)
+class Library:
+    """A library that recipes pass arguments through to.
+
+    name: as in the file's `versions`. title: for people. file: the JSON file of its tables.
+    """
+
+    name: str
+    title: str
+    file: Path
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """All tables by name, and `versions`: the library's and of what else the tables depend on."""
+        content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+        return content
+
+    def table(self, section: str) -> dict[str, Entry]:
+        """A table of the file: argument -> entry."""
+        entries: dict[str, Entry] = self.content[section]
+        return entries
+
+    @property
+    def versioned(self) -> str:
+        """The library's title and version: `Ray 2.60.0`."""
+        return f"{self.title} {self.content['versions'][self.name]}"
 
 
-@cache
-def library(name: str) -> dict[str, Any]:
-    """All tables of a library: `vllm`, `llamafactory` or `ray`. `versions` says of which."""
-    content: dict[str, Any] = json.loads((ROOT / FILES[name]).read_text(encoding="utf-8"))
-    return content
-
-
-def table(name: str) -> dict[str, Entry]:
-    """A table such as `vllm.engine`: argument -> entry."""
-    owner, _, section = name.partition(".")
-    entries: dict[str, Entry] = library(owner)[section]
-    return entries
+RAY = Library("ray", "Ray", Path(__file__).with_name("ray.json"))
 
 
 def accepts(entry: Entry, value: Any) -> bool:

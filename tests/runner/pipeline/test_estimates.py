@@ -18,9 +18,9 @@ from runner.pipeline.check import load_recipe
 from runner.pipeline.estimates import Estimate, estimate
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns, Plan, build
+from runner.pipeline.registry import mappings
 from runner.recipe.load import redact
 from runner.recipe.machine import machine_name
-from runner.recipe.rules.arguments import MAPPINGS
 from runner.recipe.schema import Architecture, Recipe, RunOptions
 from runner.report.terminal import Report
 from runner.storage.artifact import Artifact
@@ -361,7 +361,7 @@ def test_an_upload_of_a_finished_training_is_known_to_the_byte(tmp_path: Path) -
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9), st.just("bfloat16"))
-KEYS = sorted(f"{mapped.key}.{name}" for mapped in MAPPINGS for name in mapped.entries())
+KEYS = sorted(f"{mapped.key}.{name}" for mapped in mappings() for name in mapped.entries())
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES, name=st.sampled_from([QUICKSTART, QWEN]))

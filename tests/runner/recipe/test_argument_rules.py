@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.rules.arguments import MAPPINGS
+from runner.pipeline.registry import mappings
 from tests.runner.recipes import problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -157,7 +157,7 @@ def test_what_the_runner_sets_is_refused_with_the_recipes_key_for_it(key: str, i
 
 
 def test_every_reserved_argument_is_one_of_the_library() -> None:
-    for mapped in MAPPINGS:
+    for mapped in mappings():
         assert set(mapped.reserved) <= set(mapped.entries()), mapped.key
 
 

@@ -9,9 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from runner.recipe import arguments as known_keys
-from runner.recipe.arguments import FILES, ROOT, Entry, accepts, allowed, table
-from runner.recipe.arguments.generate import SAMPLING_BOUNDS
+from runner.recipe.arguments import RAY, Entry, Library, accepts, allowed
+from stages.engines.vllm.generate import SAMPLING_BOUNDS
+from stages.engines.vllm.mappings import VLLM
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
+
+WRITERS = {
+    "runner.recipe.arguments.generate": RAY,
+    "stages.engines.vllm.generate": VLLM,
+    "stages.trainers.llamafactory.generate": LLAMAFACTORY,
+}
+
+
+def table(name: str) -> dict[str, Entry]:
+    library, _, section = name.partition(".")
+    return {each.name: each for each in WRITERS.values()}[library].table(section)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +48,8 @@ def test_tables_say_what_the_libraries_say() -> None:
     assert table("vllm.engine")["gpu_memory_utilization"]["le"] == 1
     assert table("llamafactory.arguments")["finetuning_type"]["choices"] == ["lora", "oft", "freeze", "full"]
     assert table("ray.autoscaling")["max_replicas"] == {"type": "int", "default": 1, "gt": 0}
-    assert {"qwen", "smollm2", "llama3"} <= set(known_keys.library("llamafactory")["templates"])
-    assert known_keys.library("llamafactory")["models"]["qwen2.5-7b-instruct"] == "qwen"
+    assert {"qwen", "smollm2", "llama3"} <= set(LLAMAFACTORY.content["templates"])
+    assert LLAMAFACTORY.content["models"]["qwen2.5-7b-instruct"] == "qwen"
 
 
 def test_every_default_is_accepted_by_its_own_entry() -> None:
@@ -84,21 +96,20 @@ def test_what_is_allowed_is_said_in_words(entry: Entry, words: str) -> None:
 
 def test_tables_are_read_without_the_libraries() -> None:
     code = (
-        "import sys; from runner.recipe.arguments import table; table('vllm.engine'), table('ray.autoscaling'); "
+        "import sys; from runner.recipe.arguments import RAY; from stages.engines.vllm.mappings import VLLM; "
+        "VLLM.table('engine'), RAY.table('autoscaling'); "
         "assert not {'vllm', 'ray', 'llamafactory', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.e2e
-def test_tables_are_those_of_the_installed_libraries(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "runner.recipe.arguments.generate", str(tmp_path)], capture_output=True, text=True
-    )
+@pytest.mark.parametrize(("module", "library"), WRITERS.items(), ids=lambda each: getattr(each, "name", ""))
+def test_tables_are_those_of_the_installed_libraries(module: str, library: Library, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", module, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for file in FILES.values():
-        written, kept = json.loads((tmp_path / file).read_text()), json.loads((ROOT / file).read_text())
-        assert written == kept, f"{file} is not of the installed versions; run `make known-keys`"
+    written = json.loads((tmp_path / f"{library.name}.json").read_text())
+    assert written == library.content, f"{library.file} is not of the installed version; run `make known-keys`"
 
 
 @pytest.mark.e2e

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 from runner.cli.main import main
 from runner.errors import Problem, RecipeError
 from runner.pipeline.check import check, load_recipe
+from runner.pipeline.registry import mappings
 from runner.recipe.load import Composed, compose, flatten
-from runner.recipe.rules.arguments import MAPPINGS
 from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.recipe.show import as_yaml
 from runner.recipe.valid_parts import partial_recipe
@@ -40,7 +40,7 @@ KEYS = sorted(
         *_fields(Recipe),
         *RunOptions.model_fields,
         *_fields(StageResources, "resources.train."),
-        *(f"{mapped.key}.{name}" for mapped in MAPPINGS for name in mapped.entries()),
+        *(f"{mapped.key}.{name}" for mapped in mappings() for name in mapped.entries()),
         *(f"cluster.resources.{name}" for name in ("fast_disk", "CPU")),
         *(f"evaluate.require.{name}" for name in ("exact_match", "delta_vs_base", "base.exact_match", "nonsense")),
     }

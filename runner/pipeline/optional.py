@@ -1,0 +1,76 @@
+"""What a stage may do besides `Stage`: each a Protocol that the pipeline looks for by `isinstance`.
+
+A stage of another package gets the same as a built-in one by having the same attribute or method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from runner.errors import Problem
+from runner.recipe.schema import Section
+
+if TYPE_CHECKING:
+    from runner.pipeline.context import RunContext
+    from runner.recipe.arguments.mapped import Mapped
+    from runner.recipe.schema import Recipe
+
+Rule = Callable[["Recipe"], Iterator[Problem]]
+
+
+@runtime_checkable
+class HasCanonical(Protocol):
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """What stands in the fingerprint for the values of some keys of `reads`: the content behind a path, or None
+        where another key overrides the value."""
+
+
+@runtime_checkable
+class OnlyChecks(Protocol):
+    """only_checks: artifacts of `needs` that the stage looks at but makes nothing from."""
+
+    only_checks: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class HasSettings(Protocol):
+    """settings: describes the keys of another package's stage, which are under `stages.<name>` of the recipe. The stage
+    reads them by `settings_of`, and they affect the result if `reads` names `stages.<name>`."""
+
+    settings: type[Section]
+
+
+@runtime_checkable
+class HasRules(Protocol):
+    def rules(self) -> Sequence[Rule]:
+        """What must hold in a recipe, beyond the schema. A rule is pure and imports nothing heavy; of a recipe with
+        mistakes it gets what can be read."""
+
+
+@runtime_checkable
+class PassesThrough(Protocol):
+    def mappings(self) -> Sequence[Mapped]:
+        """Keys of the recipe whose values go to a library as they are, and what the library knows."""
+
+
+@runtime_checkable
+class WarmsUp(Protocol):
+    def warm_up(self, ctx: RunContext, beside: str) -> str:
+        """Start what takes long to start, if the stage of that name leaves enough of the cluster free. Returns what was
+        started, "" for nothing. Called before each stage that runs before this one, until it has started something;
+        not all inputs are there by then, and `run` must do without it."""
+
+
+def settings_model(stage: Any) -> type[Section] | None:
+    """What describes the stage's own keys, or None. Raises TypeError when that is no Section."""
+    if not isinstance(stage, HasSettings):
+        return None
+    if isinstance(stage.settings, type) and issubclass(stage.settings, Section):
+        return stage.settings
+    raise TypeError(f"its settings are {stage.settings!r}, not a subclass of runner.recipe.schema.Section")
+
+
+def settings_of(stage: Any, recipe: Recipe) -> Any:
+    """The stage's own keys of the recipe, as its `settings`."""
+    return stage.settings.model_validate(recipe.stages.get(stage.name, {}))

@@ -1,0 +1,23 @@
+"""What vLLM gives to the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.pipeline.optional import Rule
+from runner.recipe.arguments.mapped import Mapped
+from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
+from stages.engines.vllm.rules import RULES
+
+
+class Vllm:
+    """Batch inference and serving by vLLM."""
+
+    def rules(self) -> Sequence[Rule]:
+        return RULES
+
+    def batch_mappings(self) -> Sequence[Mapped]:
+        return BATCH_MAPPINGS
+
+    def server_mappings(self) -> Sequence[Mapped]:
+        return SERVER_MAPPINGS

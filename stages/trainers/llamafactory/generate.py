@@ -1,0 +1,35 @@
+"""Writes the tables of LLaMA-Factory's arguments from the installed one: `make known-keys`. Nothing imports it."""
+
+from __future__ import annotations
+
+import os
+
+from runner.recipe.arguments.generate import Section, Tables, dataclass_table, main, version_of
+from stages.trainers.llamafactory.arguments import torchaudio_stand_in
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
+
+
+def llamafactory_tables() -> Tables:
+    """`arguments`: all that training takes. `templates`: names. `models`: a model's hub name -> its template."""
+    os.environ.pop("USE_MCA", None)
+    with torchaudio_stand_in():
+        from llamafactory.data.template import TEMPLATES
+        from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
+        from llamafactory.hparams import parser
+    arguments: Section = {}
+    for group in parser._TRAIN_ARGS:
+        arguments |= dataclass_table(group, closed_enums=True)
+    models = {}
+    for name, template in DEFAULT_TEMPLATE.items():
+        for address in SUPPORTED_MODELS[name].values():
+            models[address.rpartition("/")[2].lower()] = template
+    return {
+        "versions": {"llamafactory": version_of("llamafactory"), "transformers": version_of("transformers")},
+        "arguments": arguments,
+        "templates": sorted(TEMPLATES),
+        "models": models,
+    }
+
+
+if __name__ == "__main__":
+    main(LLAMAFACTORY, llamafactory_tables)
