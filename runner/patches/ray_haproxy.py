@@ -2,8 +2,8 @@
 
 As Ray Serve 2.59 starts it, its pages of figures listen on all addresses at fixed ports, every user of the machine can
 command it by its socket, its files lie where those of all runs lie, and it outlives a process that is killed. What can
-be said by variables is in `environment`. For the rest Ray Serve starts this file in HAProxy's place, which corrects the
-configuration that it is given, and becomes HAProxy: so it imports nothing but the standard library.
+be said by variables is in `environment`. For the rest Ray Serve starts `haproxy_start.py` in HAProxy's place, which
+corrects the configuration that it is given, and becomes HAProxy.
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ import atexit
 import functools
 import os
 import random
-import re
 import resource
 import shutil
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _ENABLED = "RAY_SERVE_ENABLE_HA_PROXY"
+_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _SCRIPT = "haproxy"
+_START = Path(__file__).with_name("haproxy_start.py")
 _CONNECTIONS = 20_000  # Ray Serve's own default
 _LOOPBACK = "127.0.0.1"
-_OWN_SECTIONS = ("frontend prometheus", "listen stats")
 _SOCKET_PATH_BYTES = 107  # of a socket's address, unix(7); a node's folder and a suffix come behind the folder's name
 _BEHIND_FOLDER = len("/") + 56 + len("/s.1234567.tmp")
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, its replicas and the system those above
-_SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 # How long a replica that is to end still takes requests. Ray Serve's own 30 s are for balancers outside that look every
 # few seconds who is there; this HAProxy is told, in some tenths of a second.
 _DRAIN_S = "1"
+_CLIENT_S = "60"  # between two pieces of a request's body, or of an answer that its client reads; 3600 by Ray Serve
 
 
 @contextmanager
@@ -58,10 +57,14 @@ def of_clusters_started_here() -> Iterator[None]:
 
 
 def environment() -> dict[str, str]:
-    """Variables that have a cluster take HAProxy; none where there is none for this machine.
+    """Variables that have a cluster take HAProxy where there is one for this machine, and limit its own servers.
 
     RAY_SERVE_ENABLE_HA_PROXY=0 keeps Ray Serve's own proxy, in Python. Others that are set already stay as they are.
     """
+    return {_CALLBACK: os.environ.get(_CALLBACK, "runner.patches.ray_proxy.prepare"), **_haproxy()}
+
+
+def _haproxy() -> dict[str, str]:
     if os.environ.get(_ENABLED, "1") != "1" or not (binary := _binary()):
         return {}
     folder = _folder(binary)
@@ -89,7 +92,7 @@ def _folder(binary: str) -> Path | None:
     if len(bytes(folder)) + _BEHIND_FOLDER > _SOCKET_PATH_BYTES:
         return None
     script = folder / _SCRIPT
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{binary}" "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{_START}" "{binary}" "$@"\n')
     script.chmod(0o700)
     return folder
 
@@ -108,6 +111,7 @@ def _variables(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": stats,
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": fallback,  # two runs would share a fixed one, and answer for each other
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": _DRAIN_S,
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": _CLIENT_S,
         **_connections(),
     }
 
@@ -130,31 +134,3 @@ def _connections() -> dict[str, str]:
     if most == resource.RLIM_INFINITY:
         return {}
     return {"RAY_SERVE_HAPROXY_MAXCONN": str(min(_CONNECTIONS, (most - 100) * 2 // 5))}
-
-
-def corrected(configuration: str) -> str:
-    """Ray Serve's configuration with HAProxy's own pages on loopback, and its socket for its user alone."""
-    lines, section = [], ""
-    for line in configuration.splitlines():
-        if line and not line[0].isspace():
-            section = line.strip()
-        if section in _OWN_SECTIONS:
-            line = re.sub(r"^(\s*bind )\*?:", rf"\g<1>{_LOOPBACK}:", line)
-        if section == "global":
-            line = re.sub(r"^(\s*stats socket .* mode )666\b", r"\g<1>600", line)
-        lines.append(line)
-    return "\n".join([*lines, ""])
-
-
-def become(binary: str, arguments: Sequence[str]) -> None:
-    """Become HAProxy, with the configuration behind `-f` corrected, and end when the process that started this does."""
-    import ctypes
-
-    path = Path(arguments[arguments.index("-f") + 1])
-    path.write_text(corrected(path.read_text()))
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    os.execv(binary, [binary, *arguments])  # noqa: S606
-
-
-if __name__ == "__main__":
-    become(sys.argv[1], sys.argv[2:])

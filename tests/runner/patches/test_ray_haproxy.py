@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import stat
@@ -13,13 +14,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runner.patches import haproxy_start
 from runner.patches import ray_haproxy as haproxy
 from stages.serve.health import free_port
 
 CONFIGURATION = """global
     stats socket {folder}/s mode 666 level admin
+    maxconn 400
 defaults
     mode http
+    option splice-request
+    option splice-response
     timeout connect 1s
     timeout client 1s
     timeout server 1s
@@ -40,17 +45,30 @@ def test_rays_configuration_has_the_lines_that_are_corrected() -> None:
     assert "bind :{{ config.metrics_port }}" in HAPROXY_CONFIG_TEMPLATE
     assert "bind *:{{ config.stats_port }}" in HAPROXY_CONFIG_TEMPLATE
     assert "stats socket {{ config.socket_path }} mode 666" in HAPROXY_CONFIG_TEMPLATE
+    assert "    maxconn {{ config.maxconn }}" in HAPROXY_CONFIG_TEMPLATE
+    assert "    option splice-request\n    option splice-response\n" in HAPROXY_CONFIG_TEMPLATE
+    assert "frontend http_frontend\n    bind " in HAPROXY_CONFIG_TEMPLATE
 
 
-def test_only_haproxys_own_pages_and_its_socket_are_corrected() -> None:
+def test_pages_socket_splicing_and_the_limits_of_the_frontend_are_corrected_and_nothing_else() -> None:
     given = CONFIGURATION.format(folder="/f", metrics=1, port=2, stats=3)
-    made = haproxy.corrected(given)
-    assert [(a, b) for a, b in zip(given.splitlines(), made.splitlines(), strict=True) if a != b] == [
-        ("    stats socket /f/s mode 666 level admin", "    stats socket /f/s mode 600 level admin"),
-        ("    bind :1", "    bind 127.0.0.1:1"),
-        ("  bind *:3", "  bind 127.0.0.1:3"),
+    made = haproxy_start.corrected(given)
+    assert [line for line in difflib.ndiff(given.splitlines(), made.splitlines()) if line[0] in "+-"] == [
+        "-     stats socket /f/s mode 666 level admin",
+        "+     stats socket /f/s mode 600 level admin",
+        "-     option splice-request",
+        "-     option splice-response",
+        "-     bind :1",
+        "+     bind 127.0.0.1:1",
+        "+     stick-table type ipv6 size 100k expire 10m store conn_cur",
+        "+     tcp-request connection track-sc0 src",
+        "+     tcp-request connection reject if { sc0_conn_cur gt 100 }",
+        "+     timeout http-request 15s",
+        "+     http-request del-header x-request-disconnect-disabled",
+        "-   bind *:3",
+        "+   bind 127.0.0.1:3",
     ]
-    assert haproxy.corrected(made) == made
+    assert haproxy_start.corrected(made) == made
 
 
 SHOW = """
@@ -102,12 +120,12 @@ def test_only_the_cluster_that_starts_in_the_block_gets_the_folder(monkeypatch: 
 
 def test_who_says_no_keeps_rays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
-    assert haproxy.environment() == {}
+    assert list(haproxy.environment()) == ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 
 def test_where_there_is_no_haproxy_ray_keeps_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(haproxy, "_binary", lambda: None)
-    assert haproxy.environment() == {}
+    assert list(haproxy.environment()) == ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 
 
 def test_no_more_connections_than_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
