@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stages.data.prediction import Prediction
 from stages.evaluate.significance import (
     bootstrap_p_value,
     mcnemar_exact,
@@ -113,14 +114,14 @@ class ScoreTable:
         }
         self._places = Places(len(self.variants))
 
-    def add(self, row: Mapping[str, Any], variant: str) -> tuple[int, bool]:
+    def add(self, row: Prediction, variant: str) -> tuple[int, bool]:
         """Score a prediction. Returns the row's place in the table and whether the prediction is exactly right."""
-        kept, failed = self.variants[variant], row["error"] is not None
-        place = self._places.of(row["id"])
+        kept, failed = self.variants[variant], row.error is not None
+        place = self._places.of(row.id)
         kept.places.append(place)
         kept.num_errors += failed
         for column in kept.columns.values():
-            column.add(row["prediction"], row["reference"], failed)
+            column.add(row.prediction, row.reference, failed)
         return place, kept.columns[RIGHT].values[-1] == 1.0
 
     def summary(self, variant: str) -> dict[str, Any]:

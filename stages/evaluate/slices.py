@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from runner.errors import RunnerError
+from stages.data.prediction import Prediction
 from stages.evaluators.meaning.representation import parse
 
 FUNCTION, LENGTH = "function", "length"
@@ -28,9 +29,9 @@ class Slices:
         self._values: dict[str, list[Any]] = {name: [] for name in names}
         self._columns: set[str] = set()
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Prediction) -> None:
         """Note a row; they come in the order of their places in the score table."""
-        self._columns.update(row["row"])
+        self._columns.update(row.row)
         for name, values in self._values.items():
             values.append(_value(name, row))
 
@@ -50,13 +51,13 @@ class Slices:
         return found
 
 
-def _value(name: str, row: Mapping[str, Any]) -> Any:
+def _value(name: str, row: Prediction) -> Any:
     if name == LENGTH:
-        return len(row["reference"])
+        return len(row.reference)
     if name == FUNCTION:
-        meaning = parse(row["reference"])
+        meaning = parse(row.reference)
         return meaning.function if meaning else NO_FUNCTION
-    value = row["row"].get(name)
+    value = row.row.get(name)
     return NO_VALUE if value is None else str(value)[:_MAX_CHARS]
 
 

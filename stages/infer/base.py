@@ -20,8 +20,8 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from runner.storage.lock import hold
+from stages.data.prediction import BASE
 from stages.infer.journal import Journal
-from stages.infer.predictions import BASE
 from stages.ingest.canonical import without
 
 _FOLDER = "base_predictions"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.pipeline.context import RunContext
+from stages.data.prediction import BASE
 from stages.infer.base import base_file, keep, made_once
 from stages.infer.figures import Figures, collect
 from stages.infer.journal import Journal
-from stages.infer.predictions import BASE
 from stages.infer.requests import Engine, RowFile, rows_per_chunk
 from stages.infer.shared import ask
 

@@ -6,7 +6,6 @@ variant, and the prediction's line. A record that is torn or damaged does not co
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from array import array
@@ -17,6 +16,7 @@ from typing import IO
 
 from runner.errors import RunnerError
 from runner.storage.digest import digest_bytes
+from stages.data.prediction import Prediction
 
 JOURNAL = "journal.jsonl"
 
@@ -77,12 +77,12 @@ class Journal:
         if self.is_done(index, variant):
             return
         self._offsets[variant][index] = offset
-        values = json.loads(line)
+        made = Prediction.parse(line)
         self.count += 1
-        self.num_tokens += values["num_generated_tokens"]
-        if values["error"]:
+        self.num_tokens += made.num_generated_tokens
+        if made.error:
             self.num_errors += 1
-            self.refusal = self.refusal or values["error"]
+            self.refusal = self.refusal or made.error
 
     @property
     def num_expected(self) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
+from stages.data.prediction import Prediction
 from stages.data.prompt import reference, request_messages
-from stages.infer.predictions import prediction_line
 from stages.infer.sampling import sampling_params
 
 
@@ -163,11 +163,11 @@ def answer(row: Mapping[str, Any], *, recipe: Recipe) -> dict[str, Any]:
     """
     error = row["__inference_error__"] or None
     source = json.loads(row["text"])
-    line = prediction_line(source, row["variant"], reference(recipe.dataset.prompt, source), row, error)
+    made = Prediction.made(source, row["variant"], reference(recipe.dataset.prompt, source), row, error)
     return {
         "index": row["index"],
         "variant": row["variant"],
-        "line": line,
-        "num_tokens": 0 if error else row["num_generated_tokens"],
+        "line": made.line(),
+        "num_tokens": made.num_generated_tokens,
         "started_at": time.time() - (0.0 if error else row["time_taken_llm"]),
     }

@@ -22,8 +22,8 @@ from runner.pipeline.context import RunContext
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
+from stages.data.prediction import BASE, TUNED
 from stages.engines.vllm.server import engine_env, llm_config, num_bundles
-from stages.infer.predictions import BASE, TUNED
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.adapter import adapter_name
 from stages.publish.stage import adapters_key

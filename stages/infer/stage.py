@@ -19,6 +19,7 @@ from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
+from stages.data.prediction import BASE, TUNED
 from stages.engines.base import load_engine
 from stages.engines.vllm.batch import generate
 from stages.engines.vllm.failure import batch_failure, hint_for
@@ -28,7 +29,7 @@ from stages.infer import base_ahead, rules
 from stages.infer.base import base_file, keep, made_once, take_over
 from stages.infer.figures import Figures, collect, continued_text, note
 from stages.infer.journal import JOURNAL, Journal
-from stages.infer.predictions import BASE, TUNED, write_parts
+from stages.infer.predictions import write_parts
 from stages.infer.requests import Engine, PredictionWork, RowFile, rows_per_chunk
 from stages.infer.sampling import drawn_by_seed
 from stages.infer.shared import is_shared, shared_models

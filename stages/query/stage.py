@@ -19,8 +19,8 @@ from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
+from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.data.prompt import request_messages
-from stages.infer.predictions import BASE, TUNED
 from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.serve.keys import own_key
 from stages.serve.other_runs import same_rows
@@ -208,11 +208,9 @@ def batch_predictions(predictions: Artifact | None, ids: set[str]) -> dict[tuple
     found: dict[tuple[str, str], str] = {}
     if predictions is None:
         return found
-    for entry in predictions.files:
-        if entry.path.endswith((".json", ".jsonl")):
-            for row in read_rows(predictions.path / entry.path):
-                if row.get("id") in ids and not row.get("error"):
-                    found[row["variant"], row["id"]] = row["prediction"]
+    for row in read_predictions(predictions):
+        if row.id in ids and not row.error:
+            found[row.variant, row.id] = row.prediction
     return found
 
 

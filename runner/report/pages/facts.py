@@ -18,9 +18,9 @@ from runner.report.pages.training import training
 from runner.report.pages.verdict import verdict, warnings
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import read_state
+from stages.data.prediction import BASE, TUNED
+from stages.evaluate.scores import measured
 from stages.evaluate.slices import LENGTH
-from stages.evaluate.stage import measured
-from stages.infer.predictions import BASE, TUNED
 
 # The way from the data to the endpoint: artifact, and what it is made of.
 _CHAIN = (

@@ -9,10 +9,11 @@ from itertools import islice
 from string import Formatter
 from typing import Any
 
+from runner.errors import RunnerError
 from runner.report.pages.tokens import difference
 from runner.storage.artifact import Artifact
+from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.evaluators.meaning.representation import parse
-from stages.infer.predictions import BASE, TUNED, prediction_rows
 
 _MAX_SHOWN = 300
 _MAX_CHARS = 4_000
@@ -62,12 +63,12 @@ def _question_columns(recipe: Mapping[str, Any]) -> list[str]:
 def _base_answers(predictions: Artifact | None, ids: set[str]) -> dict[str, str]:
     if predictions is None or "://" in predictions.uri or not ids:
         return {}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, RunnerError):
         return dict(islice(_answers(predictions, ids), len(ids)))
     return {}
 
 
 def _answers(predictions: Artifact, ids: set[str]) -> Iterator[tuple[str, str]]:
-    for row in prediction_rows(predictions):
-        if row["variant"] == BASE and row["id"] in ids:
-            yield row["id"], row["prediction"]
+    for row in read_predictions(predictions):
+        if row.variant == BASE and row.id in ids:
+            yield row.id, row.prediction

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.pipeline.manifest import Manifest
-from stages.infer.predictions import BASE, TUNED
+from stages.data.prediction import BASE, TUNED
 
 _SIGNIFICANT = 0.05
 _FEW_ROWS = 50

@@ -14,8 +14,10 @@ from runner.pipeline.context import RunContext
 from runner.recipe.schema import Evaluate as Keys
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
-from stages.evaluate.stage import Evaluate, judge, measured, note, score
-from stages.infer.predictions import prediction_line, write_parts
+from stages.data.prediction import Prediction
+from stages.evaluate.scores import Scores, judge, measured
+from stages.evaluate.stage import Evaluate, note, score
+from stages.infer.predictions import write_parts
 
 QUIET = SimpleNamespace(update=lambda *args, **figures: None)
 RIGHT, SPACED, WRONG = "f(a[x])", "f(a[x]) ", "f(a[y])"
@@ -30,7 +32,7 @@ def predictions(folder: Path, **answers: list[str | None]) -> Artifact:
             output = {"generated_text": texts[index], "num_input_tokens": 3, "num_generated_tokens": 4}
             error = "too long" if texts[index] is None else None
             source = {"id": f"test-{index:06d}", "input": "?"}
-            lines.append(prediction_line(source, variant, RIGHT, output, error))
+            lines.append(Prediction.made(source, variant, RIGHT, output, error).line())
     write_parts(folder, lines)
     return scan_folder("predictions", folder, {"variants": list(answers), "num_rows": num_rows})
 
@@ -39,6 +41,10 @@ def scored(
     tmp_path: Path, artifact: Artifact, metrics: list[str] | None = None, other: Artifact | None = None, **more: Any
 ) -> dict[str, Any]:
     keys = Keys(metrics=metrics or ["exact_match", "exact_match_normalized"], **more)
+    return scores_of(tmp_path, artifact, keys, other).as_dict()
+
+
+def scores_of(tmp_path: Path, artifact: Artifact, keys: Keys, other: Artifact | None = None) -> Scores:
     return score(artifact, tmp_path, keys, other=other, adapter_sha256="d" * 64, progress=QUIET)  # type: ignore[arg-type]
 
 
@@ -150,11 +156,11 @@ def test_gate_passes_when_everything_holds(tmp_path: Path, both: Artifact) -> No
         "delta_vs_base": " > 0.1 ",
         "exact_match_normalized": "<=1",
     }
-    assert judge(require, scored(tmp_path, both)) == {"passed": True, "missed": []}
+    assert judge(require, scored(tmp_path, both)).as_dict() == {"passed": True, "missed": []}
 
 
 def test_gate_says_what_missed_by_how_much(tmp_path: Path, both: Artifact) -> None:
-    verdict = judge({"exact_match": ">=0.60", "delta_vs_base": ">=0.4"}, scored(tmp_path, both))
+    verdict = judge({"exact_match": ">=0.60", "delta_vs_base": ">=0.4"}, scored(tmp_path, both)).as_dict()
     assert verdict == {
         "passed": False,
         "missed": [
@@ -168,7 +174,7 @@ def test_gate_fails_for_what_was_not_measured(tmp_path: Path) -> None:
     scores = scored(tmp_path, predictions(tmp_path / "predictions", tuned=[RIGHT]))
     for name in ("delta_vs_base", "delta_vs_base.exact_match", "delta_vs_run", "base.exact_match", "parse_rate"):
         assert measured(name, scores) is None
-        assert judge({name: ">=0"}, scores)["missed"] == [f"{name} was not measured; >= 0 is required"]
+        assert judge({name: ">=0"}, scores).missed == (f"{name} was not measured; >= 0 is required",)
 
 
 @pytest.mark.parametrize("text", ["0.6", ">= high", ">=", "=>0.6", ">=0.6 or so", ">=1.2.3"])
@@ -178,11 +184,27 @@ def test_requirement_that_is_no_comparison_is_refused(text: str) -> None:
 
 
 def test_note_has_score_interval_base_and_difference(tmp_path: Path, both: Artifact) -> None:
-    scores = scored(tmp_path, both)
-    assert note(scores, {"passed": True}) == (
+    scores = scores_of(tmp_path, both, Keys(metrics=["exact_match"]))
+    assert note(scores) == (
         "exact match 0.40 [0.12, 0.77] of 5 · base 0.20 · +0.20 · 1 refused by the engine, counted as wrong"
     )
-    assert note(scores, {"passed": False}).endswith(" · gate refused")
+    refused = scores_of(tmp_path, both, Keys(metrics=["exact_match"], require={"exact_match": ">=0.9"}))
+    assert note(refused).endswith(" · gate refused")
+
+
+def test_scores_are_read_back_with_the_verdict(tmp_path: Path, both: Artifact) -> None:
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    made = scores_of(folder, both, Keys(require={"exact_match": ">=0.9"}, slices=["function"]))
+    assert Scores.read(scan_folder("scores", folder)) == made
+    assert not made.verdict.passed
+
+
+def test_scores_of_an_earlier_version_ask_for_another_evaluation(tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(json.dumps({"tuned": {}, "adapter_sha256": None}))
+    with pytest.raises(RunnerError, match="another version of the runner") as refusal:
+        Scores.read(scan_folder("scores", tmp_path))
+    assert "force=[evaluate]" in refusal.value.hint
 
 
 def test_stage_keeps_the_scores_when_the_gate_says_no(tmp_path: Path, quickstart: Recipe, both: Artifact) -> None:

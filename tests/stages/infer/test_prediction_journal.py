@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from runner.errors import RunnerError
+from stages.data.prediction import Prediction
 from stages.infer import journal as prediction_journal
 from stages.infer.journal import Journal
 
 
 def line(index: int, error: str | None = None) -> str:
-    return json.dumps(
-        {"index": index, "text": "é\u2028", "num_generated_tokens": 2, "error": error}, ensure_ascii=False
-    )
+    return Prediction(f"{index}", "tuned", "é\u2028", "", 1, 2, error, {}).line()
 
 
 def filled(path: Path, num_rows: int = 4) -> Path:
@@ -29,7 +28,7 @@ def filled(path: Path, num_rows: int = 4) -> Path:
 def test_lines_come_in_the_rows_order_however_they_were_added(tmp_path: Path) -> None:
     with Journal(filled(tmp_path / "journal"), 4, ["tuned", "base"]) as journal:
         journal.check_complete()
-        assert [json.loads(text)["index"] for text in journal.lines()] == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert [json.loads(text)["id"] for text in journal.lines()] == list("00112233")
         assert [json.loads(text)["error"] for text in journal.lines()][2:4] == ["too long", None]
         assert (journal.count, journal.num_expected, journal.num_errors, journal.num_tokens) == (8, 8, 1, 16)
         assert journal.refusal == "too long"
@@ -71,7 +70,7 @@ def test_a_file_cut_at_any_byte_loses_only_the_records_that_it_cuts(tmp_path: Pa
 def test_a_record_with_a_changed_byte_does_not_count(tmp_path: Path) -> None:
     path = filled(tmp_path / "journal")
     records = path.read_bytes().splitlines(keepends=True)
-    records[3] = records[3].replace(b'"index": 2', b'"index": 3')
+    records[3] = records[3].replace(b'"id": "2"', b'"id": "3"')
     path.write_bytes(b"".join(records))
     with Journal(path, 4, ["tuned", "base"]) as journal:
         assert (journal.count, journal.num_damaged) == (7, 1)

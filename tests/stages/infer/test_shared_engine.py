@@ -15,11 +15,11 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, FileEntry
+from stages.data.prediction import BASE, TUNED
 from stages.engines.vllm.pieces import answer_piece
 from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
-from stages.infer.predictions import BASE, TUNED
 from stages.infer.requests import PredictionWork, RowFile
 from stages.serve.config import replica_version
 

@@ -16,6 +16,7 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
+from stages.data.prediction import Prediction
 from stages.data.prompt import request_messages
 from stages.query.stage import Query, ask_all, batch_predictions, figures, read_rows, request_of, row_report
 
@@ -147,13 +148,14 @@ def test_a_slow_endpoint_is_a_timeout(endpoint: str, monkeypatch: pytest.MonkeyP
 
 
 def test_reads_batch_predictions_of_the_asked_rows_without_errors(tmp_path: Path) -> None:
-    rows = [
-        {"id": "a", "variant": "tuned", "prediction": "x", "error": None},
-        {"id": "a", "variant": "base", "prediction": "y", "error": None},
-        {"id": "b", "variant": "tuned", "prediction": "", "error": "boom"},
-        {"id": "c", "variant": "tuned", "prediction": "z", "error": None},
+    answers = [
+        ("a", "tuned", "x", None),
+        ("a", "base", "y", None),
+        ("b", "tuned", "", "boom"),
+        ("c", "tuned", "z", None),
     ]
-    (tmp_path / "part-0.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    rows = [Prediction(name, variant, text, "", 1, 1, error, {}) for name, variant, text, error in answers]
+    (tmp_path / "part-0.jsonl").write_text("".join(f"{row.line()}\n" for row in rows))
     found = batch_predictions(scan_folder("predictions", tmp_path), {"a", "b"})
     assert found == {("tuned", "a"): "x", ("base", "a"): "y"}
     assert batch_predictions(None, {"a"}) == {}

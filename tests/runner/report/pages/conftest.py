@@ -13,8 +13,10 @@ from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
 from runner.recipe.schema import Evaluate, Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json, write_state
-from stages.evaluate.stage import judge, score
-from stages.infer.predictions import prediction_line, write_parts
+from stages.data.prediction import Prediction
+from stages.evaluate.scores import judge
+from stages.evaluate.stage import score
+from stages.infer.predictions import write_parts
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 REFERENCES = [f"inform(name[Game {index}], genres[puzzle])" for index in range(30)] + [
@@ -38,7 +40,7 @@ def predictions(tmp_path: Path) -> Artifact:
         for variant, texts in (("tuned", tuned), ("base", base)):
             output = {"generated_text": texts[index], "num_input_tokens": 3, "num_generated_tokens": 4}
             source = {"id": f"test-{index:06d}", "instruction": "Say it.", "input": f"Question {index}? {EVIL}"}
-            lines.append(prediction_line(source, variant, reference, output, None))
+            lines.append(Prediction.made(source, variant, reference, output, None).line())
     write_parts(folder, lines)
     meta = {"variants": ["tuned", "base"], "num_rows": len(REFERENCES)}
     return scan_folder("predictions", folder, meta)
@@ -52,7 +54,7 @@ def run_folder(tmp_path: Path, quickstart: Recipe, predictions: Artifact) -> Pat
     scores = tmp_path / "scores"
     scores.mkdir()
     quiet: Any = SimpleNamespace(update=lambda *args, **figures: None)
-    found = score(predictions, scores, keys, adapter_sha256="a" * 64, progress=quiet)
+    found = score(predictions, scores, keys, adapter_sha256="a" * 64, progress=quiet).as_dict()
     require = {"exact_match": ">=0.5", "delta_vs_base": ">=0.9"}
     evaluate = quickstart.evaluate.model_copy(update={**keys.model_dump(), "require": require})
     log = tmp_path / "training_log"
@@ -65,7 +67,7 @@ def run_folder(tmp_path: Path, quickstart: Recipe, predictions: Artifact) -> Pat
         record("train", [scan_folder("training_log", log)], {"num_steps": 60, "samples_per_s": 2.5}, 160.0),
         record("publish", [adapter], {}, 1.0),
         record("infer", [predictions], {}, 60.0, seen={"adapter": "a" * 64}),
-        record("evaluate", [scan_folder("scores", scores)], {**found, "gate": judge(require, found)}, 0.1,
+        record("evaluate", [scan_folder("scores", scores)], {**found, "gate": judge(require, found).as_dict()}, 0.1,
                seen={"adapter": "a" * 64, "predictions": predictions.sha256}),
         record("query", [], {**query, "base": {**query, "model": "base"}}, 5.0),
     ]  # fmt: skip

@@ -1,0 +1,68 @@
+"""A model's answer to a row of the test set, as the predictions' files hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.storage.artifact import Artifact
+
+TUNED = "tuned"
+BASE = "base"
+
+_MAX_ERROR_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """id: of the row. variant: who answered, `tuned` (the adapter) or `base`. prediction: the answer's text, "" where
+    the engine refused the row. reference: what was expected. error: why it was refused, else None. row: its columns.
+    """
+
+    id: str
+    variant: str
+    prediction: str
+    reference: str
+    num_input_tokens: int
+    num_generated_tokens: int
+    error: str | None
+    row: dict[str, Any]
+
+    @classmethod
+    def made(
+        cls, source: Mapping[str, Any], variant: str, reference: str, output: Mapping[str, Any], error: str | None
+    ) -> Prediction:
+        """source: the test row. output: `generated_text` and the token counts; not read where there is an error."""
+        return cls(
+            id=source["id"],
+            variant=variant,
+            prediction="" if error else output["generated_text"],
+            reference=reference,
+            num_input_tokens=0 if error else output["num_input_tokens"],
+            num_generated_tokens=0 if error else output["num_generated_tokens"],
+            error=error.strip().splitlines()[0][:_MAX_ERROR_CHARS] if error else None,
+            row={key: value for key, value in source.items() if key != "id"},
+        )
+
+    @classmethod
+    def parse(cls, line: str) -> Prediction:
+        """Read a line of a file. Raises RunnerError when it is not one."""
+        try:
+            return cls(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise RunnerError(f"not a prediction: {line[:80]!r} ({error})", "Run again: `force=[infer]`.") from error
+
+    def line(self) -> str:
+        """One line of JSON."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
+
+
+def read_predictions(predictions: Artifact) -> Iterator[Prediction]:
+    """Every prediction, file by file, one at a time."""
+    for entry in predictions.files:
+        if entry.path.endswith(".jsonl"):
+            with (predictions.path / entry.path).open(encoding="utf-8") as file:
+                yield from map(Prediction.parse, file)
