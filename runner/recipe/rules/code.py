@@ -1,81 +1,77 @@
-"""Rules about arguments of the libraries that name code to run: recipes carry none."""
+"""A recipe is data: what names code, files, packages, processes or hosts needs the trust of who runs it (`--trust`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from runner.errors import Problem
+from runner.recipe.arguments.marks import harmful
+from runner.recipe.rules.arguments import MAPPINGS, RUNTIME_ENV, Mapped
 from runner.recipe.schema import Recipe
 
-# Argument -> values of the library's own; a text that is none of these would be imported, or read as a pickle.
-_ENGINE: Mapping[str, tuple[Any, ...]] = {
-    "worker_cls": ("auto",),
-    "worker_extension_cls": (),
-    "scheduler_cls": (),
-    "logits_processors": (),
-    "io_processor_plugin": (),
-    "reasoning_parser_plugin": (),
-    "tool_parser_plugin": (),
-    "model_class_overrides": (),
-    "distributed_executor_backend": ("ray", "mp", "uni", "external_launcher"),
-    "enable_prompt_embeds": (),
-}
-_RUNTIME_ENV = ("py_executable", "worker_process_setup_hook")
-_HINT = "Remove it. Code is added as an installed package: a stage of your own, with an entry point."
+_INNER = ("structured_outputs", "structured_outputs_config")  # judged as a part of the mapping above
 
 
-def engines_run_their_own_code(recipe: Recipe) -> Iterator[Problem]:
-    """vLLM imports a class or a file that an argument names, and reads pickles where it is told to."""
-    for section, kwargs in (("infer", recipe.infer.engine_kwargs), ("serve", recipe.serve.engine_kwargs)):
-        for name, own in _ENGINE.items():
-            value = kwargs.get(name)
-            if value and value not in own:
-                yield _problem(f"{section}.engine_kwargs.{name}", value)
-        if kwargs.get("load_format") in ("pt", "mistral_pt"):
-            message = "reads pickled weights, which can run code"
-            key = f"{section}.engine_kwargs.load_format"
-            yield Problem(key, kwargs["load_format"], message, "Give safetensors, and leave load_format out.")
-        for name in ("kv_transfer_config", "ec_transfer_config"):
-            for inner, value in _entries(kwargs.get(name)):
-                if inner.endswith("module_path") and value:
-                    yield _problem(f"{section}.engine_kwargs.{name}.{inner}", value)
+class NeedsTrust(Problem):
+    """A value that the command line may trust by its key."""
 
 
-def serve_runs_its_own_code(recipe: Recipe) -> Iterator[Problem]:
-    """Ray Serve imports routers, policies and actors by name."""
-    deployment = recipe.serve.deployment
-    if value := deployment.get("deployment_actors"):
-        yield _problem("serve.deployment.deployment_actors", value)
-    named = (
-        ("serve.deployment.request_router_config", deployment.get("request_router_config"), "request_router_class"),
-        ("serve.autoscaling.policy", recipe.serve.autoscaling.get("policy"), "policy_function"),
-    )
-    for key, mapping, name in named:
-        for inner, value in _entries(mapping):
-            if inner == name and value and not str(value).startswith(("ray.serve.", "ray.llm.")):
-                yield _problem(f"{key}.{inner}", value)
-    options = dict(_entries(deployment.get("ray_actor_options")))
-    yield from _environment("serve.deployment.ray_actor_options.runtime_env", options.get("runtime_env"))
-
-
-def runtime_environments_run_nothing(recipe: Recipe) -> Iterator[Problem]:
+def arguments_are_harmless(recipe: Recipe) -> Iterator[Problem]:
+    """What the reviewed lists do not call harmless, in every pass-through mapping."""
+    for mapped in MAPPINGS:
+        if mapped.key.rpartition(".")[2] not in _INNER:
+            yield from _harmful(mapped, mapped.key, mapped.read(recipe))
     for stage, wanted in recipe.resources.items():
-        yield from _environment(f"resources.{stage}.runtime_env", wanted.runtime_env)
+        yield from _harmful(RUNTIME_ENV, f"resources.{stage}.runtime_env", wanted.runtime_env)
 
 
-def _environment(key: str, environment: Any) -> Iterator[Problem]:
-    for name, value in _entries(environment):
-        if name in _RUNTIME_ENV and value:
-            yield _problem(f"{key}.{name}", value)
+def code_of_the_model_is_trusted(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.model.trust_remote_code:
+        yield _needs_trust("model.trust_remote_code", True, "runs code of the model's repository")
 
 
-def _entries(mapping: Any) -> list[tuple[str, Any]]:
-    return [(str(name), value) for name, value in mapping.items()] if isinstance(mapping, dict) else []
+def interpreter_is_trusted(recipe: Recipe) -> Iterator[Problem]:
+    """The interpreter of a submitted job is a command that runs on the cluster."""
+    if recipe.submit.python not in ("python", "python3"):
+        yield _needs_trust("submit.python", recipe.submit.python, "names code to run")
 
 
-def _problem(key: str, value: Any) -> Problem:
-    return Problem(key, value, "names code to run: recipes carry no code", _HINT)
+def without_trusted(problems: list[Problem], trusted: Collection[str]) -> list[Problem]:
+    """The problems less what the command line trusts, and one for every trusted key that nothing asks trust for.
+
+    A key stands for itself and what is below it.
+    """
+    asking = [problem for problem in problems if isinstance(problem, NeedsTrust)]
+    left = [each for each in problems if each not in asking or not _covered(each.key, trusted)]
+    for key in trusted:
+        if not any(_covered(problem.key, [key]) for problem in asking):
+            message = f"nothing at {key} needs trust"
+            yours = ", ".join(problem.key for problem in asking)
+            hint = f"These do: {yours}." if yours else "Remove it."
+            left.append(Problem("trust", key, message, hint, "command line"))
+    return left
 
 
-RULES = (engines_run_their_own_code, serve_runs_its_own_code, runtime_environments_run_nothing)
+def trusted_values(recipe: Recipe) -> dict[str, Any]:
+    """What runs only because it is trusted: dotted key -> value. Of a recipe that passed its checks."""
+    return {problem.key: problem.value for rule in RULES for problem in rule(recipe)}
+
+
+def _covered(key: str, trusted: Collection[str]) -> bool:
+    return any(key == each or key.startswith((f"{each}.", f"{each}[")) for each in trusted)
+
+
+def _harmful(mapped: Mapped, key: str, given: Any) -> Iterator[Problem]:
+    known = mapped.entries() if given else {}
+    checked = {name: value for name, value in given.items() if name in known and name not in mapped.reserved}
+    for found in harmful(mapped.tables, checked):
+        yield _needs_trust(f"{key}.{found.key}", found.value, found.why)
+
+
+def _needs_trust(key: str, value: Any, why: str) -> NeedsTrust:
+    hint = f"Remove it, or add --trust {key} to the command line if you know what it does."
+    return NeedsTrust(key, value, f"{why}: a recipe is data, and may not", hint)
+
+
+RULES = (arguments_are_harmless, code_of_the_model_is_trusted, interpreter_is_trusted)
