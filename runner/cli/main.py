@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, Problem, RecipeError, RunnerError, printable
+from runner.recipe.grants import as_overrides
 from runner.recipe.load import RECIPES_DIR, Composed, compose
 from runner.recipe.schema import Recipe, RunOptions
 from runner.report.terminal import Report
@@ -61,6 +62,8 @@ which stages
 options
   -m, --multirun      Hydra sweep: key=a,b,c runs once for each value
   --config-dir DIR    your own recipes: DIR/recipe/NAME.yaml, and group variants such as DIR/dataset/NAME.yaml
+  --trust KEY         let these keys of the recipe name code, files, packages, processes or hosts (KEY,KEY)
+  --allow-env NAME    let the recipe read these environment variables (NAME,NAME)
   format=json         plan, validate, show, diff, preview and list print one JSON document
   hydra.verbose=true  show tracebacks
   -h, --help          this text                 --version           the version
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return EXIT_DONE
     try:
+        args.overrides += as_overrides({"trust": args.trust, "allow_env": args.allow_env})
         if args.multirun:
             return _sweep(args, _command(argv))
         return dispatch(args.overrides, args.config_dir, _command(argv))
@@ -207,6 +211,7 @@ def _undeploy(asked: Asked) -> int:
 
 def _plan(asked: Asked) -> int:
     from runner.pipeline import plan
+    from runner.pipeline.check import trusted_values
     from runner.pipeline.estimates import estimate
     from runner.pipeline.shared_cache import SharedCache, is_shared
 
@@ -223,7 +228,7 @@ def _plan(asked: Asked) -> int:
     if asked.options.format == "json":
         figures = {name: [each.as_dict() for each in listed] for name, listed in found.items()}
         steps = [step.as_dict(recipe) | {"estimates": figures.get(step.name, [])} for step in made.steps]
-        _print_json({"recipe": recipe.name, "steps": steps})
+        _print_json({"recipe": recipe.name, "trusted": trusted_values(recipe), "steps": steps})
     else:
         Report().plan_in_full(recipe, made.steps, found)
     return EXIT_DONE
@@ -393,6 +398,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--trust", action="append", default=[])
+    parser.add_argument("--allow-env", action="append", default=[])
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
     return parser

@@ -8,6 +8,7 @@ value that is wrong.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from runner.cluster import rules as resources
 from runner.errors import Problem, RecipeError
@@ -25,7 +26,8 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     parsed = parse(composed)
     known = mappings()
     problems = [arguments.improve_hint(problem, known) for problem in parsed.problems]
-    found = check(parsed.recipe) + (check_options(parsed.recipe, parsed.options) if parsed.options else [])
+    found = code.without_trusted(check(parsed.recipe), composed.trusted)
+    found += check_options(parsed.recipe, parsed.options) if parsed.options else []
     seen = {problem.key for problem in problems}
     problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
     problems = [replace(problem, value=redact(problem.value)) for problem in problems]
@@ -37,8 +39,9 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
 def check(recipe: Recipe) -> list[Problem]:
     """Every violated rule, each once."""
     problems: list[Problem] = []
-    of_stages = (*rules_of_stages(recipe), *arguments.rules(mappings()))
-    for rule in (*pipeline.RULES, *of_stages, *code.RULES, *resources.RULES):
+    known = mappings()
+    of_stages = (*rules_of_stages(recipe), *arguments.rules(known))
+    for rule in (*pipeline.RULES, *of_stages, *code.rules(known), *resources.RULES):
         try:
             for problem in rule(recipe):
                 if problem not in problems:
@@ -46,6 +49,11 @@ def check(recipe: Recipe) -> list[Problem]:
         except UnusableError:
             continue
     return problems
+
+
+def trusted_values(recipe: Recipe) -> dict[str, Any]:
+    """What a valid recipe has only because the command line trusts it: dotted key -> value."""
+    return {problem.key: problem.value for rule in code.rules(mappings()) for problem in rule(recipe)}
 
 
 def check_options(recipe: Recipe, options: RunOptions) -> list[Problem]:

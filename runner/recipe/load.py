@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env as oc_env
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from runner.errors import Problem, RecipeError, nearest
 from runner.recipe import origins
+from runner.recipe.grants import GRANTS, granted, granted_by_files, is_readable
 from runner.recipe.hydra.code import refused_overrides, refused_values
 from runner.recipe.hydra.errors import explain
 from runner.recipe.hydra.limits import refused_files
@@ -32,6 +34,7 @@ from runner.recipe.valid_parts import partial_recipe
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 _NOT_GIVEN = object()
 _READS_ENVIRONMENT = "reads a secret from the environment into the recipe"
+_READS_VARIABLE = "reads the environment variable"
 _CHAINS = "Leave credentials to boto3's and the hub's own chains."
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
@@ -60,6 +63,11 @@ class Composed:
     overrides: list[str] = field(default_factory=list)
 
     @cached_property
+    def trusted(self) -> list[str]:
+        """Keys that the command line trusts, see `runner.recipe.rules.code`."""
+        return granted(self.overrides, "trust")
+
+    @cached_property
     def origins(self) -> dict[str, str]:
         """Dotted key -> the file and line, or the override, that set it."""
         return self.trace()
@@ -85,7 +93,7 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
     searchpath = [f"file://{config_dir.resolve()}"] if config_dir else []
     if config_dir is not None and (refused := refused_files(config_dir)):
         raise RecipeError(refused)
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+    OmegaConf.register_new_resolver("oc.env", partial(_environment, _allowed(overrides)), replace=True)
     OmegaConf.register_new_resolver("cpu_dtype", cpu_dtype, replace=True)
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -111,10 +119,19 @@ def compose(overrides: list[str], config_dir: Path | None = None) -> Composed:
     return Composed(values, problems, trace, overrides)
 
 
-def _environment(variable: str, default: Any = _NOT_GIVEN) -> Any:
-    """The resolver `oc.env`, for all but secrets: the name may itself come out of an interpolation."""
+def _allowed(overrides: list[str]) -> list[str]:
+    try:
+        return granted(overrides, "allow_env")
+    except OverrideParseException:  # is explained where they are composed
+        return []
+
+
+def _environment(allowed: list[str], variable: str, default: Any = _NOT_GIVEN) -> Any:
+    """The resolver `oc.env`, for variables that recipes may read: the name may itself come out of an interpolation."""
     if names_secret(variable):
         raise ValueError(_READS_ENVIRONMENT)
+    if not is_readable(variable, allowed):
+        raise ValueError(f"{_READS_VARIABLE} {variable}, which is not for recipes to read")
     return oc_env(variable) if default is _NOT_GIVEN else oc_env(variable, default)
 
 
@@ -233,11 +250,22 @@ def _unresolved(error: OmegaConfBaseException) -> tuple[str, str]:
         return f"takes the environment variable {unset[1]}, which is not set", f"Set it: export {unset[1]}=..."
     if _READS_ENVIRONMENT in reason:
         return _READS_ENVIRONMENT, _CHAINS
+    if refused := re.search(rf"{_READS_VARIABLE} (\S+),.*", reason):
+        return refused[0], f"Write the value, or add --allow-env {refused[1]} if the recipe may have its value."
     return reason, "Name an existing key, or write the value itself."
 
 
 def _forbidden(composed: Composed) -> list[Problem]:
-    problems = []
+    problems = [
+        Problem(
+            key,
+            composed.values.get(key),
+            "is for who runs the recipe to say, not for a recipe file",
+            f"Remove it; the command line has {GRANTS[key]} for it.",
+            composed.origin(key),
+        )
+        for key in granted_by_files(composed.values, composed.overrides)
+    ]
     for dotted, value in flatten(composed.values):
         for part in dotted.split("."):
             if _CODE_KEY.match(part):

@@ -540,6 +540,18 @@ class RunOptions(Section):
     )
     stop_after: str | None = Field(None, description="Last stage to run.", examples=["train"])
     force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
+    trust: list[str] = Field(
+        default_factory=list,
+        description="Keys of the recipe that may name code, files, packages, processes or hosts; only the command line "
+        "can say so (--trust KEY,KEY).",
+        examples=[["train.args.deepspeed"]],
+    )
+    allow_env: list[str] = Field(
+        default_factory=list,
+        description="Environment variables that the recipe may read; only the command line can say so "
+        "(--allow-env NAME).",
+        examples=[["DATA_HOST"]],
+    )
     runs: list[str] = Field(
         default_factory=list,
         description="Ids of runs: those that action=serve serves, the one that action=status looks at.",

@@ -15,6 +15,14 @@ from pydantic import BaseModel
 from runner.recipe.schema import Recipe
 
 
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation means: the model itself, or the one in `Section | None`."""
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
+
+
 class UnusableError(Exception):
     """A rule has read a value that is missing or wrong; the schema has reported that already."""
 
@@ -42,8 +50,11 @@ class PartialSection:
         return self._read(info.annotation, self._values[name], path)
 
     def _read(self, annotation: Any, value: Any, path: str) -> Any:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return PartialSection(annotation, value, self._wrong, path)
+        section = None if get_origin(annotation) is dict else section_of(annotation)
+        if section is not None and isinstance(value, Mapping):
+            if section is not annotation:  # one that may be null is read whole or not at all
+                self._refuse(path)
+            return PartialSection(section, value, self._wrong, path)
         inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
         if inner is Any:  # the items of a pass-through mapping stand for themselves
             return {key: item for key, item in value.items() if not self._holds_wrong(f"{path}.{key}")}

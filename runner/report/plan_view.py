@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from runner.pipeline.check import trusted_values
 from runner.pipeline.plan import Step
 from runner.recipe.schema import Recipe
+from runner.recipe.secrets import redact
 from runner.report.console import SafeConsole
 from runner.text import duration_text, size_text
 
@@ -63,6 +65,8 @@ def _step_table(recipe: Recipe, step: Step, estimates: Sequence[Estimate]) -> Ta
 def _warn_of_code(console: SafeConsole, recipe: Recipe) -> None:
     if recipe.model.trust_remote_code:
         console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
+    for key, value in trusted_values(recipe).items():
+        console.print(f"[bold red]trusted by --trust:[/] {escape(f'{key} = {redact(value)}')}")
 
 
 def resources_text(recipe: Recipe, stage: str) -> str:

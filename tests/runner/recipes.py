@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,11 @@ def changed(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> Composed:
     return testing.changed(_composed(recipe), changes)
 
 
-def problems(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> dict[str, Problem]:
-    """Problems by key; {} when the recipe is valid."""
-    return testing.problems_of(changed(changes, recipe))
+def problems(changes: Mapping[str, Any], recipe: str = QUICKSTART, trust: str = "") -> dict[str, Problem]:
+    """Problems by key; {} when the recipe is valid. trust: a key that the command line trusts."""
+    made = changed(changes, recipe)
+    if trust:
+        made = replace(
+            made, values={**made.values, "trust": [trust]}, overrides=[*made.overrides, f"trust=['{trust}']"]
+        )
+    return testing.problems_of(made)

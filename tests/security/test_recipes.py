@@ -33,6 +33,8 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("MY_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PROVIDER_KEY"):
         monkeypatch.setenv(name, SECRET)
+    for name in ("DATABASE_URL", "GITHUB_PAT", "DB_PASS", "OPENAI_APIKEY", "RECIPE_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("PLAIN", HF_SECRET)
     return seen
 
@@ -110,11 +112,43 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_composed(
     assert problem["origin"] == str(file)
 
 
-def test_code_of_the_model_is_run_only_where_the_recipe_says_so_and_the_plan_says_it(
+def test_code_of_the_model_is_run_only_where_the_command_line_trusts_it_and_the_plan_says_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = ["recipe=viggo_quickstart", "action=plan", f"storage.root={tmp_path}"]
     assert main(plan) == 0
-    assert "trust_remote_code" not in capsys.readouterr().out
-    assert main([*plan, "model.trust_remote_code=true"]) == 0
+    assert "trust" not in capsys.readouterr().out
+    assert main([*plan, "model.trust_remote_code=true"]) == EXIT_INVALID_RECIPE
+    assert main([*plan, "model.trust_remote_code=true", "--trust", "model.trust_remote_code"]) == 0
     assert "model.trust_remote_code is on: code of the model's repository will run" in capsys.readouterr().out
+
+
+def test_what_is_trusted_is_valid_and_the_plan_shows_it_with_its_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["recipe=viggo_quickstart", "action=plan", f"storage.root={tmp_path}"]
+    harmful = ["+resources.train.runtime_env={pip: [mine], env_vars: {MY_SETTING: a}}"]
+    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env.pip"]) == EXIT_INVALID_RECIPE
+    assert "MY_SETTING" in capsys.readouterr().err
+    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env"]) == 0
+    shown = capsys.readouterr().out
+    assert "trusted by --trust: resources.train.runtime_env.pip = ['mine']" in shown
+    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env", "format=json"]) == 0
+    trusted = json.loads(capsys.readouterr().out)["trusted"]
+    assert sorted(trusted) == ["resources.train.runtime_env.env_vars.MY_SETTING", "resources.train.runtime_env.pip"]
+
+
+def test_trust_in_a_key_that_needs_none_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe=viggo_quickstart", "action=validate", "--trust", "train.args.cutoff_len"]) == 2
+    assert "nothing at train.args.cutoff_len needs trust" in capsys.readouterr().err
+
+
+def test_a_variable_that_the_command_line_allows_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_HOST", "data.example")
+    given = ["recipe=viggo_quickstart", "action=show", "dataset.source=https://${oc.env:DATA_HOST}/x"]
+    assert main(given) == EXIT_INVALID_RECIPE
+    assert "--allow-env DATA_HOST" in capsys.readouterr().err
+    assert main([*given, "--allow-env", "DATA_HOST"]) == 0
+    assert "https://data.example/x" in capsys.readouterr().out

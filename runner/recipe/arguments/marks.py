@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypedDict
 
-from runner.recipe.arguments import FILES, ROOT
+from runner.recipe.arguments import Library
 
 UNREVIEWED = "has not been reviewed: it may name code, files or hosts"
 _NOT_PLAIN = "is a mapping or a text where only single values have been reviewed"
@@ -42,25 +42,27 @@ class Harmful:
 
 
 @cache
-def reviewed(library: str) -> dict[str, Marks]:
-    """The reviews of a library's tables, by the table's name: those of `runner.recipe.arguments`, and nested ones."""
-    path = (ROOT / FILES[library]).with_name("harmless.json")
-    content: dict[str, Marks] = json.loads(path.read_text(encoding="utf-8"))
+def reviewed(library: Library) -> dict[str, Marks]:
+    """The reviews of a library's tables by name, and nested ones: `harmless.json` beside the file of its tables.
+
+    A library without that file has no argument that is harmless.
+    """
+    path = library.file.with_name("harmless.json")
+    content: dict[str, Marks] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return content
 
 
-def harmful(tables: tuple[str, ...], given: Mapping[str, Any]) -> Iterator[Harmful]:
-    """Every value of the mapping that the review does not call harmless. tables: as `vllm.engine`; the first with the
-    argument's name judges it."""
+def harmful(library: Library, tables: tuple[str, ...], given: Mapping[str, Any]) -> Iterator[Harmful]:
+    """Every value of the mapping that the review does not call harmless. tables: of the library; the first that has
+    the argument judges it."""
+    reviews = reviewed(library)
     for name, value in given.items():
-        homes = [table for table in tables if _knows(table, str(name))]
-        library, _, section = (homes or list(tables))[0].partition(".")
-        yield from _judge(reviewed(library), reviewed(library)[section], str(name), value)
+        homes = (reviews[table] for table in tables if table in reviews and _knows(reviews[table], str(name)))
+        yield from _judge(reviews, next(homes, Marks()), str(name), value)
 
 
-def _knows(table: str, name: str) -> bool:
-    library, _, section = table.partition(".")
-    return any(name in names for names in reviewed(library)[section].values())  # type: ignore[attr-defined]
+def _knows(marks: Marks, name: str) -> bool:
+    return any(name in names for names in marks.values())  # type: ignore[operator]
 
 
 def _judge(reviews: Mapping[str, Marks], marks: Marks, name: str, value: Any) -> Iterator[Harmful]:
@@ -69,7 +71,8 @@ def _judge(reviews: Mapping[str, Marks], marks: Marks, name: str, value: Any) ->
     if name in marks.get("nested", {}):
         yield from _nested(reviews, reviews[marks["nested"][name]], name, value)
     elif name in marks.get("values", {}):
-        yield from _of_the_listed(name, value, marks["values"][name])
+        why = marks.get("asks", {}).get(name, "names code to run, files or hosts")
+        yield from _of_the_listed(name, value, marks["values"][name], why)
     elif name in marks.get("harmless", []):
         if not _is_plain(value):
             yield Harmful(name, value, _NOT_PLAIN)
@@ -88,11 +91,11 @@ def _nested(reviews: Mapping[str, Marks], marks: Marks, name: str, value: Any) -
         yield Harmful(name, value, _NOT_PLAIN)
 
 
-def _of_the_listed(name: str, value: Any, listed: list[Any]) -> Iterator[Harmful]:
+def _of_the_listed(name: str, value: Any, listed: list[Any], why: str) -> Iterator[Harmful]:
     items = value if isinstance(value, list) else [value]
     if strange := [item for item in items if item not in listed]:
         shown = ", ".join(map(str, listed))
-        yield Harmful(name, strange[0], f"names code to run, files or hosts unless it is one of {shown}")
+        yield Harmful(name, strange[0], f"{why} unless it is one of {shown}")
 
 
 def _is_plain(value: Any) -> bool:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from runner.errors import Problem
+from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.arguments.marks import harmful
-from runner.recipe.rules.arguments import MAPPINGS, RUNTIME_ENV, Mapped
 from runner.recipe.schema import Recipe
 
-_INNER = ("structured_outputs", "structured_outputs_config")  # judged as a part of the mapping above
+Rule = Callable[[Recipe], Iterator[Problem]]
 
 
 class NeedsTrust(Problem):
     """A value that the command line may trust by its key."""
 
 
-def arguments_are_harmless(recipe: Recipe) -> Iterator[Problem]:
-    """What the reviewed lists do not call harmless, in every pass-through mapping."""
-    for mapped in MAPPINGS:
-        if mapped.key.rpartition(".")[2] not in _INNER:
+def rules(mappings: Sequence[Mapped]) -> tuple[Rule, ...]:
+    """The rules of a recipe with these pass-through mappings."""
+    return (partial(arguments_are_harmless, mappings), code_of_the_model_is_trusted, interpreter_is_trusted)
+
+
+def arguments_are_harmless(mappings: Sequence[Mapped], recipe: Recipe) -> Iterator[Problem]:
+    """What the reviewed lists do not call harmless, in every pass-through mapping and runtime environment."""
+    keys = [mapped.key for mapped in mappings]
+    for mapped in mappings:
+        if not any(mapped.key.startswith(f"{key}.") for key in keys):  # a mapping within another is judged there
             yield from _harmful(mapped, mapped.key, mapped.read(recipe))
     for stage, wanted in recipe.resources.items():
         yield from _harmful(RUNTIME_ENV, f"resources.{stage}.runtime_env", wanted.runtime_env)
@@ -42,8 +49,10 @@ def without_trusted(problems: list[Problem], trusted: Collection[str]) -> list[P
 
     A key stands for itself and what is below it.
     """
-    asking = [problem for problem in problems if isinstance(problem, NeedsTrust)]
-    left = [each for each in problems if each not in asking or not _covered(each.key, trusted)]
+    wrong = {problem.key for problem in problems if not isinstance(problem, NeedsTrust)}
+    asking = [problem for problem in problems if isinstance(problem, NeedsTrust) and problem.key not in wrong]
+    left = [each for each in problems if each.key in wrong or not _covered(each.key, trusted)]
+    left = [each for each in left if each in asking or not isinstance(each, NeedsTrust)]
     for key in trusted:
         if not any(_covered(problem.key, [key]) for problem in asking):
             message = f"nothing at {key} needs trust"
@@ -53,11 +62,6 @@ def without_trusted(problems: list[Problem], trusted: Collection[str]) -> list[P
     return left
 
 
-def trusted_values(recipe: Recipe) -> dict[str, Any]:
-    """What runs only because it is trusted: dotted key -> value. Of a recipe that passed its checks."""
-    return {problem.key: problem.value for rule in RULES for problem in rule(recipe)}
-
-
 def _covered(key: str, trusted: Collection[str]) -> bool:
     return any(key == each or key.startswith((f"{each}.", f"{each}[")) for each in trusted)
 
@@ -65,13 +69,10 @@ def _covered(key: str, trusted: Collection[str]) -> bool:
 def _harmful(mapped: Mapped, key: str, given: Any) -> Iterator[Problem]:
     known = mapped.entries() if given else {}
     checked = {name: value for name, value in given.items() if name in known and name not in mapped.reserved}
-    for found in harmful(mapped.tables, checked):
+    for found in harmful(mapped.library, mapped.tables, checked):
         yield _needs_trust(f"{key}.{found.key}", found.value, found.why)
 
 
 def _needs_trust(key: str, value: Any, why: str) -> NeedsTrust:
     hint = f"Remove it, or add --trust {key} to the command line if you know what it does."
     return NeedsTrust(key, value, f"{why}: a recipe is data, and may not", hint)
-
-
-RULES = (arguments_are_harmless, code_of_the_model_is_trusted, interpreter_is_trusted)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
+from pydantic import ValidationError
+
+from runner.pipeline.check import trusted_values
 from runner.pipeline.manifest import Manifest
+from runner.recipe.schema import Recipe
 from stages.data.prediction import BASE, TUNED
 
 _SIGNIFICANT = 0.05
@@ -68,11 +73,20 @@ def _first(scores: Mapping[str, Any]) -> str:
     return str(names[0])
 
 
+def _trusted(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What ran only because the command line trusted it; nothing of a recipe that an earlier version wrote."""
+    with suppress(ValidationError):
+        return trusted_values(Recipe.model_validate(dict(recipe)))
+    return {}
+
+
 def warnings(manifest: Manifest, recipe: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[str]:
     """What a reader of the scores should know before believing them."""
     records = {record.name: record for record in manifest.stages}
     if (recipe.get("model") or {}).get("trust_remote_code"):
         yield "model.trust_remote_code is on: code of the model's repository has run."
+    for key, value in _trusted(recipe).items():
+        yield f"{key} = {value} was trusted by the command line (--trust): it may name code, files or hosts."
     skipped = sum((records["ingest"].metrics.get("skipped") or {}).values()) if "ingest" in records else 0
     if skipped:
         yield f"{skipped} rows of the dataset were unusable and left out (dataset.on_bad_row=skip)."

@@ -201,7 +201,7 @@ def test_a_torn_safetensors_file_gives_no_count(content: bytes, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"train.args.deepspeed": "ds.json"}, "train.args.deepspeed"),
+        ({"train.args.deepspeed": {"zero_optimization": {"stage": 2}}}, "train.args.deepspeed"),
         ({"train.args.optim": "adafactor"}, "adafactor"),
         ({"train.lora_target": "wrong"}, "no modules wrong"),
     ],

@@ -107,7 +107,7 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused_with_what_is_allowed(key:
     [
         ("train.args.learning_rate", 1),
         ("train.args.lora_target", ["q_proj", "v_proj"]),
-        ("train.args.deepspeed", "ds.json"),
+        ("train.args.deepspeed", {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}),
         ("train.args.warmup_steps", 0.1),
         ("train.args.cutoff_len", None),
         ("train.args.bf16", 1),
@@ -123,7 +123,7 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused_with_what_is_allowed(key:
         ("infer.engine_kwargs.structured_outputs_config", {"backend": "guidance"}),
         ("serve.engine_kwargs.enable_auto_tool_choice", True),
         ("serve.deployment.ray_actor_options", {"num_cpus": 0}),
-        ("resources.train.runtime_env.pip", "requirements.txt"),
+        ("resources.train.runtime_env.env_vars", {"OMP_NUM_THREADS": "4", "NCCL_DEBUG": "INFO"}),
     ],
 )
 def test_what_the_library_takes_is_not_refused(key: str, value: Any) -> None:

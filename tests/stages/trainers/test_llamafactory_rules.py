@@ -9,6 +9,7 @@ import pytest
 from tests.runner.recipes import QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
+REWARD_MODEL = "train.args.reward_model"
 TRAIN_ONLY = {"pipeline": ["ingest", "train"]}
 
 
@@ -61,13 +62,12 @@ def test_arguments_that_go_together_are_fine(args: dict[str, Any]) -> None:
 
 def test_ppo_needs_a_reward_model() -> None:
     assert list(problems({**TRAIN_ONLY, "train.stage": "ppo"})) == ["train.stage"]
-    assert problems({**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "path"}) == {}
+    assert problems({**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "path"}, trust=REWARD_MODEL) == {}
 
 
 def test_arguments_of_supervised_training_are_refused_elsewhere() -> None:
-    assert list(
-        problems({**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "x", "train.args.neat_packing": True})
-    ) == ["train.args.neat_packing"]
+    ppo = {**TRAIN_ONLY, "train.stage": "ppo", "train.args.reward_model": "x", "train.args.neat_packing": True}
+    assert list(problems(ppo, trust=REWARD_MODEL)) == ["train.args.neat_packing"]
 
 
 def test_a_stream_has_no_number_of_samples() -> None:
