@@ -21,6 +21,7 @@ from runner.pipeline import registry
 from runner.pipeline.engine import run
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import observers
 from runner.report.terminal import Report
 from runner.storage.artifact import scan_folder
 
@@ -72,7 +73,7 @@ def once(root: Path, overrides: list[str]) -> list[float]:
         compose(["recipe=viggo_quickstart", f"pipeline=[{names}]", f"storage.root={root}", *overrides])
     )
     _begun.clear()
-    code, _ = run(recipe, options, "python -m benchmarks.overhead", Report(io.StringIO()))
+    code, _ = run(recipe, options, "python -m benchmarks.overhead", observers(Report(io.StringIO())))
     if code or len(_begun) != _NUM_STAGES:
         raise RuntimeError(f"the run ended with {code} after {len(_begun)} stages, see {root}")
     return [round(b - a, 4) for a, b in pairwise(_begun)]

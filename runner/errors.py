@@ -88,3 +88,11 @@ class LockedError(RunnerError):
     """Another run holds the lock."""
 
     exit_code = EXIT_LOCKED
+
+
+def cause_of(error: BaseException) -> str:
+    """The error in a line, with what to do where that is known."""
+    if isinstance(error, RunnerError):
+        return f"{error.message}. {error.hint}".strip() if error.hint else error.message
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[-1] if text else 'no message'}"

@@ -65,7 +65,7 @@ def _at(values: Any, dotted: str) -> Any:
 
 
 # What a stage says before anything runs: the fake ones say what the real ones do.
-SAID = ("rules", "mappings")
+SAID = ("rules", "mappings", "keep_alive", "usage", "deletes", "summary")
 
 
 def _fake(name: str, **attributes: Any) -> type[FakeStage]:
@@ -107,12 +107,6 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
 def one_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes compute in float32 on CPUs, whatever these are: for golden files, which are the same everywhere."""
     monkeypatch.setattr("runner.recipe.load.cpu_dtype", lambda: "float32")
-
-
-@pytest.fixture
-def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs write no report: drawing it takes longer than all else that a run of fake stages does."""
-    monkeypatch.setattr("runner.pipeline.engine._write_pages", lambda run: None)
 
 
 @pytest.fixture

@@ -151,8 +151,9 @@ class Asked:
 
 def _run(asked: Asked) -> int:
     from runner.pipeline.engine import run
+    from runner.report.observers import observers
 
-    return run(asked.recipe, asked.options, asked.command, Report(), asked.composed.origins)[0]
+    return run(asked.recipe, asked.options, asked.command, observers(Report()), asked.composed.origins)[0]
 
 
 def _serve(composed: Composed, config_dir: Path | None, command: str) -> int:

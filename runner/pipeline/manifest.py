@@ -36,6 +36,17 @@ class StageRecord(BaseModel):
     error: str | None = None
     warnings: list[str] = Field(default_factory=list, description="What it left behind (see `runner.cluster.leaks`).")
 
+    @property
+    def gate(self) -> dict[str, Any] | None:
+        """The verdict of the stage's gate, `{passed, missed}`; None when it has none."""
+        gate = self.metrics.get("gate")
+        return gate if isinstance(gate, dict) else None
+
+    @property
+    def gate_refused(self) -> bool:
+        """Whether the run ends here, because what the stage has found is not good enough."""
+        return self.gate is not None and self.gate.get("passed") is False
+
 
 class Manifest(BaseModel):
     """A run: its stages' records in order."""

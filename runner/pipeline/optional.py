@@ -5,7 +5,7 @@ A stage of another package gets the same as a built-in one by having the same at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from runner.errors import Problem
@@ -13,8 +13,10 @@ from runner.recipe.schema import Section
 
 if TYPE_CHECKING:
     from runner.pipeline.context import RunContext
+    from runner.pipeline.manifest import StageRecord
     from runner.recipe.arguments.mapped import Mapped
     from runner.recipe.schema import Recipe
+    from runner.storage.artifact import Artifact
 
 Rule = Callable[["Recipe"], Iterator[Problem]]
 
@@ -60,6 +62,32 @@ class WarmsUp(Protocol):
         """Start what takes long to start, if the stage of that name leaves enough of the cluster free. Returns what was
         started, "" for nothing. Called before each stage that runs before this one, until it has started something;
         not all inputs are there by then, and `run` must do without it."""
+
+
+@runtime_checkable
+class KeepsAlive(Protocol):
+    """An ephemeral stage whose result may stay when all stages are done, until the run is interrupted."""
+
+    def keep_alive(self, recipe: Recipe) -> str:
+        """The key of the recipe that asks for it; "" when none does."""
+
+    def usage(self, artifacts: Mapping[str, Artifact]) -> str:
+        """How a person uses what stays. artifacts: what the stage provides, by name."""
+
+
+@runtime_checkable
+class Deletes(Protocol):
+    def deletes(self, recipe: Recipe) -> Sequence[str]:
+        """Names of artifacts that the stage deletes: that they are gone makes no stage run again, unless a later one
+        needs them."""
+
+
+@runtime_checkable
+class HasSummary(Protocol):
+    name: ClassVar[str]
+
+    def summary(self, record: StageRecord | None) -> dict[str, Any]:
+        """Keys of the stage's own in summary.json. record: of this run; None when the stage is not in it."""
 
 
 def settings_model(stage: Any) -> type[Section] | None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from runner.errors import Problem, RecipeError, RunnerError
 from runner.pipeline.fingerprint import explain, fingerprint, fingerprint_inputs
 from runner.pipeline.manifest import MANIFEST, Manifest, StageRecord
-from runner.pipeline.registry import load_stage
+from runner.pipeline.optional import KeepsAlive
+from runner.pipeline.registry import deleted_artifacts, load_stage
 from runner.pipeline.shared_cache import SharedCache
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe, RunOptions
@@ -238,7 +239,7 @@ def _settle(steps: Sequence[Step], recipe: Recipe, options: RunOptions, past: Pa
             busy = ran or any(other.action == "run" for other in settled[:index])
             step = _settle_ephemeral(step, busy, wanted, recipe, options)
         elif step.record is not None:
-            lost = past.broken(step.record, wanted, set(recipe.cleanup.delete))
+            lost = past.broken(step.record, wanted, deleted_artifacts(recipe))
             if lost:
                 step = replace(step, action="run", why=lost, record=None)
         if step.action == "run":
@@ -255,8 +256,8 @@ def _settle_ephemeral(step: Step, busy: bool, wanted: set[str], recipe: Recipe, 
         return replace(step, action="run" if busy else "skip", why="always" if busy else "nothing ran", record=None)
     if wanted & set(provides):
         return replace(step, action="run", why="a later stage needs it", record=None)
-    if recipe.serve.keep_alive and step.name == "serve":
-        return replace(step, action="run", why="serve.keep_alive", record=None)
+    if isinstance(step.stage, KeepsAlive) and (key := step.stage.keep_alive(recipe)):
+        return replace(step, action="run", why=key, record=None)
     if step.action == "skip":
         return replace(step, why="nothing that runs needs it")
     return step
@@ -268,7 +269,7 @@ def verify(artifact: Artifact) -> str:
     Files up to 256 MiB are read; of larger ones the size is compared. An object store is trusted: its sets are
     immutable and their manifests are written last.
     """
-    if artifact.kind == "endpoint" or "://" in artifact.uri:
+    if artifact.kind != "files" or "://" in artifact.uri:
         return ""
     for entry in artifact.files:
         path = artifact.path / entry.path

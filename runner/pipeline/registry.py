@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from runner.errors import Problem, RecipeError
-from runner.pipeline.optional import HasRules, PassesThrough, Rule, settings_model, settings_of
+from runner.pipeline.optional import Deletes, HasRules, PassesThrough, Rule, settings_model, settings_of
 from runner.pipeline.stage import Stage
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, Section
@@ -75,6 +75,12 @@ def rules_of_stages(recipe: Recipe) -> list[Rule]:
     """The rules of the stages that the recipe concerns; one that several stages share is there once."""
     found = (rule for stage in concerned(recipe) if isinstance(stage, HasRules) for rule in stage.rules())
     return list(dict.fromkeys(found))
+
+
+def deleted_artifacts(recipe: Recipe) -> set[str]:
+    """Names of artifacts that a stage deletes."""
+    found = (stage.deletes(recipe) for stage in concerned(recipe) if isinstance(stage, Deletes))
+    return {name for names in found for name in names}
 
 
 def mappings(names: Iterable[str] | None = None) -> list[Mapped]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.pipeline.manifest import StageRecord
+from runner.pipeline.registry import deleted_artifacts
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
@@ -122,7 +123,7 @@ class SharedCache:
             return artifact.model_copy(update={"uri": _IN_STORE + artifact.uri.removeprefix(f"{self.store.uri}/")})
         root = self._recipe.storage.runs
         own = "://" not in artifact.uri and artifact.path.resolve().is_relative_to(root)
-        if not own or artifact.name in self._recipe.cleanup.delete:
+        if not own or artifact.name in deleted_artifacts(self._recipe):
             return artifact
         key = f"cache/files/{artifact.name}/{artifact.sha256}"
         self.store.publish(artifact, key, artifact.name)

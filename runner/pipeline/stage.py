@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage made: its artifacts, figures for the summary, and one line for the terminal."""
+    """What a stage made: its artifacts, figures for the summary, and one line for the terminal.
+
+    A figure `gate`, `{passed: bool, missed: [text]}`, is a verdict: where it has not passed, no later stage runs, and
+    the run ends with the exit code of a refused gate.
+    """
 
     artifacts: list[Artifact] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)

@@ -21,7 +21,6 @@ from runner.report.console import console_for
 from runner.report.live import LiveLines, StageLine
 from runner.report.plan_view import print_plan, print_plan_in_full
 from runner.report.progress_text import progress_text
-from runner.storage.artifact import Artifact
 from runner.text import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -103,10 +102,8 @@ class Report:
     def say(self, message: str) -> None:
         self._console.print(message, markup=False)
 
-    def endpoint_up(self, endpoint: Artifact) -> None:
-        from stages.serve.stage import endpoint_banner
-
-        self._console.print(endpoint_banner(endpoint), markup=False)
+    def stays_up(self, usage: str) -> None:
+        self._console.print(usage, markup=False)
         self._console.print("Press Ctrl-C to take it down.", markup=False)
 
     def stop(self) -> None:

@@ -217,12 +217,13 @@ def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
 def _run_job(config: DictConfig, overrides: list[str], job: Job, objective: str) -> None:
     from runner.pipeline.check import load_recipe
     from runner.pipeline.engine import run
+    from runner.report.observers import observers
 
     values: Any = OmegaConf.to_container(config, resolve=True)
     command = " ".join(["python -m runner", *overrides])
     try:
         recipe, options = load_recipe(Composed(values, [], overrides=overrides))
-        code, summary = run(recipe, options, command, Report())
+        code, summary = run(recipe, options, command, observers(Report()))
     except RunnerError as error:
         Report(sys.stderr).error(error, error.problems if isinstance(error, RecipeError) else ())
         job.status, job.error = "failed", error.message

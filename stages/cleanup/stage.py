@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
-from runner.pipeline.optional import Rule
-from runner.pipeline.registry import load_stage
+from runner.pipeline.optional import KeepsAlive, Rule
+from runner.pipeline.registry import load_stage, loadable
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
@@ -38,11 +38,17 @@ class Cleanup:
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
 
+    def deletes(self, recipe: Recipe) -> Sequence[str]:
+        return recipe.cleanup.delete
+
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError, before anything is deleted, for a name that no stage provides or a path that is not the
         run's own; and when something could not be taken down."""
         to_delete, kept = choose(ctx)
-        stopped = [] if ctx.recipe.serve.keep_alive else take_down(ctx)
+        kept_alive = any(
+            stage.keep_alive(ctx.recipe) for stage in loadable(ctx.recipe.pipeline) if isinstance(stage, KeepsAlive)
+        )
+        stopped = [] if kept_alive else take_down(ctx)
         for number, artifact in enumerate(to_delete):
             ctx.progress().update(number, len(to_delete), "artifacts", state=f"deleting {artifact.name}")
             delete(artifact, ctx)
@@ -50,7 +56,7 @@ class Cleanup:
             {"name": each.name, "uri": each.uri, "files": len(each.files), "bytes": each.size_bytes}
             for each in to_delete
         ]
-        metrics = {"stopped": stopped, "deleted": deleted, "kept": kept, "kept_alive": ctx.recipe.serve.keep_alive}
+        metrics = {"stopped": stopped, "deleted": deleted, "kept": kept, "kept_alive": kept_alive}
         return StageResult(metrics=metrics, note=_note(metrics))
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from runner.cluster.session import ProgressHandle
 from runner.pipeline.context import RunContext
+from runner.pipeline.manifest import StageRecord
 from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Evaluate as Keys
@@ -51,6 +52,11 @@ class Evaluate:
 
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
+
+    def summary(self, record: StageRecord | None) -> dict[str, Any]:
+        """`scores`: `{tuned: {exact_match, n, ...}, base: {...}}`; empty when the stage did not run."""
+        scores = record.metrics if record else {}
+        return {"scores": {name: value for name, value in scores.items() if name != "gate"}}
 
     def run(self, ctx: RunContext) -> StageResult:
         """The scores are kept whatever the gate's verdict is; the pipeline reads it in `metrics["gate"]` and acts.

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from runner.cluster.session import ProgressHandle, task_options
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.manifest import StageRecord
 from runner.pipeline.stage import StageResult
 from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe, StageResources
@@ -51,6 +52,10 @@ class Query:
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""
         return {} if drawn_by_seed(recipe) else {"seed": None}
+
+    def summary(self, record: StageRecord | None) -> dict[str, Any]:
+        """`query`: the stage's figures; empty when it did not run."""
+        return {"query": record.metrics if record else {}}
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""

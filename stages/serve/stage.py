@@ -74,6 +74,12 @@ class Serve:
     def mappings(self) -> Sequence[Mapped]:
         return (*load_engine().server_mappings(), *MAPPINGS)
 
+    def keep_alive(self, recipe: Recipe) -> str:
+        return "serve.keep_alive" if recipe.serve.keep_alive else ""
+
+    def usage(self, artifacts: Mapping[str, Artifact]) -> str:
+        return endpoint_banner(artifacts["endpoint"])
+
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
         started = time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runner.pipeline.engine import run
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import OnTerminal
 from runner.report.terminal import Report
 
 STAGES = "pipeline=[ingest,train,publish]"
@@ -25,7 +26,7 @@ class Place:
     def run(self) -> tuple[int, dict[str, str], str]:
         """Exit code, digest of each artifact, and what the terminal showed."""
         screen = io.StringIO()
-        code, summary = run(self.recipe, self.options, "python -m runner", Report(screen))
+        code, summary = run(self.recipe, self.options, "python -m runner", [OnTerminal(Report(screen))])
         digests = {artifact["name"]: artifact["sha256"] for artifact in summary["artifacts"]}
         return code, digests, screen.getvalue().replace("\n", "")
 

@@ -12,8 +12,6 @@ import pytest
 from runner.errors import EXIT_DONE
 from tests.runner.runs import Place
 
-pytestmark = pytest.mark.usefixtures("without_pages")
-
 
 def truncated(data: bytes) -> bytes:
     return data[: len(data) // 2]

@@ -15,6 +15,7 @@ from runner.pipeline.manifest import Manifest
 from runner.pipeline.run_locks import lock_path
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import observers
 from runner.report.terminal import Report
 from runner.storage.digest import digest_json
 from runner.storage.lock import hold
@@ -24,7 +25,7 @@ ALL = ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cle
 
 def run_once(overrides: list[str], stream: io.StringIO | None = None) -> tuple[int, dict[str, Any]]:
     recipe, options = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))
-    return run(recipe, options, "python -m runner recipe=viggo_quickstart", Report(stream or io.StringIO()))
+    return run(recipe, options, "python -m runner recipe=viggo_quickstart", observers(Report(stream or io.StringIO())))
 
 
 def statuses(summary: dict[str, Any]) -> dict[str, str]:
@@ -255,7 +256,7 @@ def test_a_run_leaves_a_report_with_the_origins_of_its_values(fake_stages: Any, 
     screen = io.StringIO()
     composed = compose(["recipe=viggo_quickstart", *local])
     recipe, options = to_recipe(composed)
-    _, summary = run(recipe, options, "python -m runner", Report(screen), composed.origins)
+    _, summary = run(recipe, options, "python -m runner", observers(Report(screen)), composed.origins)
     folder = Path(recipe.storage.root) / recipe.name / summary["run_id"]
     assert f"report: {folder / 'report.html'}" in screen.getvalue()
     assert "recipes/dataset/viggo_slice.yaml" in (folder / "report.html").read_text()

@@ -25,8 +25,6 @@ from runner.storage.digest import digest_json
 from stages.ingest.stage import prepare_data
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
-pytestmark = pytest.mark.usefixtures("without_pages")
-
 INGEST = "ingest"
 TRAIN = "train publish infer evaluate serve query cleanup"
 INFER = "infer evaluate serve query cleanup"

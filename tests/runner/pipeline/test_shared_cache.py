@@ -18,12 +18,11 @@ from runner.pipeline.manifest import Manifest
 from runner.pipeline.shared_cache import SharedCache, is_shared
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import OnTerminal
 from runner.report.terminal import Report
 from runner.storage.artifact import scan_folder
 from runner.storage.local import FolderBlobs
 from runner.storage.store import Store
-
-pytestmark = pytest.mark.usefixtures("without_pages")
 
 pytest_plugins = ["tests.moto_s3"]
 CACHED = ["ingest", "train", "publish", "infer", "evaluate", "query"]
@@ -43,7 +42,7 @@ class Machine:
         self.stages.runs.clear()
         recipe, options = to_recipe(compose(["recipe=viggo_quickstart", *self.overrides, *overrides]))
         stream = io.StringIO()
-        code, summary = run(recipe, options, "python -m runner", Report(stream))
+        code, summary = run(recipe, options, "python -m runner", [OnTerminal(Report(stream))])
         self.screen = stream.getvalue()
         assert code == EXIT_DONE, self.screen
         self.summary = summary

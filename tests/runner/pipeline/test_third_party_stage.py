@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tomllib
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ import pytest
 
 from runner.cli.main import main
 from runner.cluster.session import RaySession
-from runner.errors import EXIT_DONE
-from runner.pipeline import check, registry
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED
+from runner.pipeline import check, engine, registry
 from runner.pipeline.context import RunContext
 from runner.pipeline.plan import fingerprint_inputs
 from runner.recipe.load import compose
+from runner.report.observers import observers
+from runner.report.status import status_of
+from runner.report.terminal import Report
 from runner.storage.artifact import scan_folder
 from runner.testing import assert_problems, load_recipe
 from tests.paths import ROOT, TESTS
@@ -128,6 +132,76 @@ def test_the_stage_runs(tmp_path: Path) -> None:
     )
     assert made.note == "1 to 2 words"
     assert [artifact.name for artifact in made.artifacts] == ["lengths"]
+
+
+SERVICE = ["viggo_quickstart", "pipeline=[ingest, size, board]"]
+
+
+def run_service(overrides: list[str]) -> tuple[int, dict[str, Any], str]:
+    """Exit code, summary, and what the terminal showed."""
+    screen = io.StringIO()
+    recipe, options = check.load_recipe(compose([f"recipe={SERVICE[0]}", SERVICE[1], *overrides]))
+    code, summary = engine.run(recipe, options, "python -m runner", observers(Report(screen)))
+    return code, summary, screen.getvalue()
+
+
+def test_the_stages_own_rules_are_checked() -> None:
+    assert_problems({"stages.size.max_files": "must be 0 or more"}, *SERVICE, "stages.size.max_files=-1")
+
+
+def test_rules_of_a_stage_that_the_recipe_does_not_name_are_not_checked() -> None:
+    assert_problems({}, "viggo_quickstart")
+
+
+@pytest.mark.usefixtures("fake_stages")
+def test_the_stages_gate_ends_the_run_as_a_built_in_one_does(local: list[str]) -> None:
+    code, summary, shown = run_service([*local, "stages.size.max_files=0"])
+    assert (code, summary["status"]) == (EXIT_GATE_REFUSED, "gate_refused")
+    assert [stage["name"] for stage in summary["stages"]] == ["ingest", "size"]
+    assert summary["gate"]["missed"] == ["1 files, and at most 0 are allowed"]
+    assert "gate: 1 files, and at most 0 are allowed" in shown
+
+
+@pytest.mark.usefixtures("fake_stages")
+def test_the_stage_has_its_own_keys_in_the_summary(local: list[str]) -> None:
+    _, summary, _ = run_service(local)
+    assert summary["size"] == 1
+    size = next(stage for stage in summary["stages"] if stage["name"] == "size")
+    assert (size["status"], size["metrics"]) == ("done", {})
+
+
+@pytest.mark.usefixtures("fake_stages")
+def test_the_stage_is_in_the_report_and_in_the_status(local: list[str], tmp_path: Path) -> None:
+    _, summary, _ = run_service(local)
+    folder = tmp_path / "runs" / "viggo_quickstart" / summary["run_id"]
+    assert "board" in (folder / "report.md").read_text()
+    stages = {stage["name"]: stage["status"] for stage in status_of(folder)["stages"]}
+    assert stages == {"ingest": "done", "size": "done", "board": "done"}
+
+
+@pytest.mark.usefixtures("fake_stages")
+def test_what_the_stage_provides_goes_with_the_run(local: list[str], tmp_path: Path) -> None:
+    _, summary, shown = run_service(local)
+    assert "Press Ctrl-C" not in shown
+    assert not (tmp_path / "runs" / "viggo_quickstart" / summary["run_id"] / "board.txt").exists()
+
+
+@pytest.mark.usefixtures("fake_stages")
+def test_what_the_stage_provides_stays_up_when_its_own_key_says_so(
+    local: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_service(local)
+    seen: list[bool] = []
+
+    def look() -> None:
+        board = next(Path(local[0].partition("=")[2]).glob("*/*/board.txt"), None)
+        seen.append(board is not None)
+
+    monkeypatch.setattr("runner.pipeline.engine.loop.wait_for_interrupt", look)
+    code, summary, shown = run_service([*local, "stages.board.stay=true"])
+    assert (code, seen) == (EXIT_DONE, [True])
+    assert {stage["name"]: stage["status"] for stage in summary["stages"]}["board"] == "done"
+    assert "Press Ctrl-C to take it down." in shown
 
 
 def test_settings_of_another_kind_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

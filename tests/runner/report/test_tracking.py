@@ -14,6 +14,7 @@ from runner.errors import EXIT_DONE
 from runner.pipeline.engine import run
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import observers
 from runner.report.terminal import Report
 from runner.report.tracking import metrics, params
 
@@ -41,7 +42,7 @@ def test_a_library_that_is_missing_does_not_fail_the_run(
     monkeypatch.setitem(sys.modules, "mlflow", None)
     screen = io.StringIO()
     recipe, options = to_recipe(compose(["recipe=viggo_quickstart", "tracking=mlflow", *local]))
-    assert run(recipe, options, "", Report(screen))[0] == EXIT_DONE
+    assert run(recipe, options, "", observers(Report(screen)))[0] == EXIT_DONE
     assert "not logged to mlflow" in screen.getvalue()
     assert "pip install mlflow-skinny" in screen.getvalue()
 
@@ -57,7 +58,7 @@ def test_a_run_is_logged_once_with_recipe_and_artifacts(
 
         screen = io.StringIO()
         recipe, options = to_recipe(compose(["recipe=viggo_quickstart", "tracking=mlflow", *local]))
-        code, summary = run(recipe, options, "", Report(screen))
+        code, summary = run(recipe, options, "", observers(Report(screen)))
         uri = (tmp_path / "runs" / "mlruns").as_uri()
         assert (code, f"logged to mlflow: {uri}" in screen.getvalue()) == (EXIT_DONE, True), screen.getvalue()
         client = MlflowClient(tracking_uri=uri)

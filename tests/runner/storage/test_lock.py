@@ -22,6 +22,7 @@ from runner.errors import EXIT_LOCKED, LockedError
 from runner.pipeline.engine import run
 from runner.pipeline.run_locks import lock_path, no_runs, one_run
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import OnTerminal
 from runner.report.terminal import Report
 from runner.storage import lock as locks
 from runner.storage.digest import digest_json
@@ -313,7 +314,7 @@ def test_a_run_that_has_lost_its_lock_writes_nothing_more(
 
     monkeypatch.setattr(conftest.Train, "run", loses)
     with pytest.raises(LockedError, match="lost its lock"):
-        run(recipe, options, "python -m runner", Report(io.StringIO()))
+        run(recipe, options, "python -m runner", [OnTerminal(Report(io.StringIO()))])
     (manifest,) = (tmp_path / "runs").glob("*/*/manifest.json")
     assert seen == [manifest.read_bytes()]
     assert fake_stages.runs == ["ingest", "train"]

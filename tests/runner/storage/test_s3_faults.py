@@ -19,6 +19,7 @@ from runner.errors import EXIT_STAGE_FAILED, RunnerError
 from runner.pipeline.engine import run
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
+from runner.report.observers import OnTerminal
 from runner.report.terminal import Report
 from runner.storage import s3
 from runner.storage.artifact import Artifact, scan_folder
@@ -246,7 +247,7 @@ def test_a_store_that_never_answers_well_fails_the_stage_in_bounded_time(
     monkeypatch.setattr(conftest.Publish, "run", publish)
     recipe, options = to_recipe(compose(["recipe=viggo_quickstart", *local, "pipeline=[ingest,train,publish]"]))
     screen = io.StringIO()
-    code, _ = run(recipe, options, "python -m runner", Report(screen))
+    code, _ = run(recipe, options, "python -m runner", [OnTerminal(Report(screen))])
     shown = screen.getvalue()
     assert code == EXIT_STAGE_FAILED
     assert f"s3://{bucket}/store/a" in shown.replace("\n", "")

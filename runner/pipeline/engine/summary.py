@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from runner.pipeline.manifest import Manifest
+from runner.pipeline.optional import HasSummary
+from runner.pipeline.registry import concerned
 from runner.recipe.schema import Recipe
 
 
 def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
-    """`{run_id, recipe, status, wall_s, stages, scores, gate, query, artifacts}`; times in seconds, sizes in bytes.
+    """`{run_id, recipe, status, wall_s, stages, gate, artifacts, ...}`; times in seconds, sizes in bytes.
 
-    scores: `{tuned: {exact_match, n, ...}, base: {...}}` of evaluate; query: figures of the query stage; both are
-    empty when the stage did not run.
+    gate: the verdict of the stage that has one, null without. Stages may add keys of their own (`HasSummary`), which
+    hold their figures instead of `metrics` in `stages`.
     """
     records = {record.name: record for record in manifest.stages}
-    scores = dict(records["evaluate"].metrics) if "evaluate" in records else {}
-    gate = scores.pop("gate", None)
-    return {
+    tellers = [stage for stage in concerned(recipe) if isinstance(stage, HasSummary)]
+    told = {stage.name: stage.summary(records.get(stage.name)) for stage in tellers}
+    summary = {
         "run_id": manifest.run_id,
         "recipe": manifest.recipe,
         "status": manifest.status,
@@ -28,14 +30,13 @@ def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
                 "status": record.status,
                 "wall_s": round(record.wall_s, 3),
                 "resources": record.resources or recipe.resources_of(record.name).model_dump(exclude_defaults=True),
-                "metrics": record.metrics if record.name not in ("evaluate", "query") else {},
+                "metrics": {} if record.name in told else record.metrics,
                 "origin_run": record.origin_run,
                 "error": record.error,
             }
             for record in manifest.stages
         ],
-        "scores": scores,
-        "gate": gate,
-        "query": records["query"].metrics if "query" in records else {},
+        "gate": next((record.gate for record in manifest.stages if record.gate is not None), None),
         "artifacts": [artifact.summary() for record in manifest.stages for artifact in record.artifacts],
     }
+    return {**{key: value for own in told.values() for key, value in own.items()}, **summary}
