@@ -33,6 +33,7 @@ from runner.recipe.valid_parts import partial_recipe
 
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"
 _NOT_GIVEN = object()
+_ONLY_OF_INFER = ("max_loras",)  # the endpoint's is serve.max_adapters_per_replica
 _READS_ENVIRONMENT = "reads a secret from the environment into the recipe"
 _READS_VARIABLE = "reads the environment variable"
 _CHAINS = "Leave credentials to boto3's and the hub's own chains."
@@ -187,13 +188,17 @@ def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
 
 
 def fill_serve_engine(values: dict[str, Any]) -> None:
-    """Complete `serve.engine_kwargs` from `infer.engine_kwargs`, in place; a null there drops the key."""
+    """Complete `serve.engine_kwargs` from `infer.engine_kwargs`, in place, once for all that read it.
+
+    A null there drops the key. What the section has a key of its own for is not copied.
+    """
     infer, serve = values.get("infer"), values.get("serve")
     if not (isinstance(infer, dict) and isinstance(serve, dict)):
         return
     base, own = infer.get("engine_kwargs") or {}, serve.get("engine_kwargs") or {}
     if isinstance(base, dict) and isinstance(own, dict):
-        serve["engine_kwargs"] = {key: value for key, value in {**base, **own}.items() if value is not None}
+        copied = {key: value for key, value in base.items() if key not in _ONLY_OF_INFER}
+        serve["engine_kwargs"] = {key: value for key, value in {**copied, **own}.items() if value is not None}
 
 
 def fill_model_id(values: dict[str, Any]) -> None:

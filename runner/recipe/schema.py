@@ -165,7 +165,7 @@ class Train(Section):
     )
     args: PassThrough = Field(
         default_factory=dict,
-        description="LLaMA-Factory's own arguments, by its own names; they win over the keys above.",
+        description="LLaMA-Factory's own arguments, by its own names, but those that the recipe has a key for.",
         examples=[{"cutoff_len": 2048, "per_device_train_batch_size": 4, "bf16": True}],
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(
@@ -309,7 +309,9 @@ class Serve(Section):
         description="Other Ray Serve deployment options, by their own names.",
         examples=[{"max_ongoing_requests": 64}],
     )
-    max_adapters_per_replica: PositiveInt = Field(1, description="LoRA adapters a replica holds; equals max_loras.")
+    max_adapters_per_replica: PositiveInt = Field(
+        1, description="LoRA adapters that a replica holds: the endpoint's max_loras."
+    )
     runs: list[str] = Field(
         default_factory=list,
         description="Ids of other runs whose evaluated adapters are served beside this one's, each by its name; the "

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.errors import DamagedError, RunnerError
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import SET_MANIFEST, Store
 
@@ -23,12 +22,6 @@ CONFIG = "adapter_config.json"
 
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".pyc", ".so")
 _ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def trained_rank(recipe: Recipe) -> int:
-    """Rank that the recipe's adapter will have: `train.args` win over `train.lora_rank`."""
-    value = recipe.train.args.get("lora_rank")
-    return value if isinstance(value, int) else recipe.train.lora_rank
 
 
 def largest_rank(config: str | bytes) -> int:

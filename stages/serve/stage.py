@@ -24,7 +24,7 @@ from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
-from stages.models.adapter import adapter_name, find_adapter, trained_rank
+from stages.models.adapter import adapter_name, find_adapter
 from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
@@ -130,15 +130,15 @@ def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
     if not others:
         return recipe
     largest = max(others, key=lambda other: other.rank)
-    said = {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}.get("max_lora_rank")
+    said = recipe.serve.engine_kwargs.get("max_lora_rank")
     if said is not None and said < largest.rank:
         raise RunnerError(
             f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={said}",
             f"Set serve.engine_kwargs.max_lora_rank={engine_rank(largest.rank)}.",
         )
-    rank = engine_rank(max(trained_rank(recipe), largest.rank))
+    rank = engine_rank(max(recipe.train.lora_rank, largest.rank))
     room = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
-    kwargs = {**without(recipe.serve.engine_kwargs, ("max_loras",)), "max_lora_rank": said or rank}
+    kwargs = {**recipe.serve.engine_kwargs, "max_lora_rank": said or rank}
     serve = recipe.serve.model_copy(update={"max_adapters_per_replica": room, "engine_kwargs": kwargs})
     return recipe.model_copy(update={"serve": serve})
 

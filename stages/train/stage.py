@@ -27,12 +27,6 @@ from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_arg
 from stages.trainers.llamafactory.loop import train_loop
 from stages.trainers.llamafactory.output import ADAPTER, LOG
 
-# Arguments that recipes have keys for, and that win over them when `train.args` holds them.
-_KEYS_OF_ARGS = {
-    "seed": "seed", "model.template": "template", "train.learning_rate": "learning_rate",
-    "train.num_epochs": "num_train_epochs", "train.max_samples": "max_samples", "train.lora_rank": "lora_rank",
-    "train.lora_target": "lora_target",
-}  # fmt: skip
 # What they change is how a training is watched, or how fast it reads its rows.
 _ARGS_WITHOUT_EFFECT = (
     "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
@@ -62,17 +56,14 @@ class Train:
         return ("train_set", "model")
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """What LLaMA-Factory is told for a key, by the key or by `train.args`. A local model is known by its digest."""
+        """No rank where no adapter is trained, no arguments without effect. A local model is known by its digest."""
         args = recipe.train.args
-        meaning = {key: args[name] for key, name in _KEYS_OF_ARGS.items() if name in args}
-        for key in ("train.learning_rate", "train.num_epochs"):
-            if isinstance(meaning.get(key), int):
-                meaning[key] = float(meaning[key])
+        meaning: dict[str, Any] = {}
         if args.get("finetuning_type", "lora") != "lora":
             meaning |= {"train.lora_rank": None, "train.lora_target": None}
         if is_local(recipe.model.source):
             meaning["model.source"] = "a local folder"
-        meaning["train.args"] = without(args, {*_KEYS_OF_ARGS.values(), *_ARGS_WITHOUT_EFFECT})
+        meaning["train.args"] = without(args, _ARGS_WITHOUT_EFFECT)
         return meaning
 
     def rules(self) -> Sequence[Rule]:

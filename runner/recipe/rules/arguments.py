@@ -41,13 +41,20 @@ def _check(mapped: Mapped, key: str, given: Mapping[str, Any], mappings: Sequenc
     for name, value in given.items():
         dotted = f"{key}.{name}"
         if name in mapped.reserved:
-            instead = mapped.reserved[name]
-            yield Problem(dotted, value, "is not for a recipe to set: the runner does", f"Remove it; {instead}.")
+            home = own_key(mapped, name)
+            message = f"has a key of its own in the recipe: {home}" if home else "is not for a recipe to set"
+            yield Problem(dotted, value, message, f"Remove it; {mapped.reserved[name]}.")
         elif name not in entries:
             message = f"is no {mapped.what} of {mapped.library.versioned}"
             yield Problem(dotted, value, message, _hint_for_name(name, key, mapped, mappings))
         elif not accepts(entries[name], value) and not (value is None and mapped.null_drops):
             yield Problem(dotted, value, f"must be {allowed(entries[name])}", _hint_for_value(entries[name], value))
+
+
+def own_key(mapped: Mapped, name: str) -> str:
+    """The recipe's key that stands for an argument of the library, "" where there is none."""
+    instead = mapped.reserved.get(name, "")
+    return instead.removeprefix("set ") if instead.startswith("set ") else ""
 
 
 def _hint_for_name(name: str, key: str, mapped: Mapped, mappings: Sequence[Mapped]) -> str:
@@ -58,9 +65,9 @@ def _hint_for_name(name: str, key: str, mapped: Mapped, mappings: Sequence[Mappe
     near, far = _guesses(name, mapped)
     return (
         _home(name, [each for each in others if each.group == mapped.group])
-        or (f"Did you mean {key}.{near}?" if near else "")
+        or (f"Did you mean {own_key(mapped, near) or f'{key}.{near}'}?" if near else "")
         or _home(name, others)
-        or (f"Did you mean {key}.{far}?" if far else "")
+        or (f"Did you mean {own_key(mapped, far) or f'{key}.{far}'}?" if far else "")
         or "Remove it, or correct its name."
     )
 
@@ -78,6 +85,8 @@ def _guesses(name: str, mapped: Mapped) -> tuple[str, str]:
 def _home(name: str, candidates: Iterable[Mapped]) -> str:
     """Where an argument of that name belongs, if one of the mappings takes it."""
     for mapped in candidates:
+        if name in mapped.entries() and (home := own_key(mapped, name)):
+            return f"Set {home}."
         if name in mapped.entries() and name not in mapped.reserved:
             return f"It is a {mapped.library.versioned} {mapped.what}: put it under {mapped.key}."
     return ""

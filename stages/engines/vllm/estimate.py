@@ -10,14 +10,13 @@ from runner.pipeline.estimates.rates import infer_seconds
 from stages.engines.vllm import batch
 from stages.engines.vllm import server as serve_engine
 from stages.engines.vllm.memory import context_length, engine_memory, kv_element_bytes
-from stages.models.adapter import trained_rank
 from stages.models.architecture import head_dim, kv_bytes_per_token
 
 
 def infer(known: Known) -> Iterator[Estimate]:
     recipe = known.recipe
     adapted = "publish" in recipe.pipeline
-    rank = trained_rank(recipe) if adapted else None
+    rank = recipe.train.lora_rank if adapted else None
     yield from _engine(known, batch.engine_kwargs(recipe, rank))
     rows = known.rows.counts["test"]
     if rows is None:

@@ -9,7 +9,6 @@ from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.schema import Recipe
 from stages.engines.vllm.mappings import VLLM
-from stages.models.adapter import trained_rank
 from stages.models.trained import LongestRow, Trained, TraitName
 
 # Engine arguments that change where it runs or what it prints, and no answer.
@@ -26,13 +25,17 @@ _MAY_DIFFER = (
 
 
 def _engines(recipe: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(section, engine arguments) of each engine in the pipeline; of serve without what infer has said already."""
+    """(section, engine arguments) of each engine in the pipeline; of serve only where they are others than infer's."""
     infer: dict[str, Any] = {}
     if "infer" in recipe.pipeline:
         infer = recipe.infer.engine_kwargs
         yield "infer", infer
-    if "serve" in recipe.pipeline and recipe.serve.engine_kwargs != infer:
+    if "serve" in recipe.pipeline and _without_loras(recipe.serve.engine_kwargs) != _without_loras(infer):
         yield "serve", recipe.serve.engine_kwargs
+
+
+def _without_loras(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "max_loras"}
 
 
 def _whole(kwargs: dict[str, Any], name: str) -> int | None:
@@ -43,13 +46,17 @@ def _whole(kwargs: dict[str, Any], name: str) -> int | None:
 def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
     if "publish" not in recipe.pipeline:
         return
-    rank, ranks = trained_rank(recipe), VLLM.table("engine")["max_lora_rank"]["choices"]
+    rank, ranks = recipe.train.lora_rank, VLLM.table("engine")["max_lora_rank"]["choices"]
     fitting = next((each for each in ranks if each >= rank), None)
     told = set()
     for section, kwargs in _engines(recipe):
         if fitting is None:
-            key = "train.args.lora_rank" if "lora_rank" in recipe.train.args else "train.lora_rank"
-            yield Problem(key, rank, f"is more than vLLM can load; its ranks are {ranks}", f"Set at most {ranks[-1]}.")
+            yield Problem(
+                "train.lora_rank",
+                rank,
+                f"is more than vLLM can load; its ranks are {ranks}",
+                f"Set at most {ranks[-1]}.",
+            )
             return
         most = _whole(kwargs, "max_lora_rank")  # if it is not given, the runner makes it fit
         if most is not None and most in ranks and rank > most and most not in told:
@@ -67,17 +74,21 @@ def replica_holds_its_adapters(recipe: Recipe) -> Iterator[Problem]:
         return
     wanted, loras = recipe.serve.max_adapters_per_replica, _whole(recipe.serve.engine_kwargs, "max_loras")
     if loras is not None and loras != wanted:
-        hint = f"Set serve.engine_kwargs.max_loras={wanted}, or serve.max_adapters_per_replica={loras}."
+        hint = f"Remove serve.engine_kwargs.max_loras, or set serve.max_adapters_per_replica={loras}."
         yield Problem(
             "serve.max_adapters_per_replica", wanted, f"must equal serve.engine_kwargs.max_loras={loras}", hint
         )
 
 
 def adapters_fit_in_memory(recipe: Recipe) -> Iterator[Problem]:
-    for section, kwargs in _engines(recipe):
-        held, active = _whole(kwargs, "max_cpu_loras"), _whole(kwargs, "max_loras") or 1
-        if held is not None and held < active:
-            message = f"must be at least max_loras={active}"
+    active = {
+        "infer": ("max_loras", _whole(recipe.infer.engine_kwargs, "max_loras") or 1),
+        "serve": ("serve.max_adapters_per_replica", recipe.serve.max_adapters_per_replica),
+    }
+    for section, kwargs in (("infer", recipe.infer.engine_kwargs), ("serve", recipe.serve.engine_kwargs)):
+        (what, least), held = active[section], _whole(kwargs, "max_cpu_loras")
+        if section in recipe.pipeline and held is not None and held < least:
+            message = f"must be at least {what}={least}"
             yield Problem(f"{section}.engine_kwargs.max_cpu_loras", held, message, "Raise it, or leave it out.")
 
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.cluster.session import cpu_engine_env, worker_bundle
-from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
 from stages.engines.vllm.lora import engine_rank
-from stages.models.adapter import trained_rank
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 
 
@@ -18,7 +16,6 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
 
     model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
     env: environment variables of the replicas; the recipe's own runtime_env wins over them.
-    Raises RunnerError when the recipe's engine arguments contradict its other keys.
     """
     on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
@@ -59,34 +56,20 @@ def has_gpu_itself(recipe: Recipe) -> bool:
     cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
     """
     one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
-    kwargs = own_kwargs(recipe)
+    kwargs = recipe.serve.engine_kwargs
     alone = num_ranks(kwargs) == 1 and "data_parallel_size" not in kwargs
     return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
 
 
-def own_kwargs(recipe: Recipe) -> dict[str, Any]:
-    """What the recipe says of the endpoint's engine: batch inference's arguments, overridden by its own."""
-    return {**recipe.infer.engine_kwargs, **recipe.serve.engine_kwargs}
-
-
 def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
-    """vLLM's arguments: those of batch inference, overridden by `serve.engine_kwargs`, with LoRA as the recipe says.
-
-    Raises RunnerError when `serve.engine_kwargs.max_loras` differs from `serve.max_adapters_per_replica`.
-    """
-    kwargs = own_kwargs(recipe)
+    """vLLM's arguments: `serve.engine_kwargs`, which hold batch inference's already, with LoRA as the recipe says."""
+    kwargs = dict(recipe.serve.engine_kwargs)
     if recipe.model.trust_remote_code:
         kwargs["trust_remote_code"] = True
     if not with_adapters:
         return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
     max_loras = recipe.serve.max_adapters_per_replica
-    said = recipe.serve.engine_kwargs.get("max_loras", max_loras)
-    if said not in (max_loras, recipe.infer.engine_kwargs.get("max_loras")):  # what infer says is for infer
-        raise RunnerError(
-            f"serve.engine_kwargs.max_loras={said} must equal serve.max_adapters_per_replica={max_loras}",
-            "Leave max_loras out.",
-        )
-    return {"max_lora_rank": engine_rank(trained_rank(recipe)), **kwargs, "enable_lora": True, "max_loras": max_loras}
+    return {"max_lora_rank": engine_rank(recipe.train.lora_rank), **kwargs, "enable_lora": True, "max_loras": max_loras}
 
 
 def engine_env(recipe: Recipe) -> dict[str, str]:
@@ -98,7 +81,7 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
     model.source=FOLDER --clients 1 32`, without this variable and with it).
     """
     env = {"VLLM_NO_USAGE_STATS": "1", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
-    one_rank_on_cpu = recipe.cluster.accelerator == "cpu" and num_ranks(own_kwargs(recipe)) == 1
+    one_rank_on_cpu = recipe.cluster.accelerator == "cpu" and num_ranks(recipe.serve.engine_kwargs) == 1
     if one_rank_on_cpu or has_gpu_itself(recipe):
         env[ENGINE_IN_REPLICA] = recipe.cluster.accelerator
     if recipe.cluster.accelerator == "cpu":
@@ -110,7 +93,7 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
 
 def num_bundles(recipe: Recipe) -> int:
     """Workers of all replicas that are there from the start: each has one for every tensor and pipeline rank."""
-    return num_ranks(own_kwargs(recipe)) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
+    return num_ranks(recipe.serve.engine_kwargs) * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
 
 
 def num_ranks(kwargs: Mapping[str, Any]) -> int:

@@ -19,8 +19,14 @@ from runner.errors import RunnerError
 if TYPE_CHECKING:
     from runner.recipe.schema import Recipe, StageResources
 
-# Arguments that say where things are, or who starts the processes: the runner's part, each with the recipe's key.
+# Arguments that the recipe has a key for, and those that say where things are or who starts the processes.
 RESERVED_ARGS = {
+    "seed": "seed",
+    "learning_rate": "train.learning_rate",
+    "num_train_epochs": "train.num_epochs",
+    "max_samples": "train.max_samples",
+    "lora_rank": "train.lora_rank",
+    "lora_target": "train.lora_target",
     "model_name_or_path": "model.source",
     "trust_remote_code": "model.trust_remote_code",
     "dataset_dir": "dataset.source",
@@ -50,7 +56,7 @@ _UNKNOWN_KEYS = re.compile(r"Some keys are not used by the HfArgumentParser: \[(
 
 
 def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str) -> dict[str, Any]:
-    """The recipe as LLaMA-Factory's arguments. `train.args` win over the recipe's other keys and the defaults here.
+    """The recipe as LLaMA-Factory's arguments. `train.args` win over the defaults here.
 
     model, dataset_dir, output_dir: folders on the worker. The data set is called `train` in its dataset_info.json.
     Raises RunnerError when `train.args` holds an argument that is the runner's to set.

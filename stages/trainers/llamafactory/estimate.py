@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import train_seconds
 from stages.publish.stage import publish_plan
-from stages.trainers.llamafactory.memory import checkpoint_bytes, effective, train_memory, trained_params
+from stages.trainers.llamafactory.memory import checkpoint_bytes, train_memory, trained_params
 from stages.trainers.llamafactory.output import is_model_file
 from stages.trainers.llamafactory.rules import argument
 
@@ -38,14 +38,14 @@ def train(known: Known) -> Iterator[Estimate]:
     if rows is None or argument(recipe, "max_steps") > 0:
         yield known.unknown("time", "s", why)
     else:
-        epochs = float(effective(recipe, "num_train_epochs", "num_epochs"))
+        epochs = recipe.train.num_epochs
         yield known.time(train_seconds(recipe, rows * epochs, known.past))
 
 
 def _train_rows(known: Known) -> tuple[int | None, str]:
     """Rows that training uses, and where the number is from or why there is none."""
     recipe, rows = known.recipe, known.rows.counts["train"]
-    most = effective(recipe, "max_samples", "max_samples")
+    most = recipe.train.max_samples
     for name in ("packing", "neat_packing", "streaming", "val_size"):
         if argument(recipe, name):
             return None, f"with train.args.{name} the number of training rows is not known beforehand"
@@ -64,13 +64,13 @@ def _steps(known: Known) -> Estimate:
     if (said := argument(recipe, "max_steps")) > 0:
         return Estimate("steps", said, "steps", "train.args.max_steps")
     rows, basis = _train_rows(known)
-    most = effective(recipe, "max_samples", "max_samples")
+    most = recipe.train.max_samples
     bounded = rows is None and most is not None and "packing" not in basis and "val_size" not in basis
     if rows is None and not bounded:
         return known.unknown("steps", "steps", basis)
     counted = most if rows is None else rows
     batch, gather = argument(recipe, "per_device_train_batch_size"), argument(recipe, "gradient_accumulation_steps")
-    epochs = float(effective(recipe, "num_train_epochs", "num_epochs"))
+    epochs = recipe.train.num_epochs
     workers = recipe.resources_of("train").num_workers
     per_epoch = max(1, math.ceil(math.ceil(math.ceil(counted / max(1, batch)) / workers) / max(1, gather)))
     where = f"train.max_samples; {basis}" if bounded else basis

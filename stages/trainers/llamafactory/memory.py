@@ -5,10 +5,7 @@ Left out: what torch, CUDA and the processes themselves take (a GPU's context an
 
 from __future__ import annotations
 
-from typing import Any
-
 from runner.recipe.schema import Architecture, Recipe
-from stages.models.adapter import trained_rank
 from stages.models.architecture import DTYPE_BYTES, Parts, head_dim, lora_params
 from stages.trainers.llamafactory.rules import argument
 
@@ -22,12 +19,6 @@ _UNCOUNTED = (
 )  # fmt: skip
 
 
-def effective(recipe: Recipe, name: str, key: str) -> Any:
-    """The value of a training argument that the recipe has a key for: `train.args` win over it."""
-    value = recipe.train.args.get(name)
-    return getattr(recipe.train, key) if value is None else value
-
-
 def trained_params(recipe: Recipe, model: Architecture, num_params: int) -> int | str:
     """How many parameters training changes, or why that is not known."""
     kind = argument(recipe, "finetuning_type")
@@ -35,9 +26,8 @@ def trained_params(recipe: Recipe, model: Architecture, num_params: int) -> int 
         return num_params
     if kind != "lora":
         return f"train.args.finetuning_type={kind} is not counted here"
-    target = effective(recipe, "lora_target", "lora_target")
-    target = ",".join(target) if isinstance(target, list) else target
-    if (count := lora_params(model, trained_rank(recipe), target)) is None:
+    target = recipe.train.lora_target
+    if (count := lora_params(model, recipe.train.lora_rank, target)) is None:
         return f"a layer of {model.model_type} has no modules {target}"
     return count
 

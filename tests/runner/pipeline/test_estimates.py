@@ -135,7 +135,7 @@ def test_gradient_checkpointing_keeps_a_layer_and_the_inputs_of_all() -> None:
         ({"train.max_samples": 1000}, 48),
         ({"dataset.max_rows.train": 17}, 3),
         ({"train.num_epochs": 2.5}, 120),
-        ({"train.args.num_train_epochs": 2}, 96),
+        ({"train.num_epochs": 2}, 96),
         ({"train.args.gradient_accumulation_steps": 5}, 10),
         ({"train.args.max_steps": 7}, 7),
         ({"resources.train.num_workers": 2, "resources.train.cpus_per_worker": 1}, 24),

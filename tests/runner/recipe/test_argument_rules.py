@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("fake_stages")
 @pytest.mark.parametrize(
     ("key", "value", "meant"),
     [
-        ("train.args.lora_rnk", 4, "train.args.lora_rank"),
+        ("train.args.lora_rnk", 4, "train.lora_rank"),
         ("train.args.batch_size", 4, "train.args.per_device_train_batch_size"),
         ("train.args.num_epochs", 3, "train.num_epochs"),
         ("train.args.modules_to_save", "embed_tokens", "train.args.additional_target"),
@@ -58,7 +58,7 @@ def test_the_library_and_its_version_are_named() -> None:
         ("infer.engine_kwargs.temperature", "infer.sampling"),
         ("infer.sampling.max_model_len", "infer.engine_kwargs"),
         ("infer.sampling.regex", "infer.sampling.structured_outputs"),
-        ("infer.engine_kwargs.learning_rate", "train.args"),
+        ("infer.engine_kwargs.weight_decay", "train.args"),
         ("train.args.max_model_len", "infer.engine_kwargs"),
         ("infer.engine_kwargs.chat_template", "serve.engine_kwargs"),
         ("train.cutoff_len", "train.args"),
@@ -105,9 +105,9 @@ def test_a_value_of_the_wrong_kind_or_range_is_refused_with_what_is_allowed(key:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("train.args.learning_rate", 1),
-        ("train.args.lora_target", ["q_proj", "v_proj"]),
         ("train.args.deepspeed", {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}),
+        ("train.args.weight_decay", 1),
+        ("train.args.lora_alpha", 16),
         ("train.args.warmup_steps", 0.1),
         ("train.args.cutoff_len", None),
         ("train.args.bf16", 1),
@@ -133,6 +133,12 @@ def test_what_the_library_takes_is_not_refused(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "instead"),
     [
+        ("train.args.seed", "seed"),
+        ("train.args.learning_rate", "train.learning_rate"),
+        ("train.args.num_train_epochs", "train.num_epochs"),
+        ("train.args.max_samples", "train.max_samples"),
+        ("train.args.lora_rank", "train.lora_rank"),
+        ("train.args.lora_target", "train.lora_target"),
         ("train.args.model_name_or_path", "model.source"),
         ("train.args.template", "model.template"),
         ("train.args.stage", "train.stage"),
@@ -154,6 +160,12 @@ def test_what_the_runner_sets_is_refused_with_the_recipes_key_for_it(key: str, i
     found = problems({key: "x"})
     assert list(found) == [key]
     assert instead in found[key].hint
+
+
+def test_an_argument_with_a_key_of_its_own_in_the_wrong_place_is_sent_to_that_key() -> None:
+    assert problems({"infer.engine_kwargs.learning_rate": 1})["infer.engine_kwargs.learning_rate"].hint == (
+        "Set train.learning_rate."
+    )
 
 
 def test_every_reserved_argument_is_one_of_the_library() -> None:

@@ -22,11 +22,6 @@ def test_a_rank_that_is_not_given_is_made_to_fit() -> None:
     assert problems({"train.lora_rank": 32, **ranks}) == {}
 
 
-def test_a_rank_among_the_arguments_wins() -> None:
-    found = problems({"train.args.lora_rank": 64, "infer.engine_kwargs.max_lora_rank": 32})
-    assert "train.lora_rank=64" in found["infer.engine_kwargs.max_lora_rank"].message
-
-
 def test_an_endpoint_of_its_own_rank_is_looked_at_too() -> None:
     ranks = {"infer.engine_kwargs.max_lora_rank": 32, "serve.engine_kwargs": {"max_lora_rank": 16}}
     assert list(problems({"train.lora_rank": 32, **ranks})) == ["serve.engine_kwargs.max_lora_rank"]
@@ -42,7 +37,8 @@ def test_without_publish_no_rank_matters() -> None:
     assert problems({"pipeline": ["ingest", "train"], "train.lora_rank": 1024}) == {}
 
 
-def test_adapters_per_replica_equal_max_loras() -> None:
+def test_adapters_of_a_replica_are_not_those_of_batch_inference() -> None:
+    assert problems({"serve.max_adapters_per_replica": 4}) == {}
     found = problems({"serve.max_adapters_per_replica": 4, "serve.engine_kwargs": {"max_loras": 2}})
     assert list(found) == ["serve.max_adapters_per_replica"]
     assert problems({"serve.max_adapters_per_replica": 4, "serve.engine_kwargs": {"max_loras": 4}}) == {}
@@ -51,7 +47,7 @@ def test_adapters_per_replica_equal_max_loras() -> None:
 def test_adapters_in_memory_are_at_least_those_in_use() -> None:
     found = problems({"infer.engine_kwargs.max_loras": 4, "infer.engine_kwargs.max_cpu_loras": 2,
                       "serve.max_adapters_per_replica": 4})  # fmt: skip
-    assert list(found) == ["infer.engine_kwargs.max_cpu_loras"]
+    assert list(found) == ["infer.engine_kwargs.max_cpu_loras", "serve.engine_kwargs.max_cpu_loras"]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
+from runner.recipe.show import shown_values
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
@@ -32,10 +33,13 @@ from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.serve.config import api_settings, replica_version
 from stages.serve.health import error_message, free_port, holder_of, wait_until_running
 from stages.serve.keys import digest
-from stages.serve.stage import Serve, adapters_uri, endpoint_banner, evaluated_adapter
+from stages.serve.other_runs import ServedRun
+from stages.serve.stage import Serve, adapters_uri, endpoint_banner, evaluated_adapter, with_room
 from tests.paths import GOLDEN
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
+
+LARGE = ServedRun("other", "base:other", Artifact(name="adapter", uri="/a", sha256="a"), 64)
 
 
 def recipe_of(name: str, *overrides: str) -> Recipe:
@@ -137,10 +141,13 @@ def test_max_loras_follows_the_adapters_per_replica() -> None:
     assert (kwargs["enable_lora"], kwargs["max_loras"]) == (True, 4)
 
 
-def test_contradicting_max_loras_is_refused() -> None:
-    recipe = recipe_of("viggo_quickstart", "+serve.engine_kwargs.max_loras=3")
-    with pytest.raises(RunnerError, match="max_adapters_per_replica=1"):
-        engine_kwargs(recipe, with_adapters=True)
+@pytest.mark.parametrize("text", ["enable_prefix_caching", "max_model_len"])
+def test_an_argument_that_the_endpoint_drops_does_not_reach_its_engine(text: str) -> None:
+    assert text in recipe_of("viggo_quickstart").infer.engine_kwargs
+    recipe = recipe_of("viggo_quickstart", f"serve.engine_kwargs.{text}=null")
+    assert text not in llm_config(recipe, "/m", "/store/adapters/base", {})["engine_kwargs"]
+    assert text not in llm_config(with_room(recipe, [LARGE]), "/m", "/store/adapters/base", {})["engine_kwargs"]
+    assert shown_values(recipe)["serve"]["engine_kwargs"][text] is None
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(4, 8), (8, 8), (12, 16), (64, 64)])
