@@ -13,9 +13,9 @@ def size_text(size_bytes: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as a person writes them: 0.04 s, 3.4 s, 48 s, 3 min 5 s, 1 h 12 min, 2 d 3 h."""
-    if seconds < 0.095:
-        return f"{seconds:.2f} s" if seconds >= 0.005 else "0 s"
+    """Seconds as a person writes them: 0.25 s, 3.4 s, 48 s, 3 min 5 s, 1 h 12 min, 2 d 3 h."""
+    if seconds < 0.995:
+        return f"{seconds:.2g} s" if seconds >= 0.005 else "0 s"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, Problem, RunnerError
+from runner.errors import Problem, RunnerError
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import Step
 from runner.pipeline.progress import Pace
 from runner.recipe.schema import Recipe
 from runner.report.console import console_for
+from runner.report.ending import print_end
 from runner.report.live import LiveLines, StageLine
 from runner.report.plan_view import print_plan, print_plan_in_full
 from runner.report.progress_text import progress_text
-from runner.text import duration_text, size_text
+from runner.text import duration_text
 
 if TYPE_CHECKING:
     from runner.pipeline.estimates import Estimate
@@ -34,7 +35,9 @@ JobView = tuple[str, str, str]
 class Report:
     """Prints a run as it goes: a live line on a terminal, a line now and then in a log."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        """verbose: show digests and sizes at the end, too."""
+        self._verbose = verbose
         self._fixed = stream is not None
         self._console = console_for(stream or sys.stdout)
         self._live: LiveLines | None = None
@@ -114,24 +117,8 @@ class Report:
             self._live = None
 
     def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
-        self._console.print(_stage_table(summary), soft_wrap=False)
-        for line in score_lines(summary):
-            self._console.print(line, markup=False)
-        for artifact in summary["artifacts"]:
-            if artifact["bytes"]:
-                size = size_text(artifact["bytes"])
-                self._console.print(
-                    f"{artifact['name']:<17} {size:>9}  {artifact['sha256'][:12]}  {artifact['uri']}", markup=False
-                )
-        self._console.print(f"run folder: {folder}", markup=False)
-        if (folder / "report.html").is_file():
-            self._console.print(f"report: {folder / 'report.html'}", markup=False)
-        if code == EXIT_GATE_REFUSED:
-            for missed in summary["gate"]["missed"]:
-                self._console.print(f"gate: {missed}", style="red", markup=False)
-        elif code != EXIT_DONE:
-            word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
-            self._console.print(f"{word}; continue with: {command}", markup=False)
+        """What became of the run, where to look, and what to do next."""
+        print_end(self._console, summary, folder, command, code, verbose=self._verbose)
 
     def jobs(self, views: Sequence[JobView]) -> None:
         """What runs at the same time, a line each: name, stage, progress. A log gets one for each new stage."""
@@ -171,27 +158,3 @@ class Report:
         if self._console.can_redraw:
             self._live = LiveLines(self._console, lines)
             self._live.start()
-
-
-def score_lines(summary: dict[str, Any]) -> list[str]:
-    lines = []
-    for variant in ("tuned", "base"):
-        scores = summary["scores"].get(variant)
-        if scores:
-            figures = "  ".join(f"{name}={value:.3f}" for name, value in scores.items() if isinstance(value, float))
-            lines.append(f"{variant:<6} n={scores['n']}  {figures}")
-    query = summary["query"]
-    if query:
-        lines.append(f"first token {query['first_token_s'] * 1000:.0f} ms  {query['tokens_per_s']:.1f} tokens/s")
-    return lines
-
-
-def _stage_table(summary: dict[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "status", "time"):
-        table.add_column(column)
-    for stage in summary["stages"]:
-        status = stage["status"] + (f" (from {stage['origin_run']})" if stage["origin_run"] else "")
-        table.add_row(stage["name"], status, duration_text(stage["wall_s"]))
-    table.add_row("total", summary["status"], duration_text(summary["wall_s"]), style="bold")
-    return table

@@ -242,7 +242,7 @@ def _finish(state: Sweep, folder: Path, report: Report | None) -> None:
     """Save the state and the pages; with a report, show the table too."""
     state.save(folder)
     try:
-        from runner.report.pages import write_sweep_report
+        from runner.sweep.page import write_sweep_report
 
         write_sweep_report(folder)
     except Exception as error:  # a page that cannot be made does not spoil the sweep

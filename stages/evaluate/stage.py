@@ -11,6 +11,7 @@ from runner.cluster.session import ProgressHandle
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.optional import Rule
+from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Evaluate as Keys
 from runner.recipe.schema import Recipe, StageResources
@@ -57,6 +58,16 @@ class Evaluate:
         """`scores`: `{tuned: {exact_match, n, ...}, base: {...}}`; empty when the stage did not run."""
         scores = record.metrics if record else {}
         return {"scores": {name: value for name, value in scores.items() if name != "gate"}}
+
+    def outcome(self, run: FinishedRun) -> Outcome:
+        from stages.evaluate.outcome import outcome
+
+        return outcome(run)
+
+    def page(self, run: FinishedRun) -> Part:
+        from stages.evaluate.page import page
+
+        return page(run)
 
     def run(self, ctx: RunContext) -> StageResult:
         """The scores are kept whatever the gate's verdict is; the pipeline reads it in `metrics["gate"]` and acts.

@@ -14,6 +14,7 @@ from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.optional import Rule
+from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
@@ -84,6 +85,11 @@ class Infer:
 
     def mappings(self) -> Sequence[Mapped]:
         return load_engine().batch_mappings()
+
+    def page(self, run: FinishedRun) -> Part:
+        from stages.infer.page import page
+
+        return page(run)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

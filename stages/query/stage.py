@@ -15,6 +15,7 @@ from runner.cluster.session import ProgressHandle, task_options
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
+from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe, StageResources
@@ -56,6 +57,11 @@ class Query:
     def summary(self, record: StageRecord | None) -> dict[str, Any]:
         """`query`: the stage's figures; empty when it did not run."""
         return {"query": record.metrics if record else {}}
+
+    def page(self, run: FinishedRun) -> Part:
+        from stages.query.page import page
+
+        return page(run)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""

@@ -13,6 +13,7 @@ from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.optional import Rule
+from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
@@ -79,6 +80,16 @@ class Serve:
 
     def usage(self, artifacts: Mapping[str, Artifact]) -> str:
         return endpoint_banner(artifacts["endpoint"])
+
+    def outcome(self, run: FinishedRun) -> Outcome:
+        from stages.serve.page import outcome
+
+        return outcome(run)
+
+    def page(self, run: FinishedRun) -> Part:
+        from stages.serve.page import page
+
+        return page(run)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""

@@ -14,6 +14,7 @@ from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.optional import Rule
+from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
@@ -71,6 +72,11 @@ class Train:
 
     def mappings(self) -> Sequence[Mapped]:
         return load_trainer().mappings()
+
+    def page(self, run: FinishedRun) -> Part:
+        from stages.train.page import page
+
+        return page(run)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.

@@ -67,7 +67,7 @@ def test_training_results_are_kept(quickstart_run: Done) -> None:
 
 
 def test_nothing_listens_any_more_and_the_screen_shows_the_way(quickstart_run: Done) -> None:
-    for word in ("never ran", "exact match", "run folder:"):
+    for word in ("never ran", "exact match", "report:"):
         assert word in quickstart_run.shown
 
 

@@ -51,7 +51,7 @@ def test_counts_have_the_unit_in_the_right_form() -> None:
         ({"done": 3 << 20, "total": 5 << 20, "unit": "bytes"}, "3.0 MiB of 5.0 MiB"),
         ({"done": 12, "total": None, "unit": "s", "state": "starting replicas"}, "starting replicas"),
         ({"done": 5, "total": None, "unit": "rows", "output_tokens_per_s": 120.0, "first_token_s": 0.25},
-         "5 rows  120 output tokens/s  first token 0.2 s"),
+         "5 rows  120 output tokens/s  first token 0.25 s"),
     ],
 )  # fmt: skip
 def test_progress_has_the_most_important_first(event: dict[str, object], text: str) -> None:

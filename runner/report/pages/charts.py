@@ -1,44 +1,78 @@
-"""Training curves as SVG that takes the page's colours, so that it can be read in light and dark mode."""
+"""Charts as SVG that takes the page's colours, so that it can be read in light and dark mode."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+from runner.pipeline.results import Chart, Points, Series
+from runner.storage.atomic import write_text
+from runner.storage.digest import digest_file, digest_json
 
 # matplotlib wants real colours; these stand for the page's, which are put in their place afterwards.
 _COLOURS = {"#010203": "var(--ink)", "#010204": "var(--muted)", "#010205": "var(--line)", "#010206": "var(--accent)",
-            "#010207": "var(--other)"}  # fmt: skip
-_INK, _MUTED, _LINE, _ACCENT, _OTHER = _COLOURS
+            "#010207": "var(--other)", "#010208": "var(--third)", "#010209": "var(--fourth)",
+            "#01020a": "var(--fifth)"}  # fmt: skip
+_INK, _MUTED, _LINE, *_LINES = _COLOURS
 _MAX_POINTS = 600
 _INCHES = (4.6, 2.5)
+_LOG_RATIO = 30
 
-Points = Sequence[tuple[float, float]]
+
+def drawn(charts: Mapping[str, Chart], folder: Path) -> dict[str, str]:
+    """The charts as SVG, drawn now or before.
+
+    folder: keeps them for the next page of the same lines; loading matplotlib takes half a second.
+    """
+    return {name: _kept(folder, name, chart) for name, chart in charts.items()}
 
 
-def loss_curve(loss: Points, eval_loss: Points) -> str:
-    """SVG of (step, loss): every value faintly, their running mean, and the evaluations' where there are any."""
+def _kept(folder: Path, name: str, chart: Chart) -> str:
+    path = folder / f"{name}-{digest_json([digest_file(Path(__file__)), asdict(chart)])[:16]}.svg"
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8")
+    svg = draw(chart, name)
+    write_text(path, svg)
+    return svg
 
-    def draw(axes: Any) -> None:
-        steps, values = zip(*thinned(loss), strict=True)
-        smooth = running_mean(values)
-        noisy = len(values) > 20
-        if noisy:
-            axes.plot(steps, values, color=_ACCENT, alpha=0.3, linewidth=1)
-        axes.plot(steps, smooth if noisy else values, color=_ACCENT, linewidth=1.8, label="training")
-        if eval_loss:
-            axes.plot(*zip(*thinned(eval_loss), strict=True), "o-", color=_OTHER, markersize=3.5, label="evaluation")
-            axes.legend(frameon=False, labelcolor=_INK)
-        if min(values) > 0 and max(values) / min(values) > 30:
+
+def draw(chart: Chart, name: str) -> str:
+    """SVG of the chart. name: no two drawings of a page may have the same."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_settings(name)):
+        figure = Figure(figsize=_INCHES, layout="constrained")
+        axes = figure.subplots()
+        for number, series in enumerate(chart.series):
+            _plot(axes, series, _LINES[number % len(_LINES)])
+        if len(chart.series) > 1:
+            axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+        values = [value for series in chart.series for _, value in series.points]
+        if values and min(values) > 0 and max(values) / min(values) > _LOG_RATIO:
             axes.set_yscale("log")
+        axes.set_xlabel(chart.x)
+        axes.grid(color=_LINE, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _for_page(buffer.getvalue(), name)
 
-    return _svg(draw, "loss")
 
-
-def rate_curve(rate: Points) -> str:
-    """SVG of (step, learning rate)."""
-    return _svg(lambda axes: axes.plot(*zip(*thinned(rate), strict=True), color=_ACCENT, linewidth=1.8), "rate")
+def _plot(axes: Any, series: Series, colour: str) -> None:
+    steps, values = zip(*thinned(series.points), strict=True)
+    if series.style == "points":
+        axes.plot(steps, values, "o-", color=colour, markersize=3.5, label=series.label)
+        return
+    smooth = series.style == "smooth" and len(values) > 20
+    if smooth:
+        axes.plot(steps, values, color=colour, alpha=0.3, linewidth=1)
+    axes.plot(steps, running_mean(values) if smooth else values, color=colour, linewidth=1.8, label=series.label)
 
 
 def thinned(points: Points) -> Points:
@@ -57,11 +91,8 @@ def running_mean(values: Sequence[float]) -> list[float]:
     return means
 
 
-def _svg(draw: Callable[[Any], Any], name: str) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    settings: dict[Any, Any] = {
+def _settings(name: str) -> dict[Any, Any]:
+    return {
         "svg.fonttype": "none",
         "svg.hashsalt": name,  # ids must differ between the drawings of a page, and not between two writings of it
         "font.size": 9,
@@ -71,16 +102,6 @@ def _svg(draw: Callable[[Any], Any], name: str) -> str:
         "xtick.color": _MUTED,
         "ytick.color": _MUTED,
     }
-    with rc_context(settings):
-        figure = Figure(figsize=_INCHES, layout="constrained")
-        axes = figure.subplots()
-        draw(axes)
-        axes.set_xlabel("step")
-        axes.grid(color=_LINE, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _for_page(buffer.getvalue(), name)
 
 
 def _for_page(svg: str, name: str) -> str:

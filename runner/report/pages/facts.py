@@ -8,31 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner import __version__
-from runner.errors import RunnerError
-from runner.pipeline.manifest import DRAWINGS, ORIGINS, Manifest, StageRecord
-from runner.recipe.comparison import parse_comparison
-from runner.recipe.load import flatten
-from runner.report.pages.mismatches import mismatches
-from runner.report.pages.training import training
-from runner.report.pages.verdict import verdict, warnings
-from runner.storage.artifact import Artifact
-from runner.storage.atomic import read_state
-from stages.data.prediction import BASE, TUNED
-from stages.evaluate.scores import measured
-from stages.evaluate.slices import LENGTH
+from pydantic import ValidationError
 
-# The way from the data to the endpoint: artifact, and what it is made of.
-_CHAIN = (
-    ("train_set", "training rows", ()),
-    ("test_set", "test rows", ()),
-    ("model", "base model", ()),
-    ("checkpoint", "trained adapter", ("train_set", "model")),
-    ("adapter", "published adapter", ("checkpoint",)),
-    ("predictions", "predictions", ("adapter", "model", "test_set")),
-    ("scores", "scores", ("predictions", "adapter")),
-    ("endpoint", "endpoint", ("adapter", "scores", "model")),
-)
+from runner import __version__
+from runner.pipeline.check import trusted_values
+from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
+from runner.pipeline.results import FinishedRun
+from runner.recipe.load import flatten
+from runner.recipe.schema import Recipe
+from runner.report.pages.parts import StagePart, finished_run, outcomes_of, parts_of, state_of, verdict_of
+from runner.storage.artifact import Artifact
+
+_LOG_LINES, _LOG_BYTES = 40, 16_384
+_COMMAND_LINE = "command line"
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
@@ -41,161 +29,71 @@ def run_facts(folder: Path) -> dict[str, Any]:
     What is missing (a stage that did not run, a file that is gone) is missing in the page too.
     Raises RunnerError when the manifest cannot be read.
     """
-    manifest = Manifest.load(folder)
-    recipe, identity, origins = (_state(folder / name) for name in ("recipe.json", "identity.json", ORIGINS))
-    records = {record.name: record for record in manifest.stages}
-    scores = {key: value for key, value in _metrics(records, "evaluate").items() if key != "gate"}
-    main = TUNED if TUNED in scores else BASE
+    run = finished_run(folder)
+    manifest, recipe = run.manifest, run.recipe
+    identity, origins = (state_of(folder / name) for name in ("identity.json", ORIGINS))
+    outcomes, parts = outcomes_of(run), parts_of(run)
+    keys = [{"key": key, "value": value, "origin": _origin(key, origins)} for key, value in sorted(flatten(recipe))]
     return {
-        "run": _run(manifest, recipe, identity),
-        "verdict": verdict(manifest, scores),
-        "gate": _gate(recipe, scores),
-        "scores": _scores(scores, main) if main in scores else None,
-        "slices": _slices(scores, main),
-        "training": training(manifest.artifact("training_log"), records.get("train"), folder.parent / DRAWINGS),
-        "mismatches": mismatches(manifest.artifact("scores"), manifest.artifact("predictions"), recipe),
-        "speed": list(_speed(records)),
-        "answers": list(_answers(_metrics(records, "query"))),
+        "run": _run(run, identity),
+        "verdict": verdict_of(run, outcomes),
+        "failure": _failure(run, str(identity.get("command", ""))),
+        "next": [line for outcome in outcomes for line in outcome.lines],
+        "settings": _settings(run, parts, keys),
+        "parts": parts,
+        "cards": [card for each in parts for card in each.part.cards],
         "stages": _timeline(manifest, recipe),
         "chain": _chain(manifest),
         "artifacts": [
             {**artifact.summary(), "stage": record.name} for record in manifest.stages for artifact in record.artifacts
         ],
-        "recipe": [
-            {"key": key, "value": value, "origin": _origin(key, origins)} for key, value in sorted(flatten(recipe))
-        ],
+        "recipe": keys,
         "versions": _versions(manifest),
-        "warnings": list(warnings(manifest, recipe, scores)),
-    }
+        "remarks": [*_remarks(run), *(remark for outcome in outcomes for remark in outcome.remarks),
+                    *(f"{each.stage} has no part here: {each.failure}" for each in parts if each.failure)],
+    }  # fmt: skip
 
 
-def _state(path: Path) -> dict[str, Any]:
-    with suppress(RunnerError, OSError):
-        return {key: value for key, value in read_state(path).items() if key != "self_sha256"}
-    return {}
-
-
-def _metrics(records: Mapping[str, StageRecord], stage: str) -> dict[str, Any]:
-    record = records.get(stage)
-    return record.metrics if record and record.status in ("done", "skipped") else {}
-
-
-def _run(manifest: Manifest, recipe: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    model, dataset = recipe.get("model") or {}, recipe.get("dataset") or {}
+def _run(run: FinishedRun, identity: Mapping[str, Any]) -> dict[str, Any]:
+    manifest = run.manifest
     return {
         "id": manifest.run_id,
         "recipe": manifest.recipe,
         "status": manifest.status,
         "created_at": manifest.created_at,
+        "machine": manifest.machine,
         "wall_s": sum(record.wall_s for record in manifest.stages),
         "command": identity.get("command", ""),
-        "model": model.get("source", ""),
-        "dataset": dataset.get("source", ""),
     }
 
 
-def _gate(recipe: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each requirement: `{name, required, value, holds}`; value None was not measured."""
-    require = (recipe.get("evaluate") or {}).get("require") or {}
-    found = []
-    for name, text in require.items() if scores else ():
-        comparison, value = parse_comparison(text), measured(name, scores)
-        holds = comparison is not None and value is not None and comparison.holds(value)
-        found.append({"name": name, "required": text, "value": value, "holds": holds})
-    return found
+def _settings(run: FinishedRun, parts: list[StagePart], keys: list[dict[str, Any]]) -> dict[str, Any]:
+    """The settings that a reader asks for first, and what the command line changed."""
+    sources = [(name, run.section(name).get("source")) for name in ("model", "dataset")]
+    main = [(name, str(source)) for name, source in sources if source]
+    main += [setting for each in parts for setting in each.part.settings]
+    changed = [(each["key"], each["value"]) for each in keys if each["origin"].startswith(_COMMAND_LINE)]
+    return {"main": main, "changed": changed}
 
 
-def _scores(scores: Mapping[str, Any], main: str) -> dict[str, Any]:
-    """The table of metrics: `{n, num_errors, num_wrong, confidence, denominator, base, rows}`."""
-    own, base = scores[main], scores.get(BASE) if main == TUNED else None
-    delta = scores.get("delta_vs_base") or {}
-    names = scores.get("metrics") or [name for name in own if isinstance(own[name], float)]
-    rows = [
-        {
-            "name": name,
-            "value": own[name],
-            "interval": own.get(f"{name}_ci"),
-            "base": base.get(name) if base else None,
-            "base_interval": base.get(f"{name}_ci") if base else None,
-            "delta": delta.get(name),
-            "delta_interval": delta.get(f"{name}_ci"),
-            "p": delta.get(f"{name}_p"),
-        }
-        for name in names
-    ]
-    return {
-        "n": own["n"],
-        "num_errors": own["num_errors"],
-        "text": _counts(own, delta, scores.get("denominator", "")),
-        "variant": main,
-        "confidence": scores.get("confidence", 0.95),
-        "has_base": base is not None,
-        "other_run": scores.get("delta_vs_run"),
-        "rows": rows,
-    }
+def _failure(run: FinishedRun, command: str) -> dict[str, Any] | None:
+    """Of a run that failed or was interrupted: the stage, the end of its log, and the command that continues it."""
+    if run.manifest.status not in ("failed", "interrupted"):
+        return None
+    stopped = next((each.name for each in run.manifest.stages if each.status in ("failed", "interrupted")), "")
+    log = run.folder / "logs" / f"{stopped}.log"
+    return {"stage": stopped, "log": str(log), "end": log_end(log), "command": command}
 
 
-def _counts(own: Mapping[str, Any], delta: Mapping[str, Any], denominator: str) -> str:
-    """Right, wrong and refused rows in words, what they are a share of, and what changed against the base model."""
-    text = f"{own['n']} rows, {own['num_errors']} refused by the engine"
-    if "num_wrong" in own:
-        right = own["n"] - own["num_wrong"] - own["num_errors"]
-        text = f"Of {own['n']} rows {right} are exactly right, {own['num_wrong']} wrong and {own['num_errors']} refused"
-    text += f"; the denominator is {denominator}." if denominator else "."
-    if "gained" in delta:
-        text += f" {delta['gained']} rows are right that the base model got wrong, {delta['lost']} the other way round."
-    return text
-
-
-def _slices(scores: Mapping[str, Any], main: str) -> list[dict[str, Any]]:
-    """For each slice `{name, metric, rows: [{value, n, score, interval, base}]}`, the largest first."""
-    metric = (scores.get("metrics") or ["exact_match"])[0]
-    found = []
-    for name, parts in (scores.get("slices") or {}).items():
-        rows = [
-            {
-                "value": value,
-                "n": variants[main]["n"],
-                "score": variants[main][metric],
-                "interval": variants[main].get(f"{metric}_ci"),
-                "base": variants[BASE][metric] if main == TUNED and BASE in variants else None,
-            }
-            for value, variants in parts.items()
-        ]
-        ordered = rows if name == LENGTH else sorted(rows, key=lambda row: -row["n"])
-        found.append({"name": name, "metric": metric, "rows": ordered})
-    return found
-
-
-def _speed(records: Mapping[str, StageRecord]) -> Iterator[dict[str, str]]:
-    """Cards of throughput and latency: `{what, figure, more}`."""
-    train, infer, serve, query = (_metrics(records, name) for name in ("train", "infer", "serve", "query"))
-    if "samples_per_s" in train:
-        yield {"what": "training", "figure": f"{train['samples_per_s']:.1f} rows/s", "more": "LLaMA-Factory"}
-    if "output_tokens_per_s" in infer:
-        more = f"{infer['num_predictions']} predictions, engine ready in {infer['engine_start_s']:.0f} s"
-        yield {"what": "batch inference", "figure": f"{infer['output_tokens_per_s']:.0f} tokens/s", "more": more}
-    if "startup_s" in serve:
-        yield {"what": "endpoint ready in", "figure": f"{serve['startup_s']:.0f} s", "more": "first answers included"}
-    base = query.get("base", {})
-    adapter = query if query.get("model") != base.get("model") else {}
-    for label, answer in (("adapter", adapter), ("base model", base)):
-        if "first_token_s" in answer:
-            more = f"{answer['tokens_per_s']:.0f} tokens/s streamed"
-            figure = f"{answer['first_token_s'] * 1000:.0f} ms"
-            yield {"what": f"first token, {label}", "figure": figure, "more": more}
-
-
-def _answers(query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the endpoint's models said to the first row, side by side: `{model, first_token_s, tokens_per_s, text,
-    matches_batch}` of base model, adapter, and the adapters of other runs."""
-    asked = [query.get("base"), query, *(query.get("others") or {}).values()]
-    seen: set[str] = set()
-    for answer in asked:
-        if answer and answer.get("model") and answer["model"] not in seen:
-            seen.add(answer["model"])
-            names = ("model", "first_token_s", "tokens_per_s", "text", "matches_batch")
-            yield {name: answer[name] for name in names}
+def log_end(log: Path) -> str:
+    """The last 40 lines of a log, "" when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-_LOG_LINES:])
 
 
 def _timeline(manifest: Manifest, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -230,31 +128,24 @@ def _resources(resources: Mapping[str, Any]) -> str:
 
 
 def _chain(manifest: Manifest) -> list[dict[str, Any]]:
-    """Digests from the data to the endpoint; each step says which of its inputs it has seen, by digest.
+    """Every artifact with its digest; each says which of its inputs it was made from, by digest.
 
     holds: every input that its stage recorded is the artifact of that name in this run; None: nothing to compare.
+    same_as: digests of other artifacts that it carries, such as that of the adapter that an endpoint serves.
     """
     artifacts: dict[str, tuple[Artifact, StageRecord]] = {
         artifact.name: (artifact, record) for record in manifest.stages for artifact in record.artifacts
     }
     steps = []
-    for name, title, sources in _CHAIN:
-        if name not in artifacts:
-            continue
-        artifact, record = artifacts[name]
+    for name, (artifact, record) in artifacts.items():
         seen = record.inputs.get("inputs", {})
-        known = [source for source in sources if source in seen and source in artifacts]
-        same = [seen[source] == artifacts[source][0].sha256 for source in known]
-        digest = artifact.meta.get("adapter_sha256") or artifact.sha256 if name == "endpoint" else artifact.sha256
+        same = [digest == artifacts[source][0].sha256 for source, digest in seen.items() if source in artifacts]
+        carried = {key.removesuffix("_sha256"): value for key, value in artifact.meta.items()
+                   if key.endswith("_sha256") and value}  # fmt: skip
         steps.append(
-            {
-                "name": name,
-                "title": title,
-                "digest": digest,
-                "from": [source for source in sources if source in seen],
-                "holds": all(same) if same else None,
-            }
-        )
+            {"name": name, "digest": artifact.sha256, "from": list(seen), "holds": all(same) if same else None,
+             "carried": carried}
+        )  # fmt: skip
     return steps
 
 
@@ -274,3 +165,26 @@ def _versions(manifest: Manifest) -> list[tuple[str, str]]:
         found |= {name: version for name, version in record.inputs.get("libraries", {}).items() if version}
     own = [("recipe-runner", __version__), ("python", platform.python_version()), ("platform", platform.platform())]
     return [*own, *sorted(found.items())]
+
+
+def _trusted(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What ran only because the command line trusted it; nothing of a recipe that an earlier version wrote."""
+    with suppress(ValidationError):
+        return trusted_values(Recipe.model_validate(dict(recipe)))
+    return {}
+
+
+def _remarks(run: FinishedRun) -> Iterator[str]:
+    """What a reader of the results should know before believing them."""
+    manifest = run.manifest
+    if run.section("model").get("trust_remote_code"):
+        yield "model.trust_remote_code is on: code of the model's repository has run."
+    for key, value in _trusted(run.recipe).items():
+        yield f"{key} = {value} was trusted by the command line (--trust): it may name code, files or hosts."
+    for record in manifest.stages:
+        skipped = record.metrics.get("skipped")
+        if isinstance(skipped, dict) and sum(skipped.values()):
+            yield f"{record.name} left out {sum(skipped.values())} rows that could not be used."
+    reused = [record.name for record in manifest.stages if record.origin_run and record.origin_run != manifest.run_id]
+    if reused:
+        yield f"Reused from earlier runs: {', '.join(reused)}."

@@ -6,28 +6,46 @@ import base64
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from runner.text import size_text
+from runner.report.pages.charts import drawn
+from runner.report.pages.parts import StagePart
+from runner.text import duration_text, size_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, facts: dict[str, Any]) -> str:
-    """The template filled with the facts."""
-    text: str = _environment().get_template(template).render(**facts)
+def render(template: str, facts: Mapping[str, Any], folder: Path | None = None) -> str:
+    """The template filled with the facts. folder: where it is looked for before this package's templates."""
+    text: str = _environment(folder or _TEMPLATES).get_template(template).render(**facts)
     return text
 
 
+def render_part(each: StagePart, suffix: str, drawings: Path) -> str:
+    """A stage's part as HTML (suffix "html") or Markdown ("md"); "" when it has no templates."""
+    part = each.part
+    if part.templates is None:
+        return ""
+    charts = drawn(part.charts, drawings) if suffix == "html" else {}
+    return render(f"page.{suffix}.j2", {**part.facts, "charts": _marked(charts)}, part.templates)
+
+
+def _marked(drawings: Mapping[str, str]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    return {name: Markup(svg) for name, svg in drawings.items()}  # noqa: S704 - matplotlib's, with labels escaped
+
+
 @cache
-def _environment() -> Any:
+def _environment(folder: Path) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([folder, _TEMPLATES]),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -43,8 +61,8 @@ def _environment() -> Any:
         f"script-src 'sha256-{digest}'",
     )
     environment.filters.update(
-        share=share, signed=signed, seconds=seconds, size=size_text, moment=moment, p=p_value, words=words, cell=cell,
-        plain=plain, drawing=Markup,
+        share=share, signed=signed, seconds=duration_text, size=size_text, moment=moment, p=p_value, words=words,
+        cell=cell, plain=plain, markup=Markup, figure=figure,
     )  # fmt: skip
     return environment
 
@@ -58,12 +76,9 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
-def seconds(value: float) -> str:
-    """Seconds as a person says them: 4.2 s, 3 min 05 s, 2 h 07 min."""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+def figure(value: float | None) -> str:
+    """A number of unknown size in a few digits."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def moment(timestamp: float) -> str:
@@ -74,7 +89,7 @@ def moment(timestamp: float) -> str:
 def p_value(value: float | None) -> str:
     if value is None:
         return "-"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def words(name: str) -> str:

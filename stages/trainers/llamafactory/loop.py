@@ -126,6 +126,7 @@ class Reporter:
     total_steps: int = 0
     num_samples: int | None = None
     losses: list[tuple[int, float]] = field(default_factory=list)
+    eval_losses: list[float] = field(default_factory=list)
     _rows_per_step: int = 1
     _begun_at: float = 0.0
     _first_step: int = 0
@@ -144,6 +145,7 @@ class Reporter:
         self._rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * self.world_size
         self._begun_at = self._ended_at = self.now()
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+        self.eval_losses = [float(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
         self._tell()
 
     def step(self, state: Any, *, log_follows: bool) -> None:
@@ -157,6 +159,8 @@ class Reporter:
         if "loss" in logs:
             self.losses.append((state.global_step, float(logs["loss"])))
             self._tell_now_and_then()
+        if "eval_loss" in logs:
+            self.eval_losses.append(float(logs["eval_loss"]))
 
     def samples_per_s(self) -> float | None:
         """Rows a second of this attempt, over all workers."""
@@ -222,6 +226,8 @@ class Reporter:
             "train_loss": weighted / before if before else None,
             "loss_first": self.losses[0][1] if self.losses else None,
             "loss_last": self.losses[-1][1] if self.losses else None,
+            "eval_loss_last": self.eval_losses[-1] if self.eval_losses else None,
+            "eval_loss_best": min(self.eval_losses, default=None),
             "samples_per_s": self.samples_per_s(),
             "train_runtime_s": self._ended_at - self._begun_at,
             "resumed_at_step": self._first_step or None,

@@ -87,7 +87,7 @@ def test_run_prints_plan_stage_lines_and_the_run_folder(
     assert "made predictions" in shown
     assert "no luck today" in shown
     assert f"continue with: python -m runner recipe=viggo_quickstart {local[0]}" in shown
-    assert "run folder:" in shown
+    assert "report:" in shown
 
 
 def test_a_sweep_with_a_bad_job_is_refused_before_any_starts(

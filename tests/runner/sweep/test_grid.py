@@ -13,9 +13,9 @@ import pytest
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED
 from runner.pipeline.stage import StageResult
-from runner.report.pages import write_sweep_report
 from runner.sweep.capacity import Share
 from runner.sweep.jobs import Planned
+from runner.sweep.page import write_sweep_report
 from runner.sweep.state import Job, Sweep, open_sweep
 from tests.paths import ROOT
 

@@ -75,6 +75,7 @@ def test_summary_weighs_losses_by_steps_and_rates_all_workers() -> None:
     assert before <= summary.pop("first_step_at") <= time.time()
     assert summary == {
         "num_steps": 10, "num_samples": 320, "num_workers": 2, "train_loss": 5.5, "loss_first": 10.0, "loss_last": 1.0,
+        "eval_loss_last": None, "eval_loss_best": None,
         "samples_per_s": 16.0, "train_runtime_s": 20.0, "resumed_at_step": None,
         "checkpoints_s": 0.0,
     }  # fmt: skip
@@ -85,6 +86,7 @@ def test_resumed_training_counts_all_losses_but_only_its_own_time() -> None:
     history = [{"step": step, "loss": 11.0 - step} for step in range(1, 7)] + [{"step": 6, "eval_loss": 3.0}]
     summary = trained(Reporter(0, 2, Handle(), now=clock), clock, first=6, history=history).summary()
     assert (summary["train_loss"], summary["loss_first"]) == (5.5, 10.0)
+    assert (summary["eval_loss_last"], summary["eval_loss_best"]) == (3.0, 3.0)
     assert (summary["train_runtime_s"], summary["samples_per_s"], summary["resumed_at_step"]) == (8.0, 16.0, 6)
 
 

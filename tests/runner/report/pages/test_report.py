@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 import xml.dom.minidom
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runner.pipeline.manifest import Manifest, StageRecord
+from runner.pipeline.results import Chart, Series
 from runner.report.pages import write_report
-from runner.report.pages.charts import loss_curve, rate_curve, running_mean, thinned
+from runner.report.pages.charts import draw, running_mean, thinned
 from runner.report.pages.facts import run_facts
-from runner.report.pages.tokens import difference
+from stages.evaluate.difference import difference
 from tests.runner.report.pages.conftest import EVIL
 
 
@@ -44,13 +47,13 @@ def html(run_folder: Path) -> str:
 
 def test_the_page_says_what_became_of_the_run(html: str) -> None:
     text = " ".join(Page(html).text.split())
-    assert "The gate said no" in text
+    assert "The quality gate refused the result" in text
     assert "delta_vs_base is 0.75; >= 0.9 is required (off by 0.15)" in text
     assert "exact match >=0.5 0.750 ✓ holds" in text
     assert "delta vs base >=0.9 0.750 ✗ missed" in text
     assert "Of 40 rows 30 are exactly right, 10 wrong and 0 refused" in text
     assert "30 rows are right that the base model got wrong, 0 the other way round." in text
-    assert "first token, adapter 200 ms" in text
+    assert "first token, adapter 0.2 s" in text
     assert "train.lora_rank 8 recipes/train/lora.yaml" in text
     assert "ray 2.59.0" in text
 
@@ -75,19 +78,26 @@ def test_the_page_needs_no_network(html: str) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_a_wrong_answer_is_shown_with_question_reference_and_base(run_folder: Path) -> None:
-    facts = run_facts(run_folder)["mismatches"]
-    assert facts["total"] == len(facts["rows"]) == 10
-    row = facts["rows"][1]
-    assert row["question"] == f"Question 4? {EVIL}"  # the column of the prompt, not the instruction
+def part(folder: Path, stage: str) -> dict[str, Any]:
+    """The facts of that stage's part of the page."""
+    return dict(next(each.part.facts for each in run_facts(folder)["parts"] if each.stage == stage))
+
+
+def test_rows_are_shown_with_request_reference_answer_and_base(run_folder: Path) -> None:
+    cases = part(run_folder, "evaluate")["cases"]
+    assert (cases["num_wrong"], cases["num_right"], len(cases["rows"])) == (10, 30, 40)
+    row = cases["rows"][1]
+    assert row["turns"] == [("user", f"Question 4? {EVIL}")]  # the column of the prompt, not the instruction
     assert row["expected"] == [(False, "inform(name["), (True, "Game"), (False, " 4], genres[puzzle])")]
     assert row["found"] == [(False, "inform(name["), (True, "Came"), (False, " 4], genres[puzzle])")]
     assert row["base"] == f"It is {EVIL}"
-    assert row["group"] == "inform"
+    assert dict(row["slices"])["function"] == "inform"
+    assert dict(row["metrics"]) == {"exact_match": 0.0, "attribute_f1": 0.5}
+    assert [each["right"] for each in cases["rows"]] == [False] * 10 + [True] * 30
 
 
 def test_slices_and_base_stand_beside_the_scores(run_folder: Path) -> None:
-    facts = run_facts(run_folder)
+    facts = part(run_folder, "evaluate")
     assert [(row["value"], row["n"]) for row in facts["slices"][0]["rows"]] == [("inform", 30), ("confirm", 10)]
     first = facts["scores"]["rows"][0]
     assert (first["value"], first["base"], first["delta"]) == (0.75, 0.0, 0.75)
@@ -96,7 +106,7 @@ def test_slices_and_base_stand_beside_the_scores(run_folder: Path) -> None:
 
 def test_digests_are_followed_from_data_to_endpoint(run_folder: Path) -> None:
     chain = {step["name"]: step["holds"] for step in run_facts(run_folder)["chain"]}
-    assert chain == {"adapter": None, "predictions": True, "scores": True}
+    assert chain == {"training_log": None, "adapter": None, "predictions": True, "scores": True}
     manifest = Manifest.load(run_folder)
     manifest.stages[3].inputs["inputs"]["adapter"] = "b" * 64
     manifest.save(run_folder)
@@ -104,17 +114,17 @@ def test_digests_are_followed_from_data_to_endpoint(run_folder: Path) -> None:
 
 
 def test_the_endpoints_models_stand_side_by_side(run_folder: Path) -> None:
-    answers = run_facts(run_folder)["answers"]
+    answers = part(run_folder, "query")["answers"]
     assert [(each["model"], each["matches_batch"]) for each in answers] == [("base", True), ("base:a", True)]
 
 
 def test_warnings_are_said(run_folder: Path) -> None:
-    assert run_facts(run_folder)["warnings"] == ["Only 40 rows were scored; the intervals are wide."]
+    assert run_facts(run_folder)["remarks"] == ["Only 40 rows were scored; the intervals are wide."]
 
 
 def test_markdown_has_the_verdict_and_a_table(html: str, run_folder: Path) -> None:
     text = (run_folder / "report.md").read_text()
-    assert text.startswith("## viggo\\_quickstart: The gate said no\n")
+    assert text.startswith("## viggo\\_quickstart: The quality gate refused the result\n")
     assert "| exact\\_match | **0.750** |" in text
     assert "- ❌ delta\\_vs\\_base &gt;=0.9: 0.750" in text
     assert "<script>" not in text
@@ -129,7 +139,6 @@ def test_a_run_without_scores_has_a_page_too(tmp_path: Path) -> None:
     write_report(folder)
     page = Page((folder / "report.html").read_text())
     assert "Interrupted" in page.text
-    assert "Nothing was scored." in page.text
 
 
 def test_a_run_without_scores_says_what_it_came_to(tmp_path: Path) -> None:
@@ -141,17 +150,18 @@ def test_a_run_without_scores_says_what_it_came_to(tmp_path: Path) -> None:
 
 
 def test_artifacts_that_are_gone_are_left_out(run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "scores" / "mismatches.jsonl").unlink()
+    shutil.rmtree(tmp_path / "predictions")
     (tmp_path / "training_log" / "trainer_log.jsonl").write_text("torn {")
-    facts = run_facts(run_folder)
-    assert facts["mismatches"] == {"total": 0, "rows": []}
-    assert facts["training"]["loss"] == ""
+    assert part(run_folder, "evaluate")["cases"]["rows"] == []
+    training = next(each.part for each in run_facts(run_folder)["parts"] if each.stage == "train")
+    assert training.charts == {}
     write_report(run_folder)
 
 
 def test_curves_are_drawings_in_the_pages_colours() -> None:
     points = [(step, 4.0 / step) for step in range(1, 2000)]
-    drawings = [loss_curve(points, points[::100]), rate_curve(points)]
+    loss = Chart("step", [Series("training", points, "smooth"), Series("evaluation", points[::100], "points")])
+    drawings = [draw(loss, "loss"), draw(Chart("step", [Series("rate", points)]), "rate")]
     ids = [re.findall(r'\bid="([^"]+)"', drawing) for drawing in drawings]
     assert not set(ids[0]) & set(ids[1])
     for drawing in drawings:
@@ -159,7 +169,7 @@ def test_curves_are_drawings_in_the_pages_colours() -> None:
         assert "var(--accent)" in drawing
         assert "#0102" not in drawing
         assert len(drawing) < 80_000
-    assert loss_curve(points, []) == loss_curve(points, [])
+    assert draw(loss, "loss") == drawings[0]
 
 
 def test_thinning_keeps_the_last_point() -> None:

@@ -1,4 +1,4 @@
-"""What the report says of a sweep: its jobs as a table, with the best one marked."""
+"""report.html and report.md of a sweep: its jobs as a table, with the best one marked."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from runner.report.pages import write_pages
 from runner.sweep.state import Job, Sweep
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_sweep_report(folder: Path) -> list[Path]:
+    """Write both files into the sweep's folder. Returns their paths.
+
+    Raises RunnerError when the folder holds no readable sweep.json.
+    """
+    return write_pages(folder, "sweep", sweep_facts(folder), templates=_TEMPLATES)
 
 
 def sweep_facts(folder: Path) -> dict[str, Any]:
