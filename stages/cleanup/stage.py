@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import KeepsAlive, Rule
 from runner.pipeline.registry import load_stage, loadable
 from runner.pipeline.stage import StageResult
@@ -40,6 +41,10 @@ class Cleanup:
 
     def deletes(self, recipe: Recipe) -> Sequence[str]:
         return recipe.cleanup.delete
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        """Nothing: it takes no time to speak of."""
+        return iter(())
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError, before anything is deleted, for a name that no stage provides or a path that is not the

@@ -6,11 +6,12 @@ takes, and what runs in its processes. Everything is imported when it is asked f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Protocol
 
+from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 
@@ -28,6 +29,12 @@ class Engine(Protocol):
 
     def server_mappings(self) -> Sequence[Mapped]:
         """Keys of the endpoint whose values go to the engine as they are."""
+
+    def batch_estimate(self, known: Known) -> Iterator[Estimate]:
+        """Memory of an engine of batch inference."""
+
+    def server_estimate(self, known: Known) -> Iterator[Estimate]:
+        """Memory of an engine of the endpoint."""
 
 
 @cache

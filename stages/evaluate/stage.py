@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from runner.cluster.session import ProgressHandle
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.optional import Rule
 from runner.pipeline.results import FinishedRun, Outcome, Part
@@ -24,6 +25,7 @@ from stages.evaluate.scoring import ScoreTable
 from stages.evaluate.slices import Slices
 from stages.evaluators.metrics import known_metrics, load_metrics
 from stages.infer.shared import is_shared
+from stages.models.known import MODEL, conditions
 from stages.serve.other_runs import predictions_of_run
 
 _OTHER_RUN = "run"
@@ -68,6 +70,9 @@ class Evaluate:
         from stages.evaluate.page import page
 
         return page(run)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*MODEL, "evaluate"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """The scores are kept whatever the gate's verdict is; the pipeline reads it in `metrics["gate"]` and acts.

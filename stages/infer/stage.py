@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
@@ -38,6 +40,7 @@ from stages.infer.shared import predict as predict_shared
 from stages.infer.shared import warm_up as warm_up_shared
 from stages.ingest.canonical import without
 from stages.models.adapter import CONFIG, largest_rank
+from stages.models.known import ENGINE, conditions
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -90,6 +93,14 @@ class Infer:
         from stages.infer.page import page
 
         return page(run)
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        from stages.infer.estimate import estimate
+
+        return estimate(known)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*ENGINE, "infer.sampling", "infer.batch_size", "infer.concurrency"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from runner.errors import RunnerError
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact, scan_folder
@@ -21,6 +23,7 @@ from stages.data.prompt import prompt_columns
 from stages.data.sources import fetch as sources
 from stages.ingest.canonical import file_state
 from stages.models import obtain as models
+from stages.models.known import MODEL, conditions
 
 if TYPE_CHECKING:
     from runner.pipeline.context import RunContext
@@ -71,6 +74,14 @@ class Ingest:
 
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        from stages.ingest.estimate import estimate
+
+        return estimate(known)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*MODEL, "dataset.source", "dataset.prompt", "dataset.max_rows"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """Prepare the data and obtain the model, side by side where the cluster has room for both.

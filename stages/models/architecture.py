@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from runner.recipe.schema import Architecture
 
-Parts = dict[str, int]
 """Bytes by what they are for."""
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}
 KINDS = get_args(Architecture.model_fields["model_type"].annotation)

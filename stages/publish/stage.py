@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.atomic import read_state, write_state
 from runner.storage.store import Store, open_store
 from stages.models.adapter import CONFIG, WEIGHTS
+from stages.models.known import MODEL, conditions
 from stages.trainers.llamafactory.output import is_model_file
 
 EARLIER = "published_earlier"
@@ -53,6 +57,14 @@ class Publish:
         if "://" in store:
             return {"storage.artifacts": store.rstrip("/")}
         return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        from stages.publish.estimate import estimate
+
+        return estimate(known)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*MODEL, "train.lora_rank"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from runner.cluster.session import ProgressHandle, task_options
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
@@ -24,6 +25,7 @@ from runner.storage.atomic import write_json
 from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.data.prompt import request_messages
 from stages.infer.sampling import drawn_by_seed, request_sampling
+from stages.models.known import ENGINE, conditions
 from stages.serve.keys import own_key
 from stages.serve.other_runs import same_rows
 
@@ -62,6 +64,9 @@ class Query:
         from stages.query.page import page
 
         return page(run)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*ENGINE, "serve.engine_kwargs", "infer.sampling", "query"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions, plain_time
 from runner.pipeline.optional import Rule
 from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
@@ -26,6 +28,7 @@ from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, nu
 from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
 from stages.models.adapter import adapter_name, find_adapter
+from stages.models.known import ENGINE, conditions
 from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
@@ -90,6 +93,13 @@ class Serve:
         from stages.serve.page import page
 
         return page(run)
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        yield from load_engine().server_estimate(known)
+        yield plain_time(known, self.name)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return conditions(values, (*ENGINE, "serve.engine_kwargs", "serve.autoscaling"))
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""

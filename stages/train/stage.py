@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
@@ -77,6 +79,12 @@ class Train:
         from stages.train.page import page
 
         return page(run)
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        return load_trainer().estimate(known)
+
+    def conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return load_trainer().speed_conditions(values)
 
     def run(self, ctx: RunContext) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.

@@ -6,11 +6,13 @@ training will leave, and a worker that trains. Everything is imported when it is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 
@@ -25,6 +27,15 @@ class Trainer(Protocol):
 
     def mappings(self) -> Sequence[Mapped]:
         """Keys of the recipe whose values go to the library as they are."""
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        """What training will take."""
+
+    def adapter_bytes(self, known: Known) -> tuple[int, str] | str:
+        """Bytes of the adapter to come and what they are, or why they are not known."""
+
+    def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:
+        """What a rate of training depends on. values: a recipe's as plain values, perhaps of an earlier run."""
 
 
 @cache

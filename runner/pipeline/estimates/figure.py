@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from runner.pipeline.estimates.rates import plain_seconds
-from runner.pipeline.plan import PastRuns, Step
 from runner.recipe.schema import Recipe
-from stages.models.facts import ModelFacts, RowFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.pipeline.plan import PastRuns, Step
 
 Unit = Literal["bytes", "steps", "rows", "s"]
+Parts = dict[str, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,35 +29,52 @@ class Estimate:
     value: float | None
     unit: Unit
     basis: str
-    parts: dict[str, int] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
     most: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
+def unknown(what: str, unit: Unit, why: str) -> Estimate:
+    """A figure that is not known."""
+    return Estimate(what, None, unit, why)
+
+
+def memory(what: str, parts: Parts | str, basis: str, *, most: bool = False) -> Estimate:
+    """Memory, part by part. parts: bytes, or why they are not known."""
+    if isinstance(parts, str):
+        return unknown(what, "bytes", parts)
+    return Estimate(what, sum(parts.values()), "bytes", basis, parts, most)
+
+
+def time(found: tuple[float, str] | str) -> Estimate:
+    """How long the stage takes. found: seconds and their basis, or why they are not known."""
+    if isinstance(found, str):
+        return unknown("time", "s", found)
+    return Estimate("time", round(found[0], 1), "s", found[1])
+
+
 @dataclass(frozen=True)
 class Known:
-    """What the estimates of one plan are made from."""
+    """What the estimates of one plan are made from. steps: the plan's, by stage."""
 
     recipe: Recipe
     past: PastRuns
     steps: dict[str, Step]
-    model: ModelFacts
-    rows: RowFacts
+    _found: dict[Any, Any] = field(default_factory=dict)
 
-    def unknown(self, what: str, unit: Unit, why: str | None = None) -> Estimate:
-        return Estimate(what, None, unit, why or self.model.basis)
+    def once(self, find: Callable[[Known], T]) -> T:
+        """What the function finds, which several stages ask for."""
+        if find not in self._found:
+            self._found[find] = find(self)
+        found: T = self._found[find]
+        return found
 
-    def time(self, found: tuple[float, str] | str) -> Estimate:
-        if isinstance(found, str):
-            return Estimate("time", None, "s", found)
-        return Estimate("time", round(found[0], 1), "s", found[1])
 
-    def plain_time(self, stage: str) -> Estimate:
-        return self.time(plain_seconds(self.recipe, stage, self.past))
+@runtime_checkable
+class HasEstimate(Protocol):
+    """A stage that says what it will take. Of one that does not the time is given, where it ran before."""
 
-    def memory(self, what: str, parts: dict[str, int] | str, basis: str, *, most: bool = False) -> Estimate:
-        if isinstance(parts, str):
-            return self.unknown(what, "bytes", parts)
-        return Estimate(what, sum(parts.values()), "bytes", basis, parts, most)
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        """Figures that follow from the recipe, the model, the rows or earlier runs. Reads small files; no network."""

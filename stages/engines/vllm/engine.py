@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
+from stages.engines.vllm import estimate
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
 from stages.engines.vllm.rules import RULES
 
@@ -21,3 +23,9 @@ class Vllm:
 
     def server_mappings(self) -> Sequence[Mapped]:
         return SERVER_MAPPINGS
+
+    def batch_estimate(self, known: Known) -> Iterator[Estimate]:
+        return estimate.batch(known)
+
+    def server_estimate(self, known: Known) -> Iterator[Estimate]:
+        return estimate.server(known)

@@ -1,13 +1,15 @@
-"""Figures of training and of publishing what it made."""
+"""Figures of training, and of the adapter that it makes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from runner.pipeline.estimates.figure import Estimate, Known
-from runner.pipeline.estimates.rates import train_seconds
-from stages.publish.stage import publish_plan
+from runner.pipeline.estimates.figure import Estimate, Known, memory, time, unknown
+from runner.pipeline.estimates.rates import Conditions, measured, never_ran
+from runner.pipeline.fingerprint import value_at
+from stages.models.known import MODEL, conditions, known_model, known_rows
 from stages.trainers.llamafactory.memory import checkpoint_bytes, train_memory, trained_params
 from stages.trainers.llamafactory.output import is_model_file
 from stages.trainers.llamafactory.rules import argument
@@ -15,36 +17,62 @@ from stages.trainers.llamafactory.rules import argument
 _TOKENIZER = ("tokenizer", "chat_template", "vocab", "merges")
 
 
+# Arguments that do not change the time that a row takes.
+_TIMELESS_ARGS = ("learning_rate", "num_train_epochs", "max_samples", "max_steps", "seed", "lr_scheduler_type",
+                  "warmup_ratio", "warmup_steps", "weight_decay")  # fmt: skip
+
+
+def speed_conditions(values: Mapping[str, Any]) -> Conditions:
+    """What a rate of training depends on. values: a recipe's as plain values."""
+    args = value_at(values, "train.args") or {}
+    return conditions(
+        values, (*MODEL, "train.stage"), {name: value for name, value in args.items() if name not in _TIMELESS_ARGS}
+    )
+
+
+def _seconds(known: Known, num_rows: float) -> tuple[float, str] | str:
+    """Seconds to train on so many rows in all (rows x epochs) and their basis, or why that is not known."""
+    found = measured(known, "train")
+    figures = found.record.metrics if found else {}
+    if found is None or not figures.get("samples_per_s") or figures.get("resumed_at_step"):
+        return never_ran("train")
+    around = found.record.wall_s - figures["train_runtime_s"]
+    rate = figures["samples_per_s"]
+    basis = f"{found.basis}: {rate:.3g} rows/s over {figures['num_samples']} rows, and {around:.0f} s around them"
+    return num_rows / rate + around, basis
+
+
 def train(known: Known) -> Iterator[Estimate]:
-    recipe, model = known.recipe, known.model
+    """Steps, memory of a worker, checkpoints and time."""
+    recipe, model = known.recipe, known_model(known)
     yield _steps(known)
     if model.architecture is None or model.num_params is None:
-        yield known.unknown("memory of a worker", "bytes")
-        yield known.unknown("checkpoints", "bytes")
+        yield unknown("memory of a worker", "bytes", model.basis)
+        yield unknown("checkpoints", "bytes", model.basis)
     else:
         parts = train_memory(recipe, model.architecture, model.num_params)
         batch, length = argument(recipe, "per_device_train_batch_size"), argument(recipe, "cutoff_len")
         basis = f"batches of {batch} rows of {length} tokens; {model.basis}"
-        yield known.memory("memory of a worker", parts, basis, most=True)
+        yield memory("memory of a worker", parts, basis, most=True)
         trained = trained_params(recipe, model.architecture, model.num_params)
         each = trained if isinstance(trained, str) else checkpoint_bytes(recipe, trained)
         keep = recipe.train.checkpoints.keep
         if isinstance(each, str):
-            yield known.unknown("checkpoints", "bytes", each)
+            yield unknown("checkpoints", "bytes", each)
         else:
             basis = f"{keep} (train.checkpoints.keep) of {trained:,} trained parameters with Adam's states"
             yield Estimate("checkpoints", keep * each, "bytes", basis, most=True)
     rows, why = _train_rows(known)
     if rows is None or argument(recipe, "max_steps") > 0:
-        yield known.unknown("time", "s", why)
+        yield unknown("time", "s", why)
     else:
         epochs = recipe.train.num_epochs
-        yield known.time(train_seconds(recipe, rows * epochs, known.past))
+        yield time(_seconds(known, rows * epochs))
 
 
 def _train_rows(known: Known) -> tuple[int | None, str]:
     """Rows that training uses, and where the number is from or why there is none."""
-    recipe, rows = known.recipe, known.rows.counts["train"]
+    recipe, rows = known.recipe, known_rows(known).counts["train"]
     most = recipe.train.max_samples
     for name in ("packing", "neat_packing", "streaming", "val_size"):
         if argument(recipe, name):
@@ -52,10 +80,10 @@ def _train_rows(known: Known) -> tuple[int | None, str]:
     if argument(recipe, "max_steps") > 0:
         return rows, "train.args.max_steps ends the training"
     if rows is None:
-        return None, known.rows.basis
+        return None, known_rows(known).basis
     if most is not None and most < rows:
         return most, "train.max_samples"
-    return rows, known.rows.basis
+    return rows, known_rows(known).basis
 
 
 def _steps(known: Known) -> Estimate:
@@ -67,7 +95,7 @@ def _steps(known: Known) -> Estimate:
     most = recipe.train.max_samples
     bounded = rows is None and most is not None and "packing" not in basis and "val_size" not in basis
     if rows is None and not bounded:
-        return known.unknown("steps", "steps", basis)
+        return unknown("steps", "steps", basis)
     counted = most if rows is None else rows
     batch, gather = argument(recipe, "per_device_train_batch_size"), argument(recipe, "gradient_accumulation_steps")
     epochs = recipe.train.num_epochs
@@ -80,30 +108,9 @@ def _steps(known: Known) -> Estimate:
     return Estimate("steps", math.ceil(epochs * per_epoch), "steps", worked, most=bounded)
 
 
-def publish(known: Known) -> Iterator[Estimate]:
-    recipe = known.recipe
-    step = known.steps.get("train")
-    made = {artifact.name: artifact for artifact in step.record.artifacts} if step and step.record else {}
-    if {"checkpoint", "training_log"} <= set(made):
-        assert step is not None
-        assert step.record is not None
-        sets = publish_plan(recipe, made["checkpoint"], made["training_log"])
-        size = sum(each.artifact.size_bytes for each in sets)
-        basis = f"the files of run {step.record.origin_run}, to {recipe.storage.artifacts}"
-        yield Estimate("upload", size, "bytes", basis)
-    else:
-        size_or_why = _adapter_bytes(known)
-        if isinstance(size_or_why, str):
-            yield known.unknown("upload", "bytes", size_or_why)
-        else:
-            size, basis = size_or_why
-            yield Estimate("upload", size, "bytes", f"{basis}, to {recipe.storage.artifacts}")
-    yield known.plain_time("publish")
-
-
-def _adapter_bytes(known: Known) -> tuple[int, str] | str:
+def adapter_bytes(known: Known) -> tuple[int, str] | str:
     """Bytes of the adapter to come and what they are, or why they are not known."""
-    model = known.model
+    model = known_model(known)
     if model.architecture is None or model.num_params is None:
         return model.basis
     trained = trained_params(known.recipe, model.architecture, model.num_params)

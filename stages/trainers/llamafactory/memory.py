@@ -5,8 +5,9 @@ Left out: what torch, CUDA and the processes themselves take (a GPU's context an
 
 from __future__ import annotations
 
+from runner.pipeline.estimates.figure import Parts
 from runner.recipe.schema import Architecture, Recipe
-from stages.models.architecture import DTYPE_BYTES, Parts, head_dim, lora_params
+from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
 from stages.trainers.llamafactory.rules import argument
 
 _ADAM_BYTES = 8  # two moments in float32 (Rajbhandari et al. 2020, ZeRO, section 3.1)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
+from stages.trainers.llamafactory import estimate
 from stages.trainers.llamafactory.mappings import MAPPINGS
 from stages.trainers.llamafactory.rules import RULES
 from stages.trainers.llamafactory.templates import template_fits_model
@@ -19,3 +23,12 @@ class LlamaFactory:
 
     def mappings(self) -> Sequence[Mapped]:
         return MAPPINGS
+
+    def estimate(self, known: Known) -> Iterator[Estimate]:
+        return estimate.train(known)
+
+    def adapter_bytes(self, known: Known) -> tuple[int, str] | str:
+        return estimate.adapter_bytes(known)
+
+    def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:
+        return estimate.speed_conditions(values)
