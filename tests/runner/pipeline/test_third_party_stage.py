@@ -159,7 +159,8 @@ def test_the_stages_gate_ends_the_run_as_a_built_in_one_does(local: list[str]) -
     assert (code, summary["status"]) == (EXIT_GATE_REFUSED, "gate_refused")
     assert [stage["name"] for stage in summary["stages"]] == ["ingest", "size"]
     assert summary["gate"]["missed"] == ["1 files, and at most 0 are allowed"]
-    assert "gate: 1 files, and at most 0 are allowed" in shown
+    assert "The quality gate refused the result" in shown
+    assert "1 files, and at most 0 are allowed" in shown
 
 
 @pytest.mark.usefixtures("fake_stages")
