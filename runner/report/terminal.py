@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0
-JobView = tuple[str, str, str]
+JobView = tuple[str, str, str, str]
 
 
 class Report:
@@ -121,16 +121,17 @@ class Report:
         print_end(self._console, summary, folder, command, code, verbose=self._verbose)
 
     def jobs(self, views: Sequence[JobView]) -> None:
-        """What runs at the same time, a line each: name, stage, progress. A log gets one for each new stage."""
+        """What runs at the same time, a line each: name, stage, progress, what is special about it. A log gets one for
+        each new stage."""
         self._jobs = views
         if self._console.can_redraw:
             if self._live is None:
-                self._redraw(lambda: [[f"{name}: {stage}", *detail.split("  ")] for name, stage, detail in self._jobs])
+                self._redraw(lambda: [_job_parts(*view) for view in self._jobs])
             return
-        for name, stage, _ in views:
+        for name, stage, _, label in views:
             if self._shown.get(name) != stage:
                 self._shown[name] = stage
-                self._console.print(f"{name}: {stage}", markup=False)
+                self._console.print(f"{name} {label}".rstrip() + f": {stage}", markup=False)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], marked: int | None = None) -> None:
         """A table, one of its rows marked as the best."""
@@ -158,3 +159,9 @@ class Report:
         if self._console.can_redraw:
             self._live = LiveLines(self._console, lines)
             self._live.start()
+
+
+def _job_parts(name: str, stage: str, detail: str, label: str) -> list[str]:
+    """The parts of a job's line, the most important first."""
+    done, *rest = detail.split("  ")
+    return [f"{name} {stage}", done, label, *rest]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
     try:
         if len(parts) > 1:
             planned = [_planned(job, each, state, config_dir) for job, each in zip(jobs, loaded, strict=True)]
-            _side_by_side(planned, parts, state, folder)
+            _side_by_side(_labelled(planned, state), parts, state, folder)
         else:
             _hand_to_hydra(overrides, config_dir, folder, lambda config: _job(config, state, folder))
     except KeyboardInterrupt:
@@ -99,7 +100,8 @@ def _shares(overrides: list[str], loaded: list[tuple[Recipe, RunOptions]]) -> li
     stages = select(recipes[0], options)
     nodes = [] if options.max_parallel_jobs == 1 else cluster_nodes(recipes[0].cluster)
     parts, why = shares(recipes, stages, options.max_parallel_jobs, Machine.here(), nodes)
-    Report().say(f"{len(loaded)} jobs, {f'{len(parts)} at a time' if len(parts) > 1 else f'one after another: {why}'}")
+    how = f"{len(parts)} at a time" if len(parts) > 1 else ": ".join(filter(None, ("one after another", why)))
+    Report().say(f"{len(loaded)} jobs, {how}")
     return parts
 
 
@@ -119,6 +121,15 @@ def _planned(overrides: list[str], loaded: tuple[Recipe, RunOptions], state: Swe
     )
 
 
+def _labelled(planned: list[Planned], state: Sweep) -> list[Planned]:
+    """The jobs, each with the values that not all of them have."""
+    labels = {
+        job.number: " ".join(f"{key}={value}" for key, value in changed.items())
+        for job, changed in zip(state.jobs, state.changes(), strict=True)
+    }
+    return [replace(each, label=labels[each.job.number]) for each in planned]
+
+
 def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, folder: Path) -> None:
     report = Report()
 
@@ -126,9 +137,7 @@ def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, fold
         _record(each, code, state.objective, folder)
         report.stop()
         value = "" if each.job.value is None else f"  {state.objective} {each.job.value:.3f}"
-        report.say(
-            f"job {each.job.number} {' '.join(each.job.overrides)}: {each.job.status}{value} {each.job.error}".rstrip()
-        )
+        report.say(f"job {each.job.number} {each.label}: {each.job.status}{value} {each.job.error}".rstrip())
         _finish(state, folder, None)
 
     def start(each: Planned, share: Share) -> Process:
@@ -139,7 +148,7 @@ def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, fold
     waiting = [each for each in planned if not (each.job.finished and each.job.value is not None)]
     for each in planned:
         if each not in waiting:
-            report.say(f"job {each.job.number} was done before: {' '.join(each.job.overrides)}")
+            report.say(f"job {each.job.number} {each.label} was done before")
     state.save(folder)
     try:
         run_side_by_side(waiting, parts, start, ended, report.jobs)

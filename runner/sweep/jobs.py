@@ -25,7 +25,7 @@ from runner.sweep.capacity import Share
 from runner.sweep.state import Job
 
 _POLL_S = 0.5
-JobView = tuple[str, str, str]  # name, state, detail
+JobView = tuple[str, str, str, str]  # name, state, detail, what is special about the job
 
 
 class Process(Protocol):
@@ -40,7 +40,8 @@ class Process(Protocol):
 class Planned:
     """A job to run. home: folder of its recipe's runs. identity: digest of its recipe, which its run folder has.
 
-    first: name of its first stage; makes: that stage's fingerprint, "" when its result is taken over.
+    first: name of its first stage; makes: that stage's fingerprint, "" when its result is reused. label: the values
+    that not all jobs have.
     """
 
     job: Job
@@ -49,6 +50,7 @@ class Planned:
     identity: str
     first: str
     makes: str
+    label: str = ""
 
     def run_folder(self) -> Path | None:
         """The newest run of the recipe."""
@@ -128,8 +130,7 @@ def run_side_by_side(
 
 def _view(planned: Planned, progress: dict[str, Any]) -> JobView:
     stage, event = progress.get("stage") or "starts", progress.get("event")
-    name = f"job {planned.job.number} {' '.join(planned.job.overrides)}"
-    return name, stage, progress_text(event) if event else ""
+    return f"job {planned.job.number}", stage, progress_text(event) if event else "", planned.label
 
 
 def _interrupt(processes: list[Process], poll_s: float) -> None:

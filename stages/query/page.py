@@ -21,7 +21,7 @@ def page(run: FinishedRun) -> Part:
         facts={"answers": answers},
         sections=[("answers", "Answers")] if answers else [],
         cards=list(_cards(metrics)),
-        figures={"first_token_s": metrics["first_token_s"]} if "first_token_s" in metrics else {},
+        figures={"first token in s": metrics["first_token_s"]} if "first_token_s" in metrics else {},
     )
 
 

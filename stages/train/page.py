@@ -25,6 +25,7 @@ _FIGURES = {
     "samples_per_s": "rows per second",
     "resumed_at_step": "resumed at step",
 }
+_FOLLOWED = ("loss_last", "eval_loss_last")
 
 
 def page(run: FinishedRun) -> Part:
@@ -47,7 +48,7 @@ def page(run: FinishedRun) -> Part:
         sections=[("training", "Training")] if has_part else [],
         settings=_settings(run.section("train")),
         cards=_cards(metrics),
-        figures={name: metrics[name] for name in ("loss_last", "eval_loss_last") if _is_number(metrics.get(name))},
+        figures={_FIGURES[name]: metrics[name] for name in _FOLLOWED if _is_number(metrics.get(name))},
         curves={name: found for name, found in (("loss", loss), ("evaluation loss", eval_loss)) if len(found) > 1},
     )
 

@@ -45,6 +45,7 @@ def draw(chart: Chart, name: str) -> str:
     """SVG of the chart. name: no two drawings of a page may have the same."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with rc_context(_settings(name)):
         figure = Figure(figsize=_INCHES, layout="constrained")
@@ -57,6 +58,7 @@ def draw(chart: Chart, name: str) -> str:
         if values and min(values) > 0 and max(values) / min(values) > _LOG_RATIO:
             axes.set_yscale("log")
         axes.set_xlabel(chart.x)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid(color=_LINE, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.StringIO()

@@ -33,14 +33,15 @@ def recipe_facts(root: Path, name: str) -> dict[str, Any]:
             damaged.append(f"{folder.name}: {error}")
     parts = [[each.part for each in parts_of(run)] for run in runs]
     figures = [_figures(found) for found in parts]
-    names = list(dict.fromkeys(key for found in figures for key in found))
+    ordered = sorted((part for found in parts for part in found), key=lambda part: part.order)
+    names = list(dict.fromkeys(key for part in ordered for key in part.figures))
     keys, changes = _changes(runs)
     return {
         "name": name,
         "runs": [_row(run, *each) for run, *each in zip(runs, figures, changes, strict=True)],
         "figures": names,
         "keys": keys,
-        "charts": {**_history(runs, figures, names), **_curves(runs, parts)},
+        "charts": {**_history(figures, names), **_curves(runs, parts)},
         "omitted": max(0, len(folders) - _MAX_RUNS),
         "damaged": damaged,
     }
@@ -72,12 +73,12 @@ def _changes(runs: list[FinishedRun]) -> tuple[list[str], list[dict[str, Any]]]:
     return differing, [{key: each.get(key) for key in differing} for each in values]
 
 
-def _history(runs: list[FinishedRun], figures: list[dict[str, float]], names: list[str]) -> dict[str, Chart]:
-    """Each figure that two runs have, from the oldest to the newest."""
+def _history(figures: list[dict[str, float]], names: list[str]) -> dict[str, Chart]:
+    """Each figure that has changed from run to run, from the oldest to the newest."""
     charts = {}
     for name in names:
         ordered = [found[name] for found in reversed(figures) if name in found]
-        if len(ordered) > 1:
+        if len(set(ordered)) > 1:
             points = [(float(number), value) for number, value in enumerate(ordered, 1)]
             charts[f"history-{name}"] = Chart("run, oldest first", [Series(name.replace("_", " "), points, "points")])
     return charts

@@ -144,3 +144,18 @@ def test_jobs_of_a_sweep_one_after_another_leave_the_terminal_quiet(place: Path)
     logs = list(place.glob("runs/viggo_quickstart/*/logs/train.log"))
     assert len(logs) == 2
     assert all(f"train {mark}\n" in log.read_text() for log in logs for mark in MARKS)
+
+
+@pytest.mark.parametrize("columns", [40, 200])
+def test_jobs_at_the_same_time_have_a_line_each_that_is_gone_at_their_end(columns: int) -> None:
+    session = Session([sys.executable, "-m", "tests.runner.report.jobs_view"], columns, {})
+    assert session.wait() == EXIT_DONE
+    screen = Screen(columns)
+    screen.feed(session.raw)
+    lines = screen.text().splitlines()
+    assert sorted(lines) == [f"job {number} train.lora_rank={4 * number}: ended with 0" for number in (1, 2, 3)]
+    states = [line.rstrip() for line in re.split(r"[\r\n]+", plain(session.raw)) if "/12 steps" in line]
+    assert {name for line in states for name in re.findall(r"job \d", line)} == {"job 1", "job 2", "job 3"}
+    assert max(map(len, states)) < columns
+    assert any("train.lora_rank=8" in line for line in states) == (columns == 200)
+    assert "noise" not in session.raw

@@ -59,15 +59,25 @@ def test_it_loads_without_errors_and_asks_for_nothing(browser: Any, report: Path
     assert opened.page.locator("figure svg").count() == 2
 
 
-def test_wrong_answers_can_be_searched_and_filtered(browser: Any, report: Path) -> None:
+def test_rows_can_be_searched_filtered_and_sorted(browser: Any, report: Path) -> None:
     opened = Opened(browser, report)
-    assert opened.shown("#cases .case") == 10
+    assert opened.shown("#cases .case") == 20
+    opened.page.click("#cases .more")
+    assert opened.shown("#cases .case") == 40
+    opened.page.select_option("[data-key=verdict]", "wrong")
+    assert opened.page.inner_text("[data-for=cases] output") == "10 of 40"
     opened.page.fill("[data-for=cases] input", "game 24")
     assert opened.shown("#cases .case") == 1
-    assert opened.page.inner_text("[data-for=cases] output") == "1 of 10"
     opened.page.fill("[data-for=cases] input", "")
-    opened.page.select_option("[data-for=cases] select", "confirm")
+    opened.page.select_option("[data-key=slice-function]", "confirm")
     assert opened.shown("#cases .case") == 2
+    opened.page.select_option("[data-key=slice-function]", "")
+    opened.page.select_option("[data-key=verdict]", "")
+    opened.page.select_option("[data-sort]", "number")
+    first = opened.page.locator("#cases .case header span:first-child").all_inner_texts()[:3]
+    assert [text.split(" ")[0] for text in first] == ["test-000000", "test-000001", "test-000002"]
+    opened.page.select_option("[data-sort]", "metric-exact_match")
+    assert opened.page.locator("#cases .case").first.get_attribute("data-verdict") == "wrong"
     opened.page.fill("[data-for=cases] input", "no such words")
     assert opened.shown("#cases .case") == 0
 
