@@ -65,7 +65,7 @@ def _at(values: Any, dotted: str) -> Any:
 
 
 # What a stage says before anything runs: the fake ones say what the real ones do.
-SAID = ("rules", "mappings", "keep_alive", "usage", "deletes", "summary", "estimate", "conditions")
+SAID = ("rules", "mappings", "keep_alive", "usage", "deletes", "summary", "estimate", "conditions", "workers")
 
 
 def _fake(name: str, **attributes: Any) -> type[FakeStage]:

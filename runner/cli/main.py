@@ -255,7 +255,7 @@ def _show(asked: Asked) -> int:
 
 
 def _diff(asked: Asked) -> int:
-    from runner.recipe import diff
+    from runner.report import diff
 
     if asked.options.other is None:
         hint = "Add other=NAME: a recipe's name or file, a run's folder or id, or latest."

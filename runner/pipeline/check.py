@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from runner.cluster import rules as resources
 from runner.errors import Problem, RecipeError
 from runner.pipeline import rules as pipeline
 from runner.pipeline.plan import select
@@ -41,7 +40,7 @@ def check(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     known = mappings()
     of_stages = (*rules_of_stages(recipe), *arguments.rules(known))
-    for rule in (*pipeline.RULES, *of_stages, *code.rules(known), *resources.RULES):
+    for rule in (*pipeline.RULES, *of_stages, *code.rules(known)):
         try:
             for problem in rule(recipe):
                 if problem not in problems:

@@ -6,6 +6,7 @@ A stage of another package gets the same as a built-in one by having the same at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from runner.errors import Problem
@@ -62,6 +63,30 @@ class WarmsUp(Protocol):
         """Start what takes long to start, if the stage of that name leaves enough of the cluster free. Returns what was
         started, "" for nothing. Called before each stage that runs before this one, until it has started something;
         not all inputs are there by then, and `run` must do without it."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a stage that computes on the accelerator, each on one GPU.
+
+    count: that must run side by side. why: how the count comes about, as `a x b = `, "" where it is
+    `resources.<stage>.num_workers`. ranks: workers of one engine. counted_by: the key that counts the engines instead
+    of `num_workers`, "" for none. widened_by: the key that makes the stage compute on more GPUs.
+    """
+
+    count: int
+    widened_by: str
+    why: str = ""
+    ranks: int = 1
+    counted_by: str = ""
+
+
+@runtime_checkable
+class Computes(Protocol):
+    name: ClassVar[str]
+
+    def workers(self, recipe: Recipe) -> Workers:
+        """The stage's workers. Of a recipe with mistakes it gets what can be read."""
 
 
 @runtime_checkable

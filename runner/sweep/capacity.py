@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from runner.cluster.rules import num_workers
 from runner.cluster.session import num_places, worker_bundle
 from runner.errors import Problem, RecipeError
+from runner.pipeline.rules.resources import num_workers
 from runner.recipe.schema import Cluster, Recipe
 
 _KEY = "max_parallel_jobs"

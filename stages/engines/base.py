@@ -6,10 +6,10 @@ takes, and what runs in its processes. Everything is imported when it is asked f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
@@ -29,6 +29,9 @@ class Engine(Protocol):
 
     def server_mappings(self) -> Sequence[Mapped]:
         """Keys of the endpoint whose values go to the engine as they are."""
+
+    def ranks(self, kwargs: Mapping[str, Any]) -> int:
+        """Processes of one engine with these arguments, each of which computes on a GPU of its own."""
 
     def batch_estimate(self, known: Known) -> Iterator[Estimate]:
         """Memory of an engine of batch inference."""

@@ -15,7 +15,7 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
-from runner.pipeline.optional import Rule
+from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
@@ -101,6 +101,16 @@ class Infer:
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*ENGINE, "infer.sampling", "infer.batch_size", "infer.concurrency"))
+
+    def workers(self, recipe: Recipe) -> Workers:
+        ranks = load_engine().ranks(recipe.infer.engine_kwargs)
+        return Workers(
+            recipe.infer.concurrency * ranks,
+            "infer.engine_kwargs.tensor_parallel_size",
+            "infer.concurrency x parallel ranks = ",
+            ranks,
+            "infer.concurrency",
+        )
 
     def run(self, ctx: RunContext) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.

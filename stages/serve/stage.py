@@ -14,7 +14,7 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions, plain_time
-from runner.pipeline.optional import Rule
+from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
@@ -35,6 +35,7 @@ from stages.serve.health import Listener, application_status, listen, wait_until
 from stages.serve.keys import own_key
 from stages.serve.mappings import MAPPINGS
 from stages.serve.other_runs import ServedRun, served_runs, store_of
+from stages.serve.replicas import least_replicas
 
 
 class Serve:
@@ -100,6 +101,16 @@ class Serve:
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*ENGINE, "serve.engine_kwargs", "serve.autoscaling"))
+
+    def workers(self, recipe: Recipe) -> Workers:
+        ranks = load_engine().ranks(recipe.serve.engine_kwargs)
+        return Workers(
+            least_replicas(recipe) * ranks,
+            "serve.engine_kwargs.tensor_parallel_size",
+            "replicas x parallel ranks = ",
+            ranks,
+            "serve.autoscaling",
+        )
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""

@@ -15,7 +15,7 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
-from runner.pipeline.optional import Rule
+from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
@@ -85,6 +85,9 @@ class Train:
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return load_trainer().speed_conditions(values)
+
+    def workers(self, recipe: Recipe) -> Workers:
+        return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
 
     def run(self, ctx: RunContext) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.

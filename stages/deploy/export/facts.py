@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runner.cluster.rules import num_workers
 from runner.errors import RunnerError
 from runner.pipeline import plan as planning
+from runner.pipeline.rules.resources import num_workers
 from runner.recipe.schema import Recipe, RunOptions
 from runner.storage.artifact import Artifact
 

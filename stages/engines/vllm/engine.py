@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
@@ -23,6 +25,10 @@ class Vllm:
 
     def server_mappings(self) -> Sequence[Mapped]:
         return SERVER_MAPPINGS
+
+    def ranks(self, kwargs: Mapping[str, Any]) -> int:
+        sizes = (kwargs.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
+        return prod(size for size in sizes if isinstance(size, int) and size > 0)
 
     def batch_estimate(self, known: Known) -> Iterator[Estimate]:
         return estimate.batch(known)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from runner.errors import Problem
-from runner.recipe.arguments import RAY
+from runner.pipeline.optional import Computes, Workers
+from runner.pipeline.registry import concerned, loadable
+from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe, StageResources
-
-# Stages that compute on the accelerator, one process for each worker.
-_COMPUTING = ("train", "infer", "serve")
-_ENGINES = ("infer", "serve")
+from runner.recipe.valid_parts import UnusableError
 
 
-def _computing(recipe: Recipe) -> Iterator[tuple[str, StageResources]]:
-    for stage in _COMPUTING:
-        if stage in recipe.pipeline:
-            yield stage, recipe.resources_of(stage)
+def _computing(stages: Iterable[Stage], recipe: Recipe) -> Iterator[tuple[str, StageResources, Workers | None]]:
+    """Those of the stages that compute on the accelerator. Workers: None where the recipe's keys for them are wrong."""
+    for stage in stages:
+        if isinstance(stage, Computes):
+            workers = None
+            with suppress(UnusableError):
+                workers = stage.workers(recipe)
+            yield stage.name, recipe.resources_of(stage.name), workers
 
 
 def accelerator_is_asked_for(recipe: Recipe) -> Iterator[Problem]:
     on_cpu = recipe.cluster.accelerator == "cpu"
-    for stage, wanted in _computing(recipe):
+    for stage, wanted, _ in _computing(loadable(recipe.pipeline), recipe):
         key = f"resources.{stage}.gpus_per_worker"
         if on_cpu and wanted.gpus_per_worker:
             message = "asks for GPUs, but cluster.accelerator is cpu"
@@ -35,27 +39,25 @@ def accelerator_is_asked_for(recipe: Recipe) -> Iterator[Problem]:
 
 
 def worker_uses_its_gpus(recipe: Recipe) -> Iterator[Problem]:
-    """A training process computes on one GPU, and so does each rank of an engine."""
-    for stage, wanted in _computing(recipe):
+    """A worker computes on one GPU, and several that belong together cannot share one."""
+    for stage, wanted, workers in _computing(loadable(recipe.pipeline), recipe):
         gpus, key = wanted.gpus_per_worker, f"resources.{stage}.gpus_per_worker"
+        if workers is None:
+            continue
         if gpus > 1:
-            more = f"resources.train.num_workers={gpus:g}"
-            if stage in _ENGINES:
-                more = f"{stage}.engine_kwargs.tensor_parallel_size={gpus:g}"
             message = "gives a worker more than the one GPU that it computes on"
-            yield Problem(key, gpus, message, f"Set it to 1, and {more} to use as many GPUs.")
-        elif 0 < gpus < 1 and stage in _ENGINES and _ranks(recipe, stage) > 1:
-            message = f"lets the {_ranks(recipe, stage)} ranks of an engine share a GPU, which they cannot"
+            yield Problem(key, gpus, message, f"Set it to 1, and {workers.widened_by}={gpus:g} to use as many GPUs.")
+        elif 0 < gpus < 1 and workers.ranks > 1:
+            message = f"lets the {workers.ranks} ranks of an engine share a GPU, which they cannot"
             yield Problem(key, gpus, message, "Set it to 1.")
 
 
-def engines_are_counted_where_they_are(recipe: Recipe) -> Iterator[Problem]:
-    where = {"infer": "infer.concurrency", "serve": "serve.autoscaling"}
-    for stage, key in where.items():
-        count = recipe.resources_of(stage).num_workers
-        if count != 1:
-            message = f"has no effect: the number of engines is {key}"
-            yield Problem(f"resources.{stage}.num_workers", count, message, f"Remove it, and set {key}.")
+def workers_are_counted_where_they_are(recipe: Recipe) -> Iterator[Problem]:
+    for stage, wanted, workers in _computing(concerned(recipe), recipe):
+        if workers is not None and workers.counted_by and wanted.num_workers != 1:
+            message = f"has no effect: the number of engines is {workers.counted_by}"
+            hint = f"Remove it, and set {workers.counted_by}."
+            yield Problem(f"resources.{stage}.num_workers", wanted.num_workers, message, hint)
 
 
 def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
@@ -85,36 +87,17 @@ def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
 
 
 def num_workers(recipe: Recipe, stage: str) -> tuple[int, str]:
-    """Workers that must run side by side, and how they come about."""
-    if stage == "train":
-        return recipe.resources_of(stage).num_workers, ""
-    if stage == "infer":
-        return recipe.infer.concurrency * _ranks(recipe, stage), "infer.concurrency x parallel ranks = "
-    if stage == "serve":
-        return _least_replicas(recipe) * _ranks(recipe, stage), "replicas x parallel ranks = "
+    """Workers of the named stage that must run side by side, and how they come about."""
+    for found in loadable([stage]):
+        if isinstance(found, Computes):
+            workers = found.workers(recipe)
+            return workers.count, workers.why
     return 1, ""  # tasks, which wait for each other
-
-
-def _ranks(recipe: Recipe, stage: str) -> int:
-    """Processes of one engine: tensor parallel x pipeline parallel."""
-    kwargs = recipe.infer.engine_kwargs if stage == "infer" else recipe.serve.engine_kwargs
-    ranks = 1
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        size = kwargs.get(name)
-        ranks *= size if isinstance(size, int) and size > 0 else 1
-    return ranks
-
-
-def _least_replicas(recipe: Recipe) -> int:
-    default = RAY.table("autoscaling")["min_replicas"]["default"]
-    scaling = recipe.serve.autoscaling
-    counts = [scaling.get("min_replicas", default), scaling.get("initial_replicas")]
-    return max((count for count in counts if isinstance(count, int)), default=default)
 
 
 RULES = (
     accelerator_is_asked_for,
     worker_uses_its_gpus,
-    engines_are_counted_where_they_are,
+    workers_are_counted_where_they_are,
     cluster_is_large_enough,
 )
