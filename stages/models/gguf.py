@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 
+_ROUND_TRIP = "A line of 4 words, then:\n  1994 (été)."
 _CONVERSION = 1  # raise it when convert() writes something else for the same file
 
 
@@ -71,6 +72,7 @@ def convert(path: Path, folder: Path) -> None:
             f"transformers cannot convert {path.name}: {error}", "Install the package gguf, or take another model."
         ) from error
     set_special_tokens(tokenizer, model.config)
+    check_round_trip(tokenizer, path.name)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     readable = (folder / "config.json").stat().st_mode
@@ -94,6 +96,7 @@ def convert_tokenizer(path: Path, folder: Path) -> None:
             f"transformers cannot read {path.name}: {error}", "Install the package gguf, or take another model."
         ) from error
     set_special_tokens(tokenizer, config)
+    check_round_trip(tokenizer, path.name)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -110,3 +113,17 @@ def set_special_tokens(tokenizer: Any, config: Any) -> None:
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(eos_id)
     pad_id = eos_id if config.pad_token_id is None else config.pad_token_id
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
+
+
+def check_round_trip(tokenizer: Any, name: str) -> None:
+    """Raise RunnerError unless the words of a text survive the tokenizer.
+
+    Some releases of transformers convert its rules wrongly (5.5.4 turns SmolLM2's spaces into <|endoftext|>), and a
+    model would be trained on tokens that stand for other text.
+    """
+    ids = tokenizer.encode(_ROUND_TRIP, add_special_tokens=False)
+    if (back := tokenizer.decode(ids)).split() != _ROUND_TRIP.split():
+        raise RunnerError(
+            f"the tokenizer that transformers makes of {name} turns {_ROUND_TRIP!r} into {back!r}",
+            "Install another release of transformers, or use another model.",
+        )

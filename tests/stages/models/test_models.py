@@ -294,3 +294,23 @@ def test_converts_the_packaged_smollm2_with_its_own_end_token(tmp_path: Path) ->
         [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
     )
     assert text.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+
+
+class Bytes:
+    """A tokenizer whose tokens are characters."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return [ord(char) for char in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(number) for number in ids)
+
+
+def test_a_converted_tokenizer_that_keeps_the_text_is_used() -> None:
+    gguf.check_round_trip(Bytes(), "tiny.gguf")
+
+
+def test_a_converted_tokenizer_that_loses_spaces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bytes, "decode", lambda self, ids: "".join(map(chr, ids)).replace(" ", "<|endoftext|>"))
+    with pytest.raises(RunnerError, match=r"tiny\.gguf turns 'A line .* into 'A<\|endoftext\|>line"):
+        gguf.check_round_trip(Bytes(), "tiny.gguf")
