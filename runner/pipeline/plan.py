@@ -16,10 +16,7 @@ from runner.pipeline.shared_cache import SharedCache
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe, RunOptions
 from runner.recipe.secrets import redact
-from runner.storage.artifact import Artifact
-from runner.storage.digest import digest_file
-
-_FULL_VERIFY_BYTES = 256 << 20
+from runner.storage.verify import Digests, damage
 
 
 @dataclass(frozen=True)
@@ -77,13 +74,15 @@ class PastRun:
 class PastRuns:
     """Records of earlier runs under `storage.root`, newest first, and behind them those that a store shares.
 
-    shared: looked into for what no run here has made. `remarks`: which of the runs' manifests are damaged.
+    shared: looked into for what no run here has made. `remarks`: which of the runs' manifests are damaged. `digests`:
+    of files that were read, remembered under the root.
     """
 
     def __init__(self, root: Path, shared: SharedCache | None = None) -> None:
         self._shared = shared
         self._finished: list[tuple[PastRun, StageRecord]] = []
         self._verified: dict[tuple[str, str], str] = {}
+        self.digests = Digests(root / ".digests")
         self.remarks: list[str] = []
         found = []
         for path in root.glob(f"*/*/{MANIFEST}"):
@@ -125,7 +124,7 @@ class PastRuns:
                 continue
             key = (artifact.uri, artifact.sha256)
             if key not in self._verified:
-                self._verified[key] = verify(artifact)
+                self._verified[key] = damage(artifact, self.digests)
             if self._verified[key]:
                 return self._verified[key]
         return ""
@@ -261,22 +260,3 @@ def _settle_ephemeral(step: Step, busy: bool, wanted: set[str], recipe: Recipe, 
     if step.action == "skip":
         return replace(step, why="nothing that runs needs it")
     return step
-
-
-def verify(artifact: Artifact) -> str:
-    """Why the artifact's local files are not what its digest says, or "" when they are.
-
-    Files up to 256 MiB are read; of larger ones the size is compared. An object store is trusted: its sets are
-    immutable and their manifests are written last.
-    """
-    if artifact.kind != "files" or "://" in artifact.uri:
-        return ""
-    for entry in artifact.files:
-        path = artifact.path / entry.path
-        if not path.is_file():
-            return f"{artifact.name} is gone: {path}"
-        if path.stat().st_size != entry.size_bytes:
-            return f"{artifact.name} is damaged: {path} has {path.stat().st_size} bytes, not {entry.size_bytes}"
-        if entry.size_bytes <= _FULL_VERIFY_BYTES and digest_file(path) != entry.sha256:
-            return f"{artifact.name} is damaged: the content of {path} has changed"
-    return ""

@@ -37,6 +37,7 @@ class Artifact(BaseModel):
     files: list[FileEntry] = Field(default_factory=list)
     kind: Literal["files", "endpoint"] = "files"
     meta: dict[str, Any] = Field(default_factory=dict)
+    in_store: bool = Field(False, description="Whether it is a complete set of a store, with a manifest of its own.")
 
     @property
     def size_bytes(self) -> int:

@@ -21,7 +21,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     When this returns, the new content survives a loss of power. Leftovers of a killed process end in `.tmp`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("xb") as file:
@@ -54,12 +54,21 @@ def sync_folder(folder: Path) -> None:
     sync_file(folder)
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it that are missing. The names of all that were made are on the disk then."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_folder(each.parent)
+
+
 def sync_tree(folder: Path) -> None:
-    """Have every file and folder below the folder, and itself, on the disk before this returns."""
+    """Have every file and folder below the folder, itself, and its name, on the disk before this returns."""
     for path in folder.rglob("*"):
         if path.is_dir() or path.is_file():
             sync_file(path)
     sync_folder(folder)
+    sync_folder(folder.absolute().parent)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -46,6 +46,12 @@ class Blobs(Protocol):
 
     def read(self, key: str) -> bytes | None: ...
 
+    def check(self, key: str, source: Path, verify: Callable[[Path], None]) -> None:
+        """Raise DamagedError unless what is stored under the key is what the local file `source` holds.
+
+        verify: raises DamagedError when a file at a path is not that; for a store whose files can be read in place.
+        """
+
     def walk(self, prefix: str) -> Iterator[ObjectInfo]: ...
 
     def delete(self, keys: list[str]) -> None: ...
@@ -85,7 +91,7 @@ class FolderBlobs:
         on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         temporary = self._root / _PARTIAL / uuid.uuid4().hex
-        temporary.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(temporary.parent)
         try:
             with temporary.open("wb") as file:
                 for piece in pieces:
@@ -105,6 +111,9 @@ class FolderBlobs:
             raise RunnerError(f"there is no {self._root}/{key}") from error
         on_bytes(target.stat().st_size)
         verify()
+
+    def check(self, key: str, source: Path, verify: Callable[[Path], None]) -> None:
+        verify(self._path(key))
 
     def read(self, key: str) -> bytes | None:
         path = self._path(key)
@@ -145,11 +154,11 @@ class FolderBlobs:
 def _into_folder(target: Path, put: Callable[[], None]) -> None:
     """Make the target's folder and put the target there, again when the folder is deleted, as empty, in between."""
     for _ in range(_TRIES - 1):
-        target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
+            durable.make_folder(target.parent)
             put()
             return
-    target.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(target.parent)
     put()
 
 

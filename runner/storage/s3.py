@@ -276,6 +276,19 @@ class S3Blobs:
         with explained(self._uri(key)):
             return again(once)
 
+    def check(self, key: str, source: Path, verify: Callable[[Path], None]) -> None:
+        from botocore.exceptions import ClientError
+
+        where = {"Bucket": self._bucket, "Key": self._prefix + key}
+        with explained(self._uri(key)):
+            try:
+                answer = self._client.head_object(**where, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if error_code(error) in _MISSING:
+                    raise DamagedError(f"{self._uri(key)} is missing", _AGAIN) from error
+                raise
+        check_stored(answer, source, self._uri(key))
+
     def walk(self, prefix: str) -> Iterator[ObjectInfo]:
         for item in list_objects(self._client, self._bucket, (self._prefix + prefix).rstrip("/")):
             yield replace(item, key=item.key.removeprefix(self._prefix))

@@ -26,8 +26,8 @@ from runner.storage.artifact import Artifact, FileEntry, digest_files
 from runner.storage.atomic import sealed, unsealed
 from runner.storage.digest import digest_file
 from runner.storage.local import Blobs, FolderBlobs, ObjectInfo
+from runner.storage.verify import SET_MANIFEST as SET_MANIFEST
 
-SET_MANIFEST = "_manifest.json"
 CLAIM = "_publishing."
 _CLAIM_S = 86_400.0
 _NUM_READS = 3
@@ -73,14 +73,16 @@ class Store:
     def publish(self, artifact: Artifact, key: str, name: str, on_bytes: OnBytes | None = None) -> Artifact:
         """Upload the artifact's local files under `<uri>/<key>/`, the manifest last, and return it as stored.
 
-        Returns what is there when the same set is already complete. Raises RunnerError when another set is under
-        that key or on its way there, when unknown files are, or when a local file is not what the artifact says.
+        A set that is complete already is verified; files of it that are missing or damaged are put there again, and a
+        manifest that is gone or cut is written again. Raises RunnerError when another set is under that key or on its
+        way there, when unknown files are, or when a local file is not what the artifact says.
         """
         for entry in artifact.files:
             if checked_key(entry.path) == SET_MANIFEST or entry.path.startswith(CLAIM):
                 raise RunnerError(f"artifact {name} holds a file {entry.path}, a name that stores keep for themselves")
-        if (there := self.exists(key)) is not None:
-            return self._same(there, artifact)
+        if (there := self._whole_or_none(key)) is not None:
+            self._repair(self._same(there, artifact), artifact, key)
+            return there
         claims = self._claim(artifact, key)
         try:
             published = self._complete(artifact, key, name, on_bytes)
@@ -93,19 +95,53 @@ class Store:
 
     def _complete(self, artifact: Artifact, key: str, name: str, on_bytes: OnBytes | None) -> Artifact:
         """Put the set there, under a claim. Returns what is there when somebody else was faster with the same set."""
-        if (there := self.exists(key)) is not None:  # they withdrew their claim before this one looked for others
+        if (there := self._whole_or_none(key)) is not None:  # their claim was withdrawn before this one looked
             return self._same(there, artifact)
         try:
             self._refuse_strays(artifact, key, name)
             self._upload(artifact, key, on_bytes)
-            published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}"})
+            published = artifact.model_copy(update={"name": name, "uri": f"{self.uri}/{key}", "in_store": True})
             if not self._blobs.put_new(_as_manifest(published), f"{key}/{SET_MANIFEST}"):
                 raise RunnerError(f"{self.uri}/{key} is being published by somebody else", "Run the stage again.")
+            self._read_back(published, key)
         except RunnerError:
             if (there := self._exists_now(key)) is None:
                 raise
             return self._same(there, artifact)
         return published
+
+    def _read_back(self, published: Artifact, key: str) -> None:
+        """Raise RunnerError unless the manifest that was just written is there: a proxy may answer 200 and store
+        nothing."""
+        there = self.exists(key)
+        if there is None or there.sha256 != published.sha256:
+            raise RunnerError(
+                f"{self.uri}/{key}/{SET_MANIFEST} was written, and the store does not have it",
+                "Run the stage again; if that repeats, the store or what stands before it is at fault.",
+            )
+
+    def _whole_or_none(self, key: str) -> Artifact | None:
+        """As `exists`; a damaged manifest is removed, since whoever publishes knows what belongs there."""
+        try:
+            return self.exists(key)
+        except DamagedError:
+            self._blobs.delete([f"{key}/{SET_MANIFEST}"])
+            return None
+
+    def _repair(self, there: Artifact, artifact: Artifact, key: str) -> None:
+        """Put the files again that the store has lost or damaged. Raises RunnerError when they are damaged here too."""
+
+        def repair(entry: FileEntry) -> None:
+            source, stored = artifact.path / entry.path, f"{key}/{checked_key(entry.path)}"
+            shown = f"{there.uri}/{entry.path}"
+            _verify(source, entry, str(source))
+            try:
+                self._blobs.check(stored, source, lambda path: _verify(path, entry, shown))
+            except DamagedError:
+                self._blobs.put_file(source, stored, lambda num_bytes: None)
+                self._blobs.check(stored, source, lambda path: _verify(path, entry, shown))
+
+        _in_parallel(repair, artifact.files)
 
     def _withdraw(self, claims: list[str]) -> None:
         with suppress(RunnerError):  # one that stays does no harm to this set
@@ -188,7 +224,7 @@ class Store:
                 f"there is no complete set at {self.uri}/{what}", "Its manifest is written last; publish it."
             )
         key = self._key_of(artifact)
-        local = artifact.model_copy(update={"uri": str(destination)})
+        local = artifact.model_copy(update={"uri": str(destination), "in_store": False})
         if destination.exists() and any(destination.iterdir()):
             for entry in artifact.files:
                 _verify(destination / checked_key(entry.path), entry, str(destination / entry.path))
@@ -227,7 +263,8 @@ class Store:
             return None
         uri = f"{self.uri}/{key}"
         try:
-            artifact = Artifact.model_validate({**unsealed(data, f"{uri}/{SET_MANIFEST}"), "uri": uri})
+            values = {**unsealed(data, f"{uri}/{SET_MANIFEST}"), "uri": uri, "in_store": True}
+            artifact = Artifact.model_validate(values)
             if digest_files(artifact.files) != artifact.sha256:
                 raise ValueError("its digest is not that of its files")
         except (ValueError, RunnerError) as error:
@@ -306,5 +343,5 @@ def _verify(path: Path, entry: FileEntry, shown: str) -> None:
 
 def _as_manifest(artifact: Artifact) -> bytes:
     """The set's manifest: the artifact without its URI, which is wherever the manifest is found."""
-    values = sealed(artifact.model_dump(mode="json", exclude={"uri"}))
+    values = sealed(artifact.model_dump(mode="json", exclude={"uri", "in_store"}))
     return json.dumps(values, indent=2, ensure_ascii=False).encode()

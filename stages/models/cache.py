@@ -15,8 +15,9 @@ from runner.errors import LockedError, RunnerError
 from runner.storage import atomic as durable
 from runner.storage.artifact import FileEntry
 from runner.storage.atomic import read_state, write_state
-from runner.storage.digest import digest_bytes, digest_file
+from runner.storage.digest import digest_file
 from runner.storage.lock import hold
+from runner.storage.verify import Digests
 
 _NUM_PARALLEL_FILES = 4
 _POLL_S = 0.2
@@ -48,22 +49,15 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 def digests_of(folder: Path, names: list[str], memory_folder: Path) -> list[FileEntry]:
-    """Size and digest of the named files. Digests are remembered by path, size and time of change."""
-    memory = memory_folder / f"{digest_bytes(str(folder).encode())[:24]}.json"
-    known: dict[str, Any] = {}
-    with suppress(RunnerError, FileNotFoundError):  # a damaged memory is forgotten
-        known = read_state(memory)
-
-    def entry(name: str) -> tuple[FileEntry, int]:
-        stat = (folder / name).stat()
-        seen = known.get(name, [])
-        sha256 = seen[2] if seen[:2] == [stat.st_size, stat.st_mtime_ns] else digest_file(folder / name)
-        return FileEntry(path=name, size_bytes=stat.st_size, sha256=sha256), stat.st_mtime_ns
-
+    """Size and digest of the named files; large ones are read once on each machine (see `Digests`)."""
+    digests = Digests(memory_folder)
     with ThreadPoolExecutor(_NUM_PARALLEL_FILES) as pool:
-        entries = list(pool.map(entry, names))
-    write_state(memory, {file.path: [file.size_bytes, mtime_ns, file.sha256] for file, mtime_ns in entries})
-    return [file for file, _ in entries]
+        found = list(pool.map(lambda name: digests.of(folder / name), names))
+    digests.save()
+    return [
+        FileEntry(path=name, size_bytes=(folder / name).stat().st_size, sha256=sha256)
+        for name, sha256 in zip(names, found, strict=True)
+    ]
 
 
 def _listing(folder: Path) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runner.errors import RunnerError
+from runner.errors import DamagedError, RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -18,6 +18,7 @@ from runner.storage.artifact import Artifact, digest_files
 from runner.storage.atomic import read_state, write_state
 from runner.storage.store import Store, open_store
 from stages.models.adapter import CONFIG, WEIGHTS
+from stages.models.finite import tensors_not_finite
 from stages.models.known import MODEL, conditions
 from stages.trainers.llamafactory.output import is_model_file
 
@@ -133,9 +134,28 @@ def own_keys(store: Store, plan: list[Publication], begun: Path) -> set[str]:
     begun: file of the stage's folder that remembers them for an attempt after a crash.
     """
     known = set(read_state(begun)["keys"]) if begun.is_file() else set()
-    keys = known | {item.key for item in plan if store.exists(item.key) is None}
+    keys = known | {item.key for item in plan if not _was_there(store, item.key)}
     write_state(begun, {"keys": sorted(keys)})
     return keys
+
+
+def check_finite(artifact: Artifact) -> None:
+    """Raise RunnerError when a weight of the artifact is NaN or infinite: such a model answers nothing."""
+    for entry in artifact.files:
+        if entry.path.endswith(".safetensors") and (names := tensors_not_finite(artifact.path / entry.path)):
+            raise RunnerError(
+                f"{artifact.path / entry.path} holds NaN or infinity in {len(names)} tensors, the first {names[0]}",
+                "It is not published. Lower train.learning_rate, or train with bf16 instead of fp16; see the losses in "
+                "the log of train.",
+            )
+
+
+def _was_there(store: Store, key: str) -> bool:
+    """Whether a set was published under the key; one whose manifest is damaged was, and is repaired."""
+    try:
+        return store.exists(key) is not None
+    except DamagedError:
+        return True
 
 
 def upload(uri: str, endpoint_url: str | None, plan: list[Publication], progress: Any) -> list[Artifact]:
@@ -147,6 +167,8 @@ def upload(uri: str, endpoint_url: str | None, plan: list[Publication], progress
     def tell(done: int, of_this_set: int) -> None:
         progress.update(before + done, total, "bytes")
 
+    for item in plan:
+        check_finite(item.artifact)
     for item in plan:
         published.append(store.publish(item.artifact, item.key, item.name, tell))
         before += item.artifact.size_bytes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cluster.session import RaySession
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, cause_of
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError, cause_of
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.engine.interrupts import Interrupted, interruptible, uninterrupted, wait_for_interrupt
@@ -37,6 +37,7 @@ from runner.recipe.schema import Recipe, RunOptions
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import write_state
 from runner.storage.digest import digest_json
+from runner.storage.verify import damage
 
 
 def run(
@@ -63,7 +64,7 @@ def run(
         run_ = open_run(recipe, options, command, watched, root, identity)
         run_.lock, run_.signals = lock, signals
         write_state(run_.folder / ORIGINS, dict(origins or {}))
-        run_.shared = shared
+        run_.shared, run_.digests = shared, past.digests
         run_.notify(RunStarted(recipe, plan.steps, run_.folder))
         code = _run_steps(run_, plan, past)
         summary = summarize(run_.manifest, recipe)
@@ -198,9 +199,11 @@ def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -
 
 
 def _at_hand(run_: Run, name: str) -> Artifact:
-    """The artifact, fetched first if another machine left it in the store."""
+    """The artifact, fetched first if another machine left it in the store. Raises RunnerError when it is damaged."""
     if run_.shared is not None:
         run_.known[name] = run_.shared.on_this_machine(run_.known[name], run_.folder / "fetched")
+    if why := damage(run_.known[name], run_.digests):
+        raise RunnerError(why, "Run again: the stage that made it is run again, and repairs or replaces it.")
     return run_.known[name]
 
 

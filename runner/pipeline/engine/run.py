@@ -23,6 +23,7 @@ from runner.storage import atomic as durable
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import read_state, write_state, write_text
 from runner.storage.lock import Lock
+from runner.storage.verify import Digests
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Run:
     leaks: Leaks = field(default_factory=Leaks)
     signals: list[int] = field(default_factory=list)
     warmed: set[str] = field(default_factory=set)
+    digests: Digests = field(default_factory=lambda: Digests(None))
 
     def log(self, stage: str) -> Path:
         return self.folder / "logs" / f"{stage}.log"

@@ -74,6 +74,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "seed": recipe.seed,
         "plot_loss": True,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
         "save_strategy": "steps",
         "save_steps": 100,
         "report_to": "none",

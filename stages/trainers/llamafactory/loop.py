@@ -8,6 +8,7 @@ workers save a checkpoint after the step that they are at, and stop.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -69,6 +70,16 @@ def train_loop(config: dict[str, Any]) -> None:
 
 class _Stopped(Exception):  # noqa: N818 (no error)
     """The run is to end; what was trained so far is saved."""
+
+
+def _require_finite(loss: float, step: int) -> None:
+    """Raise RunnerError for a loss that is no number: the weights are none either, and no later step mends them."""
+    if not math.isfinite(loss):
+        raise RunnerError(
+            f"the loss of step {step} is {loss}: training has diverged, or the model's weights are damaged",
+            "Lower train.learning_rate, or train with bf16 instead of fp16; a damaged model is fetched again when its "
+            "folder below storage.cache is removed.",
+        )
 
 
 def _is_final(checkpoint: Any) -> bool:
@@ -157,6 +168,7 @@ class Reporter:
 
     def log(self, state: Any, logs: dict[str, Any]) -> None:
         if "loss" in logs:
+            _require_finite(float(logs["loss"]), state.global_step)
             self.losses.append((state.global_step, float(logs["loss"])))
             self._tell_now_and_then()
         if "eval_loss" in logs:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.storage import s3
+from runner.storage import atomic, s3
 from runner.storage.artifact import Artifact, FileEntry, digest_files, scan_folder
 from runner.storage.atomic import sealed
 from runner.storage.local import FolderBlobs
@@ -83,6 +83,57 @@ def test_a_set_without_its_manifest_is_not_there(store: Store, adapter: Artifact
 
 def test_publishing_the_same_set_again_returns_it(store: Store, adapter: Artifact) -> None:
     assert store.publish(adapter, "a", "adapter") == store.publish(adapter, "a", "adapter")
+
+
+@pytest.mark.parametrize("content", [b"[]", b"longer", None])
+def test_publishing_the_same_set_again_repairs_what_is_damaged(
+    store: Store, adapter: Artifact, tmp_path: Path, content: bytes | None
+) -> None:
+    published = store.publish(adapter, "a", "adapter")
+    store._blobs.delete(["a/adapter_config.json"])
+    if content is not None:
+        put(store, "a/adapter_config.json", content)
+    assert store.publish(adapter, "a", "adapter") == published
+    assert store.fetch(published, tmp_path / "copy").sha256 == adapter.sha256
+
+
+def test_a_manifest_that_is_cut_is_written_again(store: Store, adapter: Artifact) -> None:
+    published = store.publish(adapter, "a", "adapter")
+    store._blobs.delete([f"a/{SET_MANIFEST}"])
+    put(store, f"a/{SET_MANIFEST}", b'{"name": "ad')
+    assert store.publish(adapter, "a", "adapter") == published
+    assert store.exists("a") == published
+
+
+def test_damage_on_both_sides_is_said_and_nothing_is_repaired_with_it(store: Store, adapter: Artifact) -> None:
+    published = store.publish(adapter, "a", "adapter")
+    for path in (adapter.path / "adapter_config.json",):
+        path.write_text("[]")
+    store._blobs.delete(["a/adapter_config.json"])
+    with pytest.raises(RunnerError, match=r"adapter_config\.json is damaged"):
+        store.publish(adapter, "a", "adapter")
+    assert store.exists("a") == published
+
+
+def test_a_manifest_that_was_answered_and_not_stored_is_noticed(
+    store: Store, adapter: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store._blobs.put_new
+    monkeypatch.setattr(
+        store._blobs, "put_new", lambda data, key: True if key.endswith(SET_MANIFEST) else real(data, key)
+    )
+    with pytest.raises(RunnerError, match="was written, and the store does not have it"):
+        store.publish(adapter, "a", "adapter")
+
+
+def test_the_names_of_new_folders_are_on_the_disk_up_to_the_first_that_was_there(
+    adapter: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[Path] = set()
+    real = atomic.sync_folder
+    monkeypatch.setattr(atomic, "sync_folder", lambda folder: (synced.add(Path(folder)), real(folder)))
+    open_store(str(tmp_path / "deep" / "store")).publish(adapter, "adapters/m/a", "adapter")
+    assert {tmp_path, tmp_path / "deep", *(tmp_path / "deep" / "store" / key for key in ("", "adapters"))} <= synced
 
 
 def test_a_published_set_never_changes(store: Store, adapter: Artifact) -> None:

@@ -253,7 +253,8 @@ def test_a_damaged_list_of_the_cache_costs_time_only(tmp_path: Path, listing: by
 
 
 @pytest.mark.parametrize("memory", [b"", b"{", b'{"config.json": [2, 0, "00"]}'])
-def test_damaged_digests_are_computed_again(tmp_path: Path, memory: bytes) -> None:
+def test_damaged_digests_are_computed_again(tmp_path: Path, memory: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.storage.verify._ALWAYS_READ_BYTES", 0)
     folder = write_model(tmp_path / "m")
     first = describe_model(folder, tmp_path / "cache", {})
     next((tmp_path / "cache" / "digests").iterdir()).write_bytes(memory)
@@ -268,6 +269,7 @@ def test_a_damaged_index_of_weights_is_named(tmp_path: Path) -> None:
 
 
 def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.storage.verify._ALWAYS_READ_BYTES", 0)
     folder = write_model(tmp_path / "m")
     first = describe_model(folder, tmp_path / "cache", {"source": "m"})
     assert [entry.path for entry in first.files] == [
@@ -275,7 +277,7 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch
     ]  # fmt: skip
     assert (first.name, first.uri, first.meta) == ("model", str(folder), {"source": "m"})
     hashed: list[str] = []
-    monkeypatch.setattr("stages.models.cache.digest_file", lambda path: hashed.append(path.name) or "0" * 64)
+    monkeypatch.setattr("runner.storage.verify.digest_file", lambda path: hashed.append(path.name) or "0" * 64)
     assert describe_model(folder, tmp_path / "cache", {"source": "m"}) == first
     (folder / "model.safetensors").write_bytes(b"other weights")
     assert describe_model(folder, tmp_path / "cache", {}).sha256 != first.sha256

@@ -10,8 +10,10 @@ import pytest
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
-from runner.storage.store import open_store
+from runner.storage.store import SET_MANIFEST, open_store
+from runner.storage.verify import Digests, damage
 from stages.publish.stage import adapter_id, own_keys, publish_plan, upload
+from tests.stages.models.safetensors_file import write_safetensors
 
 BASE: dict[str, Any] = {
     "name": "viggo_Qwen7b",
@@ -38,7 +40,10 @@ def recipe() -> Recipe:
 def folder_of(folder: Path, *names: str) -> Path:
     folder.mkdir(parents=True)
     for name in names:
-        (folder / name).write_text(name)
+        if name.endswith(".safetensors"):
+            write_safetensors(folder / name, lora_A=[0.5, -1.0], lora_B=[0.0])
+        else:
+            (folder / name).write_text(name)
     return folder
 
 
@@ -117,3 +122,40 @@ def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(
     for results in (log, slower):
         upload(str(tmp_path / "store"), None, publish_plan(recipe, checkpoint, results), Handle())
     assert len(list((tmp_path / "store" / "training").glob("*/*/_manifest.json"))) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_not_published(recipe: Recipe, tmp_path: Path, value: float) -> None:
+    checkpoint, log = artifacts(tmp_path)
+    write_safetensors(checkpoint.path / "adapter_model.safetensors", lora_A=[0.5], lora_B=[1.0, value])
+    plan = publish_plan(recipe, scan_folder("checkpoint", checkpoint.path), log)
+    with pytest.raises(RunnerError, match="NaN or infinity in 1 tensors, the first lora_B"):
+        upload(str(tmp_path / "store"), None, plan, Handle())
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "delete", "manifest cut", "manifest gone", "replaced"])
+def test_publishing_again_repairs_what_the_store_has_damaged(recipe: Recipe, tmp_path: Path, harm: str) -> None:
+    plan = publish_plan(recipe, *artifacts(tmp_path))
+    (adapter, _) = upload(str(tmp_path / "store"), None, plan, Handle())
+    weights, manifest = adapter.path / "adapter_model.safetensors", adapter.path / SET_MANIFEST
+    whole = weights.read_bytes()
+    match harm:
+        case "flip":
+            weights.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        case "cut":
+            weights.write_bytes(whole[:-1])
+        case "delete":
+            weights.unlink()
+        case "replaced":
+            write_safetensors(weights, lora_A=[0.5, 1.0], lora_B=[0.0])
+        case "manifest cut":
+            manifest.write_bytes(manifest.read_bytes()[:-9])
+        case _:
+            manifest.unlink()
+    store = open_store(str(tmp_path / "store"))
+    assert own_keys(store, plan, tmp_path / "begun.json") is not None
+    assert upload(store.uri, None, plan, Handle())[0].sha256 == adapter.sha256
+    assert weights.read_bytes() == whole
+    assert damage(adapter, Digests(None)) == ""
+    assert store.exists(plan[0].key) == adapter

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runner.errors import RunnerError
 from stages.trainers.llamafactory import loop as training_loop
 from stages.trainers.llamafactory.loop import Reporter, _prepare, _work_folder
 
@@ -172,3 +173,10 @@ def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest
         assert list(work.iterdir()) == []
     assert Path.cwd() == tmp_path
     assert not work.exists()
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_training(loss: float) -> None:
+    reporter = Reporter(0, 1, Handle())
+    with pytest.raises(RunnerError, match=f"the loss of step 7 is {loss}: training has diverged"):
+        reporter.log(state(7), {"loss": loss})

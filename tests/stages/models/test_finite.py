@@ -1,0 +1,62 @@
+"""Weights that are no numbers are found, in every type of float and wherever they stand."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runner.errors import RunnerError
+from stages.models.finite import tensors_not_finite
+
+BAD_BITS = {"F64": 0x7FF8 << 48, "F32": 0x7FC00000, "F16": 0x7E00, "BF16": 0x7FC0, "F8_E5M2": 0x7E}
+INFINITE_BITS = {"F64": 0xFFF0 << 48, "F32": 0xFF800000, "F16": 0xFC00, "BF16": 0xFF80, "F8_E5M2": 0xFC}
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "I64": 8}
+
+
+def write(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> Path:
+    """tensors: name -> its type, and each value's bits."""
+    header, data = {}, b""
+    for name, (dtype, values) in tensors.items():
+        piece = np.array(values, f"<u{WIDTHS[dtype]}").tobytes()
+        header[name] = {"dtype": dtype, "shape": [len(values)], "data_offsets": [len(data), len(data) + len(piece)]}
+        data += piece
+    text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize("bits", [BAD_BITS, INFINITE_BITS], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("dtype", BAD_BITS)
+def test_it_is_found_in_every_type(dtype: str, bits: dict[str, int], tmp_path: Path) -> None:
+    good, bad = (dtype, [0, 1, 2]), (dtype, [0, 1, bits[dtype]])
+    assert tensors_not_finite(write(tmp_path / "x", {"a": good, "b": bad, "c": good})) == ["b"]
+
+
+def test_it_is_found_at_the_end_of_a_tensor_that_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.models.finite._PIECE_BYTES", 16)
+    path = write(tmp_path / "x", {"a": ("F32", [0] * 99), "b": ("F32", [0] * 98 + [BAD_BITS["F32"]])})
+    assert tensors_not_finite(path) == ["b"]
+
+
+def test_whole_numbers_are_never_found(tmp_path: Path) -> None:
+    assert tensors_not_finite(write(tmp_path / "x", {"a": ("I64", [BAD_BITS["F64"]])})) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"weights", struct.pack("<Q", 1 << 60), struct.pack("<Q", 2) + b"[]"])
+def test_what_is_no_safetensors_file_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(RunnerError, match="x is not a safetensors file"):
+        tensors_not_finite(tmp_path / "x")
+
+
+def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", {"a": ("F32", [0, 0, 0])})
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(RunnerError, match="ends within a"):
+        tensors_not_finite(path)
