@@ -67,7 +67,7 @@ def _merged(below: Any, above: Any) -> Any:
 
 
 def problems_of(recipe: str | Composed, *overrides: str, config_dir: Path | None = None) -> dict[str, Problem]:
-    """Every problem by its dotted key, as `action=validate` reports them; {} when the recipe is valid."""
+    """Every problem by its dotted key, as `validate` reports them; {} when the recipe is valid."""
     found: list[Problem] = []
     try:
         check.load_recipe(_compose(recipe, overrides, config_dir))

@@ -103,10 +103,21 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
         monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture(autouse=True)
+def without_the_users_own_settings(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Unit tests neither read the settings of whoever runs them, nor note their folders in the cache."""
+    if request.node.get_closest_marker("e2e") is None:
+        home = tmp_path_factory.mktemp("home")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
 @pytest.fixture
 def one_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes compute in float32 on CPUs, whatever these are: for golden files, which are the same everywhere."""
-    monkeypatch.setattr("runner.recipe.load.cpu_dtype", lambda: "float32")
+    monkeypatch.setattr("runner.recipe.hydra.compose.cpu_dtype", lambda: "float32")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`action=submit`: the recipe as a Ray Job on a cluster, which goes on without this terminal; `status`, `logs`, `stop`.
+"""`submit`: the recipe as a Ray Job on a cluster, which goes on without this terminal; `status`, `logs`, `stop`.
 
 Job ids and addresses are Ray's own, so that `ray job logs`, `ray job stop` and the dashboard work on the same job.
 """
@@ -42,7 +42,7 @@ _NUM_RECONNECTS = 30
 _STOP_MARGIN_S = 30  # to end Ray and write the run's record, after a checkpoint has been saved
 _HEARTBEAT_S = 15.0
 # What steers the submission, and is not for the job.
-_OWN_KEYS = ("action", "cluster.address", "job", "follow", "format", "submit")
+_OWN_KEYS = ("cluster.address", "job", "follow", "format", "submit")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -103,6 +103,7 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="recipe-runner-") as temporary:
         folder = Path(temporary) / "code"
         pack(folder, recipe, config_dir)
+        overrides = _with_recipe_files(overrides, folder)
         settings = job_settings(recipe, overrides, config_dir, folder if any(folder.iterdir()) else None, os.environ)
         job = _accepted(client, settings)
     print(f"submitted {job}\n{come_back(job, address)}", flush=True)
@@ -147,6 +148,18 @@ def pack(folder: Path, recipe: Recipe, config_dir: Path | None) -> None:
         _pack_metadata(folder)
     if config_dir is not None:
         shutil.copytree(config_dir, folder / _CONFIG, ignore=leave_out)
+
+
+def _with_recipe_files(overrides: Sequence[str], folder: Path) -> list[str]:
+    """The overrides, with a recipe file that they name by its path put into the folder and named there."""
+    found = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.lstrip("+") == "recipe" and (path := Path(value.strip("'\""))).suffix == ".yaml":
+            shutil.copyfile(path.expanduser(), folder / path.name)
+            text = f'{key}="{path.name}"'
+        found.append(text)
+    return found
 
 
 def _pack_metadata(folder: Path) -> None:
@@ -209,7 +222,7 @@ def _is_own(override: str) -> bool:
 def come_back(job: str, address: str) -> str:
     """How to return to the job from any terminal."""
     verbs = (("how it is", "status"), ("its log", "logs"), ("end it", "stop"))
-    lines = [f"  {what:<10} python -m runner action={verb} job={job} cluster.address={address}" for what, verb in verbs]
+    lines = [f"  {what:<10} python -m runner {verb} job={job} cluster.address={address}" for what, verb in verbs]
     return "\n".join(lines)
 
 

@@ -117,7 +117,7 @@ class RaySession:
         if (self._cluster.address or "").startswith(("http://", "https://")):
             raise RunnerError(
                 f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
-                "Send the recipe there with action=submit, or name the cluster's own address (host:6379, or auto).",
+                "Send the recipe there with `submit`, or name the cluster's own address (host:6379, or auto).",
             )
         own = {} if self._cluster.address else _OWN_ENVIRONMENT
         for name, value in {**_ENVIRONMENT, **own}.items():

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from runner.errors import Problem, RecipeError, RunnerError
 from runner.pipeline.fingerprint import explain, fingerprint, fingerprint_inputs
-from runner.pipeline.manifest import MANIFEST, Manifest, StageRecord
+from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.optional import KeepsAlive
 from runner.pipeline.registry import deleted_artifacts, load_stage
+from runner.pipeline.runs import run_folders
 from runner.pipeline.shared_cache import SharedCache
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe, RunOptions
@@ -85,15 +86,15 @@ class PastRuns:
         self.digests = Digests(root / ".digests")
         self.remarks: list[str] = []
         found = []
-        for path in root.glob(f"*/*/{MANIFEST}"):
+        for folder in run_folders(root):
             try:
-                manifest = Manifest.load(path.parent)
+                manifest = Manifest.load(folder)
             except RunnerError as error:
                 self.remarks.append(f"{error.message}; what that run made is not used")
                 continue
             except FileNotFoundError:
                 continue  # it was removed just now
-            found.append(PastRun(path.parent, manifest))
+            found.append(PastRun(folder, manifest))
             if manifest.damage:
                 self.remarks.append(manifest.damage)
         for run in sorted(found, key=lambda run: run.manifest.created_at, reverse=True):

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from runner.recipe.arguments import Entry
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.load import section_of
-from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema import Recipe
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # what editors know best
 _KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
@@ -66,8 +66,7 @@ def file_schema(group: str, stages: FromStages) -> dict[str, Any]:
     """
     schema = _described(Recipe if group == "recipe" else sections()[group], stages)
     if group == "recipe":
-        options = _completed(RunOptions, "#/$defs/{model}")
-        schema["properties"] = {"defaults": _DEFAULTS, **schema["properties"], **options["properties"], "hydra": _HYDRA}
+        schema["properties"] = {"defaults": _DEFAULTS, **schema["properties"], "hydra": _HYDRA}
     else:
         schema["properties"] = {"defaults": _DEFAULTS} | schema["properties"]
     for model in (schema, *schema.get("$defs", {}).values()):

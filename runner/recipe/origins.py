@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from runner.recipe.hydra.errors import COMMAND_LINE
 from runner.recipe.secrets import redact_override
 
 _MERGE = "tag:yaml.org,2002:merge"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def trace(loader: Any, overrides: list[str], roots: Sequence[tuple[Path, str]]) -> dict[str, str]:
+def trace(
+    loader: Any, overrides: Sequence[str], labels: Sequence[str], find: Callable[[str], tuple[Path, str] | None]
+) -> dict[str, str]:
     """Dotted key -> `file:line` or the override that set it; the later one where several did.
 
-    loader: Hydra's config loader. overrides: as Hydra was given them. roots: config folders in order of search, each
-    with what its files are called: `recipes` gives `recipes/model/qwen.yaml:3`.
+    loader: Hydra's config loader. overrides: as Hydra was given them. labels: what to call each of them. find: the file
+    of a `group/variant`, and what it is called: `recipes/model/qwen.yaml`.
     """
     from hydra.types import RunMode
 
     origins: dict[str, str] = {}
-    for default in loader.compute_defaults_list("config", overrides, RunMode.RUN).defaults:
-        path = f"{default.config_path}.yaml"
-        root = next((root for root in roots if (root[0] / path).is_file()), None)
-        if default.config_path is not None and not path.startswith("hydra") and root is not None:
-            for key, line in key_lines(root[0] / path):
+    for default in loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults:
+        found = find(default.config_path or "")
+        if found is not None and not str(default.config_path).startswith("hydra"):
+            for key, line in key_lines(found[0]):
                 if key.partition(".")[0].partition("[")[0] != "defaults":
-                    _set(origins, f"{default.package}.{key}".lstrip("."), f"{root[1]}/{path}:{line}")
-    for text, override in zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True):
+                    _set(origins, f"{default.package}.{key}".lstrip("."), f"{found[1]}:{line}")
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for label, override in zip(labels, parsed, strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
-            origin = f"{COMMAND_LINE}: {redact_override(text.lstrip('+'))}"
             for inner in _keys(override.value() if not override.is_delete() else None, key):
-                _set(origins, inner, origin)
+                _set(origins, inner, redact_override(label))
     return origins
 
 
 def key_lines(file: Path) -> Iterator[tuple[str, int]]:
     """(dotted key, line from 1) of every leaf of a YAML file and of every item of a list; lists are leaves too."""
-    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=_Loader)
+    node = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
     if node is not None:
         yield from _lines(node, "", 1, [])
 

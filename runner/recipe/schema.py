@@ -10,17 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
+# The start of an id may be all digits, which a command line takes for a number.
+RunName = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 class Section(BaseModel):
     """A part of the recipe: immutable, strictly typed, no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Architecture(Section):
@@ -402,7 +404,7 @@ class Cluster(Section):
 
 
 class Submit(Section):
-    """How action=submit sends the recipe to a cluster, as a Ray Job. `cluster.address` is its dashboard's."""
+    """How `submit` sends the recipe to a cluster, as a Ray Job. `cluster.address` is its dashboard's."""
 
     code: Literal["ship", "installed"] = Field(
         "ship",
@@ -427,7 +429,7 @@ class Submit(Section):
 
 
 class Deploy(Section):
-    """How action=deploy serves on a cluster that keeps it up. `cluster.address` is its dashboard's."""
+    """How `deploy` serves on a cluster that keeps it up. `cluster.address` is its dashboard's."""
 
     trial: bool = Field(
         True,
@@ -477,7 +479,9 @@ class Recipe(Section):
         description="Stages, in order.",
         min_length=1,
     )
-    seed: int = Field(42, description="Seed of training, sampling and generated data that names none.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        42, description="Seed of training, sampling and generated data that names none."
+    )
     model: Model
     dataset: Dataset
     train: Train = Train()
@@ -513,27 +517,8 @@ class Recipe(Section):
 
 
 class RunOptions(Section):
-    """Keys of the command line that steer a run and are no part of the recipe."""
+    """Options of the command line's verbs, which are no part of the recipe and which no recipe file may set."""
 
-    action: Literal[
-        "run",
-        "plan",
-        "validate",
-        "schema",
-        "list",
-        "show",
-        "diff",
-        "preview",
-        "clean",
-        "serve",
-        "status",
-        "submit",
-        "logs",
-        "stop",
-        "deploy",
-        "undeploy",
-        "export",
-    ] = Field("run", description="What to do.")
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]
     )
@@ -541,7 +526,9 @@ class RunOptions(Section):
         None, description="First stage to run; earlier ones must be cached.", examples=["infer"]
     )
     stop_after: str | None = Field(None, description="Last stage to run.", examples=["train"])
-    force: list[str] = Field(default_factory=list, description="Stages to run even when a cached result exists.")
+    force: list[str] = Field(
+        default_factory=list, description="Stages to run even when a cached result exists.", examples=[["train"]]
+    )
     trust: list[str] = Field(
         default_factory=list,
         description="Keys of the recipe that may name code, files, packages, processes or hosts; only the command line "
@@ -554,52 +541,56 @@ class RunOptions(Section):
         "(--allow-env NAME).",
         examples=[["DATA_HOST"]],
     )
-    runs: list[str] = Field(
+    runs: list[RunName] = Field(
         default_factory=list,
-        description="Ids of runs: those that action=serve serves, the one that action=status looks at.",
+        description="Runs by name: an id, the start of one that no other has, latest, @best of the newest sweep, or "
+        "SWEEP@best.",
+        examples=[["latest"]],
     )
-    sweep_id: str | None = Field(
+    sweep_id: RunName | None = Field(
         None,
-        description="Of action=serve: the sweep whose best runs are served (sweep=ID).",
+        description="A sweep whose best runs are meant, by its id.",
         examples=["20261123-155013"],
     )
     max_parallel_jobs: PositiveInt | None = Field(
         None,
-        description="Jobs of a sweep (-m) that run side by side; null: as many as the machine or cluster has room for, "
+        description="Jobs of a sweep (-m) that run side by side; null: as many as fit the machine or cluster, "
         "and one at a time where they would serve at the same port.",
         examples=[2],
     )
-    top: PositiveInt = Field(3, description="Of action=serve: how many of the sweep's best runs.")
+    top: PositiveInt = Field(3, description="How many of the sweep's best runs.", examples=[3])
     other: str | None = Field(
         None,
-        description="What diff compares with: a recipe's name or file, a run's folder or id, or latest.",
+        description="What to compare with: a recipe's name or file, a run's folder, or a run by name.",
         examples=["latest"],
     )
     group: str | None = Field(
         None,
-        description="Of which group's files schema prints the schema; null: of a resolved recipe.",
+        description="Print the schema of this group's files; null: of a resolved recipe.",
         examples=["model"],
     )
     job: str | None = Field(
         None,
-        description="Of action=status, logs and stop: the job that action=submit has started.",
+        description="A job that submit has started, by its id.",
         examples=["support_bot-20261123-155013-4c33"],
     )
     follow: bool = Field(
-        True, description="Of action=submit: show the job's log until it ends; its exit code is then the job's."
+        True, description="Show the job's log until it ends; its exit code is then the job's.", examples=["false"]
     )
     target: Literal["ray-job", "serve-config", "kuberay", "anyscale", "compose", "ci"] | None = Field(
-        None, description="Of action=export: what to write.", examples=["kuberay"]
+        None,
+        description="What to write: ray-job, serve-config, kuberay, anyscale, compose or ci.",
+        examples=["kuberay"],
     )
     export_to: str | None = Field(
         None,
-        description="Of action=export: the folder to write into; null: export/ in the newest run's folder.",
+        description="The folder to write into; null: export/ in the newest run's folder.",
         examples=["deploy"],
     )
     image: str = Field(
-        "recipe-runner:latest", description="Of action=export: the image that `containerfile` builds, by its name."
+        "recipe-runner:latest", description="The image that `containerfile` builds, by its name.", examples=["bot:1"]
     )
-    row: Annotated[int, Field(ge=0)] = Field(0, description="Which row preview shows, from 0.")
+    row: Annotated[int, Field(ge=0)] = Field(0, description="Which row to show, from 0.", examples=[3])
     format: Literal["text", "json"] = Field(
-        "text", description="Output of plan, validate, show, diff, preview and list."
+        "text", description="Print text for people or one JSON document.", examples=["json"]
     )

@@ -1,4 +1,4 @@
-"""`action=status`: what a running or finished run does, from its folder alone."""
+"""`status`: what a running or finished run does, from its folder alone."""
 
 from __future__ import annotations
 
@@ -7,28 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.errors import RunnerError
-from runner.pipeline.manifest import MANIFEST, Manifest
+from runner.pipeline.manifest import Manifest
 from runner.pipeline.progress import read_progress
 from runner.pipeline.run_locks import lock_path
 from runner.report.progress_text import progress_text
 from runner.storage.atomic import read_state
 from runner.storage.lock import holder_of
 from runner.text import duration_text
-
-
-def find_run(root: Path, recipe: str | None, run_id: str | None) -> Path:
-    """The folder of the run of that id, else the newest of the recipe, else the newest of all.
-
-    Raises RunnerError when there is none.
-    """
-    folders = [path.parent for path in root.glob(f"{recipe or '*'}/*/{MANIFEST}")]
-    if run_id:
-        folders = [folder for folder in folders if folder.name == run_id]
-    if not folders:
-        wanted = f"run {run_id!r}" if run_id else f"run of {recipe}" if recipe else "run"
-        raise RunnerError(f"there is no {wanted} below {root}", "Start one, or say where: storage.root=...")
-    return max(folders, key=lambda folder: (folder / "recipe.json").stat().st_mtime_ns)
 
 
 def status_of(folder: Path) -> dict[str, Any]:

@@ -10,17 +10,16 @@ on where it was. A job that fails does not stop the others.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from runner.errors import (
     EXIT_DONE,
@@ -32,7 +31,9 @@ from runner.errors import (
     RunnerError,
 )
 from runner.pipeline.plan import PastRuns, build, select
-from runner.recipe.load import RECIPES_DIR, Composed, accept_new_keys, compose
+from runner.recipe.hydra.compose import accept_new_keys, compose, prepared
+from runner.recipe.hydra.folders import RECIPES_DIR, Folders
+from runner.recipe.hydra.overrides import as_text, parsed, readable
 from runner.recipe.schema import Recipe, RunOptions
 from runner.report.terminal import Report
 from runner.storage.atomic import read_state
@@ -52,6 +53,7 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
     """
     from runner.pipeline.check import load_recipe
 
+    overrides = readable(overrides)
     jobs = combinations(overrides)
     problems: list[Problem] = []
     loaded: list[tuple[Recipe, RunOptions]] = []
@@ -72,7 +74,8 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
             planned = [_planned(job, each, state, config_dir) for job, each in zip(jobs, loaded, strict=True)]
             _side_by_side(_labelled(planned, state), parts, state, folder)
         else:
-            _hand_to_hydra(overrides, config_dir, folder, lambda config: _job(config, state, folder))
+            with prepared(overrides, config_dir) as (texts, folders):
+                _hand_to_hydra(texts, folder, lambda config: _job(state, folder, folders))
     except KeyboardInterrupt:
         _finish(state, folder, Report())
         Report().say(f"interrupted; continue with: {command}")
@@ -174,7 +177,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
     A sweep that has no finite list of values (`interval`) is left to its sweeper; it is checked with its first value.
     """
     axes = []
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in parsed(readable(overrides)):
         key = override.get_key_element()
         if not override.is_sweep_override():
             axes.append([override.input_line or ""])
@@ -185,13 +188,9 @@ def combinations(overrides: list[str]) -> list[list[str]]:
     return [list(job) for job in product(*axes)]
 
 
-def _hand_to_hydra(
-    overrides: list[str], config_dir: Path | None, folder: Path, job: Callable[[DictConfig], float]
-) -> None:
+def _hand_to_hydra(overrides: list[str], folder: Path, job: Callable[[DictConfig], float]) -> None:
     groups = {path.name for path in RECIPES_DIR.iterdir() if path.is_dir()}
-    argv = [*accept_new_keys(overrides, groups), f"hydra.sweep.dir={folder}", "--multirun"]
-    if config_dir is not None:
-        argv.append(f"--config-dir={config_dir.resolve()}")
+    argv = [*accept_new_keys(overrides, groups), f"hydra.sweep.dir={as_text(str(folder))}", "--multirun"]
     saved, sys.argv = sys.argv, ["runner", *argv]
     try:
         hydra.main(config_path=str(RECIPES_DIR), config_name="config", version_base="1.3")(job)()
@@ -199,14 +198,14 @@ def _hand_to_hydra(
         sys.argv = saved
 
 
-def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
+def _job(state: Sweep, folder: Path, folders: Folders) -> float:
     """Run one job unless it is done. Returns its objective; without one nan to the grid, an error to other sweepers.
 
     Raises KeyboardInterrupt when the run was interrupted, which ends the sweep.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    overrides = _of_the_jobs([text.lstrip("+") for text in HydraConfig.get().overrides.task])
+    overrides = _of_the_jobs([folders.shown(text.lstrip("+")) for text in HydraConfig.get().overrides.task])
     job, report = state.job(overrides), Report()
     if job.finished and job.value is not None:
         report.say(f"job {job.number} was done before: {' '.join(overrides)}")
@@ -214,7 +213,7 @@ def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
     report.say(f"job {job.number}: {' '.join(overrides)}")
     job.status, job.error = "running", ""
     state.save(folder)
-    _run_job(config, overrides, job, state.objective)
+    _run_job(overrides, folders.config_dir, job, state.objective)
     _finish(state, folder, None)
     if job.value is None:
         if HydraConfig.get().sweeper._target_ == _GRID:
@@ -223,16 +222,16 @@ def _job(config: DictConfig, state: Sweep, folder: Path) -> float:
     return job.value
 
 
-def _run_job(config: DictConfig, overrides: list[str], job: Job, objective: str) -> None:
+def _run_job(overrides: list[str], config_dir: Path | None, job: Job, objective: str) -> None:
     from runner.pipeline.check import load_recipe
     from runner.pipeline.engine import run
     from runner.report.observers import observers
 
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    command = " ".join(["python -m runner", *overrides])
+    command = shlex.join(["python", "-m", "runner", "run", *overrides])
     try:
-        recipe, options = load_recipe(Composed(values, [], overrides=overrides))
-        code, summary = run(recipe, options, command, observers(Report()))
+        composed = compose(overrides, config_dir)
+        recipe, options = load_recipe(composed)
+        code, summary = run(recipe, options, command, observers(Report()), composed.origins)
     except RunnerError as error:
         Report(sys.stderr).error(error, error.problems if isinstance(error, RecipeError) else ())
         job.status, job.error = "failed", error.message

@@ -11,10 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_STAGE_FAILED, RunnerError
+from runner.pipeline.runs import SWEEP, SWEEPS
 from runner.storage.atomic import read_state, write_state
 from runner.storage.digest import digest_json
-
-SWEEP = "sweep.json"
 
 
 class Job(BaseModel):
@@ -52,7 +51,9 @@ class Sweep(BaseModel):
     jobs: list[Job] = Field(default_factory=list)
 
     def save(self, folder: Path) -> None:
-        write_state(folder / SWEEP, self.model_dump(mode="json"))
+        """Write the state, with the best run's id, by which `runner.pipeline.runs` finds it."""
+        best = self.best()
+        write_state(folder / SWEEP, self.model_dump(mode="json") | {"best": best.run_id if best else ""})
 
     @classmethod
     def load(cls, folder: Path) -> Sweep:
@@ -102,7 +103,7 @@ def _split(override: str) -> tuple[str, str]:
 
 def open_sweep(root: Path, overrides: list[str], command: str) -> tuple[Sweep, Path]:
     """The newest sweep of exactly this command if it did not finish, else a new one; with its folder."""
-    home, identity = root / "sweeps", digest_json(overrides)
+    home, identity = root / SWEEPS, digest_json(overrides)
     for path in sorted(home.glob(f"*-{identity[:6]}*/{SWEEP}"), reverse=True):
         with suppress(RunnerError, OSError):
             found = Sweep.load(path.parent)

@@ -12,6 +12,7 @@ from runner.errors import GateError, RunnerError
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
+from runner.pipeline.runs import run_of_id
 from runner.recipe.schema import Recipe, RunOptions
 from runner.storage.artifact import Artifact
 from stages.deploy.serve_config import earlier_adapters
@@ -54,7 +55,7 @@ def find_results(recipe: Recipe, root: Path) -> Wanted:
         if step.record is None and step.action == "run":
             raise RunnerError(
                 f"there is no result to deploy below {root}: {step.name} has not run as the recipe says ({step.why})",
-                "Run it first: action=run stop_after=evaluate, or action=submit on the cluster.",
+                "Run it first: `run` with stop_after=evaluate, or `submit` on the cluster.",
             )
         records += [step.record] if step.record else []
     for gate in (record.metrics["gate"] for record in records if "gate" in record.metrics):
@@ -72,7 +73,7 @@ def _wanted(recipe: Recipe, root: Path, records: Sequence[StageRecord], artifact
         (record for name in ("publish", "ingest") for record in records if record.name == name and record.origin_run),
         records[-1],
     )
-    folder = next((path for path in root.glob(f"*/{maker.origin_run}") if path.is_dir()), root / recipe.name)
+    folder = run_of_id(root, maker.origin_run) if maker.origin_run else root / recipe.name
     ctx = RunContext(
         recipe=recipe, stage="serve", run_id=folder.name, run_dir=folder, stage_dir=folder / "deploy",
         fingerprint="", inputs=artifacts, ray=RaySession(recipe.cluster),

@@ -1,4 +1,4 @@
-"""`action=deploy`: the serve stage as a Ray Serve config on a cluster that keeps it up; `undeploy`.
+"""`deploy`: the serve stage as a Ray Serve config on a cluster that keeps it up; `undeploy`.
 
 A deploy is one PUT of the cluster's whole declared config, as `serve deploy` makes it, with every other application in
 it as it was. What would replace replicas is first started beside them as an application of its own and asked; only what

@@ -35,9 +35,7 @@ def refuse_foreign(details: Mapping[str, Any], name: str) -> None:
     """Raise RunnerError when a run serves an application of that name, which the cluster's config does not know."""
     found = details["applications"].get(name)
     if found and found.get("status") != "DELETING" and not found.get("deployed_app_config"):
-        raise RunnerError(
-            f"a run serves {name!r} on this cluster (action=run with serve.keep_alive)", "Stop that run first."
-        )
+        raise RunnerError(f"a run serves {name!r} on this cluster (serve.keep_alive)", "Stop that run first.")
 
 
 def find_application(config: Mapping[str, Any], name: str) -> dict[str, Any] | None:
@@ -125,7 +123,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
     head = (
-        "# `serve deploy` of this file makes it all that the cluster serves; action=deploy keeps the other\n"
+        "# `serve deploy` of this file makes it all that the cluster serves; `deploy` keeps the other\n"
         "# applications that there are.\n"
     )
     write_text(folder / "serve_config.yaml", head + yaml.safe_dump(dict(config), sort_keys=False))

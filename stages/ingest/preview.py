@@ -65,7 +65,7 @@ def _load(folder: Path, recipe: Recipe) -> Any:
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
-        raise RunnerError("action=preview needs transformers and LLaMA-Factory", "Run `make setup`.") from error
+        raise RunnerError("preview needs transformers and LLaMA-Factory", "Run `make setup`.") from error
     return AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
-from runner.pipeline.manifest import MANIFEST, Manifest
+from runner.pipeline.manifest import Manifest
+from runner.pipeline.runs import run_of_id
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from stages.models.adapter import CONFIG, adapter_name, find_adapter, largest_rank
@@ -27,12 +28,10 @@ class ServedRun:
 def run_folder(recipe: Recipe, run_id: str, key: str) -> Path:
     """The run's folder. key: the recipe's key that names it. Raises RunnerError when there is no such run."""
     root = recipe.storage.runs
-    found = next((path for path in root.glob(f"*/*/{MANIFEST}") if path.parent.name == run_id), None)
-    if found is None:
-        raise RunnerError(
-            f"{key} names the run {run_id!r}, which is not below {root}", "Name the folder of a run (its id)."
-        )
-    return found.parent
+    try:
+        return run_of_id(root, run_id)
+    except RunnerError as error:
+        raise RunnerError(f"{key} names the run {run_id!r}, which is not below {root}: {error}", error.hint) from error
 
 
 def predictions_of_run(recipe: Recipe, run_id: str, key: str) -> Artifact:

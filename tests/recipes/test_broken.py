@@ -48,7 +48,7 @@ def said_by_command_line(
 
 @cache
 def defaults() -> Composed:
-    return compose([])
+    return compose(["name=broken"])
 
 
 def test_the_corpus_is_large() -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli.serve_runs import name_the_sweep
+from runner.cli.command_line import read_command_line
+from runner.cli.overrides import checked_overrides
+from runner.cli.verbs import VERBS
 from runner.pipeline.check import load_recipe
-from runner.recipe.load import compose, parse
+from runner.recipe.load import compose, to_options
 from runner.sweep.grid import combinations
 from tests.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITHOUT_RECIPE = ("action=list", "action=schema", "action=serve", "action=status", "action=logs", "action=stop")
 
 
 def commands() -> list[list[str]]:
@@ -49,19 +50,19 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/prefix")
-    own = mine if "--config-dir" in arguments else None
-    overrides = [word.replace("/data/viggo", str(mine / "viggo")) for word in arguments if "=" in word]
-    if not overrides:
-        assert arguments == ["--help"]
+    words = [word.replace("/data/viggo", str(mine / "viggo")) for word in arguments]
+    line = read_command_line([str(mine) if word == "mine" else word for word in words])
+    if line.about_itself:
         return
-    for job in combinations(overrides) if "-m" in arguments else [overrides]:
-        composed = compose(name_the_sweep(job, own), own)
-        if any(word in WITHOUT_RECIPE for word in job):
-            assert not [
-                problem for problem in parse(composed).problems if problem.key.startswith(("action", "runs", "top"))
-            ]
-        else:
+    verb = VERBS[line.verb]
+    overrides = checked_overrides(line, verb)
+    assert verb.sweeps or not line.multirun
+    for job in combinations(overrides) if line.multirun else [overrides]:
+        composed = compose(job, line.config_dir)
+        if verb.on == "recipe":
             load_recipe(composed)
+        else:
+            to_options(composed)
 
 
 def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:

@@ -81,7 +81,8 @@ def test_a_misspelled_key_of_a_shipped_file_is_refused(file: Path) -> None:
         ({"infer": {"engine_kwargs": {"model": "other/model"}}}, False),
         ({"resources": {"train": {"gpus_per_worker": 1, "runtime_env": {"env_vars": {"A": "b"}}}}}, True),
         ({"resources": {"train": {"runtime_env": {"env_var": {}}}}}, False),
-        ({"defaults": [{"override /model": "smollm2_135m"}, "_self_"], "stop_after": "infer"}, True),
+        ({"defaults": [{"override /model": "smollm2_135m"}, "_self_"], "seed": 1}, True),
+        ({"stop_after": "infer"}, False),
         ({"serve": {"autoscaling": {"max_replicas": 0}}}, False),
     ],
 )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli.main import headline
 from runner.pipeline.registry import load_stage
+from runner.recipe.hydra.files import headline
 from runner.recipe.load import RECIPES_DIR
 from runner.testing import load_recipe, recipe_names
 

@@ -25,6 +25,11 @@ def changed(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> Composed:
     return testing.changed(_composed(recipe), changes)
 
 
+def given(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> Composed:
+    """The composed recipe with other values, as if the command line said so."""
+    return replace(changed(changes, recipe), recorded=True)
+
+
 def problems(changes: Mapping[str, Any], recipe: str = QUICKSTART, trust: str = "") -> dict[str, Problem]:
     """Problems by key; {} when the recipe is valid. trust: a key that the command line trusts."""
     made = changed(changes, recipe)

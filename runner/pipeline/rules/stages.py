@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from runner.errors import Problem, RecipeError, nearest
 from runner.pipeline.optional import settings_model
 from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
+from runner.pipeline.runs import ANOTHER_ROOT, unusable_root
 from runner.pipeline.stage import Stage
 from runner.recipe.load import settings_problems
 from runner.recipe.schema import Recipe
@@ -87,10 +89,16 @@ def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
 
 
+def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
+    if why := unusable_root(Path(recipe.storage.root).expanduser().absolute()):
+        yield Problem("storage.root", recipe.storage.root, f"cannot be used: {why}", ANOTHER_ROOT)
+
+
 RULES = (
     stages_exist,
     resources_name_stages,
     stages_load,
     stage_settings_are_valid,
     needs_are_provided_earlier,
+    runs_have_a_folder,
 )

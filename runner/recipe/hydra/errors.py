@@ -3,76 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from runner.errors import Problem, nearest
+from runner.recipe.hydra.folders import RECIPE, Folders
+from runner.recipe.hydra.given import must_end_in_yaml
+from runner.recipe.hydra.overrides import COMMAND_LINE
 from runner.recipe.schema import Recipe
 
-COMMAND_LINE = "command line"
 _IN_FILE = re.compile(r"In '([^']+)': ?(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"Ambiguous value for argument '\+*([^'=]+)=(.*)'")
 _NO_GROUP = re.compile(r"Could not override '/?(\w+)")
-_QUOTES = "Write key=value; put quotes around a value with commas, brackets or spaces: 'key=\"a, b\"'."
 
 
-def explain(error: Exception, roots: Sequence[Path]) -> list[Problem]:
-    """The problems behind an exception of Hydra, OmegaConf or YAML. roots: folders that recipe files come from."""
+def explain(error: Exception, folders: Folders) -> list[Problem]:
+    """The problems behind an exception of Hydra or OmegaConf. folders: where recipe files come from."""
     text = str(error)
-    if isinstance(error, OverrideParseException):
-        reason = next((line for line in text.splitlines() if not line.startswith(("Error parsing", "See "))), "")
-        return [Problem(COMMAND_LINE, error.override, f"cannot be read: {reason}", _QUOTES, COMMAND_LINE)]
     if isinstance(error, MissingConfigException):
-        return [_missing_file(error)]
-    if isinstance(error, yaml.YAMLError):
-        return [Problem("", None, f"a recipe file is not valid YAML: {text}")]
+        return [_missing_file(error, folders)]
     if isinstance(error, RecursionError):
         return [Problem("", None, "a recipe file refers to itself", "Write the value out instead of a YAML alias.")]
     if several := _SEVERAL.search(text):
         key, value = several.groups()
-        hint = f"Add -m to run once for each, or write a list: {key}=[{value}]."
+        hint = f"Add -m to run once for each, write a list: {key}=[{value}], or text in quotes: '{key}=\"{value}\"'."
         return [Problem(key, value, "has several values", hint, COMMAND_LINE)]
-    file = (in_file := _IN_FILE.match(text)) and _find(in_file[1], roots)
-    if file and (problems := list(_wrong_shapes(Recipe, _content(file), "", str(file)))):
+    in_file = _IN_FILE.match(text)
+    found = folders.find(in_file[1]) if in_file else None
+    if found and (problems := list(_wrong_shapes(Recipe, _content(found[0]), "", found[1]))):
         return problems
-    return [_other(error, in_file[2] if in_file else text, str(file or ""), roots)]
+    return [_other(error, in_file[2] if in_file else text, found[1] if found else "", folders)]
 
 
-def _missing_file(error: MissingConfigException) -> Problem:
-    options = list(error.options or [])
+def _missing_file(error: MissingConfigException, folders: Folders) -> Problem:
+    options = [name for name in error.options or [] if name not in dict(folders.files)]
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    for root, _label in folders.roots:
+        if (other := root / group / f"{name}.yml").is_file():
+            return must_end_in_yaml(other)
     guess = nearest(name, options)
-    origin = in_file[1] if (in_file := _IN_FILE.match(str(error))) else COMMAND_LINE
+    hint = f"Did you mean {guess}?" if guess else "Choose one of these, or add yours with --config-dir."
+    if group.partition("/")[0] == RECIPE and Path(path := f"{group}/{name}.yaml".partition("/")[2]).is_file():
+        hint = f"Name the file with its ending: recipe={path}"
+    in_file = _IN_FILE.match(str(error))
+    found = folders.find(in_file[1]) if in_file else None
     return Problem(
         group or "config",
         name,
         f"there is no {group or 'config'} {name!r}; there are: {', '.join(options) or 'none'}",
-        f"Did you mean {guess}?" if guess else "Choose one of these, or add yours with --config-dir.",
-        origin,
+        hint,
+        found[1] if found else in_file[1] if in_file else COMMAND_LINE,
     )
 
 
-def _other(error: Exception, text: str, origin: str, roots: Sequence[Path]) -> Problem:
+def _other(error: Exception, text: str, origin: str, folders: Folders) -> Problem:
     cause = error.__cause__
     said = [line.strip().splitlines()[0] for line in (text, str(cause or "")) if line.strip()]
     message = "; ".join(said) or type(error).__name__
     hint = "hydra.verbose=true shows where."
     if no_group := _NO_GROUP.search(text):
-        groups = [path.name for root in roots for path in root.iterdir() if path.is_dir()]
+        groups = [path.name for root, _ in folders.roots for path in root.iterdir() if path.is_dir()]
         guess = nearest(no_group[1], groups)
         hint = f"Did you mean {guess}?" if guess and guess != no_group[1] else hint
     key = str(getattr(cause, "full_key", "") or "")
     return Problem(key, None, f"cannot be composed: {message.replace('++', '')}", hint, origin)
-
-
-def _find(name: str, roots: Sequence[Path]) -> Path | None:
-    return next((file for root in roots if (file := root / f"{name}.yaml").is_file()), None)
 
 
 def _content(file: Path) -> Any:

@@ -6,35 +6,15 @@ each are ten billion values. Deep nesting ends in a stack overflow.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import yaml
-
-from runner.errors import Problem
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 MAX_DEPTH = 64
 
 
-def refused_files(folder: Path) -> list[Problem]:
-    """A problem for every YAML file below the folder that is too large, too deep, or grows too large by its aliases."""
-    found = ((file, why_refused(file)) for file in sorted(folder.rglob("*.yaml")))
-    hint = "Write it shorter; data belongs into a dataset."
-    return [Problem("", None, f"a recipe file {why}", hint, str(file)) for file, why in found if why]
-
-
-def why_refused(file: Path) -> str:
-    """What is wrong with the file, or "". A file that is no YAML is left to whoever composes it."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            return f"has {file.stat().st_size} bytes; there may be {MAX_BYTES}"
-        return _why_refused(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return ""
-
-
-def _why_refused(text: str) -> str:
+def why_refused(text: str) -> str:
+    """What is too large or too deep in the text of a YAML file, or "". Raises YAMLError for text that is no YAML."""
     sizes: dict[str, int] = {}  # anchor -> values that an alias to it stands for
     above: list[tuple[str | None, int]] = []  # of each open collection: its anchor, values so far
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

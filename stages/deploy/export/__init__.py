@@ -1,4 +1,4 @@
-"""`action=export`: the recipe as files that other tools run, with references to secrets and never their values."""
+"""`export`: the recipe as files that other tools run, with references to secrets and never their values."""
 
 from __future__ import annotations
 

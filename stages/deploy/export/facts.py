@@ -64,7 +64,7 @@ class Facts:
 
 def task_overrides(overrides: Sequence[str]) -> tuple[str, ...]:
     """Those that say what the recipe is, without those of the export and of the place where it runs."""
-    own = ("action", "target", "export_to", "image", "format", "cluster.address")
+    own = ("action", "target", "export_to", "image", "format", "runs", "cluster.address")
     return tuple(text.removeprefix("++") for text in overrides if text.lstrip("+").partition("=")[0] not in own)
 
 

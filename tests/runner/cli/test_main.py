@@ -9,18 +9,84 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
+from runner.cli.verbs import VERBS
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
 
 
-def test_help_teaches_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed as an error, in one line."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_without_arguments_help_is_printed_and_nothing_starts(
+    fake_stages: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([]) == EXIT_DONE
+    assert "usage: python -m runner" in capsys.readouterr().out
+    assert main(["-m"]) == EXIT_INVALID_RECIPE
+    assert "usage: python -m runner" in capsys.readouterr().out
+    assert fake_stages.runs == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["help"], *([name, "--help"] for name in VERBS)], ids=" ".join)
+def test_every_page_of_help_fits_eighty_columns(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == EXIT_DONE
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "--config-dir" in text
+
+
+def test_the_overview_teaches_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == EXIT_DONE
     text = capsys.readouterr().out
-    for word in ("action=", "plan", "validate", "only=[", "force=[", "--config-dir", "exit codes"):
+    for word in (*VERBS, "recipe=path/to/mine.yaml", "exit codes", "settings.yaml", "completion bash"):
         assert word in text
 
 
-def test_validate_of_a_broken_recipe_prints_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["recipe=viggo_quickstart", "action=validate", "format=json", "train.lora_rnk=4", "serve.port=-1"])
+@pytest.mark.parametrize("arguments", [["export", "--help"], ["help", "export"], ["action=export", "--help"]])
+def test_a_verbs_help_shows_its_own_options_and_an_example(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == EXIT_DONE
+    text = capsys.readouterr().out
+    assert "target=kuberay" in text
+    assert "python -m runner export recipe=viggo_quickstart" in text
+    assert "row=" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["vlaidate", "recipe=viggo_quickstart"], "Did you mean validate?"),
+        (["recipe=viggo_quickstart", "action=paln"], "Did you mean plan?"),
+        (["help", "sttus"], "Did you mean status?"),
+        (["validate", "plan", "recipe=viggo_quickstart"], "names several verbs"),
+        (["mine/recipe/bot.yaml"], "recipe=mine/recipe/bot.yaml"),
+        (["validate", "--train.lora_rank=8"], "train.lora_rank=8"),
+        (["validate", "--conifg-dir", "mine"], "Did you mean --config-dir?"),
+        (["validate", "--config-dir"], "expected one argument"),
+        (["plan", "recipe=viggo_quickstart", "row=3"], "is not an option of plan, but of preview"),
+        (["validate"], "is needed by validate"),
+        (["train.lora_rank=4"], "is needed by run"),
+        (["-m", "clean", "recipe=viggo_quickstart"], "is not an option of clean"),
+        (["completion", "fish"], "bash or zsh"),
+        (["diff", "recipe=viggo_quickstart"], "is needed by diff"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_a_wrong_command_line_is_refused_with_what_to_write(
+    arguments: list[str], words: str, fake_stages: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == EXIT_INVALID_RECIPE
+    assert words in said(capsys)
+    assert fake_stages.runs == []
+
+
+@pytest.mark.parametrize("verb", [["validate"], ["action=validate"]])
+def test_validate_of_a_broken_recipe_prints_one_json_document(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([*verb, "recipe=viggo_quickstart", "format=json", "train.lora_rnk=4", "serve.port=-1"])
     document = json.loads(capsys.readouterr().out)
     assert code == EXIT_INVALID_RECIPE
     assert document["ok"] is False
@@ -29,7 +95,7 @@ def test_validate_of_a_broken_recipe_prints_one_json_document(capsys: pytest.Cap
 
 
 def test_validate_of_a_good_recipe_says_ok(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipe=viggo_quickstart", "action=validate", "format=json"]) == EXIT_DONE
+    assert main(["validate", "recipe=viggo_quickstart", "format=json"]) == EXIT_DONE
     assert json.loads(capsys.readouterr().out) == {"ok": True, "problems": []}
 
 
@@ -44,14 +110,14 @@ def test_a_mistake_is_explained_without_a_traceback(capsys: pytest.CaptureFixtur
 def test_list_names_every_shipped_recipe_and_the_users_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\n# My own recipe.\nname: mine\n")
-    assert main(["action=list", "format=json", "--config-dir", str(tmp_path)]) == EXIT_DONE
+    assert main(["list", "format=json", "--config-dir", str(tmp_path)]) == EXIT_DONE
     listed = json.loads(capsys.readouterr().out)
     assert {"viggo_quickstart", "viggo_qwen7b", "mine"} <= set(listed["recipe"])
     assert listed["recipe"]["mine"] == "My own recipe."
 
 
 def test_schema_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["action=schema"]) == EXIT_DONE
+    assert main(["schema"]) == EXIT_DONE
     schema = json.loads(capsys.readouterr().out)
     for name, section in schema["$defs"].items():
         for key, field in section["properties"].items():
@@ -59,7 +125,7 @@ def test_schema_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_plan_shows_every_stage_and_why(fake_stages: Any, local: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipe=viggo_quickstart", "action=plan", "format=json", *local]) == EXIT_DONE
+    assert main(["plan", "recipe=viggo_quickstart", "format=json", *local]) == EXIT_DONE
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert [step["stage"] for step in steps][:3] == ["ingest", "train", "publish"]
     assert steps[0]["why"] == "never ran"
@@ -67,33 +133,39 @@ def test_plan_shows_every_stage_and_why(fake_stages: Any, local: list[str], caps
     assert fake_stages.runs == []
 
 
-def test_clean_removes_the_recipes_runs_and_nothing_else(
-    fake_stages: Any, local: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["recipe=viggo_quickstart", *local]) == EXIT_DONE
-    (tmp_path / "runs" / "other").mkdir()
-    assert main(["recipe=viggo_quickstart", "action=clean", *local]) == EXIT_DONE
-    assert "removed 1 run" in capfd.readouterr().out
-    assert not list((tmp_path / "runs" / "viggo_quickstart").iterdir())
-    assert (tmp_path / "runs" / "other").exists()
-
-
+@pytest.mark.parametrize("first", [["recipe=viggo_quickstart"], ["run", "recipe=viggo_quickstart"]])
 def test_run_prints_plan_stage_lines_and_the_run_folder(
-    fake_stages: Any, local: list[str], capfd: pytest.CaptureFixture[str]
+    first: list[str], fake_stages: Any, local: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     fake_stages.fail.add("evaluate")
-    assert main(["recipe=viggo_quickstart", *local]) == EXIT_STAGE_FAILED
+    assert main([*first, *local]) == EXIT_STAGE_FAILED
     shown = capfd.readouterr().out
     assert "made predictions" in shown
     assert "no luck today" in shown
-    assert f"continue with: python -m runner recipe=viggo_quickstart {local[0]}" in shown
+    assert f"continue with: python -m runner {' '.join(first)} {local[0]}" in shown
     assert "report:" in shown
 
 
-def test_a_sweep_with_a_bad_job_is_refused_before_any_starts(
-    fake_stages: Any, local: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("verb", ["validate", "plan", "show"])
+def test_a_light_verb_with_m_looks_at_each_job_and_starts_nothing(
+    verb: str, fake_stages: Any, local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["-m", "recipe=viggo_quickstart", "train.lora_rank=4,0", *local])
+    command = ["-m", verb, "recipe=viggo_quickstart", "train.lora_rank=4,8", *local]
+    assert main(command) == EXIT_DONE
+    text = capsys.readouterr().out
+    assert "viggo_quickstart train.lora_rank=4" in text
+    assert "viggo_quickstart train.lora_rank=8" in text
+    assert main([*command, "format=json"]) == EXIT_DONE
+    json.loads(capsys.readouterr().out)
+    assert fake_stages.runs == []
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", [[], ["validate"]])
+def test_a_sweep_with_a_bad_job_is_refused_before_any_starts(
+    verb: list[str], fake_stages: Any, local: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["-m", *verb, "recipe=viggo_quickstart", "train.lora_rank=4,0", *local])
     assert code == EXIT_INVALID_RECIPE
     assert "train.lora_rank = 0" in capsys.readouterr().err
     assert fake_stages.runs == []
@@ -105,3 +177,28 @@ def test_a_sweep_runs_each_value_and_ingests_once(
     assert main(["-m", "recipe=viggo_quickstart", "train.lora_rank=4,8", *local]) == EXIT_DONE
     assert fake_stages.runs.count("train") == 2
     assert fake_stages.runs.count("ingest") == 1
+
+
+@pytest.mark.parametrize("place", ["a_file/runs", "a_file"])
+def test_a_root_that_cannot_be_used_is_said_in_one_sentence(
+    place: str, fake_stages: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a_file").touch()
+    for verb in ("run", "clean", "plan", "validate"):
+        assert main([verb, "recipe=viggo_quickstart", f"storage.root={tmp_path}/{place}"]) == EXIT_INVALID_RECIPE
+        text = said(capsys)
+        assert "storage.root" in text
+        assert "is a file" in text
+        assert "Traceback" not in text
+    assert fake_stages.runs == []
+
+
+def test_an_error_of_the_system_is_one_sentence(
+    fake_stages: Any, local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a_file").touch()
+    words = ["export", "recipe=viggo_quickstart", "target=ray-job", f"export_to={tmp_path}/a_file/x", *local]
+    assert main(words) == EXIT_STAGE_FAILED
+    text = said(capsys)
+    assert f"cannot use {tmp_path}/a_file/x" in text
+    assert "not a directory" in text

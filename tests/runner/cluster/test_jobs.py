@@ -15,14 +15,14 @@ from runner.cluster import jobs
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_INVALID_RECIPE, RecipeError, RunnerError
 from runner.recipe.load import to_recipe
 from runner.recipe.schema import Recipe, RunOptions
-from tests.runner.recipes import changed
+from tests.runner.recipes import given
 
 ADDRESS = "http://127.0.0.1:8265"
 HERE = {"storage.root": "/shared/runs", "cluster.address": ADDRESS}
 
 
 def recipe_of(changes: dict[str, Any]) -> Recipe:
-    return to_recipe(changed(HERE | changes))[0]
+    return to_recipe(given(HERE | changes))[0]
 
 
 class Cluster:
@@ -67,10 +67,10 @@ class Cluster:
 def submit(
     cluster: Cluster, changes: dict[str, Any] | None = None, config_dir: Path | None = None, follow: bool = True
 ) -> int:
-    options = RunOptions(action="submit", follow=follow)
-    given = [f"{key}={value}" for key, value in {**HERE, **(changes or {})}.items()]
-    given = ["recipe=viggo_quickstart", "++action=submit", *given]
-    return jobs.submit(recipe_of(changes or {}), options, given, config_dir, lambda address: cluster)
+    options = RunOptions(follow=follow)
+    overrides = [f"{key}={value}" for key, value in {**HERE, **(changes or {})}.items()]
+    overrides = ["recipe=viggo_quickstart", *overrides]
+    return jobs.submit(recipe_of(changes or {}), options, overrides, config_dir, lambda address: cluster)
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +174,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(capsys: pytest.CaptureF
     assert jobs.follow(cluster, "job-1", ADDRESS) == EXIT_INTERRUPTED
     assert cluster.stopped == []
     shown = capsys.readouterr().out
-    assert f"action=logs job=job-1 cluster.address={ADDRESS}" in shown
+    assert f"python -m runner logs job=job-1 cluster.address={ADDRESS}" in shown
     assert "job-1 goes on" in shown
 
 
@@ -205,7 +205,7 @@ def test_unknown_job_is_named() -> None:
 
 @pytest.mark.parametrize("action", ["logs", "stop"])
 def test_a_job_must_be_named(action: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"action={action}", f"cluster.address={ADDRESS}"]) == EXIT_INVALID_RECIPE
+    assert main([action, f"cluster.address={ADDRESS}"]) == EXIT_INVALID_RECIPE
     assert "job" in capsys.readouterr().err
 
 

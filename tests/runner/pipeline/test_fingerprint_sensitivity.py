@@ -23,7 +23,7 @@ from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from stages.ingest.stage import prepare_data
-from tests.runner.recipes import QUICKSTART, QWEN, changed
+from tests.runner.recipes import QUICKSTART, QWEN, changed, given
 
 INGEST = "ingest"
 TRAIN = "train publish infer evaluate serve query cleanup"
@@ -164,7 +164,7 @@ def recipe_of(changes: dict[str, Any], name: str = QUICKSTART) -> Recipe:
     """As the planner sees it: the rules across sections do not matter here, so a change may stand alone."""
     from runner.recipe.load import to_recipe
 
-    return to_recipe(changed(changes, name))[0]
+    return to_recipe(given(changes, name))[0]
 
 
 @pytest.fixture(scope="module")

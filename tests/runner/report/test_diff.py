@@ -81,7 +81,7 @@ def test_compares_with_a_run_by_folder_id_or_latest(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "is needed by action=diff"),
+        ([], "is needed by diff"),
         (["other=viggo_quickstrat"], "Did you mean viggo_quickstart?"),
         (["other=nowhere.yaml"], "is no file"),
     ],

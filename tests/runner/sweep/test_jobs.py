@@ -125,7 +125,8 @@ def test_each_job_has_a_line_with_what_it_does(sweep: Sweep) -> None:
 
 def test_a_job_runs_on_its_cores_and_not_without_its_sweep(tmp_path: Path) -> None:
     code = (
-        "import os, sys; import runner.sweep.job as job; job.main = lambda arguments: print(os.sched_getaffinity(0));"
+        "import os, sys; import runner.cli.sweep_job as job;"
+        "job.main = lambda arguments: print(os.sched_getaffinity(0));"
         "sys.exit(job.run(int(sys.argv[1]) or os.getppid(), sys.argv[2], []) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, "0", "0"], capture_output=True, text=True)

@@ -16,7 +16,7 @@ from runner.recipe.load import to_recipe
 from stages.deploy import rollout as services
 from stages.deploy.candidate import Wanted, find_results
 from stages.deploy.rollout import Rollout, undeploy
-from tests.runner.recipes import changed
+from tests.runner.recipes import given as recipe_given
 
 ADDRESS = "http://10.0.0.1:8265"
 OTHER = {"name": "other", "route_prefix": "/other", "import_path": "other:app", "args": {}}
@@ -67,8 +67,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wanted(tmp_path: Path) -> Callable[..., Wanted]:
     def make(changes: dict[str, Any] | None = None, adapter: str = "one") -> Wanted:
-        given = {"name": "bot", "serve.model_id": "base", "serve.startup_timeout_s": 1, "cluster.address": ADDRESS}
-        recipe = to_recipe(changed(given | (changes or {})))[0]
+        values = {"name": "bot", "serve.model_id": "base", "serve.startup_timeout_s": 1, "cluster.address": ADDRESS}
+        recipe = to_recipe(recipe_given(values | (changes or {})))[0]
         models = ["base", f"base:{adapter}"]
         return Wanted(recipe, tmp_path, "/models/m", "/store/adapters/base", [adapter], models, {"messages": []})
 
@@ -240,6 +240,6 @@ def test_undeploy_removes_this_application_alone(wanted: Callable[..., Wanted]) 
 
 
 def test_nothing_is_deployed_before_it_was_made(tmp_path: Path) -> None:
-    recipe = to_recipe(changed({"cluster.address": ADDRESS}))[0]
+    recipe = to_recipe(recipe_given({"cluster.address": ADDRESS}))[0]
     with pytest.raises(RunnerError, match="there is no result to deploy"):
         find_results(recipe, tmp_path)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.runner.recipes import problems
+from runner.testing import problems_of
+from tests.runner.recipes import given, problems
 
 KEY = "a-good-key-0123456789"
 
@@ -38,7 +39,7 @@ def test_keys_come_from_a_file_and_from_the_environment(keys: str, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("given", "key"),
+    ("places", "key"),
     [
         ({}, "serve.api_keys"),
         ({"file": "/nowhere/keys"}, "serve.api_keys.file"),
@@ -48,15 +49,15 @@ def test_keys_come_from_a_file_and_from_the_environment(keys: str, monkeypatch: 
         ({"fil": "x"}, "serve.api_keys.fil"),
     ],
 )
-def test_keys_that_are_nowhere_are_a_problem(given: dict[str, Any], key: str) -> None:
-    found = problems({"serve.api_keys": given})
+def test_keys_that_are_nowhere_are_a_problem(places: dict[str, Any], key: str) -> None:
+    found = problems({"serve.api_keys": places})
     assert list(found) == [key]
     assert found[key].hint
 
 
 def test_keys_of_another_cluster_s_machine_are_not_looked_for() -> None:
     changes = {"serve.api_keys": {"file": "/etc/keys"}, "cluster.address": "10.0.0.1:6379"}
-    assert "serve.api_keys.file" not in problems(changes)
+    assert "serve.api_keys.file" not in problems_of(given(changes))
 
 
 def test_without_serve_nobody_needs_the_keys() -> None:

@@ -1,4 +1,4 @@
-"""A job of a sweep as a process of its own: `python -m runner.sweep.job PARENT CORES ARGUMENTS...`.
+"""A job of a sweep as a process of its own: `python -m runner.cli.sweep_job PARENT CORES ARGUMENTS...`.
 
 PARENT: process id of the sweep, at whose end the job is interrupted, however that came. CORES: `0,1`, or `-` for all.
 """

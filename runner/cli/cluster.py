@@ -1,0 +1,55 @@
+"""Verbs of a Ray cluster: `submit`, `logs`, `stop`, `deploy`, `undeploy`."""
+
+from __future__ import annotations
+
+from runner.cli.asked import Call, needed
+from runner.report.terminal import Report
+
+
+def submit(call: Call) -> int:
+    """Send the recipe as a Ray Job. Returns the job's exit code, or 0 with follow=false."""
+    from runner.cluster import jobs
+
+    asked = call.checked()
+    return jobs.submit(asked.recipe, asked.options, asked.composed.overrides, call.line.config_dir)
+
+
+def logs(call: Call) -> int:
+    """Show a job's log to its end."""
+    from runner.cluster import jobs
+
+    return jobs.logs(*job_of(call))
+
+
+def stop(call: Call) -> int:
+    """End a job as Ctrl-C would."""
+    from runner.cluster import jobs
+
+    return jobs.stop(*job_of(call))
+
+
+def job_of(call: Call) -> tuple[str, str]:
+    """The job that the command line names, and its cluster's address. Raises RecipeError."""
+    from runner.cluster import jobs
+
+    address = jobs.dashboard_address(call.composed.values["cluster"]["address"])
+    if not call.options.job:
+        raise needed("job", call.line.verb, "`submit` prints it.")
+    return call.options.job, address
+
+
+def deploy(call: Call) -> int:
+    """Serve the adapter of the recipe, or of the run that `runs` names, as an application of the cluster."""
+    from runner.cli.results import of_run
+    from stages.deploy import rollout
+
+    asked = of_run(call)[0].checked()
+    return rollout.deploy(asked.recipe, asked.root, call.line.text, Report().say)
+
+
+def undeploy(call: Call) -> int:
+    """Remove the application of the recipe, or of the run that `runs` names."""
+    from runner.cli.results import of_run
+    from stages.deploy import rollout
+
+    return rollout.undeploy(of_run(call)[0].checked().recipe, Report().say)

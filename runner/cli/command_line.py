@@ -1,0 +1,136 @@
+"""From the words of a command line to a verb, its overrides and its flags; nothing is composed yet."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.cli.verbs import VERBS
+from runner.errors import Problem, RecipeError, nearest
+
+ORIGIN = "command line"
+OTHER_VERBS = ("help", "completion")
+_PROGRAM = "python -m runner"
+_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "-h", "--help", "--version")
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """verb: "" where none is named and there is nothing to run. overrides: `key=value` words, without `action=`.
+
+    argument: the verb to help with, or the shell to complete in. completed: that shell's line.
+    text: the whole command, for people to repeat.
+    """
+
+    verb: str
+    overrides: list[str]
+    config_dir: Path | None = None
+    multirun: bool = False
+    help: bool = False
+    version: bool = False
+    argument: str = ""
+    completed: str = ""
+    text: str = ""
+
+    @property
+    def about_itself(self) -> bool:
+        """Whether it asks for help, the version or completion, and not for anything about recipes."""
+        return self.help or self.version or self.verb in ("", *OTHER_VERBS)
+
+    @property
+    def bare(self) -> bool:
+        return self.text == _PROGRAM
+
+    @property
+    def verbose(self) -> bool:
+        return "hydra.verbose=true" in self.overrides
+
+    @property
+    def as_json(self) -> bool:
+        return "format=json" in self.overrides
+
+
+def read_command_line(argv: Sequence[str]) -> CommandLine:
+    """Raises RecipeError for a verb, flag or word that is not known."""
+    if argv[:1] == ["completion"]:  # what follows is a shell's line and not this one's
+        return CommandLine("completion", [], argument=next(iter(argv[1:2]), ""), completed=" ".join(argv[2:]))
+    parser = _parser()
+    try:
+        flags, unknown = parser.parse_known_intermixed_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise RecipeError([Problem(ORIGIN, None, str(error), "--help lists what there is.", ORIGIN)]) from error
+    words = [word for word in flags.words if "=" not in word and not word.startswith("~")]
+    overrides = [word for word in flags.words if word not in words]
+    problems = [_unknown_flag(word) for word in unknown]
+    verb, argument, wrong = _verb(words, overrides)
+    if problems := [*problems, *wrong]:
+        raise RecipeError(problems)
+    overrides = [word for word in overrides if key_of(word) != "action"]
+    if flags.trust or flags.allow_env:
+        from runner.recipe.grants import as_overrides
+
+        overrides += as_overrides({"trust": flags.trust, "allow_env": flags.allow_env})
+    help_ = flags.help or verb == "help"
+    return CommandLine(
+        verb or ("run" if overrides else ""),
+        overrides,
+        flags.config_dir,
+        flags.multirun,
+        help_,
+        flags.version,
+        argument=argument or (verb if help_ and verb in VERBS else ""),
+        text=" ".join([_PROGRAM, *map(shlex.quote, argv)]),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--trust", action="append", default=[])
+    parser.add_argument("--allow-env", action="append", default=[])
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    return parser
+
+
+def key_of(override: str) -> str:
+    """The key that an override sets."""
+    return override.lstrip("+").partition("=")[0]
+
+
+def _verb(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, str, list[Problem]]:
+    """The verb, the word after `help`, and what is wrong with either."""
+    if words and words[0] == "help":
+        return words[0], words[1] if len(words) > 1 else "", [unknown_word(word) for word in words[2:]]
+    named = [*words, *(word.partition("=")[2] for word in overrides if key_of(word) == "action")]
+    wrong = [unknown_word(word) for word in named if word not in VERBS]
+    known = list(dict.fromkeys(word for word in named if word in VERBS))
+    if len(known) > 1:
+        hint = "Give one verb; run the command once for each."
+        wrong.append(Problem(ORIGIN, " ".join(known), "names several verbs", hint, ORIGIN))
+    return (known[0] if known else ""), "", wrong
+
+
+def unknown_word(word: str) -> Problem:
+    """What is wrong with a word that is not a verb."""
+    if word.endswith((".yaml", ".yml")):
+        hint = f"Name the recipe file as a value: recipe={word}"
+        return Problem(ORIGIN, word, "is a file, not a verb", hint, ORIGIN)
+    guess = nearest(word, (*VERBS, *OTHER_VERBS))
+    hint = f"Did you mean {guess}?" if guess else f"Verbs: {', '.join(VERBS)}. Values are written key=value."
+    return Problem(ORIGIN, word, "is not a verb", hint, ORIGIN)
+
+
+def _unknown_flag(word: str) -> Problem:
+    name, equals, _ = word.partition("=")
+    if equals:
+        hint = f"Write it without the leading dashes: {word.lstrip('-')}"
+        return Problem(ORIGIN, word, "is not an option; keys of a recipe have no leading --", hint, ORIGIN)
+    guess = nearest(name, _FLAGS)
+    hint = f"Did you mean {guess}?" if guess else f"Options: {', '.join(_FLAGS)}."
+    return Problem(ORIGIN, word, "is not an option", hint, ORIGIN)

@@ -1,0 +1,63 @@
+"""The user's own settings: what leaves this machine and where to, which no recipe file may say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.errors import Problem, RecipeError, nearest
+from runner.recipe.hydra.files import read_recipe_file
+from runner.recipe.hydra.overrides import in_hydras_form
+
+KEYS = ("cluster.address", "deploy.url", "submit.env", "submit.python", "submit.code")
+VERBS = ("submit", "logs", "stop", "deploy", "undeploy", "status")
+
+
+def settings_path() -> Path:
+    """`~/.config/recipe-runner/settings.yaml`, or below XDG_CONFIG_HOME."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "recipe-runner" / "settings.yaml"
+
+
+def settings_for(verb: str) -> list[str]:
+    """Overrides that the settings file stands for; only verbs of a cluster use it.
+
+    Raises RecipeError naming the file for a key that it may not hold, or text that is no YAML.
+    """
+    path = settings_path()
+    if verb not in VERBS or not path.is_file():
+        return []
+    values = _content(path)
+    found = dict(_leaves(values, ""))
+    if wrong := [_unknown(key, value, path) for key, value in found.items() if key not in KEYS]:
+        raise RecipeError(wrong)
+    return [f"{key}={in_hydras_form(value)}" for key, value in found.items()]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(read_recipe_file(path))
+    except yaml.YAMLError as error:
+        raise RecipeError([Problem("", None, f"is not valid YAML: {error}", "Correct it.", str(path))]) from error
+    if not isinstance(values, dict | None):
+        raise RecipeError([Problem("", None, "must be a mapping of `key: value` lines", "Correct it.", str(path))])
+    return values or {}
+
+
+def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value); keys may be nested or written with dots."""
+    for name, value in values.items():
+        key = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, dict):
+            yield from _leaves(value, key)
+        else:
+            yield key, value
+
+
+def _unknown(key: str, value: Any, path: Path) -> Problem:
+    guess = nearest(key, KEYS)
+    hint = f"Did you mean {guess}?" if guess else "Other keys belong into a recipe."
+    return Problem(key, value, f"is not a setting; there are: {', '.join(KEYS)}", hint, str(path))

@@ -1,0 +1,144 @@
+"""The one way to find the folder of a run: `<storage.root>/<recipe>/<run id>/`, by the names that people use.
+
+A run is named by its id, by the start of an id that no other run has, as `latest`, or as the best of a sweep: `@best`
+of the newest one, `SWEEP@best` of the one whose id begins so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from runner.errors import Problem, RecipeError, RunnerError, nearest
+from runner.pipeline.manifest import MANIFEST
+from runner.storage.atomic import read_state, write_text
+from runner.storage.digest import digest_bytes
+
+LATEST, BEST = "latest", "@best"
+SWEEPS, SWEEP = "sweeps", "sweep.json"
+_SHORTEST = 4  # characters of the start of an id; fewer are a typing mistake
+_INDEX = "roots"
+ANOTHER_ROOT = "Name a folder that you may write: storage.root=..."
+
+
+def run_folders(root: Path, recipe: str | None = None) -> list[Path]:
+    """Folders of the runs below `storage.root`, or of one recipe's, in order of their names, which begin with times."""
+    homes = [root / recipe] if recipe else _folders_in(root)
+    return sorted(folder for home in homes for folder in _folders_in(home) if (folder / MANIFEST).is_file())
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return [path for path in folder.iterdir() if path.is_dir()]
+    return []
+
+
+def find_run(root: Path, name: str, recipe: str | None = None, elsewhere: Sequence[Path] = ()) -> Path:
+    """The folder of the run of that name.
+
+    recipe: look at this recipe's runs only. elsewhere: other roots, looked at where there is none below `root`.
+    Raises RunnerError when there is none, or the name fits several.
+    """
+    for place in (root, *elsewhere):
+        folders = run_folders(place, recipe)
+        if name == LATEST:
+            if folders:
+                return max(folders, key=_began)
+        elif name.endswith(BEST):
+            if found := _best(place, name.removesuffix(BEST)):
+                return run_of_id(place, found)
+        elif found_run := _of_id(folders, name):
+            return found_run
+    raise _missing(root, name, recipe, elsewhere)
+
+
+def run_of_id(root: Path, run_id: str) -> Path:
+    """The folder of the run of that id, or whose id alone begins so. Raises RunnerError."""
+    found = _of_id(run_folders(root), run_id)
+    if found is None:
+        raise _missing(root, run_id, None, ())
+    return found
+
+
+def _of_id(folders: Iterable[Path], run_id: str) -> Path | None:
+    folders = list(folders)
+    if exact := next((folder for folder in folders if folder.name == run_id), None):
+        return exact
+    fitting = [folder for folder in folders if len(run_id) >= _SHORTEST and folder.name.startswith(run_id)]
+    if len(fitting) > 1:
+        names = ", ".join(folder.name for folder in fitting[:5])
+        raise RunnerError(f"{len(fitting)} runs have an id that begins with {run_id}: {names}", "Write more of it.")
+    return fitting[0] if fitting else None
+
+
+def _began(folder: Path) -> int:
+    """When the run was last started or continued, by what it writes then."""
+    with suppress(OSError):
+        return (folder / "recipe.json").stat().st_mtime_ns
+    return 0
+
+
+def _best(root: Path, sweep: str) -> str:
+    """Id of the best run of the sweep whose id begins so, of the newest for ""; "" where there is none."""
+    folders = [path for path in _folders_in(root / SWEEPS) if path.name.startswith(sweep)]
+    for folder in sorted(folders, reverse=True):
+        with suppress(RunnerError, OSError):
+            if best := read_state(folder / SWEEP).get("best"):
+                return str(best)
+    return ""
+
+
+def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path]) -> RunnerError:
+    known = [folder.name for folder in run_folders(root, recipe)]
+    wanted = f"run {name!r}" if name != LATEST else f"run of {recipe}" if recipe else "run"
+    if name.endswith(BEST):
+        wanted = f"finished job of a sweep for {name}"
+    places = f", nor in {len(elsewhere)} other places of runs" if elsewhere else ""
+    guess = nearest(name, known)
+    hint = f"Did you mean {guess}?" if guess else "Start one, or say where: storage.root=..."
+    return RunnerError(f"there is no {wanted} below {root}{places}", hint)
+
+
+def unusable_root(root: Path, *, to_write: bool = False) -> str:
+    """Why there can be no run folders at the path, or "": a file is in its way, or with `to_write` a missing right."""
+    place = next((path for path in (root, *root.parents) if path.exists()), root)
+    if not place.is_dir():
+        return f"{place} is a file, not a folder"
+    if to_write and not os.access(place, os.W_OK | os.X_OK):
+        return f"{place} cannot be written by this user, or is on a file system that is read-only"
+    return ""
+
+
+def make_root(root: Path) -> None:
+    """Make the folder of the run folders. Raises RecipeError that names `storage.root` when it cannot be used."""
+    why = unusable_root(root, to_write=True)
+    try:
+        if not why:
+            root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{error.filename or root}: {(error.strerror or str(error)).lower()}"
+    if why:
+        raise RecipeError([Problem("storage.root", str(root), f"cannot be used: {why}", ANOTHER_ROOT)])
+
+
+def remember_root(root: Path) -> None:
+    """Note a place of runs in the user's cache, so that they are found from any folder. That it fails is no matter."""
+    with suppress(OSError):
+        file = _index() / digest_bytes(str(root).encode())[:16]
+        if not file.is_file():
+            write_text(file, str(root))
+
+
+def known_roots() -> Iterator[Path]:
+    """Places of runs that were noted and still are there, the newest first."""
+    with suppress(OSError):
+        for file in sorted(_index().iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            if (root := Path(file.read_text(encoding="utf-8"))).is_dir():
+                yield root
+
+
+def _index() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "recipe-runner" / _INDEX

@@ -1,0 +1,230 @@
+"""From a command line to plain values, with the origin of each. Hydra's DictConfig comes in and ends here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env as oc_env
+
+from runner.errors import Problem, RecipeError
+from runner.recipe import origins
+from runner.recipe.grants import granted, is_readable
+from runner.recipe.hydra.code import refused_overrides, refused_values
+from runner.recipe.hydra.errors import explain
+from runner.recipe.hydra.folders import RECIPE, RECIPES_DIR, Folders, file_name, searched
+from runner.recipe.hydra.given import checked_config_dir, checked_file
+from runner.recipe.hydra.overrides import COMMAND_LINE, parsed, readable
+from runner.recipe.machine import cpu_dtype
+from runner.recipe.secrets import names_secret, reads_secret
+
+_NOT_GIVEN = object()
+_READS_ENVIRONMENT = "reads a secret from the environment into the recipe"
+_READS_VARIABLE = "reads the environment variable"
+_CHAINS = "Leave credentials to boto3's and the hub's own chains."
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composed configuration before it is checked.
+
+    values: plain nested dict with every interpolation resolved where it can be. problems: what could not be.
+    trace: finds `origins`; it reads every file once more, so it is called only when somebody asks where a value came
+    from. overrides: as the command line gives them. settings: those of the user's settings file, which come before.
+    recorded: the values are a record of an earlier run, whose own command line was asked for what a file may not say.
+    """
+
+    values: dict[str, Any]
+    problems: list[Problem]
+    trace: Callable[[], dict[str, str]] = dict
+    overrides: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+    recorded: bool = False
+
+    @cached_property
+    def trusted(self) -> list[str]:
+        """Keys that the command line trusts, see `runner.recipe.rules.code`."""
+        return granted(self.overrides, "trust")
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Dotted key -> the file and line, or the override, that set it."""
+        return self.trace()
+
+    @cached_property
+    def given(self) -> set[str]:
+        """Dotted keys that the command line or the user's settings file sets."""
+        return {key_of(each) for each in parsed([*self.settings, *self.overrides])}
+
+    def is_given(self, key: str) -> bool:
+        """Whether the command line or the settings file sets the key, itself or as part of a mapping."""
+        parts = key.partition("[")[0].split(".")
+        return self.recorded or any(".".join(parts[:end]) in self.given for end in range(1, len(parts) + 1))
+
+    def origin(self, key: str) -> str:
+        """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
+        if key in self.origins:
+            return self.origins[key]
+        key = key.partition("[")[0]
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return ""
+
+
+def key_of(override: Override) -> str:
+    """The key that an override sets, without the package of a group."""
+    return str(override.get_key_element()).lstrip("+~").split("@")[0]
+
+
+def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequence[str] = ()) -> Composed:
+    """Compose recipes/config.yaml with the overrides; `config_dir` holds a user's own recipes and group variants.
+
+    settings: overrides of the user's settings file, below those of the command line.
+    Raises RecipeError for what Hydra itself refuses: a file that does not exist or is no YAML, a malformed override.
+    """
+    given = readable(overrides)
+    with prepared(given, config_dir) as (texts, folders):
+        if refused := list(refused_overrides(key_of(each) for each in parsed(texts))):
+            raise RecipeError(refused)
+        try:
+            with _own_hydra(), initialize_config_dir(str(RECIPES_DIR), version_base="1.3"):
+                loader = GlobalHydra.instance().config_loader()
+                final = accept_new_keys([*settings, *texts], set(loader.list_groups("")))
+                config = hydra_compose("config", overrides=final, return_hydra_config=True)
+        except RecipeError:
+            raise
+        except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
+            raise RecipeError(explain(error, folders)) from error
+        if refused := list(refused_values(OmegaConf.to_container(config.hydra, resolve=False), [])):  # type: ignore[arg-type]
+            raise RecipeError(refused)
+    labels = [*(f"settings file: {text}" for text in settings), *(f"{COMMAND_LINE}: {text}" for text in given)]
+    trace = cache(lambda: _trace(loader, final, labels, folders))
+    name = folders.recipe_name(config.hydra.runtime.choices.get(RECIPE))
+    with read_write(config), open_dict(config):
+        del config["hydra"]
+        if OmegaConf.is_missing(config, "name") and name:
+            config["name"] = name
+    values, problems = _plain(config, trace)
+    return Composed(values, problems, trace, given, list(settings))
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Set aside the Hydra that runs a sweep's jobs, from within which they are composed."""
+    state = GlobalHydra.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.set_state(state)
+
+
+@contextmanager
+def prepared(overrides: Sequence[str], config_dir: Path | None) -> Iterator[tuple[list[str], Folders]]:
+    """Let Hydra find the user's files while the block lasts.
+
+    Gives the overrides with recipe files named as Hydra knows them. Raises RecipeError for a file or folder that is
+    not there.
+    """
+    OmegaConf.register_new_resolver("oc.env", partial(_environment, granted(overrides, "allow_env")), replace=True)
+    OmegaConf.register_new_resolver("cpu_dtype", cpu_dtype, replace=True)
+    texts, files = _named_files(overrides)
+    folders = Folders(checked_config_dir(config_dir), tuple(files.items()))
+    with searched(folders):
+        yield texts, folders
+
+
+def _named_files(overrides: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
+    """`recipe=path/to/file.yaml` by the name that Hydra knows the file by, and those files."""
+    texts: list[str] = []
+    files: dict[str, Path] = {}
+    for text, override in zip(overrides, parsed(overrides), strict=True):
+        if key_of(override) == RECIPE and ".yaml" in text + ".yml" and not override.is_delete():
+            paths = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+            names = {str(path): checked_file(str(path).strip("'\"")) for path in paths}
+            files |= {file_name(file): file for file in names.values() if file}
+            shown = ",".join(file_name(file) if file else path for path, file in names.items())
+            text = f"{text.partition('=')[0]}={shown}" if any(names.values()) else text
+        texts.append(text)
+    return texts, files
+
+
+def _trace(loader: Any, overrides: list[str], labels: Sequence[str], folders: Folders) -> dict[str, str]:
+    with searched(folders):
+        return origins.trace(loader, overrides, labels, folders.find)
+
+
+def _environment(allowed: list[str], variable: str, default: Any = _NOT_GIVEN) -> Any:
+    """The resolver `oc.env`, for variables that recipes may read: the name may itself come out of an interpolation."""
+    if names_secret(variable):
+        raise ValueError(_READS_ENVIRONMENT)
+    if not is_readable(variable, allowed):
+        raise ValueError(f"{_READS_VARIABLE} {variable}, which is not for recipes to read")
+    return oc_env(variable) if default is _NOT_GIVEN else oc_env(variable, default)
+
+
+def accept_new_keys(overrides: Sequence[str], groups: set[str]) -> list[str]:
+    """Let `a.b=c` set a key that no file names (Hydra's `++a.b=c`), so that the schema alone says what is legal."""
+    accepted = []
+    for text, override in zip(overrides, parsed(overrides), strict=True):
+        key = key_of(override)
+        plain = not (override.is_delete() or override.is_force_add() or override.is_add())
+        group = key in groups or key.startswith("hydra")
+        if plain and not group:
+            text = f"++{text}"
+        elif override.is_add() and not group:
+            text = f"+{text}"
+        accepted.append(text)
+    return accepted
+
+
+def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
+
+    def walk(node: Any, prefix: str) -> Any:
+        if isinstance(node, DictConfig):
+            return {str(key): leaf(node, key, f"{prefix}.{key!s}" if prefix else str(key)) for key in node}
+        if isinstance(node, ListConfig):
+            return [leaf(node, index, f"{prefix}[{index}]") for index in range(len(node))]
+        return node
+
+    def leaf(parent: Any, key: Any, dotted: str) -> Any:
+        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index]
+        if isinstance(raw, str) and reads_secret(raw):
+            problems.append(Problem(dotted, raw, _READS_ENVIRONMENT, _CHAINS))
+            return None
+        if OmegaConf.is_missing(parent, key):
+            problems.append(Problem(dotted, "???", "is required and was not given", f"Add {dotted}=...", ""))
+            return None
+        try:
+            return walk(parent[key], dotted)
+        except OmegaConfBaseException as error:
+            problems.append(Problem(dotted, raw, *_unresolved(error), trace().get(dotted, "")))
+            return None
+
+    return walk(config, ""), problems
+
+
+def _unresolved(error: OmegaConfBaseException) -> tuple[str, str]:
+    """Message and hint for an interpolation that leads nowhere."""
+    reason = str(error.__cause__ or error).splitlines()[0].strip("'")
+    if unset := re.search(r"Environment variable '?(\w+)'? not found", reason):
+        return f"takes the environment variable {unset[1]}, which is not set", f"Set it: export {unset[1]}=..."
+    if _READS_ENVIRONMENT in reason:
+        return _READS_ENVIRONMENT, _CHAINS
+    if refused := re.search(rf"{_READS_VARIABLE} (\S+),.*", reason):
+        return refused[0], f"Write the value, or add --allow-env {refused[1]} if the recipe may have its value."
+    return reason, "Name an existing key, or write the value itself."

@@ -1,0 +1,87 @@
+"""A recipe file's text and header, refused in a sentence before anything makes objects of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from runner.errors import Problem, RecipeError
+from runner.recipe.hydra.limits import MAX_BYTES, why_refused
+
+GLOBAL = "_global_"
+_HEADER = re.compile(r"#\s*@package\s+(\S+)")
+_BEFORE_HEADER = ("---", "%")  # the start of a document, and a directive
+_SHORTER = "Write it shorter; data belongs into a dataset."
+
+
+def read_recipe_file(path: Path) -> str:
+    """The text, without a byte order mark.
+
+    Raises RecipeError naming the file when it cannot be read, is not UTF-8, or would be too large or deep.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise refused(path, f"has {size} bytes; there may be {MAX_BYTES}", _SHORTER)
+        text = _decoded(path, path.read_bytes())
+    except OSError as error:
+        raise refused(path, f"cannot be read: {error.strerror}", "Correct its permissions.") from error
+    try:
+        why = why_refused(text)
+    except yaml.YAMLError as error:
+        raise not_yaml(path, error) from error
+    if why:
+        raise refused(path, why, _SHORTER)
+    return text
+
+
+def _decoded(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}"
+        raise refused(path, message, "Save it in UTF-8: iconv -f latin1 -t utf-8.") from error
+
+
+def refused(path: Path, why: str, hint: str) -> RecipeError:
+    """The error for a file as a whole."""
+    return RecipeError([Problem("", None, f"a recipe file {why}", hint, str(path))])
+
+
+def not_yaml(path: Path, error: Exception) -> RecipeError:
+    """The error for text that is not YAML, with its line."""
+    mark = getattr(error, "problem_mark", None)
+    text = str(getattr(error, "problem", None) or error).splitlines()[0]
+    context = getattr(error, "context", None)
+    reason = f"{context}: {text}" if context else text
+    origin = f"{path}:{mark.line + 1}" if mark else str(path)
+    return RecipeError([Problem("", None, f"a recipe file is not valid YAML: {reason}", "", origin)])
+
+
+def package_of(text: str) -> str | None:
+    """The package of the header `# @package NAME`, which stands among the comments at the top of a file."""
+    for line in _comments_at_the_top(text):
+        if found := _HEADER.match(line):
+            return found[1]
+    return None
+
+
+def _comments_at_the_top(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if line.strip() and not line.startswith(_BEFORE_HEADER):
+            if not line.lstrip().startswith("#"):
+                return
+            yield line.strip()
+
+
+def headline(path: Path) -> str:
+    """The first comment line that says what the file is. Raises RecipeError for a file that cannot be read."""
+    for line in _comments_at_the_top(read_recipe_file(path)):
+        text = line.removeprefix("#").strip()
+        if text and not text.startswith(("@package", "yaml-language-server")):
+            return text
+    return ""
