@@ -1,8 +1,9 @@
 """What a stage is.
 
 A stage in four steps: (1) write a class with the attributes of `Stage` and a `run`; (2) put what it hands to a library
-into a pure function of the recipe, so that it can be tested without one; (3) name the class in `stages.BUILTIN`, or in
-your package's entry point group `recipe_runner.stages`; (4) put its name into a recipe's `pipeline`.
+into a pure function of the recipe, so that it can be tested without one; (3) name the class in the entry point group
+`recipe_runner.stages` of your package (built-in ones stand in `runner.pipeline.registry`); (4) put its name into a
+recipe's `pipeline`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,10 @@ from runner.cluster.session import RaySession
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED
 from runner.pipeline import check, engine, registry
 from runner.pipeline.context import RunContext
-from runner.pipeline.plan import fingerprint_inputs
+from runner.pipeline.estimates import estimate
+from runner.pipeline.plan import PastRuns, build, fingerprint_inputs
 from runner.recipe.load import compose
+from runner.recipe.schema import RunOptions
 from runner.report.observers import observers
 from runner.report.status import status_of
 from runner.report.terminal import Report
@@ -203,6 +205,16 @@ def test_what_the_stage_provides_stays_up_when_its_own_key_says_so(
     assert (code, seen) == (EXIT_DONE, [True])
     assert {stage["name"]: stage["status"] for stage in summary["stages"]}["board"] == "done"
     assert "Press Ctrl-C to take it down." in shown
+
+
+@pytest.mark.usefixtures("fake_stages")
+@pytest.mark.parametrize(("change", "is_known"), [("stages.board.stay=true", True), ("stages.size.max_files=7", False)])
+def test_the_stages_time_is_known_from_a_run_with_the_same_keys(change: str, is_known: bool, local: list[str]) -> None:
+    _, summary, _ = run_service(local)
+    recipe, _ = check.load_recipe(compose([f"recipe={SERVICE[0]}", SERVICE[1], *local, change]))
+    past = PastRuns(recipe.storage.runs)
+    (time,) = estimate(recipe, build(recipe, RunOptions(force=["size"]), past), past)["size"]
+    assert (time.what, time.basis == f"as in run {summary['run_id']}") == ("time", is_known)
 
 
 def test_settings_of_another_kind_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
