@@ -75,8 +75,8 @@ def _fake(name: str, **attributes: Any) -> type[FakeStage]:
 
 
 Ingest = _fake("ingest", reads=("dataset",), provides=("train_set", "test_set", "model"))
-Train = _fake("train", reads=("train",), wants=("train_set", "model"), provides=("checkpoint",))
-Publish = _fake("publish", wants=("checkpoint",), provides=("adapter",))
+Train = _fake("train", reads=("train",), wants=("train_set", "model"), provides=("trained_weights",))
+Publish = _fake("publish", wants=("trained_weights",), provides=("adapter",))
 Infer = _fake("infer", reads=("infer",), wants=("test_set", "model", "adapter"), provides=("predictions",))
 Evaluate = _fake("evaluate", reads=("evaluate.metrics",), wants=("predictions",), provides=("scores",))
 Serve = _fake(

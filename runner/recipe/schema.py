@@ -354,7 +354,7 @@ class Cleanup(Section):
     """What to remove at the end, besides whatever the run started."""
 
     delete: list[str] = Field(
-        default_factory=list, description="Artifacts of this run, by name, to delete.", examples=[["checkpoint"]]
+        default_factory=list, description="Artifacts of this run, by name, to delete.", examples=[["trained_weights"]]
     )
 
 

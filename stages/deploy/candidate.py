@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cluster.session import RaySession
-from runner.errors import GateError, RunnerError
+from runner.errors import RunnerError
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
@@ -21,7 +21,7 @@ from stages.models.adapter import adapter_name
 from stages.query.stage import read_rows, request_of
 from stages.serve.config import app_name, serve_config
 from stages.serve.other_runs import served_runs
-from stages.serve.stage import adapters_uri, evaluated_adapter, served_adapters, with_room
+from stages.serve.stage import own_adapter, served_adapters, with_room
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,6 @@ def find_results(recipe: Recipe, root: Path) -> Wanted:
                 "Run it first: `run` with stop_after=evaluate, or `submit` on the cluster.",
             )
         records += [step.record] if step.record else []
-    for gate in (record.metrics["gate"] for record in records if "gate" in record.metrics):
-        if not gate["passed"]:
-            raise GateError(
-                f"the gate refuses this adapter: {'; '.join(gate['missed'])}",
-                "Nothing was changed: what the cluster serves goes on.",
-            )
     artifacts = {artifact.name: artifact for record in records for artifact in record.artifacts}
     return _wanted(recipe, root, records, artifacts)
 
@@ -78,7 +72,7 @@ def _wanted(recipe: Recipe, root: Path, records: Sequence[StageRecord], artifact
         recipe=recipe, stage="serve", run_id=folder.name, run_dir=folder, stage_dir=folder / "deploy",
         fingerprint="", inputs=artifacts, ray=RaySession(recipe.cluster),
     )  # fmt: skip
-    adapter = evaluated_adapter(ctx)
+    adapter = own_adapter(ctx)
     others = served_runs(ctx, adapter)
     adapters = served_adapters(adapter, others)
     model_id = recipe.serve.model_id
@@ -86,7 +80,7 @@ def _wanted(recipe: Recipe, root: Path, records: Sequence[StageRecord], artifact
         recipe=with_room(recipe, others),
         folder=folder,
         model_path=str(ctx.input("model").path),
-        store=adapters_uri(adapter),
+        store=adapter.store if adapter else None,
         adapters=adapters,
         models=[model_id, *(adapter_name(model_id, each) for each in adapters)],
         request=request_of(recipe, next(read_rows(ctx.input("test_set").path / "test.jsonl"))),

@@ -25,11 +25,10 @@ from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
 from stages.engines.vllm.server import engine_env, llm_config, num_bundles
 from stages.infer.requests import Engine, PredictionWork
-from stages.models.adapter import adapter_name
+from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
 from stages.serve.config import app_name, build_app, pin_version, replica_version, server_name
 from stages.serve.health import Progress, application_status, listen, wait_until_running
-from stages.serve.other_runs import store_of
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
 _MOST_LOSSES = 2  # of a piece's replica
@@ -55,10 +54,11 @@ def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engi
     """
     if adapter is None:
         return Engine(str(model), {BASE: str(model)})
-    if not any(entry.path == "adapter_config.json" for entry in adapter.files):
+    weights = weights_of(adapter)
+    if isinstance(weights, WholeModel):
         raise RunnerError("infer.engine=shared needs a LoRA adapter, and a whole model was trained", "Set it to own.")
     base = {BASE: str(model)} if recipe.evaluate.compare_base else {}
-    return Engine(str(model), {TUNED: adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]), **base})
+    return Engine(str(model), {TUNED: weights.name_at(recipe.serve.model_id), **base})
 
 
 def predict(
@@ -69,7 +69,7 @@ def predict(
     Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
     """
     recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
-    deploy(ctx, llm_config(recipe, engine.source, store_of(adapter) if adapter else None, engine_env(recipe)))
+    deploy(ctx, llm_config(recipe, engine.source, Adapter.of(adapter).store if adapter else None, engine_env(recipe)))
     yield from ask(recipe, path, pieces, engine, ctx.progress())
 
 

@@ -15,8 +15,8 @@ def estimate(known: Known) -> Iterator[Estimate]:
     step, where = known.steps.get("train"), f"to {known.recipe.storage.artifacts}"
     record = step.record if step else None
     made = {artifact.name: artifact for artifact in record.artifacts} if record else {}
-    if record is not None and {"checkpoint", "training_log"} <= set(made):
-        sets = publish_plan(known.recipe, made["checkpoint"], made["training_log"])
+    if record is not None and {"trained_weights", "training_log"} <= set(made):
+        sets = publish_plan(known.recipe, made["trained_weights"], made["training_log"])
         size = sum(each.artifact.size_bytes for each in sets)
         yield Estimate("upload", size, "bytes", f"the files of run {record.origin_run}, {where}")
     else:

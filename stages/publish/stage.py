@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from runner.storage.store import Store, open_store
 from stages.models.adapter import CONFIG, WEIGHTS
 from stages.models.finite import tensors_not_finite
 from stages.models.known import MODEL, conditions
+from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.trainers.llamafactory.output import is_model_file
 
 EARLIER = "published_earlier"
@@ -43,14 +44,14 @@ class Publish:
     """
 
     name: ClassVar[str] = "publish"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("name", "serve.model_id", "storage.artifacts", "storage.endpoint_url")
     libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ("adapter", "training_results")
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
-        return ("checkpoint", "training_log")
+        return ("trained_weights", "training_log")
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The store by its absolute place; the endpoint only of an object store."""
@@ -70,24 +71,24 @@ class Publish:
     def run(self, ctx: RunContext) -> StageResult:
         """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""
         storage = ctx.recipe.storage
-        plan = publish_plan(ctx.recipe, ctx.input("checkpoint"), ctx.input("training_log"))
+        plan = publish_plan(ctx.recipe, ctx.input("trained_weights"), ctx.input("training_log"))
         store = open_store(storage.artifacts, endpoint_url=storage.endpoint_url)
         own = own_keys(store, plan, ctx.stage_dir / _BEGUN)
         published = ctx.ray.call(upload, ctx.resources, store.uri, storage.endpoint_url, plan, ctx.progress())
         published = [
-            artifact if item.key in own else artifact.model_copy(update={"meta": {**artifact.meta, EARLIER: True}})
-            for artifact, item in zip(published, plan, strict=True)
+            artifact.model_copy(update={"meta": {**item.artifact.meta, **({} if item.key in own else {EARLIER: True})}})
+            for artifact, item in zip(published, plan, strict=True)  # a set that was there may be of another version
         ]
-        adapter = published[0]
-        left_out = len(ctx.input("checkpoint").files) - len(adapter.files)
+        adapter = Adapter.of(published[0])
+        left_out = len(ctx.input("trained_weights").files) - len(published[0].files)
         metrics = {
-            "adapter_id": adapter.meta["adapter_id"],
+            "adapter_id": adapter.id,
             "num_files": sum(len(artifact.files) for artifact in published),
             "size_bytes": sum(artifact.size_bytes for artifact in published),
             "num_left_out": left_out,
         }
-        kept_back = f" ({left_out} files of the checkpoint left out)" if left_out else ""
-        return StageResult(published, metrics, f"{adapter.meta['adapter_id']} -> {adapter.uri}{kept_back}")
+        kept_back = f" ({left_out} files of the training left out)" if left_out else ""
+        return StageResult(published, metrics, f"{adapter.id} -> {adapter.uri}{kept_back}")
 
 
 def adapters_key(recipe: Recipe) -> str:
@@ -101,29 +102,28 @@ def adapter_id(recipe: Recipe, sha256: str) -> str:
     return f"{name}-{sha256[:8]}"
 
 
-def publish_plan(recipe: Recipe, checkpoint: Artifact, training_log: Artifact) -> list[Publication]:
+def publish_plan(recipe: Recipe, trained: Artifact, training_log: Artifact) -> list[Publication]:
     """What goes where: the adapter first, then the results of its training.
 
-    Of the checkpoint only weights in safetensors, JSON and vocabularies go: no optimizer state, no pickle. The key of
+    Of what was trained only weights in safetensors, JSON and vocabularies go: no optimizer state, no pickle. The key of
     the results ends in their own digest, because a training that is repeated makes the same adapter at another speed.
-    Raises RunnerError when the checkpoint holds no adapter.
+    Raises RunnerError when what was trained is not an adapter.
     """
-    kept = [entry for entry in checkpoint.files if is_model_file(Path(entry.path), code=False)]
+    weights = weights_of(trained)
+    kept = [entry for entry in trained.files if is_model_file(Path(entry.path), code=False)]
     missing = {WEIGHTS, CONFIG} - {entry.path for entry in kept}
-    if missing:
+    if missing or isinstance(weights, WholeModel):
         raise RunnerError(
-            f"the checkpoint {checkpoint.uri} is no adapter: it lacks {' and '.join(sorted(missing))}",
+            f"{trained.uri} is not an adapter: it lacks {' and '.join(sorted(missing)) or CONFIG}",
             "publish, infer and serve take LoRA adapters; after train.args.finetuning_type=full or freeze leave them "
             "out of `pipeline`.",
         )
     sha256 = digest_files(kept)
-    identity = adapter_id(recipe, sha256)
-    adapter = Artifact(
-        name="adapter", uri=checkpoint.uri, sha256=sha256, files=kept, meta={**checkpoint.meta, "adapter_id": identity}
-    )
-    results_key = f"training/{identity}/{training_log.sha256[:8]}"
+    published = replace(weights, id=adapter_id(recipe, sha256), sha256=sha256)
+    adapter = Artifact(name="adapter", uri=trained.uri, sha256=sha256, files=kept, meta=published.meta())
+    results_key = f"training/{published.id}/{training_log.sha256[:8]}"
     return [
-        Publication("adapter", adapter, f"{adapters_key(recipe)}/{identity}"),
+        Publication("adapter", adapter, f"{adapters_key(recipe)}/{published.id}"),
         Publication("training_results", training_log, results_key),
     ]
 

@@ -26,6 +26,7 @@ from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.data.prompt import request_messages
 from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.models.known import ENGINE, conditions
+from stages.serve.endpoint import Endpoint
 from stages.serve.keys import own_key
 from stages.serve.other_runs import same_rows
 
@@ -70,19 +71,16 @@ class Query:
 
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""
-        recipe, endpoint = ctx.recipe, ctx.input("endpoint")
+        recipe, endpoint = ctx.recipe, Endpoint.of(ctx.input("endpoint"))
         rows = list(islice(read_rows(ctx.input("test_set").path / "test.jsonl"), recipe.query.num_rows))
         if not rows:
             raise RunnerError("the test set has no rows to ask about", "Raise dataset.max_rows.test.")
         requests = [request_of(recipe, row) for row in rows]
-        models = {BASE: endpoint.meta["base"]}
-        if endpoint.meta["adapter"]:
-            models[TUNED] = endpoint.meta["adapter"]
-        models |= endpoint.meta["others"]
-        answers = ask_near_endpoint(ctx, endpoint.uri, list(models.values()), requests)
+        models = {BASE: endpoint.base, **({TUNED: endpoint.adapter} if endpoint.adapter else {}), **endpoint.others}
+        answers = ask_near_endpoint(ctx, endpoint.url, list(models.values()), requests)
         ids = {row["id"] for row in rows}
         batch = batch_predictions(ctx.inputs.get("predictions"), ids)
-        for run_id in endpoint.meta["others"]:
+        for run_id in endpoint.others:
             theirs = batch_predictions(same_rows(recipe, run_id, ctx.input("test_set")), ids)
             batch |= {(run_id, row_id): text for (variant, row_id), text in theirs.items() if variant == TUNED}
         table = [row_report(row["id"], models, each, batch) for row, each in zip(rows, answers, strict=True)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -27,14 +25,16 @@ from stages.engines.vllm.rules import WITHOUT_EFFECT
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
-from stages.models.adapter import adapter_name, find_adapter
 from stages.models.known import ENGINE, conditions
+from stages.models.weights import Adapter
 from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
+from stages.serve.endpoint import Endpoint
+from stages.serve.fit import fit_to_serve
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
 from stages.serve.keys import own_key
 from stages.serve.mappings import MAPPINGS
-from stages.serve.other_runs import ServedRun, served_runs, store_of
+from stages.serve.other_runs import ServedRun, served_runs
 from stages.serve.replicas import least_replicas
 
 
@@ -83,7 +83,7 @@ class Serve:
         return "serve.keep_alive" if recipe.serve.keep_alive else ""
 
     def usage(self, artifacts: Mapping[str, Artifact]) -> str:
-        return endpoint_banner(artifacts["endpoint"])
+        return Endpoint.of(artifacts["endpoint"]).usage()
 
     def outcome(self, run: FinishedRun) -> Outcome:
         from stages.serve.page import outcome
@@ -116,42 +116,37 @@ class Serve:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
         started = time.monotonic()
         key = own_key(ctx.recipe.serve.api_keys)
-        adapter = evaluated_adapter(ctx)
+        adapter = own_adapter(ctx)
         others = served_runs(ctx, adapter)
         recipe = with_room(ctx.recipe, others)
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
         check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
         name = app_name(recipe)
         listener = listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
-        config = llm_config(recipe, str(ctx.input("model").path), adapters_uri(adapter), engine_env(recipe))
+        config = llm_config(
+            recipe, str(ctx.input("model").path), adapter.store if adapter else None, engine_env(recipe)
+        )
         only = served_adapters(adapter, others) if others else None
         deploy(config, api_settings(recipe, only), listener)
         status = partial(application_status, name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
         healthy_s = time.monotonic() - started
-        names = [recipe.serve.model_id]
-        if adapter:
-            names.append(adapter_name(recipe.serve.model_id, adapter.meta["adapter_id"]))
-        names += [other.model for other in others]
-        for name in names:
+        model_id = recipe.serve.model_id
+        endpoint = Endpoint(
+            url=listener.url,
+            base=model_id,
+            adapter=adapter.name_at(model_id) if adapter else None,
+            adapter_sha256=adapter.sha256 if adapter else None,
+            others={other.run_id: other.model for other in others},
+            sampling=request_sampling(recipe),
+            asks_for_key=key is not None,
+        )
+        for name in (names := endpoint.models):
             ctx.progress().update(round(time.monotonic() - started), None, "s", state=f"first request to {name}")
             warm(listener.url, name, timeout_s=recipe.serve.startup_timeout_s, key=key)
-        endpoint = Artifact(
-            name="endpoint",
-            uri=listener.url,
-            sha256=digest_json({"adapter": adapter.sha256 if adapter else None, "config": config, "only": only}),
-            kind="endpoint",
-            meta={
-                "base": names[0],
-                "adapter": names[1] if adapter else None,
-                "adapter_sha256": adapter.sha256 if adapter else None,
-                "sampling": request_sampling(recipe),
-                "others": {other.run_id: other.model for other in others},
-                "asks_for_key": key is not None,
-            },
-        )
+        sha256 = digest_json({"adapter": endpoint.adapter_sha256, "config": config, "only": only})
         metrics = {"healthy_s": round(healthy_s, 1), "startup_s": round(time.monotonic() - started, 1), "models": names}
-        return StageResult([endpoint], metrics, f"{listener.url} serves {' and '.join(names)}")
+        return StageResult([endpoint.artifact(sha256)], metrics, f"{listener.url} serves {' and '.join(names)}")
 
 
 def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
@@ -175,44 +170,15 @@ def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
     return recipe.model_copy(update={"serve": serve})
 
 
-def evaluated_adapter(ctx: RunContext) -> Artifact | None:
-    """The published adapter, which must be complete in the store and the one that the scores are of.
-
-    None when the pipeline publishes none. Raises RunnerError when a digest differs.
-    """
-    if "adapter" not in ctx.inputs:
-        return None
-    adapter = ctx.input("adapter")
-    if "scores" in ctx.inputs:
-        path = ctx.input("scores").path / "scores.json"
-        scored = json.loads(path.read_text(encoding="utf-8")).get("adapter_sha256")
-        if scored != adapter.sha256:
-            raise RunnerError(
-                f"the adapter to serve (sha256 {adapter.sha256[:12]}) is not the one that was evaluated "
-                f"({str(scored)[:12]} in {path})",
-                "Run infer and evaluate again: `force=[infer,evaluate]`.",
-            )
-    from runner.storage.store import open_store
-
-    uri = store_of(adapter)
-    stored = find_adapter(open_store(uri, endpoint_url=ctx.recipe.storage.endpoint_url), adapter.meta["adapter_id"])
-    if stored.sha256 != adapter.sha256:
-        raise RunnerError(
-            f"{stored.uri} holds another adapter (sha256 {stored.sha256[:12]}) than this run published "
-            f"({adapter.sha256[:12]})",
-            "Publish again, or restore the store.",
-        )
-    return adapter
+def own_adapter(ctx: RunContext) -> Adapter | None:
+    """The published adapter, which must be fit to be served (`stages.serve.fit`); None when the pipeline has none."""
+    inputs, endpoint_url = ctx.inputs, ctx.recipe.storage.endpoint_url
+    return fit_to_serve(inputs.get("adapter"), inputs.get("scores"), endpoint_url)
 
 
-def adapters_uri(adapter: Artifact | None) -> str | None:
-    """The folder of adapters in the store that the adapter is in."""
-    return store_of(adapter) if adapter else None
-
-
-def served_adapters(adapter: Artifact | None, others: Sequence[ServedRun]) -> list[str]:
+def served_adapters(adapter: Adapter | None, others: Sequence[ServedRun]) -> list[str]:
     """Ids of this run's adapter and the other runs'."""
-    return [each.meta["adapter_id"] for each in (adapter, *(other.adapter for other in others)) if each]
+    return [each.id for each in (adapter, *(other.adapter for other in others)) if each]
 
 
 def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: Listener) -> None:
@@ -227,19 +193,3 @@ def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: 
     pin_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
-
-
-def endpoint_banner(endpoint: Artifact, messages: Sequence[Mapping[str, str]] | None = None) -> str:
-    """Lines for a person who wants to use the endpoint: URL, model names, a curl command that sends the messages."""
-    names = [name for name in (endpoint.meta["base"], endpoint.meta["adapter"]) if name]
-    names += endpoint.meta["others"].values()
-    chat = list(messages or [{"role": "user", "content": "Hello"}])
-    body = json.dumps({"model": names[-1], "messages": chat, **endpoint.meta["sampling"]}, ensure_ascii=False)
-    key = '-H "Authorization: Bearer $API_KEY" ' if endpoint.meta.get("asks_for_key") else ""
-    return "\n".join(
-        [
-            f"URL     {endpoint.uri}",
-            f"models  {', '.join(names)}",
-            f"curl -s {endpoint.uri}/chat/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}",
-        ]
-    )

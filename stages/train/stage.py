@@ -23,6 +23,7 @@ from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import scan_folder
 from stages.ingest.canonical import without
 from stages.models.obtain import is_local
+from stages.models.weights import found_weights
 from stages.trainers.base import load_trainer
 from stages.trainers.checkpoints import mend
 from stages.trainers.failure import explain
@@ -36,23 +37,25 @@ _ARGS_WITHOUT_EFFECT = (
     "dataloader_num_workers", "dataloader_pin_memory",
 )  # fmt: skip
 
+WEIGHTS = "trained_weights"
+
 
 class Train:
-    """Trains the model on the train set: `checkpoint` (the adapter, or the model if all of it was trained) and
+    """Trains the model on the train set: `trained_weights` (the adapter, or the model if all of it was trained) and
     `training_log`.
 
     The train set, the model and `storage.root` must be at the same paths on every node that trains.
     """
 
     name: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
         "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
         "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
-    provides: ClassVar[tuple[str, ...]] = ("checkpoint", "training_log")
+    provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
@@ -104,7 +107,7 @@ class Train:
         result = fit(config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"}
-        return take_over(result.checkpoint, ctx.stage_dir, metrics)
+        return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics)
 
 
 def loop_config(ctx: RunContext) -> dict[str, Any]:
@@ -292,19 +295,24 @@ def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Thr
     return outcome["result"]
 
 
-def take_over(checkpoint: Any, stage_dir: Path, metrics: dict[str, Any]) -> StageResult:
-    """Copy the final Ray Train checkpoint, wherever it is stored, into the stage's folder as its two artifacts."""
+def keep(checkpoint: Any, stage_dir: Path, source: str, metrics: dict[str, Any]) -> StageResult:
+    """Copy the final Ray Train checkpoint, wherever it is stored, into the stage's folder as its two artifacts.
+
+    source: of the base model.
+    """
     temporary = stage_dir / ".final"
     shutil.rmtree(temporary, ignore_errors=True)
     checkpoint.to_directory(str(temporary))
     artifacts = []
-    for name, part in (("checkpoint", ADAPTER), ("training_log", LOG)):
+    for name, part in ((WEIGHTS, ADAPTER), ("training_log", LOG)):
         folder = stage_dir / name
         shutil.rmtree(folder, ignore_errors=True)
         (temporary / part).replace(folder)
         artifacts.append(scan_folder(name, folder))
     shutil.rmtree(temporary)
-    return StageResult(artifacts, metrics, note(metrics))
+    weights, log = artifacts
+    weights = weights.model_copy(update={"meta": found_weights(weights, source).meta()})
+    return StageResult([weights, log], metrics, note(metrics))
 
 
 def note(metrics: dict[str, Any]) -> str:

@@ -179,7 +179,7 @@ def statuses(root: Path) -> dict[str, str]:
 def outcome(root: Path, stage: str) -> Any:
     """What must be the same after a kill: digests of what the stage made, or the answers of the endpoint."""
     found = manifest(root)
-    name = {"ingest": "train_set", "train": "checkpoint", "publish": "adapter", "infer": "predictions"}.get(stage)
+    name = {"ingest": "train_set", "train": "trained_weights", "publish": "adapter", "infer": "predictions"}.get(stage)
     if name:
         artifact = found.artifact(name)
         return artifact.sha256 if artifact else None

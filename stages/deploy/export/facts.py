@@ -71,17 +71,16 @@ def task_overrides(overrides: Sequence[str]) -> tuple[str, ...]:
 def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, Any]:
     """The Ray Serve config of the adapter that the newest run has evaluated, or of the base model without `publish`.
 
-    Raises RunnerError when there is no such run, or its gate said no.
+    Raises RunnerError when there is no such run, GateError when its gate refused.
     """
     from stages.engines.vllm.server import engine_env
     from stages.serve.config import serve_config
+    from stages.serve.fit import passed
 
     made: dict[str, Artifact] = {}
     for step in planning.build(recipe, options, planning.PastRuns(root)).steps:
         if step.record is not None:
             made |= {artifact.name: artifact for artifact in step.record.artifacts}
-            if step.record.metrics.get("gate", {}).get("passed") is False:
-                raise RunnerError(f"the gate said no to what {step.name} scored", "Nothing is exported for serving.")
     wanted = ["model", *(["adapter"] if "publish" in recipe.pipeline else [])]
     wanted += ["scores"] if "evaluate" in recipe.pipeline else []
     if missing := [name for name in wanted if name not in made]:
@@ -89,8 +88,6 @@ def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, 
             f"no finished run of {recipe.name} has made its {' and '.join(missing)}, which a service needs",
             "Run the same recipe with stop_after=evaluate first.",
         )
-    adapter = made.get("adapter") if "publish" in recipe.pipeline else None
-    store, served = None, None
-    if adapter is not None:
-        store, served = adapter.uri.rstrip("/").rpartition("/")[0], [adapter.meta["adapter_id"]]
+    adapter = passed(made["adapter"] if "publish" in recipe.pipeline else None, made.get("scores"))
+    store, served = (adapter.store, [adapter.id]) if adapter else (None, None)
     return serve_config(recipe, str(made["model"].path), store, served=served, env=engine_env(recipe))

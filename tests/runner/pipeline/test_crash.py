@@ -99,7 +99,7 @@ def place(fake_stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def publish(self: Any, ctx: Any) -> StageResult:
         store = open_store(ctx.recipe.storage.artifacts)
-        return StageResult([store.publish(ctx.input("checkpoint"), "adapters/m/a", "adapter")])
+        return StageResult([store.publish(ctx.input("trained_weights"), "adapters/m/a", "adapter")])
 
     monkeypatch.setattr(conftest.Publish, "run", publish)
     return Place(tmp_path)

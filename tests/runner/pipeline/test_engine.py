@@ -245,11 +245,11 @@ def test_a_second_run_of_the_same_recipe_is_told_who_holds_the_lock(
 
 
 def test_a_deleted_checkpoint_is_not_trained_again_while_nothing_needs_it(fake_stages: Any, local: list[str]) -> None:
-    _, first = run_once([*local, "cleanup.delete=[checkpoint]"])
-    checkpoint = next(artifact for artifact in first["artifacts"] if artifact["name"] == "checkpoint")
+    _, first = run_once([*local, "cleanup.delete=[trained_weights]"])
+    checkpoint = next(artifact for artifact in first["artifacts"] if artifact["name"] == "trained_weights")
     (Path(checkpoint["uri"]) / "content.json").unlink()
     fake_stages.runs.clear()
-    run_once([*local, "cleanup.delete=[checkpoint]", "query.num_rows=2"])
+    run_once([*local, "cleanup.delete=[trained_weights]", "query.num_rows=2"])
     assert fake_stages.runs == ["serve", "query", "cleanup"]
 
 

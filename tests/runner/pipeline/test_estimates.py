@@ -338,7 +338,7 @@ def test_the_plan_as_json_has_inputs_outputs_and_estimates(tmp_path: Path, capsy
     assert main([f"recipe={QUICKSTART}", "action=plan", "format=json", *overrides]) == 0
     steps = {step["stage"]: step for step in json.loads(capsys.readouterr().out)["steps"]}
     assert steps["train"]["inputs"] == {"train_set": None, "model": None}
-    assert steps["train"]["outputs"] == {"checkpoint": None, "training_log": None}
+    assert steps["train"]["outputs"] == {"trained_weights": None, "training_log": None}
     figures = {each["what"]: each for each in steps["train"]["estimates"]}
     assert (figures["steps"]["value"], figures["steps"]["unit"]) == (48, "steps")
     assert figures["time"]["value"] is None
@@ -351,7 +351,9 @@ def test_an_upload_of_a_finished_training_is_known_to_the_byte(tmp_path: Path) -
     plan = build(recipe, RunOptions(), past)
     files = [{"path": name, "size_bytes": size, "sha256": "0" * 64} for name, size in
              (("adapter_model.safetensors", 700), ("adapter_config.json", 50), ("optimizer.pt", 9999))]  # fmt: skip
-    made = [Artifact.model_validate({"name": "checkpoint", "uri": "/x", "sha256": "0" * 64, "files": files}),
+    meta = {"kind": "adapter", "adapter_id": "", "rank": 8, "base_model": "m"}
+    weights = {"name": "trained_weights", "uri": "/x", "sha256": "0" * 64, "files": files, "meta": meta}
+    made = [Artifact.model_validate(weights),
             Artifact.model_validate({"name": "training_log", "uri": "/y", "sha256": "1" * 64})]  # fmt: skip
     train = plan.steps[1]
     record = StageRecord(name="train", status="done", artifacts=made, origin_run="before")

@@ -50,7 +50,7 @@ class World:
             model = step.inputs["recipe"]["model.source"]
             return {"model": digest_json(model), **{artifact.name: artifact.sha256 for artifact in data}}
         if step.name == "publish":
-            return {"adapter": known["checkpoint"], "training_results": known["training_log"]}
+            return {"adapter": known["trained_weights"], "training_results": known["training_log"]}
         return {name: digest_json([name, step.fingerprint]) for name in step.stage.provides}
 
     def run(self, recipe: Recipe, *, keep: bool = False, options: RunOptions | None = None) -> list[str]:
@@ -148,7 +148,7 @@ BOTH = {
     "cluster.num_cpus": ({"cluster.num_cpus": 64}, ""),
     "cluster.dashboard": ({"cluster.dashboard": True}, ""),
     "cluster.cpu_kv_cache_gib": ({"cluster.cpu_kv_cache_gib": 9}, ""),
-    "cleanup.delete": ({"cleanup.delete": ["checkpoint"]}, ""),
+    "cleanup.delete": ({"cleanup.delete": ["trained_weights"]}, ""),
     "model.architecture": ({"model.architecture": None}, ""),
 }
 

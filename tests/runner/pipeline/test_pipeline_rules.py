@@ -63,7 +63,7 @@ def test_replicas_in_order_are_fine(scaling: dict[str, int]) -> None:
 
 
 def test_cleanup_deletes_only_what_the_pipeline_makes() -> None:
-    found = problems({"cleanup.delete": ["checkpoint", "adaptor"]})
+    found = problems({"cleanup.delete": ["trained_weights", "adaptor"]})
     assert list(found) == ["cleanup.delete[1]"]
     assert found["cleanup.delete[1]"].hint == "Did you mean adapter?"
 

@@ -148,7 +148,7 @@ def test_a_damaged_record_is_named_and_the_stage_runs(machines: tuple[Machine, M
     first, second = machines
     first.run()
     (record,) = (tmp_path / "store" / "cache" / "train").glob("*/record.json")
-    record.write_text(record.read_text().replace("checkpoint", "chuckpoint"))
+    record.write_text(record.read_text().replace("trained_weights", "trained_wights"))
     assert "train" in second.run()
     assert f"{record} is damaged" in second.screen
 
@@ -175,7 +175,7 @@ def test_a_fetched_file_that_is_damaged_fails_the_stage(far: tuple[Machine, Mach
 def test_a_record_whose_artifacts_are_gone_is_not_used(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, second = machines
     first.run()
-    shutil.rmtree(tmp_path / "store" / "cache" / "files" / "checkpoint")
+    shutil.rmtree(tmp_path / "store" / "cache" / "files" / "trained_weights")
     assert second.run("stop_after=train") == ["train"]
 
 
@@ -194,9 +194,9 @@ def test_a_store_that_does_not_answer_stops_nothing(
 
 def test_what_cleanup_deletes_is_not_kept_in_the_store(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, second = machines
-    first.run("cleanup.delete=[checkpoint]")
-    assert not (tmp_path / "store" / "cache" / "files" / "checkpoint").exists()
-    assert second.run("cleanup.delete=[checkpoint]") == []
+    first.run("cleanup.delete=[trained_weights]")
+    assert not (tmp_path / "store" / "cache" / "files" / "trained_weights").exists()
+    assert second.run("cleanup.delete=[trained_weights]") == []
 
 
 @pytest.mark.parametrize("uri", ["s3://other/bucket", "store://../../etc", "store:///etc"])

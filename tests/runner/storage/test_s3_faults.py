@@ -55,7 +55,7 @@ def artifact(tmp_path: Path) -> Artifact:
     (tmp_path / "set" / "sub").mkdir(parents=True)
     (tmp_path / "set" / "adapter_config.json").write_text("{}")
     (tmp_path / "set" / "sub" / "weights.safetensors").write_bytes(bytes(range(256)) * 40)
-    return scan_folder("checkpoint", tmp_path / "set")
+    return scan_folder("trained_weights", tmp_path / "set")
 
 
 class Reader:
@@ -217,7 +217,7 @@ def test_a_fault_at_every_call_of_publish_in_parts(
     monkeypatch.setattr(s3, "transfer_config", lambda: config)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "weights.safetensors").write_bytes(bytes(range(251)) * 25_000)
-    artifact = scan_folder("checkpoint", tmp_path / "set")
+    artifact = scan_folder("trained_weights", tmp_path / "set")
     tell(publish_with_faults(proxy, direct_store(s3_client, bucket), artifact, tmp_path, every))
     assert not s3_client.list_multipart_uploads(Bucket=bucket).get("Uploads")
 
@@ -242,7 +242,7 @@ def test_a_store_that_never_answers_well_fails_the_stage_in_bounded_time(
     def publish(self: Any, ctx: Any) -> StageResult:
         store = Store(direct.uri, s3.S3Blobs(s3.connect(), *s3.split_uri(direct.uri)))
         proxy.reset(fault, None)
-        return StageResult([store.publish(ctx.input("checkpoint"), "a", "adapter")])
+        return StageResult([store.publish(ctx.input("trained_weights"), "a", "adapter")])
 
     monkeypatch.setattr(conftest.Publish, "run", publish)
     recipe, options = to_recipe(compose(["recipe=viggo_quickstart", *local, "pipeline=[ingest,train,publish]"]))

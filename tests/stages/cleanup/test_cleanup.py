@@ -33,7 +33,7 @@ class Quiet:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A context of cleanup in `tmp_path/run`, with the artifacts of its manifest."""
     (tmp_path / "run").mkdir()
-    provided = {"train": ("checkpoint", "training_log"), "publish": ("adapter",), "ingest": ("model",)}
+    provided = {"train": ("trained_weights", "training_log"), "publish": ("adapter",), "ingest": ("model",)}
     monkeypatch.setattr(
         "stages.cleanup.stage.load_stage", lambda name: type(name, (), {"provides": provided.get(name, ())})()
     )
@@ -83,27 +83,27 @@ def test_keep_alive_leaves_everything_up(make: Make) -> None:
 
 
 def test_deletes_only_the_files_of_the_named_artifact(make: Make, tmp_path: Path) -> None:
-    checkpoint = folder_artifact("checkpoint", tmp_path / "run" / "train" / "checkpoint")
+    checkpoint = folder_artifact("trained_weights", tmp_path / "run" / "train" / "trained_weights")
     log = folder_artifact("training_log", tmp_path / "run" / "train" / "log")
     (checkpoint.path / "deep" / "stranger.txt").write_text("not in the manifest")
-    result = Cleanup().run(make("cleanup.delete=[checkpoint]", artifacts=(checkpoint, log)))
+    result = Cleanup().run(make("cleanup.delete=[trained_weights]", artifacts=(checkpoint, log)))
     assert result.metrics["deleted"] == [
-        {"name": "checkpoint", "uri": checkpoint.uri, "files": 2, "bytes": 2},
+        {"name": "trained_weights", "uri": checkpoint.uri, "files": 2, "bytes": 2},
     ]
     assert [path.name for path in checkpoint.path.rglob("*") if path.is_file()] == ["stranger.txt"]
     assert (log.path / "a.txt").exists()
 
 
 def test_empty_folders_go_with_their_files(make: Make, tmp_path: Path) -> None:
-    checkpoint = folder_artifact("checkpoint", tmp_path / "run" / "train" / "checkpoint")
-    Cleanup().run(make("cleanup.delete=[checkpoint]", artifacts=(checkpoint,)))
+    checkpoint = folder_artifact("trained_weights", tmp_path / "run" / "train" / "trained_weights")
+    Cleanup().run(make("cleanup.delete=[trained_weights]", artifacts=(checkpoint,)))
     assert not checkpoint.path.exists()
     assert (tmp_path / "run" / "train").exists()
 
 
 def test_deletes_a_published_set_from_the_store(make: Make, tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
-    local = folder_artifact("checkpoint", tmp_path / "made")
+    local = folder_artifact("trained_weights", tmp_path / "made")
     adapter = store.publish(local, "adapters/base/a-1", "adapter")
     other = store.publish(local, "adapters/base/a-2", "adapter")
     Cleanup().run(make("cleanup.delete=[adapter]", artifacts=(adapter,)))
@@ -121,45 +121,45 @@ def test_a_set_that_an_earlier_run_had_published_stays_in_the_store(make: Make, 
 
 
 def test_what_an_earlier_run_made_is_kept_and_said(make: Make) -> None:
-    result = Cleanup().run(make("cleanup.delete=[checkpoint]"))
-    assert result.metrics["kept"] == [{"name": "checkpoint", "why": "not made by this run"}]
-    assert "kept checkpoint" in result.note
+    result = Cleanup().run(make("cleanup.delete=[trained_weights]"))
+    assert result.metrics["kept"] == [{"name": "trained_weights", "why": "not made by this run"}]
+    assert "kept trained_weights" in result.note
 
 
 def test_refuses_a_name_that_nothing_makes(make: Make) -> None:
     with pytest.raises(RunnerError, match="'checkpont'") as caught:
         Cleanup().run(make("cleanup.delete=[checkpont]"))
-    assert "checkpoint" in caught.value.hint
+    assert "trained_weights" in caught.value.hint
 
 
 def test_refuses_a_folder_outside_of_the_run_and_deletes_nothing(make: Make, tmp_path: Path) -> None:
     model = folder_artifact("model", tmp_path / "cache" / "model")
-    checkpoint = folder_artifact("checkpoint", tmp_path / "run" / "checkpoint")
+    checkpoint = folder_artifact("trained_weights", tmp_path / "run" / "trained_weights")
     with pytest.raises(RunnerError, match="neither in this run's folder"):
-        Cleanup().run(make("cleanup.delete=[checkpoint,model]", artifacts=(model, checkpoint)))
+        Cleanup().run(make("cleanup.delete=[trained_weights,model]", artifacts=(model, checkpoint)))
     assert (model.path / "a.txt").exists()
     assert (checkpoint.path / "a.txt").exists()
 
 
 @pytest.mark.parametrize("path", ["../../victim.txt", "/etc/hostname"])
 def test_refuses_a_manifest_whose_paths_lead_out(make: Make, tmp_path: Path, path: str) -> None:
-    good = folder_artifact("checkpoint", tmp_path / "run" / "checkpoint")
+    good = folder_artifact("trained_weights", tmp_path / "run" / "trained_weights")
     (tmp_path / "victim.txt").write_text("v")
     bad = good.model_copy(update={"files": [good.files[0].model_copy(update={"path": path})]})
     with pytest.raises(RunnerError, match="no legal path"):
-        Cleanup().run(make("cleanup.delete=[checkpoint]", artifacts=(bad,)))
+        Cleanup().run(make("cleanup.delete=[trained_weights]", artifacts=(bad,)))
     assert (tmp_path / "victim.txt").exists()
 
 
 def test_refuses_to_follow_a_link_out_of_the_folder(make: Make, tmp_path: Path) -> None:
-    checkpoint = folder_artifact("checkpoint", tmp_path / "run" / "checkpoint")
+    checkpoint = folder_artifact("trained_weights", tmp_path / "run" / "trained_weights")
     outside = folder_artifact("other", tmp_path / "outside")
     for path in (checkpoint.path / "deep").iterdir():
         path.unlink()
     (checkpoint.path / "deep").rmdir()
     (checkpoint.path / "deep").symlink_to(outside.path / "deep")
     with pytest.raises(RunnerError, match="through a link"):
-        Cleanup().run(make("cleanup.delete=[checkpoint]", artifacts=(checkpoint,)))
+        Cleanup().run(make("cleanup.delete=[trained_weights]", artifacts=(checkpoint,)))
     assert (outside.path / "deep" / "b.txt").exists()
 
 

@@ -21,6 +21,8 @@ from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
 from stages.infer.requests import PredictionWork, RowFile
+from stages.models.adapter import CONFIG
+from stages.models.weights import Adapter, WholeModel
 from stages.serve.config import replica_version
 
 vllm = pytest.importorskip("vllm")
@@ -33,7 +35,8 @@ def recipe_of(*overrides: str) -> Recipe:
 
 def adapter_of(*files: str) -> Artifact:
     entries = [FileEntry(path=name, sha256="0" * 64, size_bytes=1) for name in files]
-    return Artifact(name="adapter", uri="/a", sha256="a", files=entries, meta={"adapter_id": "one"})
+    weights = Adapter("one", "/a", "a", 8, "org/model") if CONFIG in files else WholeModel("/a", "a", "org/model")
+    return Artifact(name="adapter", uri="/a", sha256="a", files=entries, meta=weights.meta())
 
 
 class FakeClient:

@@ -12,6 +12,7 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import SET_MANIFEST, open_store
 from runner.storage.verify import Digests, damage
+from stages.models.weights import Adapter, found_weights
 from stages.publish.stage import adapter_id, own_keys, publish_plan, upload
 from tests.stages.models.safetensors_file import write_safetensors
 
@@ -43,13 +44,18 @@ def folder_of(folder: Path, *names: str) -> Path:
         if name.endswith(".safetensors"):
             write_safetensors(folder / name, lora_A=[0.5, -1.0], lora_B=[0.0])
         else:
-            (folder / name).write_text(name)
+            (folder / name).write_text('{"r": 8}' if name == "adapter_config.json" else name)
     return folder
 
 
+def trained(folder: Path) -> Artifact:
+    artifact = scan_folder("trained_weights", folder)
+    return artifact.model_copy(update={"meta": found_weights(artifact, "org/model").meta()})
+
+
 def artifacts(tmp_path: Path, *extra: str) -> tuple[Artifact, Artifact]:
-    checkpoint = scan_folder("checkpoint", folder_of(tmp_path / "checkpoint", *ADAPTER_FILES, *extra))
-    return checkpoint, scan_folder("training_log", folder_of(tmp_path / "log", "trainer_log.jsonl"))
+    weights = trained(folder_of(tmp_path / "trained_weights", *ADAPTER_FILES, *extra))
+    return weights, scan_folder("training_log", folder_of(tmp_path / "log", "trainer_log.jsonl"))
 
 
 def test_adapter_id_is_the_plain_name_and_the_digest(recipe: Recipe) -> None:
@@ -57,43 +63,43 @@ def test_adapter_id_is_the_plain_name_and_the_digest(recipe: Recipe) -> None:
 
 
 def test_adapter_goes_below_the_model_and_results_below_the_adapter(recipe: Recipe, tmp_path: Path) -> None:
-    checkpoint, log = artifacts(tmp_path)
-    adapter, results = publish_plan(recipe, checkpoint, log)
-    identity = adapter_id(recipe, checkpoint.sha256)
+    weights, log = artifacts(tmp_path)
+    adapter, results = publish_plan(recipe, weights, log)
+    identity = adapter_id(recipe, weights.sha256)
     assert (adapter.name, adapter.key) == ("adapter", f"adapters/base/{identity}")
-    assert adapter.artifact.meta == {"adapter_id": identity}
+    assert Adapter.of(adapter.artifact) == Adapter(identity, weights.uri, weights.sha256, 8, "org/model")
     assert (results.name, results.key) == ("training_results", f"training/{identity}/{log.sha256[:8]}")
 
 
 def test_never_publishes_pickles_or_optimizer_state(recipe: Recipe, tmp_path: Path) -> None:
-    checkpoint, log = artifacts(tmp_path, "optimizer.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")
-    adapter = publish_plan(recipe, checkpoint, log)[0].artifact
+    weights, log = artifacts(tmp_path, "optimizer.pt", "rng_state.pth", "training_args.bin", "pytorch_model.bin")
+    adapter = publish_plan(recipe, weights, log)[0].artifact
     assert tuple(entry.path for entry in adapter.files) == ADAPTER_FILES
 
 
-def test_leftovers_in_the_checkpoint_do_not_change_the_adapters_identity(recipe: Recipe, tmp_path: Path) -> None:
+def test_leftovers_of_the_training_do_not_change_the_adapters_identity(recipe: Recipe, tmp_path: Path) -> None:
     clean, log = artifacts(tmp_path / "a")
     dirty, _ = artifacts(tmp_path / "b", "optimizer.pt")
     assert publish_plan(recipe, clean, log)[0].key == publish_plan(recipe, dirty, log)[0].key
 
 
-def test_refuses_a_checkpoint_that_is_no_adapter(recipe: Recipe, tmp_path: Path) -> None:
-    model = scan_folder("checkpoint", folder_of(tmp_path / "model", "config.json", "model.safetensors"))
+def test_refuses_a_whole_model(recipe: Recipe, tmp_path: Path) -> None:
+    model = trained(folder_of(tmp_path / "model", "config.json", "model.safetensors"))
     log = scan_folder("training_log", folder_of(tmp_path / "log", "trainer_log.jsonl"))
     with pytest.raises(RunnerError, match=r"adapter_config\.json and adapter_model\.safetensors"):
         publish_plan(recipe, model, log)
 
 
 def test_upload_returns_the_sets_as_stored_and_tells_how_far_it_is(recipe: Recipe, tmp_path: Path) -> None:
-    checkpoint, log = artifacts(tmp_path)
+    weights, log = artifacts(tmp_path)
     handle = Handle()
-    plan = publish_plan(recipe, checkpoint, log)
+    plan = publish_plan(recipe, weights, log)
     adapter, results = upload(str(tmp_path / "store"), None, plan, handle)
     assert adapter.uri == f"{tmp_path}/store/{plan[0].key}"
-    assert adapter.sha256 == checkpoint.sha256
+    assert adapter.sha256 == weights.sha256
     assert (adapter.path / "_manifest.json").is_file()
     assert (results.path / "trainer_log.jsonl").read_text() == "trainer_log.jsonl"
-    total = checkpoint.size_bytes + log.size_bytes
+    total = weights.size_bytes + log.size_bytes
     assert max(handle.events) == (total, total, "bytes")
 
 
@@ -117,10 +123,10 @@ def test_what_an_attempt_before_a_crash_published_is_the_runs_own(recipe: Recipe
 
 
 def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(recipe: Recipe, tmp_path: Path) -> None:
-    checkpoint, log = artifacts(tmp_path)
+    weights, log = artifacts(tmp_path)
     slower = scan_folder("training_log", folder_of(tmp_path / "log2", "trainer_log.jsonl", "all_results.json"))
     for results in (log, slower):
-        upload(str(tmp_path / "store"), None, publish_plan(recipe, checkpoint, results), Handle())
+        upload(str(tmp_path / "store"), None, publish_plan(recipe, weights, results), Handle())
     assert len(list((tmp_path / "store" / "training").glob("*/*/_manifest.json"))) == 2
 
 
@@ -128,7 +134,7 @@ def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(
 def test_weights_that_are_no_numbers_are_not_published(recipe: Recipe, tmp_path: Path, value: float) -> None:
     checkpoint, log = artifacts(tmp_path)
     write_safetensors(checkpoint.path / "adapter_model.safetensors", lora_A=[0.5], lora_B=[1.0, value])
-    plan = publish_plan(recipe, scan_folder("checkpoint", checkpoint.path), log)
+    plan = publish_plan(recipe, trained(checkpoint.path), log)
     with pytest.raises(RunnerError, match="NaN or infinity in 1 tensors, the first lora_B"):
         upload(str(tmp_path / "store"), None, plan, Handle())
     assert not (tmp_path / "store").exists()
@@ -159,3 +165,10 @@ def test_publishing_again_repairs_what_the_store_has_damaged(recipe: Recipe, tmp
     assert weights.read_bytes() == whole
     assert damage(adapter, Digests(None)) == ""
     assert store.exists(plan[0].key) == adapter
+
+
+def test_weights_of_an_earlier_version_ask_for_another_training(recipe: Recipe, tmp_path: Path) -> None:
+    weights, log = artifacts(tmp_path)
+    with pytest.raises(RunnerError, match="another version of the runner") as refusal:
+        publish_plan(recipe, weights.model_copy(update={"meta": {}}), log)
+    assert "force=[train,publish]" in refusal.value.hint

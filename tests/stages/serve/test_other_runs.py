@@ -14,6 +14,8 @@ from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import open_store
+from stages.evaluate.scores import Scores, Verdict
+from stages.models.weights import Adapter, found_weights
 from stages.serve.other_runs import predictions_of_run, same_rows, served_runs
 from stages.serve.stage import with_room
 
@@ -28,15 +30,19 @@ class Runs:
 
     def add(self, run_id: str, rank: int = 8, **changes: Any) -> Artifact:
         folder = self.root / "any" / run_id
-        made = folder / "checkpoint"
+        made = folder / "trained_weights"
         made.mkdir(parents=True)
         (made / "adapter_model.safetensors").write_text(run_id)
         (made / "adapter_config.json").write_text(json.dumps({"r": rank}))
         adapter = self.store.publish(scan_folder("adapter", made), run_id, "adapter")
-        adapter = adapter.model_copy(update={"name": "adapter", "meta": {"adapter_id": run_id}})
+        adapter = adapter.model_copy(
+            update={"name": "adapter", "meta": found_weights(adapter, "org/model").meta() | {"adapter_id": run_id}}
+        )
         scores = folder / "scores"
         scores.mkdir()
-        (scores / "scores.json").write_text(json.dumps({"adapter_sha256": changes.get("scored", adapter.sha256)}))
+        scored, verdict = changes.get("scored", adapter.sha256), Verdict(changes.get("passed", True), ("exact_match",))
+        judged = Scores({"tuned": {}}, ["exact_match"], 0.95, adapter_sha256=scored, verdict=verdict)
+        (scores / "scores.json").write_text(json.dumps(judged.as_dict()))
         rows = folder / "rows"
         rows.mkdir()
         test_set = Artifact(name="test_set", uri=str(rows), sha256=changes.get("test_set", "t" * 64))
@@ -64,7 +70,7 @@ def test_adapters_of_other_runs_are_named_and_ranked(runs: Runs, quickstart: Rec
     runs.add("two", rank=16)
     runs.add("three", rank=4)
     context = runs.context(quickstart, "two", "own", "three", "two")
-    found, base = served_runs(context, own), quickstart.serve.model_id
+    found, base = served_runs(context, Adapter.of(own)), quickstart.serve.model_id
     assert [(each.run_id, each.model, each.rank) for each in found] == [
         ("two", f"{base}:two", 16), ("three", f"{base}:three", 4)
     ]  # fmt: skip
@@ -76,10 +82,10 @@ def test_adapters_of_other_runs_are_named_and_ranked(runs: Runs, quickstart: Rec
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scored": "0" * 64}, "is not one that it evaluated"),
-        ({"scored": None}, "is not one that it evaluated"),
+        ({"scored": "0" * 64}, "is not the one that it evaluated"),
+        ({"scored": None}, "is not the one that it evaluated"),
         ({"model": "x" * 64}, "trained on another base model"),
-        ({"status": "gate_refused"}, "the gate of the run other said no"),
+        ({"passed": False}, "the gate refused what the run other"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
@@ -88,7 +94,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
     own = runs.add("own")
     runs.add("other", **changes)
     with pytest.raises(RunnerError, match=message):
-        served_runs(runs.context(quickstart, "other"), own)
+        served_runs(runs.context(quickstart, "other"), Adapter.of(own))
 
 
 def test_a_swapped_adapter_in_the_store_is_refused(runs: Runs, quickstart: Recipe, tmp_path: Path) -> None:
@@ -99,14 +105,14 @@ def test_a_swapped_adapter_in_the_store_is_refused(runs: Runs, quickstart: Recip
     (swapped / "adapter_config.json").write_text('{"r": 8}')
     runs.store.delete_set(other)
     runs.store.publish(scan_folder("adapter", swapped), "other", "adapter")
-    with pytest.raises(RunnerError, match="holds another adapter than the run other published"):
-        served_runs(runs.context(quickstart, "other"), own)
+    with pytest.raises(RunnerError, match=r"holds another adapter .* than the run other \(serve\.runs\) published"):
+        served_runs(runs.context(quickstart, "other"), Adapter.of(own))
 
 
 def test_a_rank_that_the_engine_has_no_room_for_is_refused(runs: Runs, quickstart: Recipe) -> None:
     own = runs.add("own")
     runs.add("large", rank=64)
-    found = served_runs(runs.context(quickstart, "large"), own)
+    found = served_runs(runs.context(quickstart, "large"), Adapter.of(own))
     serve = quickstart.serve.model_copy(update={"engine_kwargs": {"max_lora_rank": 8}})
     with pytest.raises(RunnerError, match=r"has rank 64, engine_kwargs\.max_lora_rank=8") as refusal:
         with_room(quickstart.model_copy(update={"serve": serve}), found)

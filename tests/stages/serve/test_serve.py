@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import RunnerError
+from runner.errors import GateError, RunnerError
 from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
@@ -21,6 +21,7 @@ from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
 from stages.engines.vllm.failure import root_cause
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
+from stages.evaluate.scores import Scores, Verdict
 from stages.models.adapter import (
     AdapterNotFoundError,
     Recent,
@@ -29,17 +30,20 @@ from stages.models.adapter import (
     find_adapter,
     list_adapters,
 )
+from stages.models.weights import Adapter
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.serve.config import api_settings, replica_version
+from stages.serve.endpoint import Endpoint
 from stages.serve.health import error_message, free_port, holder_of, wait_until_running
 from stages.serve.keys import digest
 from stages.serve.other_runs import ServedRun
-from stages.serve.stage import Serve, adapters_uri, endpoint_banner, evaluated_adapter, with_room
+from stages.serve.stage import Serve, own_adapter, with_room
 from tests.paths import GOLDEN
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
 
-LARGE = ServedRun("other", "base:other", Artifact(name="adapter", uri="/a", sha256="a"), 64)
+LARGE = ServedRun("other", "base:other", Adapter("other", "/store/adapters/base/other", "a", 64, "org/model"))
+PASSED = Verdict(True)
 
 
 def recipe_of(name: str, *overrides: str) -> Recipe:
@@ -77,14 +81,17 @@ def context(recipe: Recipe, inputs: dict[str, Artifact], folder: Path) -> RunCon
     )  # fmt: skip
 
 
-def scores_of(sha256: str | None, folder: Path) -> Artifact:
+def scores_of(sha256: str | None, folder: Path, verdict: Verdict = PASSED) -> Artifact:
     folder.mkdir()
-    (folder / "scores.json").write_text(json.dumps({"adapter_sha256": sha256}))
+    made = Scores({"tuned": {}}, ["exact_match"], 0.95, adapter_sha256=sha256, verdict=verdict)
+    (folder / "scores.json").write_text(json.dumps(made.as_dict()))
     return scan_folder("scores", folder)
 
 
 def published(store: Store) -> Artifact:
-    return find_adapter(store, "good").model_copy(update={"name": "adapter", "meta": {"adapter_id": "good"}})
+    return find_adapter(store, "good").model_copy(
+        update={"name": "adapter", "meta": Adapter("good", "", "", 8, "org/model").meta()}
+    )
 
 
 @pytest.mark.usefixtures("one_kind_of_cpu")
@@ -231,8 +238,9 @@ def test_a_damaged_adapter_is_not_loaded(store: Store, tmp_path: Path) -> None:
 def test_serves_the_adapter_that_was_evaluated(quickstart: Recipe, store: Store, tmp_path: Path) -> None:
     adapter = published(store)
     inputs = {"adapter": adapter, "scores": scores_of(adapter.sha256, tmp_path / "scores")}
-    assert evaluated_adapter(context(quickstart, inputs, tmp_path)) == adapter
-    assert adapters_uri(adapter) == store.uri
+    found = own_adapter(context(quickstart, inputs, tmp_path))
+    assert found == Adapter.of(adapter)
+    assert found.store == store.uri
 
 
 @pytest.mark.parametrize("scored", ["0" * 64, None])
@@ -240,20 +248,28 @@ def test_refuses_an_adapter_that_was_not_evaluated(
     quickstart: Recipe, store: Store, tmp_path: Path, scored: str | None
 ) -> None:
     inputs = {"adapter": published(store), "scores": scores_of(scored, tmp_path / "scores")}
-    with pytest.raises(RunnerError, match="not the one that was evaluated"):
-        evaluated_adapter(context(quickstart, inputs, tmp_path))
+    with pytest.raises(RunnerError, match="is not the one that it evaluated"):
+        own_adapter(context(quickstart, inputs, tmp_path))
 
 
 def test_refuses_a_store_that_holds_another_adapter(quickstart: Recipe, store: Store, tmp_path: Path) -> None:
     adapter = published(store).model_copy(update={"sha256": "f" * 64})
     with pytest.raises(RunnerError, match="holds another adapter"):
-        evaluated_adapter(context(quickstart, {"adapter": adapter}, tmp_path))
+        own_adapter(context(quickstart, {"adapter": adapter}, tmp_path))
+
+
+def test_what_the_gate_refused_is_not_served(quickstart: Recipe, store: Store, tmp_path: Path) -> None:
+    adapter, refused = published(store), Verdict(False, ("exact_match is 0.1; >= 0.5 is required",))
+    for inputs in ({"adapter": adapter}, {}):
+        scores = scores_of(adapter.sha256, tmp_path / f"scores-{len(inputs)}", refused)
+        with pytest.raises(GateError, match=r"exact_match is 0\.1"):
+            own_adapter(context(quickstart, {**inputs, "scores": scores}, tmp_path))
 
 
 def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
-    meta = {"base": "base", "adapter": "base:a-1", "sampling": {"temperature": 0.0}, "others": {}}
-    endpoint = Artifact(name="endpoint", uri="http://127.0.0.1:8000/v1", sha256="x", kind="endpoint", meta=meta)
-    lines = endpoint_banner(endpoint, [{"role": "user", "content": "it's {a}"}]).splitlines()
+    endpoint = Endpoint("http://127.0.0.1:8000/v1", "base", "base:a-1", sampling={"temperature": 0.0})
+    assert Endpoint.of(endpoint.artifact("x")) == endpoint
+    lines = endpoint.usage([{"role": "user", "content": "it's {a}"}]).splitlines()
     assert "http://127.0.0.1:8000/v1" in lines[0]
     assert "base, base:a-1" in lines[1]
     words = shlex.split(lines[2])
@@ -264,9 +280,8 @@ def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
 
 
 def test_banner_of_an_endpoint_with_keys_has_a_place_for_one() -> None:
-    meta = {"base": "base", "adapter": None, "sampling": {}, "others": {}, "asks_for_key": True}
-    endpoint = Artifact(name="endpoint", uri="http://127.0.0.1:8000/v1", sha256="x", kind="endpoint", meta=meta)
-    words = shlex.split(endpoint_banner(endpoint).splitlines()[2])
+    endpoint = Endpoint("http://127.0.0.1:8000/v1", "base", asks_for_key=True)
+    words = shlex.split(endpoint.usage().splitlines()[2])
     assert words[3:5] == ["-H", "Authorization: Bearer $API_KEY"]
 
 

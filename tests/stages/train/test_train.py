@@ -14,7 +14,7 @@ import pytest
 
 from runner.recipe.schema import Recipe, StageResources
 from stages.train import stage as train
-from stages.train.stage import in_thread, note, run_config, scaling_config, stop, storage_path, take_over
+from stages.train.stage import in_thread, keep, note, run_config, scaling_config, stop, storage_path
 
 BASE: dict[str, Any] = {
     "name": "viggo",
@@ -104,12 +104,13 @@ def test_final_checkpoint_becomes_the_two_artifacts_and_replaces_leftovers(tmp_p
         (tmp_path / "ray" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "ray" / name).write_text(name)
     stage_dir = tmp_path / "train"
-    (stage_dir / "checkpoint").mkdir(parents=True)
-    (stage_dir / "checkpoint" / "torn.bin").write_text("left by an attempt that died")
-    result = take_over(FakeCheckpoint(tmp_path / "ray"), stage_dir, FIGURES)
-    assert [artifact.name for artifact in result.artifacts] == ["checkpoint", "training_log"]
+    (stage_dir / "trained_weights").mkdir(parents=True)
+    (stage_dir / "trained_weights" / "torn.bin").write_text("left by an attempt that died")
+    result = keep(FakeCheckpoint(tmp_path / "ray"), stage_dir, "org/model", FIGURES)
+    assert [artifact.name for artifact in result.artifacts] == ["trained_weights", "training_log"]
     assert [entry.path for entry in result.artifacts[0].files] == ["adapter_model.safetensors"]
-    assert sorted(path.name for path in stage_dir.iterdir()) == ["checkpoint", "training_log"]
+    assert result.artifacts[0].meta == {"kind": "model", "base_model": "org/model"}
+    assert sorted(path.name for path in stage_dir.iterdir()) == ["trained_weights", "training_log"]
 
 
 def test_note_tells_steps_losses_rate_and_resumption() -> None:
