@@ -29,13 +29,20 @@ _NUM_PARALLEL_PARTS = 8
 _WRONG_BYTES = {"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _AGAIN = "The store is overloaded or ill: run the same command again later; what is done is not done again."
+_CHECKSUMS = (
+    "A store that does not know the checksums of newer clients refuses so: set "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required and AWS_RESPONSE_CHECKSUM_VALIDATION=when_required, and run again."
+)
+_CREDENTIALS = "Correct the credentials that boto3 finds (environment, profile or instance role)."
 _HINTS = {
+    **dict.fromkeys(("InvalidArgument", "InvalidRequest", "NotImplemented", "MissingContentLength"), _CHECKSUMS),
+    **dict.fromkeys(("XAmzContentSHA256Mismatch", "411", "501"), _CHECKSUMS),
     **dict.fromkeys(("SlowDown", "InternalError", "ServiceUnavailable", "500", "502", "503", "504"), _AGAIN),
     "NoSuchBucket": "Create the bucket, or correct its name.",
     "AccessDenied": "Let the credentials read the bucket (and write, if a store); a public one takes anonymous: true.",
     "403": "Let the credentials read the bucket; a public one takes anonymous: true.",
-    "InvalidAccessKeyId": "Correct the credentials that boto3 finds (environment, profile or instance role).",
-    "SignatureDoesNotMatch": "Correct the credentials that boto3 finds (environment, profile or instance role).",
+    "InvalidAccessKeyId": _CREDENTIALS,
+    "SignatureDoesNotMatch": f"{_CREDENTIALS} {_CHECKSUMS}",
     "ExpiredToken": "Renew the credentials.",
 }
 
@@ -226,7 +233,7 @@ class S3Blobs:
         except S3UploadFailedError as error:
             cause = error.__context__
             if error_code(cause) in _WRONG_BYTES:
-                raise DamagedError(f"{self._uri(key)}: {cause}", _AGAIN) from error
+                raise DamagedError(f"{self._uri(key)}: {cause}", _HINTS.get(error_code(cause), _AGAIN)) from error
             # A multipart upload that was completed but not answered is unknown when botocore asks again.
             if error_code(cause) != "NoSuchUpload":
                 raise cause if isinstance(cause, ClientError) else error from None
@@ -244,7 +251,7 @@ class S3Blobs:
                 if status == 412:
                     return False
                 if status == 409 or error_code(error) in _WRONG_BYTES:  # 409: somebody else's write is under way
-                    raise DamagedError(f"{self._uri(key)}: {error}", _AGAIN) from error
+                    raise DamagedError(f"{self._uri(key)}: {error}", _HINTS.get(error_code(error), _AGAIN)) from error
                 if status != 501 and error_code(error) not in ("NotImplemented", "InvalidArgument"):
                     raise
                 self._client.put_object(**where, Body=data)  # a store without conditional writes
