@@ -22,6 +22,13 @@ def open_endpoint_asks_for_a_key(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
+def host_is_of_ipv4(recipe: Recipe) -> Iterator[Problem]:
+    """Ray Serve's HAProxy reaches the replicas at 127.0.0.1, whatever they listen on."""
+    if ":" in recipe.serve.host:
+        message = "is an IPv6 address, which Ray Serve's proxies and replicas do not share"
+        yield Problem("serve.host", recipe.serve.host, message, "Set serve.host=127.0.0.1, or another IPv4 address.")
+
+
 def keys_are_somewhere(recipe: Recipe) -> Iterator[Problem]:
     """Only for a cluster that is started here: with another one, the run may be sent to a machine that has them."""
     keys = recipe.serve.api_keys
@@ -45,7 +52,8 @@ def query_stays_within_the_limits(recipe: Recipe) -> Iterator[Problem]:
     limits, sampling = recipe.serve.limits, recipe.infer.sampling
     if "query" not in recipe.pipeline:
         return
-    for key, name, most in (("max_tokens", "max_tokens", limits.max_tokens), ("max_n", "n", limits.max_n)):
+    bounds = (("max_tokens", "max_tokens"), ("max_n", "n"), ("max_answers", "n"))
+    for key, name, most in ((key, name, getattr(limits, key)) for key, name in bounds):
         value = sampling.get(name)
         if isinstance(value, int) and most is not None and value > most:
             message = f"is below infer.sampling.{name}={value}, which query asks for"
@@ -77,6 +85,7 @@ def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
 
 
 RULES = (
+    host_is_of_ipv4,
     open_endpoint_asks_for_a_key,
     keys_are_somewhere,
     query_stays_within_the_limits,

@@ -20,7 +20,7 @@ def keys(tmp_path: Path) -> str:
     return str(file)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "example.org", ""])
 def test_an_open_endpoint_asks_for_a_key(host: str, keys: str) -> None:
     found = problems({"serve.host": host})["serve.host"]
     assert "no API key" in found.message
@@ -28,9 +28,16 @@ def test_an_open_endpoint_asks_for_a_key(host: str, keys: str) -> None:
     assert problems({"serve.host": host, "serve.api_keys": {"file": keys}}) == {}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_loopback_needs_no_key(host: str) -> None:
     assert problems({"serve.host": host}) == {}
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "[::1]", "fe80::1"])
+def test_an_address_of_ipv6_is_refused_with_one_that_works(host: str, keys: str) -> None:
+    found = problems({"serve.host": host, "serve.api_keys": {"file": keys}})["serve.host"]
+    assert "IPv6" in found.message
+    assert "serve.host=127.0.0.1" in found.hint
 
 
 def test_keys_come_from_a_file_and_from_the_environment(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
