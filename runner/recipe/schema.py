@@ -278,9 +278,24 @@ class Limits(Section):
     max_n: PositiveInt = Field(
         16, description="The most answers to a prompt, n or best_of; a request for more is answered with 400."
     )
+    max_answers: PositiveInt = Field(
+        128,
+        description="The most answers that one request may ask for: its prompts times n; more is answered with 400.",
+    )
+    max_grammar_bytes: PositiveInt = Field(
+        32_768,
+        description="The most bytes that the JSON schemas, regular expressions and grammars of a request may have "
+        "together; more, or more than 64 levels, is answered with 400.",
+    )
+    grammar_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        5.0,
+        description="Seconds that the compilation of a JSON schema, regular expression or grammar may take; it is "
+        "tried in a process of its own, and one that takes longer is answered with 400.",
+    )
     requests_per_minute: PositiveInt | None = Field(
         None,
-        description="Requests of one key in any 60 s (of all clients together, without keys); one more is answered "
+        description="Requests of one key in any 60 s (of all clients together, without keys); one of several prompts "
+        "or answers counts as prompts times n. One more is answered "
         "with 429 and Retry-After. Every replica counts its own. null: no limit.",
         examples=[600],
     )

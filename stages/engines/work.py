@@ -40,8 +40,11 @@ class Front(Protocol):
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Use other settings from now on."""
 
-    def refuse(self, body: Any) -> Any:
-        """The response to a parsed request that asks for more than is allowed, else None. It may set a limit in it."""
+    def complete(self, body: Any) -> None:
+        """Set a limit in a parsed request that leaves it open."""
 
-    def wrap(self, app: Any, error_body: Callable[[Exception, str], Any]) -> Any:
-        """The FastAPI application behind this front. error_body: of an exception and the request's id."""
+    def wrap(self, app: Any, status_of: Callable[[Exception, str], int], try_grammar: Callable[..., Any]) -> Any:
+        """The FastAPI application behind this front.
+
+        status_of: the HTTP status of an exception and the request's id. try_grammar: `GrammarCheck` of the engine.
+        """

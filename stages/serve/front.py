@@ -6,17 +6,23 @@ Imports starlette and FastAPI: the replica imports this module, and nothing else
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from stages.serve.errors import Errors
-from stages.serve.guard import Gate, Guard, limit_tokens
+from stages.serve.costs import set_max_tokens
+from stages.serve.errors import Errors, refusal_of, refusal_of_status, refusal_of_validation
+from stages.serve.guard import Gate, Guard, TryGrammar
+from stages.serve.refusal import Refusal
+from stages.serve.request_names import names_of_routes
 
 
 class GuardedFront:
@@ -29,13 +35,12 @@ class GuardedFront:
         """settings: `guard` of `stages.serve.config.api_settings`."""
         self._gate.configure(dict(settings))
 
-    def refuse(self, body: Any) -> JSONResponse | None:
-        """The response to a request that asks for more than `serve.limits`; one that says nothing gets the most."""
-        if self._gate.limits and (refusal := limit_tokens(body, self._gate.limits)):
-            return JSONResponse(refusal.body(), status_code=refusal.status)
-        return None
+    def complete(self, body: Any) -> None:
+        """Give a request that says nothing of its length the most of `serve.limits`."""
+        if self._gate.limits:
+            set_max_tokens(body, self._gate.limits)
 
-    def wrap(self, app: FastAPI, error_body: Callable[[Exception, str], Any]) -> FastAPI:
+    def wrap(self, app: FastAPI, status_of: Callable[[Exception, str], int], try_grammar: TryGrammar) -> FastAPI:
         """The application with the guard as its outermost layer, and without what it opens to everybody.
 
         Ray's CORS headers let any web page send requests from a visitor's browser, to loopback as well. Its pages of
@@ -44,7 +49,37 @@ class GuardedFront:
         pages = {app.docs_url, app.redoc_url, app.openapi_url, app.swagger_ui_oauth2_redirect_url}
         app.router.routes = [route for route in app.router.routes if getattr(route, "path", None) not in pages]
         app.docs_url = None
+        app.add_exception_handler(Exception, _failure_by(status_of))
+        app.add_exception_handler(HTTPException, _status)
+        app.add_exception_handler(RequestValidationError, _invalid)
         replaced: tuple[Any, ...] = (CORSMiddleware, BaseHTTPMiddleware)
         kept = [layer for layer in app.user_middleware if layer.cls not in replaced]
-        app.user_middleware = [Middleware(Guard, self._gate), *kept, Middleware(Errors, error_body)]
+        guard = Middleware(Guard, self._gate, names_of_routes(app.router.routes), try_grammar)
+        app.user_middleware = [guard, *kept, Middleware(Errors, status_of)]
         return app
+
+
+def _failure_by(status_of: Callable[[Exception, str], int]) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
+    """For what the layers around `Errors` raise."""
+
+    async def failure(request: Request, error: Exception) -> JSONResponse:
+        request_id = request.scope.get("state", {}).get("request_id", "")
+        return response(refusal_of(error, status_of(error, request_id), request_id))
+
+    return failure
+
+
+async def _status(request: Request, error: Exception) -> JSONResponse:
+    """What Starlette and FastAPI raise: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    return response(refusal_of_status(error.status_code, str(error.detail)), error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return response(refusal_of_validation(error.errors()))
+
+
+def response(refusal: Refusal, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The refusal as a response."""
+    return JSONResponse(refusal.body(), status_code=refusal.status, headers=dict(headers or {}))

@@ -1,60 +1,47 @@
-"""What stands before the endpoint: API keys and the size and rate of requests. Plain ASGI, so answers stream through.
-
-Errors have the shape of OpenAI's API, which its clients turn into exceptions of their own.
-"""
+"""What stands before the endpoint: keys, and what a request may be and ask for. Plain ASGI: answers stream through."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.recipe.schema import Limits
+from stages.serve.costs import refuse_costly
+from stages.serve.grammars import grammars_of, refuse_large
 from stages.serve.keys import KeyRing
+from stages.serve.refusal import (
+    CLOSED,
+    INCOMPLETE,
+    NO_KEY,
+    TOO_SLOW,
+    WRONG_KEY,
+    Refusal,
+    RefusedError,
+    bad_request,
+    too_large,
+)
+from stages.serve.request_body import read_object
+from stages.serve.request_names import Names, refuse_unknown
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+# (kind, value, the value as text, seconds) -> why the engine cannot use it, or "".
+TryGrammar = Callable[[str, Any, str, float], Awaitable[str]]
 
 HEALTH = "/health"
+BODY_S = 120.0
 _MINUTE_S = 60.0
 _ANYONE = ""
 _DROPPED = 4
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An answer without asking the application. headers: beside the content's own."""
-
-    status: int
-    message: str
-    code: str
-    kind: str = "invalid_request_error"
-    headers: Mapping[str, str] | None = None
-    param: str | None = None
-
-    def body(self) -> dict[str, Any]:
-        """As OpenAI's API words an error."""
-        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
-
-
-NO_KEY = Refusal(
-    401,
-    "You didn't provide an API key. Send it in the header 'Authorization: Bearer KEY'.",
-    "invalid_api_key",
-    headers={"WWW-Authenticate": "Bearer"},
-)
-WRONG_KEY = Refusal(401, "Incorrect API key provided.", "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-
-CLOSED = Refusal(503, "The endpoint is not ready.", "not_ready", "server_error")
 
 
 class Gate:
@@ -80,25 +67,44 @@ class Gate:
         self.limits, self._lately = limits, {}
 
     def admit(self, scope: Mapping[str, Any]) -> Refusal | None:
-        """A refusal for a request without a good key, or for one too many; else the request is counted."""
+        """A refusal for a request without a good key, or for one too many; else it is counted as one answer."""
         if self.limits is None:
             return CLOSED
-        owner: str | None = _ANYONE
-        if self._keys is not None:
-            key = bearer(scope)
-            owner = self._keys.owner(key) if key else None
-            if owner is None:
-                return WRONG_KEY if key else NO_KEY
-        return self._count(owner or _ANYONE, self.limits.requests_per_minute)
+        owner = self._owner(scope)
+        if isinstance(owner, Refusal):
+            return owner
+        return self._count(owner, 1)
 
-    def _count(self, owner: str, most: int | None) -> Refusal | None:
+    def charge(self, scope: Mapping[str, Any], answers: int) -> Refusal | None:
+        """Count the further answers of a request that was admitted, or refuse it; then none of it counts."""
+        most = self.limits.requests_per_minute if self.limits else None
+        if answers == 1 or most is None:
+            return None
+        owner = self._owner(scope)
+        if isinstance(owner, Refusal):
+            return owner
+        refusal = self._count(owner, answers - 1) if answers <= most else _too_many(most, answers)
+        if refusal is not None and self._lately.get(owner):
+            self._lately[owner].pop()
+        return refusal
+
+    def _owner(self, scope: Mapping[str, Any]) -> str | Refusal:
+        if self._keys is None:
+            return _ANYONE
+        key = bearer(scope)
+        return (self._keys.owner(key) if key else None) or (WRONG_KEY if key else NO_KEY)
+
+    def _count(self, owner: str, answers: int) -> Refusal | None:
+        most = self.limits.requests_per_minute if self.limits else None
         if most is None:
             return None
         now = self._clock()
         if owner not in self._lately:  # keys that nobody uses any more leave nothing behind
-            self._lately = {name: times for name, times in self._lately.items() if now - times[-1] < _MINUTE_S}
+            lately = self._lately.items()
+            self._lately = {name: times for name, times in lately if times and now - times[-1] < _MINUTE_S}
         times = self._lately.setdefault(owner, deque(maxlen=most))
-        if len(times) == most and (wait_s := _MINUTE_S - (now - times[0])) > 0:
+        over = len(times) + answers - most
+        if over > 0 and (wait_s := _MINUTE_S - (now - times[over - 1])) > 0:
             return Refusal(
                 429,
                 f"Rate limit reached: {most} requests a minute.",
@@ -106,15 +112,26 @@ class Gate:
                 "requests",
                 {"Retry-After": str(math.ceil(wait_s))},
             )
-        times.append(now)
+        times.extend([now] * answers)
         return None
 
 
-class Guard:
-    """ASGI middleware: asks the gate, and refuses bodies that are too large. It answers GET /health itself."""
+def _too_many(most: int, answers: int) -> Refusal:
+    message = f"The request asks for {answers} answers, and this endpoint gives {most} a minute."
+    return Refusal(400, message, "limit_exceeded")
 
-    def __init__(self, app: App, gate: Gate) -> None:
+
+class Guard:
+    """ASGI middleware: asks the gate, and refuses bodies that no route reads. It answers GET /health itself.
+
+    names: the parameters of each route that reads JSON, by path (`stages.serve.request_names`).
+    """
+
+    def __init__(
+        self, app: App, gate: Gate, names: Mapping[str, Names] | None = None, try_grammar: TryGrammar | None = None
+    ) -> None:
         self._app, self._gate = app, gate
+        self._names, self._try_grammar = names or {}, try_grammar
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
@@ -127,57 +144,65 @@ class Guard:
         if route_of(scope) == HEALTH and scope["method"] in ("GET", "HEAD"):
             await _answer(send, 200, {"status": "ok"}, {})
             return
-        refusal, body = self._gate.admit(scope), b""
-        if refusal is None:
-            refusal, body = await self._read(scope, receive)
-        if refusal is not None:
+        try:
+            body = await self._admitted(scope, receive)
+        except RefusedError as error:
+            refusal = error.refusal
             await _answer(send, refusal.status, refusal.body(), refusal.headers or {})
             return
         # Nothing behind this point needs the key, and what it does not have it cannot log.
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
         await self._app({**scope, "headers": headers}, _replay(body, receive), send)
 
-    async def _read(self, scope: Message, receive: Receive) -> tuple[Refusal | None, bytes]:
-        """The whole body, whether its length was announced or not, or a refusal once it is too large."""
+    async def _admitted(self, scope: Message, receive: Receive) -> bytes:
+        """The body of a request that may pass. Raises RefusedError."""
+        if refusal := self._gate.admit(scope):
+            raise RefusedError(refusal)
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await self._read(scope, receive)
+        except TimeoutError:
+            raise RefusedError(TOO_SLOW) from None
+        names = self._names.get(route_of(scope))
+        if names is not None and scope["method"] == "POST":
+            await self._check(scope, body, names)
+        return body
+
+    async def _check(self, scope: Message, body: bytes, names: Names) -> None:
+        """Raises RefusedError for what the route would not read, or what exceeds a limit."""
+        assert self._gate.limits is not None  # it has admitted the request
+        given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
+        refuse_unknown(given, names)
+        if refusal := self._gate.charge(scope, refuse_costly(given, self._gate.limits)):
+            raise RefusedError(refusal)
+        grammars = list(grammars_of(given))
+        refuse_large(grammars, self._gate.limits.max_grammar_bytes)
+        for grammar in grammars if self._try_grammar else ():
+            assert self._try_grammar is not None
+            timeout_s = self._gate.limits.grammar_timeout_s
+            if why := await self._try_grammar(grammar.kind, grammar.value, grammar.text(), timeout_s):
+                raise bad_request(f"{grammar.param} cannot be used: {why}.", grammar.param, "invalid_grammar")
+
+    async def _read(self, scope: Message, receive: Receive) -> bytes:
+        """The whole body, whether its length was announced or not. Raises RefusedError once it is too large."""
         assert self._gate.limits is not None  # it has admitted the request
         most = self._gate.limits.max_body_bytes
         # Many clients read no answer before they have sent all, so what is a bit too large is taken in and dropped.
         parts, size, patience = [], 0, _DROPPED * most
         announced = _header(scope, b"content-length")
         if announced.isdigit() and int(announced) > patience:
-            return _too_large(most), b""
+            raise RefusedError(too_large(most))
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return Refusal(400, "The request ended before its body.", "incomplete_body"), b""
+                raise RefusedError(INCOMPLETE)
             piece, more = message.get("body", b""), message.get("more_body", False)
             size += len(piece)
             parts.append(piece if size <= most else b"")
             if size > most and (not more or size > patience):
-                return _too_large(most), b""
+                raise RefusedError(too_large(most))
             if not more:
-                return None, b"".join(parts)
-
-
-def limit_tokens(body: Any, limits: Limits) -> Refusal | None:
-    """A refusal when a request asks for longer or more answers than the limits allow.
-
-    body: a request to generate, as Ray Serve LLM reads it (a pydantic model); one that does not say how many tokens it
-    wants is given the most that it may have.
-    """
-    given = {**(body.model_extra or {}), **vars(body)}  # vars: reading a deprecated field warns
-    most = {"max_tokens": limits.max_tokens, "max_completion_tokens": limits.max_tokens}
-    for name, limit in {**most, "n": limits.max_n, "best_of": limits.max_n}.items():
-        value = given.get(name)
-        if isinstance(value, int) and limit is not None and value > limit:
-            message = f"{name} is {value}, and this endpoint allows at most {limit}."
-            return Refusal(400, message, "limit_exceeded", param=name)
-    if limits.max_tokens is not None and all(given.get(name) is None for name in most):
-        for name in ("max_completion_tokens", "max_tokens"):
-            if name in vars(body):
-                setattr(body, name, limits.max_tokens)
-                break
-    return None
+                return b"".join(parts)
 
 
 def route_of(scope: Mapping[str, Any]) -> str:
@@ -194,10 +219,6 @@ def bearer(scope: Mapping[str, Any]) -> str:
 
 def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
     return next((bytes(value) for each, value in scope["headers"] if each.lower() == name), b"")
-
-
-def _too_large(most: int) -> Refusal:
-    return Refusal(413, f"The request's body is larger than {most} bytes.", "request_too_large")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -31,6 +31,8 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.common.models import global_id_manager
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig, LLMConfig
 from ray.llm._internal.serve.core.configs.openai_api_models import (
+    ErrorInfo,
+    ErrorResponse,
     ModelCard,
     ModelList,
     OpenAIHTTPException,
@@ -54,6 +56,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.storage.store import open_store
 from stages.engines.vllm.failure import ENGINE_FAILED, root_cause
+from stages.engines.vllm.grammar_check import NUM_WORKERS, GrammarCheck, Worker
+from stages.engines.vllm.grammar_worker import EngineConfig
 from stages.engines.vllm.pacing import Pacer
 from stages.engines.vllm.pieces import answer_piece
 from stages.engines.work import Front, Work
@@ -179,6 +183,11 @@ class AdapterServer(LLMServer):  # type: ignore[misc]
             await asyncio.Event().wait()  # for `_end_with_engine`: the caller learns that this replica is dead
             raise
 
+    def engine_config(self) -> EngineConfig:
+        """What the engine compiles schemas and grammars by."""
+        config = self.engine._engine_client.vllm_config
+        return EngineConfig(config.model_config, config.structured_outputs_config)
+
     def has_place_for(self, model: str) -> bool:
         """Whether this replica can answer for the model without giving up an adapter for it."""
         multiplex = self._llm_config.multiplex_config()
@@ -245,6 +254,20 @@ class LocalModel(CallbackBase):  # type: ignore[misc]
         self.ctx.run_init_node = False
 
 
+class RequestError(OpenAIHTTPException):  # type: ignore[misc]
+    """What vLLM says of a request, with the parameter that it names."""
+
+    def __init__(self, error: ErrorInfo) -> None:
+        super().__init__(error.code, error.message, error.type)
+        self.param = error.param
+
+
+def _status_of(error: Exception, request_id: str) -> int:
+    """The HTTP status of an exception, which Ray's function logs as well."""
+    status: int = get_response_for_error(error, request_id).error.code
+    return status
+
+
 class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
     """OpenAI's endpoints, which know the adapters in the store: they are listed, and any other name is a 404.
 
@@ -276,7 +299,9 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
         app = init()
         for name, route in DEFAULT_ENDPOINTS.items():
             route(app)(getattr(self, name))
-        return self._front.wrap(app, get_response_for_error)  # type: ignore[no-any-return]
+        workers = [Worker(self._server.engine_config) for _ in range(NUM_WORKERS)]
+        check = GrammarCheck(workers, logging.getLogger("ray.serve"))
+        return self._front.wrap(app, _status_of, check)  # type: ignore[no-any-return]
 
     async def _missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
@@ -314,12 +339,12 @@ class OpenAIApi(OpenAiIngress):  # type: ignore[misc]
             answers = super()._get_response(body=body, call_method=call_method, raw_request=raw_request)
         async with aclosing(answers):
             async for answer in answers:
+                if isinstance(answer, ErrorResponse):
+                    raise RequestError(answer.error)
                 yield answer
 
     async def _process_llm_request(self, body: Any, call_method: str, raw_request: Request | None = None) -> Response:
-        refusal: Response | None = self._front.refuse(body)
-        if refusal is not None:
-            return refusal
+        self._front.complete(body)
         if body.model and (missing := await self._missing(body.model)):
             return _not_found(missing)
         response: Response = await super()._process_llm_request(body, call_method, raw_request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,12 +10,11 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from stages.serve.errors import Errors
+from stages.serve.errors import Errors, refusal_of_validation, sentence
 
 
-def body_of(error: Exception, request_id: str) -> Any:
-    body = {"error": {"message": f"{error} (Request ID: {request_id})", "code": 418}}
-    return SimpleNamespace(model_dump=lambda: body, error=SimpleNamespace(code=418))
+def status_of(error: Exception, request_id: str) -> int:
+    return 400 if isinstance(error, ValueError) else 500
 
 
 class WithId:
@@ -46,6 +44,12 @@ def client() -> TestClient:
     async def bad() -> None:
         raise RuntimeError("no engine")
 
+    @app.get("/mistaken")
+    async def mistaken() -> None:
+        error = ValueError("It is too long.\nAsk for less.")
+        error.param = "prompt"  # type: ignore[attr-defined]
+        raise error
+
     @app.get("/refused")
     async def refused() -> None:
         raise HTTPException(404, "no such model")
@@ -58,7 +62,7 @@ def client() -> TestClient:
 
         return StreamingResponse(parts())
 
-    app.add_middleware(Errors, body_of=body_of)
+    app.add_middleware(Errors, status_of=status_of)
     app.add_middleware(WithId)
     return TestClient(app)
 
@@ -69,8 +73,43 @@ def test_an_answer_passes_as_it_is(client: TestClient) -> None:
 
 def test_an_exception_is_answered_with_its_status_and_the_request_s_id(client: TestClient) -> None:
     answer = client.get("/bad")
-    assert answer.status_code == 418
-    assert answer.json() == {"error": {"message": "no engine (Request ID: seven)", "code": 418}}
+    assert answer.status_code == 500
+    error = {"message": "The endpoint failed (request seven).", "type": "server_error", "param": None}
+    assert answer.json() == {"error": {**error, "code": "internal_error"}}
+
+
+def test_a_client_s_mistake_is_answered_with_its_sentence_and_its_parameter(client: TestClient) -> None:
+    answer = client.get("/mistaken")
+    assert answer.status_code == 400
+    error = {"message": "It is too long. Ask for less.", "type": "invalid_request_error", "param": "prompt"}
+    assert answer.json() == {"error": {**error, "code": None}}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("a mistake", "a mistake."),
+        ("Value error, two\n lines", "two lines."),
+        ("Failed: [08:43:09] /project/cpp/x.cc:83: parsing", "Failed: parsing."),
+        ("why?", "why?"),
+        ("x" * 600, "x" * 500 + "..."),
+    ],
+)
+def test_a_message_is_one_sentence_without_internals(given: str, told: str) -> None:
+    assert sentence(given) == told
+
+
+def test_the_parameter_is_the_place_in_the_body_without_names_of_types() -> None:
+    errors = [
+        {
+            "loc": ("body", "messages", 0, "ChatCompletionUserMessageParam", "content", "str"),
+            "msg": "Input should be x",
+        },
+        {"loc": ("body", "messages", 0, "Other"), "msg": "Input should be y"},
+    ]
+    refusal = refusal_of_validation(errors)
+    assert (refusal.status, refusal.param) == (400, "messages.0.content")
+    assert refusal.message == "messages.0.content: Input should be x."
 
 
 def test_what_fastapi_itself_answers_stays(client: TestClient) -> None:

@@ -16,6 +16,10 @@ KEY = "k" * 20
 LIMITS = {"max_body_bytes": 100, "max_tokens": 8, "max_n": 1, "requests_per_minute": None}
 
 
+async def usable(kind: str, value: Any, text: str, timeout_s: float) -> str:
+    return ""
+
+
 @pytest.fixture
 def front() -> GuardedFront:
     front = GuardedFront()
@@ -32,7 +36,7 @@ def client(front: GuardedFront) -> TestClient:
     def models() -> dict[str, Any]:
         return {"data": []}
 
-    return TestClient(front.wrap(app, lambda error, request_id: None))
+    return TestClient(front.wrap(app, lambda error, request_id: 500, usable))
 
 
 def test_a_request_without_a_key_is_refused_and_one_with_it_is_answered(client: TestClient) -> None:

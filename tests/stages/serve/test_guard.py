@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from runner.recipe.schema import Limits
-from stages.serve.guard import Gate, Guard, limit_tokens, route_of
+from stages.serve.costs import set_max_tokens
+from stages.serve.guard import Gate, Guard, route_of
 from stages.serve.keys import digest
 
 KEY, OTHER = "a-good-key-0123456789", "another-key-0123456789"
@@ -329,43 +330,35 @@ def test_in_any_minute_there_are_no_more_requests_than_the_limit(echo: Echo) -> 
 class Chat(BaseModel):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
-    n: int | None = 1
 
 
 class Completion(BaseModel, extra="allow"):
     max_tokens: int | None = 16
-    n: int = 1
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        (Chat(max_tokens=101), "max_tokens"),
-        (Chat(max_completion_tokens=101), "max_completion_tokens"),
-        (Chat(n=17), "n"),
-        (Completion(max_tokens=10**12), "max_tokens"),
-        (Completion(best_of=17), "best_of"),  # type: ignore[call-arg]
-        (Chat(max_tokens=100, max_completion_tokens=100, n=16), None),
-        (Completion(best_of="many"), None),  # type: ignore[call-arg]
-    ],
-)
-def test_longer_or_more_answers_than_allowed_are_refused(body: BaseModel, param: str | None) -> None:
-    refusal = limit_tokens(body, Limits(max_tokens=100))
-    if param is None:
-        assert refusal is None
-        return
-    assert refusal is not None
-    assert (refusal.status, refusal.body()["error"]["param"]) == (400, param)
-    assert "at most" in refusal.message
 
 
 def test_a_request_that_names_no_length_gets_the_most_that_it_may_have() -> None:
     chat, short, completion = Chat(), Chat(max_tokens=5), Completion()
     for body in (chat, short, completion):
-        assert limit_tokens(body, Limits(max_tokens=100)) is None
+        set_max_tokens(body, Limits(max_tokens=100))
     assert chat.max_completion_tokens == 100
     assert (short.max_tokens, short.max_completion_tokens) == (5, None)
     assert completion.max_tokens == 16
     other = Chat()
-    assert limit_tokens(other, Limits()) is None
+    set_max_tokens(other, Limits())
     assert other.max_completion_tokens is None
+
+
+def test_a_body_that_comes_too_slowly_is_refused(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.serve.guard.BODY_S", 0.05)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
+    asyncio.run(Guard(echo, gate())(scope, receive, send))
+    assert (sent[0]["status"], echo.num_asked) == (408, 0)

@@ -1,0 +1,62 @@
+"""What a request costs: answers and tokens, against `serve.limits`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.recipe.schema import Limits
+from stages.serve.refusal import Refusal, RefusedError
+
+_PER_PROMPT = ("n", "best_of")
+_INPUTS = ("prompt", "prompt_embeds", "input", "text_1", "text_2", "queries", "documents", "data_1", "data_2")
+
+
+def num_answers(body: Mapping[str, Any]) -> int:
+    """How many answers, embeddings or scores the request asks for: its prompts times n. At least 1."""
+    prompts = max(_num_inputs(body.get(name)) for name in _INPUTS)
+    each = [value for name in _PER_PROMPT if isinstance(value := body.get(name), int)]
+    return max(1, prompts) * max([1, *each])
+
+
+def _num_inputs(value: Any) -> int:
+    """A list of token ids is one input, a list of texts or of such lists as many as it has."""
+    if not isinstance(value, list) or not value or all(isinstance(each, int) for each in value):
+        return 1
+    return len(value)
+
+
+def refuse_costly(body: Mapping[str, Any], limits: Limits) -> int:
+    """How many answers the request asks for. Raises RefusedError when one of the limits is below."""
+    most = {**dict.fromkeys(_PER_PROMPT, limits.max_n)}
+    if limits.max_tokens is not None:
+        most |= dict.fromkeys(("max_tokens", "max_completion_tokens"), limits.max_tokens)
+    for name, limit in most.items():
+        value = body.get(name)
+        if isinstance(value, int) and value > limit:
+            raise _exceeded(f"{name} is {value}, and this endpoint allows at most {limit}.", name)
+    answers = num_answers(body)
+    if answers > limits.max_answers:
+        name = next((name for name in _INPUTS if _num_inputs(body.get(name)) > 1), "n")
+        message = f"The request asks for {answers} answers, and this endpoint allows at most {limits.max_answers}."
+        raise _exceeded(message, name)
+    return answers
+
+
+def _exceeded(message: str, param: str) -> RefusedError:
+    return RefusedError(Refusal(400, message, "limit_exceeded", param=param))
+
+
+def set_max_tokens(body: Any, limits: Limits) -> None:
+    """Give a request that does not say how many tokens it wants the most that it may have.
+
+    body: a request to generate, as Ray Serve LLM reads it (a pydantic model).
+    """
+    given = vars(body)  # reading a deprecated field warns
+    names = ("max_completion_tokens", "max_tokens")
+    if limits.max_tokens is None or any(given.get(name) is not None for name in names):
+        return
+    for name in names:
+        if name in given:
+            setattr(body, name, limits.max_tokens)
+            return

@@ -1,0 +1,129 @@
+"""The API of a replica over the request models of the installed vLLM, with an engine that answers at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from runner.recipe.schema import Limits
+from stages.serve.front import GuardedFront
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
+SEEN: list[Any] = []
+
+
+class Server:
+    """A fake of `AdapterServer` for its API alone."""
+
+    def engine_config(self) -> Any:
+        raise RuntimeError("there is no engine")
+
+    def has_place_for(self, model: str) -> bool:
+        return True
+
+    async def answer(self, method: str, body: Any, info: Any, model: str) -> AsyncGenerator[Any, None]:
+        from ray.llm._internal.serve.core.configs.openai_api_models import ErrorInfo, ErrorResponse
+
+        SEEN.append(body)
+
+        async def answers() -> AsyncGenerator[Any, None]:
+            if body.seed == 1:
+                info = ErrorInfo(message="It is too long.", type="BadRequestError", param="messages", code=400)
+                yield ErrorResponse(error=info)
+            elif body.seed == 2:
+                raise RuntimeError("ray.llm secret")
+            else:
+                yield f"data: {json.dumps({'model': model})}\n\n"
+
+        return answers()
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    pytest.importorskip("vllm")
+    import ray.serve  # noqa: F401
+    from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard
+
+    from stages.engines.vllm.replica import OpenAIApi
+
+    front = GuardedFront()
+    front.configure({"keys": None, "limits": Limits(max_tokens=64).model_dump()})
+    api = OpenAIApi.__new__(OpenAIApi)
+    card = ModelCard(id="base", object="model", owned_by="us", permission=[], metadata={})
+    for name, value in {"_server": Server(), "_front": front, "_only": None, "_store": None}.items():
+        setattr(api, name, value)
+    api._model_cards = {"base": card}
+    with TestClient(api.app(), raise_server_exceptions=False) as made:
+        yield made
+
+
+def post(client: TestClient, path: str = "/v1/chat/completions", **body: Any) -> Any:
+    return client.post(path, json=body)
+
+
+def test_requests_of_today_s_clients_pass(client: TestClient) -> None:
+    for more in (
+        {},
+        {"stream": True, "stream_options": {"include_usage": True}},
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "none"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "me"}]},
+        {"messages": [{"role": "assistant", "content": "a"}, {"role": "tool", "tool_call_id": "1", "content": "x"}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}, "strict": True}}},
+        {"response_format": {"type": "json_object"}},
+        {"structured_outputs": {"choice": ["a"]}, "top_k": 1, "min_p": 0, "ignore_eos": True},
+        {"logprobs": True, "top_logprobs": 2, "logit_bias": {"5": 1}, "user": "me", "seed": 3, "stop": ["x"]},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+    ):  # fmt: skip
+        answer = post(client, **{**CHAT, **more})
+        assert answer.status_code == 200, (more, answer.text)
+    completion = post(client, "/v1/completions", model="base", prompt=["a", "b"], echo=True, suffix=None)
+    assert completion.status_code == 200, completion.text
+
+
+def test_a_request_without_a_length_gets_the_limit(client: TestClient) -> None:
+    without = {name: value for name, value in CHAT.items() if name != "max_tokens"}
+    assert post(client, **without).status_code == 200
+    assert SEEN[-1].max_completion_tokens == 64
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"guided_json": {}}, "guided_json"),
+        ({"best_of": 3}, "best_of"),
+        ({"max_new_tokens": 3}, "max_new_tokens"),
+        ({"stream_options": {"include_usge": True}}, "stream_options.include_usge"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": None}, None),
+        ({"top_k": "x"}, "top_k"),
+        ({"response_format": {"type": "nope"}}, "response_format.type"),
+        ({"tools": [{"function": {}}]}, "tools.0.function.name"),
+        ({"stream": False, "stream_options": {"include_usage": True}}, "stream_options"),
+        ({"seed": 1}, "messages"),
+        ({"model": "other"}, "model"),
+        ({"max_tokens": 65}, "max_tokens"),
+    ],
+)
+def test_a_wrong_one_is_a_4xx_of_one_sentence_that_names_the_parameter(
+    more: dict[str, Any], param: str | None, client: TestClient
+) -> None:
+    answer = post(client, **{**CHAT, **more})
+    assert answer.status_code in (400, 404), answer.text
+    error = answer.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param), error
+    assert "\n" not in error["message"]
+    for internal in ("Internal exception", "Value error", "vllm", "ray."):
+        assert internal not in error["message"]
+
+
+def test_a_failure_tells_nothing_of_the_inside(client: TestClient) -> None:
+    answer = post(client, **CHAT, seed=2)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert "secret" not in answer.text
