@@ -34,7 +34,7 @@ options
   --trust KEY        let these keys of the recipe name code, files, packages,
                      processes or hosts (KEY,KEY)
   --allow-env NAME   let the recipe read these environment variables (NAME,NAME)
-  hydra.verbose=true show tracebacks
+  hydra.verbose=true show tracebacks, and digests and sizes at the end of a run
   -h, --help         this text, or with a verb its own
   --version          the version
 

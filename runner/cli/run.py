@@ -20,7 +20,13 @@ def run(jobs: Sequence[Asked]) -> int:
     (asked,) = jobs
     make_root(asked.root)
     remember_root(asked.root)
-    return engine.run(asked.recipe, asked.options, asked.line.text, observers(Report()), asked.composed.origins)[0]
+    return engine.run(
+        asked.recipe,
+        asked.options,
+        asked.line.text,
+        observers(Report(verbose=asked.line.verbose)),
+        asked.composed.origins,
+    )[0]
 
 
 def plan(jobs: Sequence[Asked]) -> int:

@@ -159,3 +159,11 @@ def test_jobs_at_the_same_time_have_a_line_each_that_is_gone_at_their_end(column
     assert max(map(len, states)) < columns
     assert any("train.lora_rank=8" in line for line in states) == (columns == 200)
     assert "noise" not in session.raw
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_digests_are_shown_at_the_end_only_when_asked_for(place: Path, *, verbose: bool) -> None:
+    shown = Shown(place, 200, *(["hydra.verbose=true"] if verbose else []))
+    assert shown.end() == EXIT_DONE
+    digests = [line for line in shown.lines if re.search(r"^adapter +[\d.]+ \w+  [0-9a-f]{12}  /", line)]
+    assert len(digests) == verbose
