@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from runner.errors import Problem, RecipeError, nearest
+from runner.errors import Problem, RecipeError, RunnerError, nearest
+from runner.pipeline.runs import find_run
+from runner.recipe.hydra.overrides import as_text
 from runner.recipe.load import RECIPES_DIR, Composed, compose, flatten, redact, to_recipe
 from runner.recipe.schema import Recipe
 from runner.recipe.show import value_origins
@@ -83,26 +84,20 @@ def find_other(name: str, root: Path, config_dir: Path | None) -> Side:
 
 
 def _run_folder(path: Path, root: Path) -> Path | None:
+    """The folder of a run that is named by its path, or as `runner.pipeline.runs` knows it."""
     path = path.parent if path.name == RECIPE_JSON else path
-    homes = [home for home in root.iterdir() if home.is_dir()] if root.is_dir() else []
-    candidates = (path, root / path, *(home / path for home in homes))
-    return next((folder for folder in candidates if (folder / RECIPE_JSON).is_file()), None)
+    if (path / RECIPE_JSON).is_file():
+        return path
+    try:
+        return find_run(root, str(path))
+    except RunnerError:
+        return None
 
 
 def _recipe_file(name: str, path: Path, config_dir: Path | None) -> Side:
     if not path.is_file():
         raise RecipeError([Problem("other", name, f"is no file: {path.absolute()}", "Correct the path.")])
-    with TemporaryDirectory() as folder:  # Hydra finds a recipe as recipe/NAME.yaml below a config folder only
-        home = Path(folder)
-        for group in config_dir.resolve().iterdir() if config_dir else ():
-            if group.name != "recipe":
-                (home / group.name).symlink_to(group)
-        (home / "recipe").mkdir()
-        (home / "recipe" / "other.yaml").write_bytes(path.read_bytes())
-        side = _composed(name, "recipe=other", home)
-        return replace(
-            side, origins={key: text.replace(f"{home}/recipe/other.yaml", name) for key, text in side.origins.items()}
-        )
+    return _composed(name, f"recipe={as_text(str(path))}", config_dir)
 
 
 def _composed(name: str, override: str, config_dir: Path | None) -> Side:

@@ -42,6 +42,8 @@ class CorpusMetric(Protocol):
 Metric = Callable[[str, str], float | tuple[float, float]] | CorpusMetric
 
 _MEANING, _TEXT = "stages.evaluators.meaning.representation", "stages.evaluators.text_match.text_metrics"
+# What other tools call a metric that there is here.
+_ELSEWHERE = {name: ["exact_match"] for name in ("accuracy", "acc", "em", "exact")}
 BUILTIN = {
     "exact_match": "stages.evaluators.metrics:exact_match",
     "exact_match_normalized": "stages.evaluators.metrics:exact_match_normalized",
@@ -75,7 +77,7 @@ def known_metrics(names: Iterable[str]) -> dict[str, str]:
     known = _third_party() | BUILTIN
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = _ELSEWHERE.get(name.lower(), []) or difflib.get_close_matches(name, known, n=1)
             raise RunnerError(
                 f"evaluate.metrics: there is no metric {name!r}; there are: {', '.join(sorted(known))}",
                 f"Did you mean {near[0]}?" if near else "Remove it, or install the package that adds it.",

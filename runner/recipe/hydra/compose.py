@@ -152,7 +152,7 @@ def _named_files(overrides: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
     texts: list[str] = []
     files: dict[str, Path] = {}
     for text, override in zip(overrides, parsed(overrides), strict=True):
-        if key_of(override) == RECIPE and ".yaml" in text + ".yml" and not override.is_delete():
+        if key_of(override) == RECIPE and (".yaml" in text or ".yml" in text) and not override.is_delete():
             paths = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
             names = {str(path): checked_file(str(path).strip("'\"")) for path in paths}
             files |= {file_name(file): file for file in names.values() if file}

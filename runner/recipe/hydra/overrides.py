@@ -23,6 +23,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\\.|.', re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t"}
 _STRUCTURE = re.compile(r"""[\[\]{},'"()]""")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]*")
+_STRANGE = re.compile(r"""[^A-Za-z0-9_/\-\\+.$%*@?|:=,\s\[\]{}()'"]""")  # what needs quotes in an override
 _UNREADABLE = re.compile(r"(?:error at: '|input '|at ')(.+?)'")
 
 
@@ -113,7 +114,8 @@ def _unreadable(key: str, text: str, error: OverrideParseException) -> Problem:
     """The problem, with the character that cannot be read and the spelling that can."""
     reason = str(error)
     found = _UNREADABLE.search(reason)
-    where = found[1] if found and found[1] != "<EOF>" else ""
+    strange = _STRANGE.search(text.partition("=")[2])
+    where = found[1] if found and found[1] != "<EOF>" else strange[0] if strange else ""
     message = f"cannot be read at {where!r}" if where else "ends too early: a quote, bracket or value is missing"
     plain = key.lstrip("+~") or "key"
     hint = f"Put text with such characters in quotes: '{plain}=\"...\"'; in a list or mapping each item: '[\"...\"]'."

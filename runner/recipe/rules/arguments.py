@@ -82,6 +82,15 @@ def _guesses(name: str, mapped: Mapped) -> tuple[str, str]:
     return next(iter(translated + spelled), ""), next(iter(alike), "")
 
 
+def _longer_arguments(words: set[str], section: str, mappings: Sequence[Mapped]) -> list[str]:
+    """Arguments of the section's mappings with these words in their names; first those with the section's own."""
+    own = [mapped for mapped in mappings if mapped.key.rpartition(".")[0] == section]
+    found = [(mapped.key.rpartition(".")[2], each) for mapped in own for each in mapped.entries()]
+    fitting = [(inner, each) for inner, each in found if words <= set(each.split("_"))]
+    fitting.sort(key=lambda pair: (section not in pair[1].split("_"), len(pair[1])))
+    return [f"{inner}.{each}" for inner, each in fitting]
+
+
 def _home(name: str, candidates: Iterable[Mapped]) -> str:
     """Where an argument of that name belongs, if one of the mappings takes it."""
     for mapped in candidates:
@@ -122,6 +131,7 @@ def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
         return replace(problem, hint=home)
     words = set(name.split("_"))
     longer = [each for each in section_fields(Recipe, section) if words <= set(each.split("_"))]
+    longer += _longer_arguments(words, section, mappings)
     if longer and not problem.hint.startswith("Did you mean"):
         meant = f"{section}.{longer[0]}".removeprefix(".")
         return replace(problem, hint=f"Did you mean {meant}?")

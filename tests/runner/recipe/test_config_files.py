@@ -1,0 +1,179 @@
+"""Folders and files of the user's: any path, any usual encoding, and what cannot be used is said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.errors import RecipeError
+from runner.recipe.load import Composed, compose, to_recipe
+from runner.recipe.schema import Recipe
+from runner.testing import problems_of
+
+HEAD = "# @package _global_\n"
+ODD = ["my recipes, v2", "Übung", "a=b", "br[1]", "par(copy)", "it's", "hash#1", "{x}", "$HOME", "a:b"]
+
+
+def write(folder: Path, name: str, text: str | bytes) -> Path:
+    file = folder / "recipe" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def made(folder: Path | None, *overrides: str) -> Recipe:
+    return to_recipe(compose(list(overrides), folder))[0]
+
+
+def refused(folder: Path | None, *overrides: str) -> str:
+    """The first problem: its key, message, hint and origin in one text."""
+    with pytest.raises(RecipeError) as caught:
+        made(folder, *overrides)
+    problem = caught.value.problems[0]
+    return f"{problem.key}: {problem.message}. {problem.hint} [{problem.origin}]"
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_config_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name, "bot.yaml", f"{HEAD}seed: 7\n")
+    assert (made(tmp_path / name, "recipe=bot").name, made(tmp_path / name, "recipe=bot").seed) == ("bot", 7)
+    assert made(None, f'recipe="{file}"').seed == 7
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xef\xbb\xbf" + HEAD.encode(), f"---\n{HEAD}", f"\n\n{HEAD}", f"# Mine.\n{HEAD}"], ids=repr
+)
+def test_a_byte_order_mark_a_blank_line_and_dashes_are_nothing_special(text: str | bytes, tmp_path: Path) -> None:
+    content = text.encode() if isinstance(text, str) else text
+    write(tmp_path, "bot.yaml", content + b"seed: 7\n")
+    assert made(tmp_path, "recipe=bot").seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# caf\xe9\n".encode("latin-1"), "is not UTF-8: line 1"),
+        ("\n", "is empty"),
+        ("seed: 1\n", "has no line `# @package _global_`"),
+        ("# @package train\nseed: 1\n", "has `# @package train`"),
+        (f"{HEAD}seed: [1\n", "is not valid YAML"),
+        (f"{HEAD}- seed\n", "must be a mapping"),
+        (f"{HEAD}a: {'x' * (1 << 20)}\n", "bytes; there may be"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
+)
+def test_a_file_that_cannot_be_used_is_named_with_the_reason(text: str | bytes, words: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "bot.yaml", text)
+    said = refused(tmp_path, "recipe=bot")
+    assert words in said
+    assert str(file) in said
+
+
+def test_a_file_behind_a_link_has_the_same_limits(tmp_path: Path) -> None:
+    elsewhere = write(tmp_path / "elsewhere", "big.yaml", f"{HEAD}a: {'x' * (1 << 20)}\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "recipe").symlink_to(elsewhere.parent)
+    assert "bytes; there may be" in refused(tmp_path / "mine", "recipe=big")
+
+
+def test_files_of_the_folder_that_are_no_recipes_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path, "bot.yaml", HEAD)
+    (tmp_path / "config.yaml").write_text("name: another\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "big.yaml").write_text("x" * (2 << 20))
+    assert made(tmp_path, "recipe=bot").name == "bot"
+
+
+def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", HEAD)
+    write(tmp_path, "b.yaml", f"{HEAD}name: other\n")
+    assert [made(tmp_path, f"recipe={name}").name for name in "ab"] == ["a", "other"]
+    assert made(tmp_path, "recipe=a", "name=mine").name == "mine"
+
+
+def test_a_users_file_under_a_shipped_name_wins_and_is_the_origin(tmp_path: Path) -> None:
+    file = write(tmp_path, "viggo_quickstart.yaml", f"{HEAD}seed: 7\n")
+    composed = compose(["recipe=viggo_quickstart"], tmp_path)
+    assert to_recipe(composed)[0].seed == 7
+    assert composed.origin("seed") == f"{file}:2"
+
+
+def test_a_file_by_its_path_is_a_recipe_with_its_own_origins(tmp_path: Path) -> None:
+    file = write(tmp_path, "bot.yaml", f"{HEAD}seed: 7\n")
+    composed: Composed = compose([f"recipe={file}"])
+    assert (to_recipe(composed)[0].name, composed.origin("seed")) == ("bot", f"{file}:2")
+
+
+@pytest.mark.parametrize(
+    ("folder", "overrides", "words"),
+    [
+        ("mine", ["recipe=short"], "must end in .yaml"),
+        ("mine", ["recipe=mine/recipe/short.yml"], "must end in .yaml"),
+        ("mine", ["recipe=mine/recipe/none.yaml"], "is not a file"),
+        (None, ["recipe=mine/recipe/bot"], "recipe=mine/recipe/bot.yaml"),
+        ("nowhere", ["recipe=bot"], "is not there"),
+        ("mine/recipe", ["recipe=bot"], "Name the folder above"),
+        ("mine/recipe/bot.yaml", ["recipe=bot"], "is a file, not a folder"),
+    ],
+)
+def test_a_path_that_is_not_what_it_should_be_is_said_plainly(
+    folder: str | None, overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("mine"), "bot.yaml", HEAD)
+    write(Path("mine"), "short.yml", HEAD)
+    assert words in refused(Path(folder) if folder else None, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("dataset.prompt.system=Grüße", "Grüße"),
+        ("dataset.prompt.system=~/x", "~/x"),
+        ("dataset.prompt.system=a?b=c", "a?b=c"),
+        (r'dataset.prompt.system="a\nb\tc"', "a\nb\tc"),
+        (r'dataset.prompt.system="\\d"', r"\\d"),
+    ],
+)
+def test_plain_text_is_read_as_it_is_written(override: str, value: str) -> None:
+    composed = compose(["recipe=viggo_quickstart", override])
+    assert composed.values["dataset"]["prompt"]["system"] == value
+    assert compose(composed.overrides).values == composed.values  # what comes out can be given in again
+
+
+def test_a_mapping_may_be_json() -> None:
+    override = 'infer.engine_kwargs.hf_overrides={"rope_scaling":{"factor":4.0,"rope_type":"yarn"}}'
+    values = compose(["recipe=viggo_quickstart", override]).values
+    assert values["infer"]["engine_kwargs"]["hf_overrides"] == {"rope_scaling": {"factor": 4.0, "rope_type": "yarn"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (r"dataset.prompt.system=a\nb", "outside of double quotes"),
+        (r"dataset.prompt.system='a\nb'", "outside of double quotes"),
+        ("pipeline=[Grüße]", "'ü'"),
+        ("train.lora_rank=[8", "cannot be read"),
+        ("bad key=1", "a key that cannot be read"),
+        ("seed=-1", "greater than or equal to 0"),
+        ("train.learning_rate=inf", "finite"),
+        ("train.args.weight_decay=nan", "finite"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_this_products_words(override: str, words: str) -> None:
+    said = refused(None, "recipe=viggo_quickstart", override)
+    assert words in said
+    assert "LexerNoViableAlt" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_size=4", "Did you mean train.args.per_device_train_batch_size?"),
+        ("evaluate.metrics=[accuracy]", "Did you mean exact_match?"),
+    ],
+)
+def test_a_usual_name_from_elsewhere_leads_to_the_name_here(override: str, words: str) -> None:
+    problems = problems_of("viggo_quickstart", override)
+    assert words in " ".join(problem.hint for problem in problems.values())
