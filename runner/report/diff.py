@@ -86,8 +86,8 @@ def find_other(name: str, root: Path, config_dir: Path | None) -> Side:
 def _run_folder(path: Path, root: Path) -> Path | None:
     """The folder of a run that is named by its path, or as `runner.pipeline.runs` knows it."""
     path = path.parent if path.name == RECIPE_JSON else path
-    if (path / RECIPE_JSON).is_file():
-        return path
+    if found := next((each for each in (path, root / path) if (each / RECIPE_JSON).is_file()), None):
+        return found
     try:
         return find_run(root, str(path))
     except RunnerError:
