@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -96,3 +97,23 @@ def cause_of(error: BaseException) -> str:
         return f"{error.message}. {error.hint}".strip() if error.hint else error.message
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[-1] if text else 'no message'}"
+
+
+def os_failure(error: OSError, place: str = "") -> RunnerError:
+    """The operating system's refusal for the person who can change it. place: where, if the error names no file."""
+    where = f"{error.filename}" if error.filename else place
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return RunnerError(f"{where}: {reason}" if where else reason, _OS_HINTS.get(error.errno or 0, ""))
+
+
+_FOLDER_HINT = "Name a folder that you may write to: storage.root=FOLDER."
+_ROOM_HINT = "Make room on that disk, or set storage.root to a folder on another, and run the same command again."
+_OS_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM_HINT),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _FOLDER_HINT),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST), f"Something on that path is a file and not a folder. {_FOLDER_HINT}"
+    ),
+    errno.ENOENT: f"It cannot be made there. {_FOLDER_HINT}",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n), and run again.",
+}

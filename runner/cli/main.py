@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
 from runner.cli.verbs import VERBS
-from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_INVALID_RECIPE, Problem, RecipeError, RunnerError
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_INVALID_RECIPE,
+    Problem,
+    RecipeError,
+    RunnerError,
+    os_failure,
+)
 
 if TYPE_CHECKING:
     from runner.cli.asked import Asked
@@ -99,7 +107,7 @@ def _checked_jobs(line: CommandLine, jobs: list[list[str]]) -> list[Asked]:
 def _explain(error: RunnerError | OSError, line: CommandLine) -> int:
     """Say what went wrong, without a traceback, and return the exit code."""
     if isinstance(error, OSError):
-        error = _unusable(error)
+        error = os_failure(error)
     problems = error.problems if isinstance(error, RecipeError) else []
     if line.as_json:
         from runner.cli.asked import print_json
@@ -111,12 +119,3 @@ def _explain(error: RunnerError | OSError, line: CommandLine) -> int:
 
         Report(sys.stderr).error(error, problems)
     return error.exit_code
-
-
-def _unusable(error: OSError) -> RunnerError:
-    """A file or folder that the system refuses, in a sentence."""
-    where = error.filename or error.filename2 or "a file"
-    reason = (error.strerror or str(error) or type(error).__name__).lower()
-    return RunnerError(
-        f"cannot use {where}: {reason}", "Free space or correct the path and its permissions, then retry."
-    )

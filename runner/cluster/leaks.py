@@ -34,6 +34,13 @@ _SESSION_ACTORS = (
 )  # fmt: skip
 
 
+def kill_children() -> None:
+    """End every process that descends from this one, at once: for a run that has lost its cluster."""
+    for process in _descendants():
+        with suppress(Exception):  # it ended by itself
+            process.kill()
+
+
 @dataclass(frozen=True)
 class Leak:
     """Something that is left, by name, and how to end it; `end` is None for what only the end of this process ends."""

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.cluster.reach import Watch, check_reachable, check_temporary_folder
 from runner.errors import RunnerError
 from runner.patches import ray_haproxy as haproxy
 from runner.recipe.schema import Cluster, StageResources
 
 _POLL_S = 0.5
+_PATIENCE_S, _PATIENCE_WITH_OTHERS_S = 5.0, 45.0  # another's head may be restarted; Ray gives up after a minute
 _NAMESPACE = "recipe_runner"
 _LOOPBACK = "127.0.0.1"
 
@@ -100,8 +102,16 @@ class _Board:
 class RaySession:
     """One Ray session for a run: started or joined at the first use, left or stopped by `close`."""
 
-    def __init__(self, cluster: Cluster, on_progress: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        on_progress: Callable[[str, dict[str, Any]], None] | None = None,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        """on_lost: is told, in another thread, why the cluster is lost; Ray ends this process soon after."""
         self._cluster = cluster
+        self._on_lost = on_lost
+        self._watch: Watch | None = None
         self._on_progress = on_progress
         self._board = uuid.uuid4().hex
         self._stop = threading.Event()
@@ -119,6 +129,10 @@ class RaySession:
                 f"cluster.address={self._cluster.address} is a dashboard's, which a run cannot join",
                 "Send the recipe there with `submit`, or name the cluster's own address (host:6379, or auto).",
             )
+        if self._cluster.address is None:
+            check_temporary_folder()
+        else:
+            check_reachable(self._cluster.address)
         own = {} if self._cluster.address else _OWN_ENVIRONMENT
         for name, value in {**_ENVIRONMENT, **own}.items():
             os.environ.setdefault(name, value)
@@ -152,6 +166,9 @@ class RaySession:
         if self._cluster.address is None:
             self._session_dir = context.address_info["session_dir"]
         self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
+        if self._on_lost is not None:
+            patience_s = _PATIENCE_S if self._cluster.address is None else _PATIENCE_WITH_OTHERS_S
+            self._watch = Watch(ray.get_runtime_context().gcs_address, patience_s, self._on_lost)
         if self._on_progress:
             self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
             self._poller.start()
@@ -210,6 +227,8 @@ class RaySession:
         import ray
 
         self._stop.set()
+        if self._watch is not None:
+            self._watch.stop()
         if self._poller:
             self._poller.join(timeout=15)
         if self._cluster.address is not None:  # whose store stays

@@ -55,6 +55,7 @@ class Manifest(BaseModel):
     recipe: str
     status: Literal["running", "done", "failed", "interrupted", "gate_refused"] = "running"
     created_at: float = 0.0
+    ended_by: str = Field("", description="Why it failed, where no stage did: what the operating system refused.")
     machine: str = Field("", description="Where it ran, as `runner.recipe.machine.machine_name` says.")
     stages: list[StageRecord] = Field(default_factory=list)
     damage: str = Field("", exclude=True, description="Why the file itself could not be read, though its copy could.")

@@ -46,6 +46,7 @@ def status_of(folder: Path) -> dict[str, Any]:
         "folder": str(folder),
         "status": "killed" if manifest.status == "running" and not alive else manifest.status,
         "alive": alive,
+        "ended_by": manifest.ended_by if manifest.status == "failed" else "",
         "holder": str(holder) if alive else "",
         "stages": stages,
         "stage": current,
@@ -60,6 +61,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status for a person."""
     yield f"{status['recipe']}  {status['run_id']}  {status['status']}"
     yield status["folder"]
+    if status["ended_by"]:
+        yield status["ended_by"]
     if status["holder"]:
         yield status["holder"]
     for stage in status["stages"]:

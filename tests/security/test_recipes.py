@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,33 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_composed(
     problem = said(["recipe=attack"], tmp_path, capsys)[""]
     assert word in problem["message"]
     assert problem["origin"] == str(file)
+
+
+@pytest.mark.parametrize("link", ["the folder of recipes", "a folder below", "the file"])
+def test_the_limits_hold_for_what_links_lead_to(link: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere, given = tmp_path / "elsewhere", tmp_path / "given"
+    for folder in (elsewhere, given):
+        folder.mkdir()
+    (elsewhere / "attack.yaml").write_text(HEAD + laughs(9, 9))
+    if link == "the folder of recipes":
+        (given / "recipe").symlink_to(elsewhere)
+    elif link == "a folder below":
+        (given / "recipe").mkdir()
+        (given / "recipe" / "linked").symlink_to(elsewhere)
+        (given / "recipe" / "loop").symlink_to(given)
+    else:
+        (given / "recipe").mkdir()
+        (given / "recipe" / "attack.yaml").symlink_to(elsewhere / "attack.yaml")
+    name = "linked/attack" if link == "a folder below" else "attack"
+    assert "aliases written out" in said([f"recipe={name}"], given, capsys)[""]["message"]
+
+
+def test_a_pipe_among_the_recipes_is_refused_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe").mkdir()
+    os.mkfifo(tmp_path / "recipe" / "attack.yaml")
+    assert "is not a regular file" in said(["recipe=attack"], tmp_path, capsys)[""]["message"]
 
 
 def test_code_of_the_model_is_run_only_where_the_command_line_trusts_it_and_the_plan_says_it(

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from runner.cluster.session import RaySession
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, RunnerError, cause_of
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_GATE_REFUSED,
+    EXIT_INTERRUPTED,
+    EXIT_STAGE_FAILED,
+    RunnerError,
+    cause_of,
+    os_failure,
+)
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.engine.interrupts import Interrupted, interruptible, uninterrupted, wait_for_interrupt
@@ -50,8 +59,22 @@ def run(
     """Run the recipe. Returns the exit code and the summary (see `runner.pipeline.engine.summary`).
 
     observers: who is told what happens. origins: dotted key -> the file or override that set it, kept with the run.
-    Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made.
+    Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made, or the
+    folder of the runs cannot be written to.
     """
+    try:
+        return _run(recipe, options, command, observers, origins)
+    except OSError as error:
+        raise os_failure(error, f"storage.root={recipe.storage.root}") from error
+
+
+def _run(
+    recipe: Recipe,
+    options: RunOptions,
+    command: str,
+    observers: Sequence[Observer],
+    origins: Mapping[str, str] | None,
+) -> tuple[int, dict[str, Any]]:
     root = recipe.storage.runs
     identity = digest_json(recipe.model_dump(mode="json"))
     watched = Watched(Observers(observers))
@@ -66,9 +89,14 @@ def run(
         write_state(run_.folder / ORIGINS, dict(origins or {}))
         run_.shared, run_.digests = shared, past.digests
         run_.notify(RunStarted(recipe, plan.steps, run_.folder))
-        code = _run_steps(run_, plan, past)
+        try:
+            code = _run_steps(run_, plan, past)
+        except OSError as error:  # of its own records; what a stage meets is the stage's failure
+            run_.give_up(os_failure(error).message)
+            raise
         summary = summarize(run_.manifest, recipe)
         write_state(run_.folder / "summary.json", summary)
+        run_.free_reserve()
         run_.notify(ResultsWritten(recipe, run_.folder))
     run_.notify(RunEnded(summary, run_.folder, run_.command, code))
     return code, summary
@@ -76,7 +104,7 @@ def run(
 
 def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     """Run every step; whatever happens, undo what was started and leave Ray. Returns the exit code."""
-    ray = RaySession(run_.recipe.cluster, run_.show_progress)
+    ray = RaySession(run_.recipe.cluster, run_.show_progress, run_.end_without_cluster)
     run_.progress = ProgressFile(run_.folder, [step.name for step in plan.steps], lambda: ray.dashboard_url)
     code = EXIT_DONE
     done: list[StageRecord] = []
@@ -167,7 +195,7 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
         _commit(run_, record.model_copy(update={"status": "interrupted", "wall_s": time.monotonic() - begin}))
         raise Interrupted from None
     except Exception as error:
-        with run_.log(step.name).open("a", encoding="utf-8") as log:
+        with suppress(OSError), run_.log(step.name).open("a", encoding="utf-8") as log:  # a full disk
             traceback.print_exc(file=log)
         updates = {"status": "failed", "error": cause_of(error)}
     if run_.signals:  # C code that was running took the exception for its own, or dropped it

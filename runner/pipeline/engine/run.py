@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.cluster.leaks import Leaks
-from runner.errors import RunnerError
+from runner.cluster.leaks import Leaks, kill_children
+from runner.errors import EXIT_STAGE_FAILED, RunnerError
 from runner.pipeline.engine.output import Output
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
 from runner.pipeline.manifest import MANIFEST, Manifest
@@ -24,6 +25,9 @@ from runner.storage.artifact import Artifact
 from runner.storage.atomic import read_state, write_state, write_text
 from runner.storage.lock import Lock
 from runner.storage.verify import Digests
+
+_RESERVE = ".reserve"  # room for the last record of a run whose disk is full
+_RESERVED_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,31 @@ class Run:
             self.lock.confirm()
         self.manifest.save(self.folder)
 
+    def give_up(self, reason: str) -> None:
+        """Record that the run failed, though its folder can hardly be written to: the room kept for this is freed."""
+        with suppress(OSError, RunnerError):
+            self.free_reserve()
+            self.manifest.status, self.manifest.ended_by = "failed", reason
+            self.save()
+
+    def free_reserve(self) -> None:
+        (self.folder / _RESERVE).unlink(missing_ok=True)
+
+    def end_without_cluster(self, reason: str) -> None:
+        """Record and say that the cluster is lost, and end this process with all that it started.
+
+        Ray's own thread would end it within a minute without a word, and what waits for Ray meanwhile cannot be woken.
+        """
+        self.give_up(reason)
+        with suppress(OSError, ValueError):
+            print(
+                f"error: {reason}\n  Run the same command again: finished stages are reused.", file=self.output.terminal
+            )
+            self.output.terminal.flush()
+        if self.recipe.cluster.address is None:
+            kill_children()
+        os._exit(EXIT_STAGE_FAILED)
+
 
 def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched, root: Path, identity: str) -> Run:
     """Continue the newest run of exactly this recipe if it did not finish, else start a new one."""
@@ -98,11 +127,12 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
             count += 1
             manifest.run_id = f"{stamp}-{identity[:6]}-{count}"
     folder = home / manifest.run_id
-    manifest.status, manifest.machine = "running", machine_name()
+    manifest.status, manifest.ended_by, manifest.machine = "running", "", machine_name()
     manifest.save(folder)
     durable.remove_leftovers(folder)
     write_state(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
     write_state(folder / "identity.json", {"recipe_sha256": identity, "command": command})
+    durable.write_bytes(folder / _RESERVE, bytes(_RESERVED_BYTES))
     _point_latest(root, folder)
     return Run(recipe, options, command, watched, manifest, folder)
 

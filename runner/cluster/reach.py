@@ -1,0 +1,82 @@
+"""Whether a cluster can be reached before Ray is asked to join it, and whether it still can while a run works on it.
+
+Ray waits for minutes for an address that does not answer, and ends the driver without a word when its head is lost.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+from runner.errors import RunnerError
+
+_PATIENCE_S = 20.0
+_RAY_PORT = 6379
+_EVERY_S = 1.0
+_ANSWER_S = 5.0
+# Ray puts /ray/session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store below it; a socket's path ends at 107.
+_MOST_TEMPORARY_CHARACTERS = 107 - len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+
+
+def check_reachable(address: str) -> None:
+    """Raise RunnerError with the address and the reason unless something answers there within 20 seconds.
+
+    address: as `cluster.address`; `auto` is left to Ray, which knows of clusters on this machine only.
+    """
+    plain = address.removeprefix("ray://")
+    if plain in ("auto", "local"):
+        return
+    host, _, port = plain.rpartition(":") if ":" in plain else (plain, "", str(_RAY_PORT))
+    try:
+        number = int(port)
+        socket.create_connection((host.strip("[]"), number), timeout=_PATIENCE_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = "no answer within 20 s" if isinstance(error, TimeoutError) else str(error)
+        raise RunnerError(
+            f"no Ray cluster answers at cluster.address={address}: {reason}",
+            "Correct the address, start the cluster with `ray start --head`, or leave cluster.address out to have the "
+            "run start its own.",
+        ) from error
+
+
+def check_temporary_folder() -> None:
+    """Raise RunnerError when the path of the temporary folder leaves no room for the names of Ray's sockets."""
+    folder = tempfile.gettempdir()
+    if len(folder.encode()) > _MOST_TEMPORARY_CHARACTERS:
+        raise RunnerError(
+            f"the temporary folder {folder} has {len(folder.encode())} characters, and the paths of Ray's sockets there "
+            "would have more than 107",
+            f"Set TMPDIR to a folder of at most {_MOST_TEMPORARY_CHARACTERS} characters: TMPDIR=/tmp.",
+        )
+
+
+class Watch:
+    """Asks the cluster's head again and again whether it is there, in a thread of its own.
+
+    address: host:port of the head's store (GCS). patience_s: for how long it may be away, as when it is restarted.
+    on_lost: is called once, in that thread, with the reason.
+    """
+
+    def __init__(self, address: str, patience_s: float, on_lost: Callable[[str], None]) -> None:
+        self._address, self._patience_s, self._on_lost = address, patience_s, on_lost
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="head", daemon=True).start()
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    def _watch(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        answered = time.monotonic()
+        while not self._ended.wait(_EVERY_S):
+            try:
+                socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+                answered = time.monotonic()
+            except OSError as error:
+                away_s = time.monotonic() - answered
+                if away_s > self._patience_s and not self._ended.is_set():
+                    self._on_lost(f"the head of the Ray cluster at {self._address} is lost: {error}")
+                    return

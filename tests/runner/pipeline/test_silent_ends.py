@@ -1,0 +1,77 @@
+"""What the operating system refuses is one message with the place and what to do, and the run counts as failed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli.main import main
+from runner.errors import EXIT_STAGE_FAILED
+from runner.pipeline.engine.run import Run
+from runner.pipeline.manifest import Manifest
+from runner.report.status import find_run, status_lines, status_of
+
+
+@pytest.mark.parametrize("action", ["run", "clean"])
+def test_a_root_below_a_file_is_one_message(
+    fake_stages: Any, action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f").touch()
+    given = ["recipe=viggo_quickstart", f"action={action}", "stop_after=ingest", f"storage.root={tmp_path}/f/sub"]
+    assert main(given) == EXIT_STAGE_FAILED
+    shown = capsys.readouterr().err
+    assert str(tmp_path / "f") in shown
+    assert "not a directory" in shown
+    assert "storage.root=FOLDER" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_full_disk_is_one_message_and_the_run_failed_and_continues_when_there_is_room(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root,) = (Path(text.partition("=")[2]) for text in local if text.startswith("storage.root="))
+    real = Manifest.save
+
+    def on_a_full_disk(self: Manifest, run_dir: Path) -> None:
+        """Room is only in what the run has kept for its end."""
+        if self.stages and (run_dir / ".reserve").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, run_dir)
+
+    monkeypatch.setattr(Manifest, "save", on_a_full_disk)
+    assert main(["recipe=viggo_quickstart", *local]) == EXIT_STAGE_FAILED
+    shown = capsys.readouterr().err
+    assert "no space left on device" in shown
+    assert "Make room on that disk" in shown
+    assert "Traceback" not in shown
+    status = status_of(find_run(root, None, None))
+    assert (status["status"], status["alive"]) == ("failed", False)
+    assert "no space left on device" in "\n".join(status_lines(status))
+    monkeypatch.setattr(Manifest, "save", real)
+    assert main(["recipe=viggo_quickstart", *local]) == 0
+    assert status_of(find_run(root, None, None))["status"] == "done"
+
+
+def test_a_run_that_loses_its_cluster_says_so_and_ends_as_failed(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root,) = (Path(text.partition("=")[2]) for text in local if text.startswith("storage.root="))
+    codes: list[int] = []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(sys.modules[Run.__module__], "kill_children", lambda: None)
+    monkeypatch.setattr(Run, "capture", lambda run, stage: run.end_without_cluster("the head is lost"))
+    main(["recipe=viggo_quickstart", *local])
+    assert codes[0] == EXIT_STAGE_FAILED
+    assert "the head is lost" in capsys.readouterr().out
+    manifest = Manifest.load(find_run(root, None, None))
+    assert (manifest.status, manifest.ended_by) == ("failed", "the head is lost")
