@@ -47,8 +47,8 @@ def check_temporary_folder() -> None:
     folder = tempfile.gettempdir()
     if len(folder.encode()) > _MOST_TEMPORARY_CHARACTERS:
         raise RunnerError(
-            f"the temporary folder {folder} has {len(folder.encode())} characters, and the paths of Ray's sockets there "
-            "would have more than 107",
+            f"the temporary folder {folder} has {len(folder.encode())} characters, and Ray's sockets in it "
+            "would have paths of more than 107",
             f"Set TMPDIR to a folder of at most {_MOST_TEMPORARY_CHARACTERS} characters: TMPDIR=/tmp.",
         )
 
