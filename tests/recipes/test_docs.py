@@ -30,26 +30,32 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the recipe that README.md shows."""
-    (shown,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    """The folder of the recipe that the recipe guide shows, beside the one of README.md."""
+    (shown,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)
     folder = tmp_path_factory.mktemp("mine")
     (folder / "recipe").mkdir()
     (folder / "viggo").mkdir()
     for name in ("train.jsonl", "val.jsonl"):
         (folder / "viggo" / name).write_text("{}\n")
     (folder / "recipe" / "support_bot.yaml").write_text(shown)
+    (own,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (folder / "tickets.yaml").write_text(own)
+    (folder / "data").mkdir()
+    for name in ("train.jsonl", "test.jsonl"):
+        (folder / "data" / name).write_text('{"text": "My invoice is wrong", "label": "billing"}\n')
     return folder
 
 
 def test_the_pages_have_commands() -> None:
     shown = [" ".join(arguments) for arguments in commands()]
     assert len(shown) > 25
-    assert "recipe=viggo_qwen7b action=plan" in shown
+    assert "plan recipe=viggo_qwen7b" in shown
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/prefix")
+    monkeypatch.chdir(mine)
     words = [word.replace("/data/viggo", str(mine / "viggo")) for word in arguments]
     line = read_command_line([str(mine) if word == "mine" else word for word in words])
     if line.about_itself:
@@ -74,3 +80,14 @@ def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:
     known = "".join(path.read_text() for path in (serve / "serve" / "_private").glob("*.py"))
     known += (vllm / "v1" / "metrics" / "loggers.py").read_text().replace("vllm:", "vllm_")
     assert not [name for name in named if f'"{name}"' not in known]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150

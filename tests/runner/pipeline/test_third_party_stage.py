@@ -229,9 +229,9 @@ def test_a_stage_that_does_not_load_is_listed_with_the_reason(monkeypatch: pytes
     assert registry.describe_stage("lost") == "cannot be loaded: No module named 'nowhere'"
 
 
-def test_the_readme_shows_this_package() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_guide_shows_this_package() -> None:
+    guide = (ROOT / "docs" / "extending.md").read_text()
     code = (PACKAGE / "text_lengths.py").read_text()
     shown: list[Any] = [code[code.index(start) :] for start in ("class LengthSettings",)]
-    assert all(part.strip() in readme for part in shown)
-    assert 'lengths = "text_lengths:Lengths"' in readme
+    assert all(part.strip() in guide for part in shown)
+    assert 'lengths = "text_lengths:Lengths"' in guide
