@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
 from stages.infer.sampling import sampling_params
 from stages.models.adapter import CONFIG, largest_rank
@@ -80,15 +81,13 @@ def by_bare(work: Work, number: int) -> dict[str, Any]:
         "ready_s": round(figures["ready_at"] - turn.began_at, 2),
         "wall_s": round(turn.wall_s, 2),
         "peak_gpu_mib": turn.peak_gpu_mib,
-        "texts": [(row["id"], text) for row, text in zip(rows, *figures["texts"].values(), strict=True)],
+        "texts": [(row.id, text) for row, text in zip(rows, *figures["texts"].values(), strict=True)],
     }
 
 
-def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def job(work: Work, rows: list[Example]) -> dict[str, Any]:
     """What the bare engine is to do: the stage's own arguments, but for the executor, which stays vLLM's own."""
     from transformers import AutoTokenizer
-
-    from stages.data.prompt import request_messages
 
     tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     adapter: Path | None = work.folders.get("adapter")
@@ -102,7 +101,7 @@ def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sampling": sampling_params(work.recipe),
         "prompts": [
             tokenizer.apply_chat_template(
-                request_messages(work.recipe.dataset.prompt, row),
+                row.prompt,
                 add_generation_prompt=True, tokenize=True, return_dict=False,
             )
             for row in rows
@@ -110,8 +109,8 @@ def job(work: Work, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows(work: Work) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (work.folders["test_set"] / "test.jsonl").read_text().splitlines()]
+def _rows(work: Work) -> list[Example]:
+    return list(read_examples(work.folders["test_set"] / "test.jsonl"))
 
 
 def _env(work: Work) -> dict[str, str]:

@@ -9,7 +9,6 @@ and adapter: rows, training, batch inference by adapter and base model, exact ma
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -21,9 +20,10 @@ from benchmarks.load import measure_endpoint
 from benchmarks.serve import bodies, by_bare, free_port, wait_for
 from benchmarks.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
 from runner.pipeline.manifest import Manifest
-from stages.data.prompt import reference
+from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_runtime_env
 from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.llamafactory.dataset import write_dataset
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
 # What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.
@@ -74,7 +74,7 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
     env = _least_environment(work) if defaults else engine_runtime_env(work.recipe)["env_vars"]
     batch = run_bare("bare_batch", task, root / "batch", env)
     steps["infer"] = batch.wall_s
-    references = [reference(work.recipe.dataset.prompt, row) for row in _test_rows(work)]
+    references = [example.reference for example in _test_rows(work)]
     scores = {
         variant: sum(text.strip() == wanted.strip() for text, wanted in zip(texts, references, strict=True))
         / len(texts)
@@ -87,9 +87,9 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
 def _rows_command(overrides: list[str], root: Path) -> list[str]:
     code = (
         "import sys; from pathlib import Path; from runner.recipe.load import compose, to_recipe;"
-        "from stages.ingest import stage as ingest;"
+        "from stages.ingest.data import prepare_data;"
         "recipe, _ = to_recipe(compose(sys.argv[2:]));"
-        "ingest.prepare_data(recipe, Path(sys.argv[1]), lambda *args, **figures: None)"
+        "prepare_data(recipe, Path(sys.argv[1]), lambda *args, **figures: None)"
     )
     root.mkdir(parents=True, exist_ok=True)
     return [sys.executable, "-c", code, str(root), *overrides]
@@ -109,7 +109,7 @@ def _train(work: Work, defaults: bool) -> float:
     arguments = llamafactory_args(
         work.recipe,
         model=str(work.folders["model"]),
-        dataset_dir=str(work.folders["train_set"]),
+        dataset_dir=str(write_dataset(work.recipe, work.folders["train_set"], work.root / "train" / "dataset")),
         output_dir=str(work.folders["adapter"]),
     )
     if defaults:
@@ -138,8 +138,8 @@ def _serve_and_query(work: Work, root: Path, defaults: bool) -> dict[str, float]
     return {"serve": ready - begin, "query": asked - ready, "cleanup": time.perf_counter() - asked}
 
 
-def _test_rows(work: Work) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (work.folders["test_set"] / "test.jsonl").read_text().splitlines()]
+def _test_rows(work: Work) -> list[Example]:
+    return list(read_examples(work.folders["test_set"] / "test.jsonl"))
 
 
 def report(found: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.load import measure_endpoint
 from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
-from stages.data.prompt import request_messages
+from stages.data.example import read_examples
 from stages.engines.vllm.batch import engine_kwargs as batch_engine_kwargs
 from stages.engines.vllm.server import engine_env, engine_kwargs
 from stages.models.adapter import CONFIG, largest_rank
@@ -81,9 +81,8 @@ def bodies(work: Work) -> list[dict[str, Any]]:
     """Requests about the test rows. The answers' length is fixed, so that both servers make the same tokens."""
     sampling = work.recipe.infer.sampling
     length = {"max_tokens": sampling["max_tokens"], "min_tokens": sampling["max_tokens"], "temperature": 0.0}
-    lines = (work.folders["test_set"] / "test.jsonl").read_text().splitlines()
-    prompt = work.recipe.dataset.prompt
-    return [{"messages": request_messages(prompt, json.loads(line)), **length} for line in lines]
+    examples = read_examples(work.folders["test_set"] / "test.jsonl")
+    return [{"messages": example.prompt, **length} for example in examples]
 
 
 @contextmanager

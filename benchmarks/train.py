@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
 from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.llamafactory.dataset import write_dataset
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
     arguments = llamafactory_args(
         work.recipe,
         model=str(work.folders["model"]),
-        dataset_dir=str(work.folders["train_set"]),
+        dataset_dir=str(write_dataset(work.recipe, work.folders["train_set"], folder / "dataset")),
         output_dir=str(folder / "output"),
     )
     env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
@@ -84,17 +86,14 @@ def mean_tokens(work: Work) -> float:
     """Tokens of a row, prompt and answer, as the model's own chat template writes them; mean over the train set."""
     from transformers import AutoTokenizer
 
-    from stages.data.prompt import reference, request_messages
+    from stages.data.example import read_examples
 
     tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
-    rows = [json.loads(line) for line in (work.folders["train_set"] / "train.jsonl").read_text().splitlines()]
-    rows = rows[: work.recipe.train.max_samples]
-    prompt = work.recipe.dataset.prompt
-    total = 0
-    for row in rows:
-        messages = [*request_messages(prompt, row), {"role": "assistant", "content": reference(prompt, row)}]
-        total += len(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
-    return round(total / len(rows), 1)
+    examples = list(islice(read_examples(work.folders["train_set"] / "train.jsonl"), work.recipe.train.max_samples))
+    total = sum(
+        len(tokenizer.apply_chat_template(example.messages, tokenize=True, return_dict=False)) for example in examples
+    )
+    return round(total / len(examples), 1)
 
 
 def _compare_losses(sides: dict[str, list[dict[str, Any]]]) -> str:

@@ -76,7 +76,7 @@ class RecipeError(RunnerError):
 
 
 class GateError(RunnerError):
-    """A quality gate (`evaluate.require`) refused the result."""
+    """A quality gate (`evaluate.require`) said no."""
 
     exit_code = EXIT_GATE_REFUSED
 

@@ -7,10 +7,11 @@ library's own.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -73,19 +74,38 @@ class Model(Section):
     )
 
 
-class Prompt(Section):
-    """How a row becomes messages, said once for training, batch inference and serving.
+_DATA_FILE = re.compile(
+    r"[^/]+\.(jsonl|ndjson|json|csv|tsv|tab|parquet|arrow|feather|txt|text)(\.(gz|gzip|zst|zstd|bz2|xz|zip))?"
+    r"|[^/]+\.zip",
+    re.IGNORECASE,
+)
 
-    `{column}` is replaced by that column of the row; `{{` and `}}` stand for braces.
+
+def data_file(source: str) -> str | None:
+    """The name of the file, where `dataset.source` is one file of rows and not a folder of them."""
+    if source.startswith(("generated://", "hf://")):
+        return None
+    path = source.partition("?")[0] if "://" in source else source
+    name = path.rpartition("/")[2]
+    return name if _DATA_FILE.fullmatch(name) else None
+
+
+class Prompt(Section):
+    """How a row becomes messages, said once for every training method, batch inference and serving.
+
+    `{column}` is replaced by that column of the row; `{{` and `}}` stand for braces. `{data.question}` names a part of
+    a nested column, `{input|}` one that may be missing or empty, whose line is then left out, `{x|default:TEXT}` one
+    with a text for such rows. `{x|json}`, `{x|join}`, `{x|lines}`, `{x|strip}` and `{x|lower}` write a value so.
     """
 
     system: str | None = Field(
         None,
-        description="System message; null leaves it to the model's chat template.",
+        description="System message; null leaves it to the model's chat template. Where it is empty for a row, the row "
+        "has none.",
         examples=["You label tickets."],
     )
     user: str | None = Field(
-        None, description="User message; null only with `conversations`.", examples=["{instruction}\n{input}"]
+        None, description="User message; null only with `conversations`.", examples=["{instruction}\n{input|}"]
     )
     assistant: str | None = Field(
         None,
@@ -95,45 +115,123 @@ class Prompt(Section):
     conversations: str | None = Field(
         None,
         description="Instead of `user` and `assistant`: the column that holds a list of messages, each with role and "
-        "content, or from and value. The last one is the assistant's, and is the answer to learn and the reference. "
-        "`system` then stands for rows without a system message.",
+        "content, or from and value, or the list as JSON text. The last one is the assistant's, and is the answer to "
+        "learn and the reference. `system` then stands for rows without a system message.",
         examples=["messages"],
+    )
+    chosen: str | None = Field(
+        None,
+        description="The better answer of a preference pair; null: the column `chosen` or `preferred_output`.",
+        examples=["{better}"],
+    )
+    rejected: str | None = Field(
+        None,
+        description="The worse answer; null: the column `rejected` or `non_preferred_output`.",
+        examples=["{worse}"],
+    )
+    label: str | None = Field(
+        None,
+        description="KTO's label, true or false, 1 or 0; null: the column `kto_tag` or `label`.",
+        examples=["{good}"],
+    )
+    text: str | None = Field(
+        None, description="What pretraining learns; null: the column `text`.", examples=["{title}\n\n{body}"]
+    )
+    consecutive: Literal["refuse", "join"] = Field(
+        "refuse", description="Messages of one role in a row: refuse the row, or make them one message."
+    )
+    systems: Literal["refuse", "join"] = Field(
+        "refuse",
+        description="Several system messages, or one after the first turn: refuse the row, or make them one at the "
+        "start.",
+    )
+    assistant_first: Literal["refuse", "drop"] = Field(
+        "refuse", description="A conversation that the assistant begins: refuse the row, or leave out its beginning."
+    )
+    unanswered: Literal["refuse", "drop"] = Field(
+        "refuse", description="A conversation that ends with a question: refuse the row, or leave out its end."
     )
 
 
 class SplitFiles(Section):
-    """File of each split, relative to `dataset.source`; null where the dataset has none."""
+    """Files of each split, relative to `dataset.source`: a name, a pattern with `*`, or a list of both; null where the
+    dataset has none."""
 
-    train: str | None = Field("train.jsonl", description="Training rows.")
-    val: str | None = Field("val.jsonl", description="Validation rows, evaluated during training if asked for.")
-    test: str | None = Field("test.jsonl", description="Rows that batch inference predicts and evaluate scores.")
+    train: str | list[str] | None = Field("train.jsonl", description="Training rows.", examples=["train-*.parquet"])
+    val: str | list[str] | None = Field(
+        "val.jsonl", description="Validation rows, evaluated during training if asked for."
+    )
+    test: str | list[str] | None = Field(
+        "test.jsonl", description="Rows that batch inference predicts and evaluate scores."
+    )
 
 
 class SplitLimits(Section):
-    """The most rows to take of each split, from its start; null takes all."""
+    """The most rows to use of each split; null uses all."""
 
     train: PositiveInt | None = Field(None, description="Rows of the training split.", examples=[1000])
     val: PositiveInt | None = Field(None, description="Rows of the validation split.", examples=[64])
     test: PositiveInt | None = Field(None, description="Rows of the test split.", examples=[200])
 
 
+Part = Annotated[float, Field(gt=0, lt=1)] | PositiveInt
+
+
+class HeldOut(Section):
+    """Splits made of the training rows. Rows with the same prompt stay in one split, and so do groups."""
+
+    val: Part | None = Field(None, description="Validation rows: a share below 1, or a number.", examples=[0.05])
+    test: Part | None = Field(None, description="Test rows: a share below 1, or a number.", examples=[500])
+    by: str = Field(
+        "hash",
+        description="What stays in one split: `hash`, rows with the same prompt, or the column that names the group.",
+        examples=["hash", "customer"],
+    )
+    stratify: str | None = Field(
+        None, description="Column whose values are to be as frequent in every split.", examples=["label"]
+    )
+    seed: int | None = Field(
+        None, description="Another seed, another choice of rows; null: the recipe's seed.", examples=[7]
+    )
+
+
 class Dataset(Section):
-    """Rows as JSON Lines, one object a line."""
+    """Rows of any common file, recognised by content: JSON Lines, JSON, CSV, Parquet, Arrow or text."""
 
     source: str = Field(
-        description="Folder of the split files: s3://, https://, a local folder, or generated://viggo?... "
-        "(a grammar that writes rows of ViGGO's shape).",
-        examples=["s3://viggo-ds", "data/viggo", "generated://viggo?train=512&test=100&seed=7"],
+        description="Folder of the split files: a local folder, s3://, gs://, az://, https://, or package://<dist>/... "
+        "in an installed Python package; one file of these; hf://org/name of the hub; or generated://viggo?... (a "
+        "grammar that writes rows of ViGGO's shape).",
+        examples=["s3://viggo-ds", "data/viggo", "hf://org/name?split=train", "generated://viggo?train=512&test=100"],
     )
     files: SplitFiles = SplitFiles()
+    split: HeldOut | None = Field(
+        None,
+        description="Hold validation and test rows out of the training rows.",
+        examples=[{"val": 0.05, "test": 500}],
+    )
     max_rows: SplitLimits = SplitLimits()
+    max_rows_by: Literal["sample", "head"] | None = Field(
+        None,
+        description="Which rows `max_rows` uses: a sample drawn by the recipe's seed, or the first ones. null: the "
+        "first ones of generated rows, and a sample of all others.",
+        examples=["head"],
+    )
     prompt: Prompt
     format: Literal["alpaca", "sharegpt"] = Field(
         "alpaca", description="LLaMA-Factory's dataset format to write the training set in."
     )
+    ignore_keys: list[str] = Field(
+        default_factory=list,
+        description="Keys of messages to leave out. Any other key that is not known is refused.",
+        examples=[["timestamp"]],
+    )
     on_bad_row: Literal["fail", "skip"] = Field(
         "fail",
-        description="A row that is not JSON or lacks a column of the prompt: stop, or leave it out and count it.",
+        description="A row that cannot be read or lacks a column of the prompt: stop, or leave it out and count it.",
+    )
+    max_bad_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="With on_bad_row=skip, the largest share of a split's rows that may be left out."
     )
     anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
     endpoint_url: str | None = Field(
@@ -141,6 +239,22 @@ class Dataset(Section):
         description="S3 endpoint of the source; null follows boto3's own chain.",
         examples=["http://127.0.0.1:9000"],
     )
+
+    @model_validator(mode="after")
+    def _fit_the_default_files(self) -> Dataset:
+        """A source of one file has that, a hub's dataset its split; what is held out of the training rows has none."""
+        implied: dict[str, str | None] = {}
+        if self.source.startswith("hf://"):
+            named = re.search(r"[?&]split=([^&]+)", self.source)
+            implied = {"train": named[1] if named else "train", "val": None, "test": None}
+        elif (name := data_file(self.source)) is not None:
+            implied = {"train": name, "val": None, "test": None}
+        if self.split is not None:
+            implied |= {split: None for split in ("val", "test") if getattr(self.split, split) is not None}
+        given = self.files.model_fields_set
+        if changed := {split: name for split, name in implied.items() if split not in given}:
+            object.__setattr__(self, "files", self.files.model_copy(update=changed))
+        return self
 
 
 class Checkpoints(Section):

@@ -86,7 +86,12 @@ class Example:
         return cls(**json.loads(line))
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+def _plain(value: Any) -> str:
+    """A value of a column that JSON does not have."""
+    return f"({len(value):,} bytes)" if isinstance(value, bytes) else str(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).encode
 _LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
 
 

@@ -39,7 +39,7 @@ def check_message(value: Any, where: str, ignore: Collection[str] = ()) -> Messa
     if unknown := [key for key in given if key not in MESSAGE_KEYS]:
         raise BadRowError(
             f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
-            f"Remove it, or name it in dataset.ignore_keys: [{unknown[0]}].",
+            f"Remove it, or name it in dataset.ignore_keys=[{unknown[0]}].",
         )
     spelling = given.get("role", given.get("from"))
     if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:

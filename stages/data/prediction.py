@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.artifact import Artifact
+from stages.data.example import Example, Message, one_line
 
 TUNED = "tuned"
 BASE = "base"
@@ -20,6 +21,7 @@ _MAX_ERROR_CHARS = 500
 class Prediction:
     """id: of the row. variant: who answered, `tuned` (the adapter) or `base`. prediction: the answer's text, "" where
     the engine refused the row. reference: what was expected. error: why it was refused, else None. row: its columns.
+    messages: that were asked.
     """
 
     id: str
@@ -30,6 +32,14 @@ class Prediction:
     num_generated_tokens: int
     error: str | None
     row: dict[str, Any]
+    messages: list[Message] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, example: Example, variant: str, output: Mapping[str, Any], error: str | None) -> Prediction:
+        """output: `generated_text` and the token counts; not read where there is an error."""
+        source = {**example.columns, "id": example.id}
+        made = cls.made(source, variant, example.reference, output, error)
+        return replace(made, row=example.columns, messages=example.prompt)
 
     @classmethod
     def made(
@@ -57,7 +67,8 @@ class Prediction:
 
     def line(self) -> str:
         """One line of JSON."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__}, ensure_ascii=False)
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return one_line({name: value for name, value in values.items() if name != "messages" or value})
 
 
 def read_predictions(predictions: Artifact) -> Iterator[Prediction]:

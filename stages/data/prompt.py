@@ -1,129 +1,236 @@
-"""The one prompt spec: how a row becomes messages, for training data, batch requests and client requests alike.
+"""Templates of the prompt spec: how columns of a row become the text of a message.
 
-Either templates make the messages, or a column holds them. A template is text with `{column}` in it; `{{` and `}}`
-stand for braces. Nothing else is interpreted: no attributes, no format specifiers, and a column's own text is never
-looked at for braces.
+A template is text with `{column}` in it; `{{` and `}}` stand for braces. `{data.question}` and `{answers.text.0}` name
+a part of a nested column. Filters follow a bar: `{answers|json}`. `{input|}` is optional: a line whose columns are all
+optional and empty is left out. Nothing else is interpreted, and a column's own text is never looked at for braces.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, nearest
 from runner.recipe.schema import Prompt
+from stages.data.example import BadRowError
+from stages.data.messages import kind
 
-_ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-_TURNS = "A conversation is a list: at most one system message, then user and assistant in turns, assistant last."
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_LACKS = object()
+OPTIONAL = ""
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _join(value: Any, between: str = ", ") -> str:
+    if not isinstance(value, list):
+        raise BadRowError(f"is {kind(value)}, and only a list can be joined")
+    return between.join(as_text(each) for each in value)
+
+
+FILTERS: dict[str, Callable[[Any], str]] = {
+    "json": _as_json,
+    "join": _join,
+    "lines": lambda value: _join(value, "\n"),
+    "strip": lambda value: as_text(value).strip(),
+    "lower": lambda value: as_text(value).lower(),
+}
+"""What may follow a bar, besides nothing (optional) and `default:TEXT`."""
+
+
+def as_text(value: Any) -> str:
+    """A value as text, unchanged: numbers as they were written, true and false in lower case.
+
+    Raises BadRowError for null, lists and objects, which a template cannot hold as they are.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or isinstance(value, list | dict | bytes):
+        raise BadRowError(f"is {kind(value)}, not text or a number")
+    if isinstance(value, float) and value - value != 0:
+        raise BadRowError(f"is {value}, which is not a number")
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a template names. path: its parts. filters: in order. default: text for a row without it."""
+
+    name: str
+    filters: tuple[str, ...] = ()
+    default: str | None = None
+
+    def value(self, row: Mapping[str, Any]) -> str:
+        """Its text in this row. Raises BadRowError when the row lacks it, or it cannot be text."""
+        value = find(row, self.name)
+        if self.default is not None and (value is _LACKS or value is None or value in ("", [], {})):
+            return self.default
+        if value is _LACKS:
+            raise BadRowError(
+                f"lacks the column {self.name!r}; it has: {names(row)}",
+                f"Name a column of the row in dataset.prompt, or write {{{self.name}|}} for one that may be missing.",
+            )
+        if value == "":
+            raise BadRowError(
+                f"column {self.name!r} is empty", f"Write {{{self.name}|}} to leave its line out where it is empty."
+            )
+        try:
+            for each in self.filters:
+                value = FILTERS[each](value)
+            return as_text(value)
+        except BadRowError as error:
+            raise BadRowError(f"column {self.name!r} {error.why}", _fix(self.name, value)) from None
+
+
+def _fix(name: str, value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return f"Name a part, such as {{{_part(name, value)}}}, or write {{{name}|json}}."
+    if isinstance(value, list):
+        part = _part(name, value)
+        return f"Name a part, such as {{{part}}}, or write {{{name}|join}}, {{{name}|lines}} or {{{name}|json}}."
+    return f"Write {{{name}|}} to leave its line out where it is missing." if value is None else ""
+
+
+def _part(name: str, value: Any) -> str:
+    """The first part of a nested value that is text or a number."""
+    while isinstance(value, dict | list) and value:
+        key = next(iter(value)) if isinstance(value, dict) else 0
+        name, value = f"{name}.{key}", value[key]
+    return name
+
+
+def find(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column: of that very name, or of the parts between dots; `_LACKS` when there is none."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return _LACKS
+    return value
+
+
+def has(row: Mapping[str, Any], name: str) -> bool:
+    """Whether the row has the column."""
+    return find(row, name) is not _LACKS
+
+
+def cell(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or None when the row lacks it."""
+    value = find(row, name)
+    return None if value is _LACKS else value
+
+
+def names(row: Mapping[str, Any]) -> str:
+    """The row's columns, for the words of a message."""
+    return ", ".join(list(row)[:20]) or "none"
+
+
+Line = tuple[tuple["str | Column", ...], bool]
+"""Parts of a line, and whether it is left out when its columns, all optional, are empty."""
 
 
 @lru_cache(maxsize=64)
-def _parse(template: str) -> tuple[tuple[bool, str], ...]:
-    """The template as parts: (True, column) or (False, literal text). Raises RunnerError on a stray brace."""
-    parts: list[tuple[bool, str]] = []
+def parse(template: str) -> tuple[Line, ...]:
+    """The template line by line. Raises RunnerError on a stray brace or an unknown filter."""
+    lines: list[list[str | Column]] = [[]]
     end = 0
     for token in _TOKEN.finditer(template):
-        parts.append((False, template[end : token.start()]))
+        _add_text(lines, template[end : token.start()])
         end = token.end()
         if token.group() in ("{{", "}}"):
-            parts.append((False, token.group()[0]))
+            _add_text(lines, token.group()[0])
         elif token.group(1):
-            parts.append((True, token.group(1)))
+            lines[-1].append(_column(token.group(1), template))
         else:
             raise RunnerError(
                 f"the prompt template {template!r} has a stray {token.group()!r} at character {token.start()}",
                 "Write {column} for a column of the row, and {{ or }} for a brace.",
             )
-    parts.append((False, template[end:]))
-    return tuple(part for part in parts if part[1])
+    _add_text(lines, template[end:])
+    return tuple((tuple(line), _may_go(line)) for line in lines)
+
+
+def _add_text(lines: list[list[str | Column]], text: str) -> None:
+    first, *others = text.split("\n")
+    if first:
+        lines[-1].append(first)
+    lines.extend([each] if each else [] for each in others)
+
+
+def _may_go(line: list[str | Column]) -> bool:
+    found = [part for part in line if isinstance(part, Column)]
+    return bool(found) and all(column.default == OPTIONAL for column in found)
+
+
+def _column(text: str, template: str) -> Column:
+    name, *filters = text.split("|")
+    default = None
+    kept = []
+    for each in filters:
+        if each == OPTIONAL:
+            default = OPTIONAL
+        elif each.startswith("default:"):
+            default = each.removeprefix("default:")
+        elif each in FILTERS:
+            kept.append(each)
+        else:
+            guess = nearest(each, FILTERS)
+            known = ", ".join([*FILTERS, "default:TEXT"])
+            raise RunnerError(
+                f"the prompt template {template!r} has the unknown filter {each!r}; there are: {known}",
+                f"Did you mean {{{name}|{guess}}}?" if guess else f"Write {{{name}|}} for an optional column.",
+            )
+    return Column(name, tuple(kept), default)
+
+
+def template_columns(template: str) -> list[Column]:
+    """The columns that the template names, in order. Raises RunnerError on a stray brace or an unknown filter."""
+    return [part for line, _ in parse(template) for part in line if isinstance(part, Column)]
 
 
 def columns(template: str) -> set[str]:
-    """Names of the columns that the template takes. Raises RunnerError on a stray brace."""
-    return {text for is_column, text in _parse(template) if is_column}
+    """Names of the columns that the template names."""
+    return {column.name for column in template_columns(template)}
 
 
-def text_columns(prompt: Prompt) -> set[str]:
-    """Names of the columns that the prompt's templates take."""
-    return columns(prompt.system or "") | columns(prompt.user or "") | columns(prompt.assistant or "")
+def only_column(template: str) -> str | None:
+    """The column's name where the template is that column and nothing else."""
+    lines = parse(template)
+    alone = lines[0][0][0] if len(lines) == 1 and len(lines[0][0]) == 1 else None
+    return alone.name if isinstance(alone, Column) and not alone.filters else None
+
+
+TEMPLATES = ("system", "user", "assistant", "chosen", "rejected", "label", "text")
 
 
 def prompt_columns(prompt: Prompt) -> set[str]:
-    """Names of the columns that the whole prompt takes."""
-    return text_columns(prompt) | ({prompt.conversations} if prompt.conversations is not None else set())
+    """Names of the columns that the whole prompt names."""
+    named = set().union(*(columns(getattr(prompt, name) or "") for name in TEMPLATES))
+    return named | ({prompt.conversations} if prompt.conversations is not None else set())
 
 
 def render(template: str, row: Mapping[str, Any]) -> str:
     """The template with each `{column}` replaced by that column of the row, as text.
 
-    Raises RunnerError naming the column when the row has none of that name.
+    Raises BadRowError naming a column that the row lacks or that cannot be text.
     """
-    return "".join(_value(row, text) if is_column else text for is_column, text in _parse(template))
-
-
-def _value(row: Mapping[str, Any], column: str) -> str:
-    value = _cell(row, column)
-    return value if isinstance(value, str) else str(value)
-
-
-def _cell(row: Mapping[str, Any], column: str) -> Any:
-    if column not in row:
-        present = ", ".join(map(repr, row)) or "none"
-        raise RunnerError(
-            f"the prompt takes the column {column!r}, which the row lacks; it has: {present}",
-            "Name a column of the dataset in dataset.prompt, or write {{ }} for braces.",
-        )
-    return row[column]
-
-
-def request_messages(prompt: Prompt, row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The chat messages that ask about the row, each `{role, content}`: `[system?, user]`, with earlier turns of a
-    conversation between."""
-    return all_messages(prompt, row)[:-1]
-
-
-def reference(prompt: Prompt, row: Mapping[str, Any]) -> str:
-    """The assistant's last text: what to learn, and what a prediction is scored against."""
-    return all_messages(prompt, row)[-1]["content"]
-
-
-def all_messages(prompt: Prompt, row: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The row as a conversation, the answer with it: `[system?, user, assistant, ...]`, each `{role, content}`.
-
-    Raises RunnerError when the row lacks a column, or its conversation is none.
-    """
-    if prompt.conversations is not None:
-        messages = _conversation(_cell(row, prompt.conversations), prompt.conversations)
-    else:
-        assert prompt.user is not None, "a recipe without user and without conversations is refused"
-        assert prompt.assistant is not None, "a recipe without assistant and without conversations is refused"
-        messages = [
-            {"role": "user", "content": render(prompt.user, row)},
-            {"role": "assistant", "content": render(prompt.assistant, row)},
-        ]
-    if prompt.system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": render(prompt.system, row)})
-    return messages
-
-
-def _conversation(value: Any, column: str) -> list[dict[str, str]]:
-    """The messages of a cell, in OpenAI's form (role, content) or ShareGPT's (from, value)."""
-    messages: list[dict[str, str]] = []
-    for message in value if isinstance(value, list) else ():
-        said = message if isinstance(message, dict) else {}
-        role, content = said.get("role", said.get("from")), said.get("content", said.get("value"))
-        if role not in _ROLES or not isinstance(content, str):
-            number = f"message {len(messages) + 1} of column {column!r}"
-            raise RunnerError(
-                f"{number} is {str(message)[:80]!r}: not a text by system, user (human) or assistant (gpt)", _TURNS
-            )
-        messages.append({"role": _ROLES[role], "content": content})
-    turns = [message["role"] for message in messages]
-    turns = turns[1:] if turns[:1] == ["system"] else turns
-    if not turns or len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2):
-        shown = ", ".join(turns) or "none"
-        raise RunnerError(f"column {column!r} holds no conversation: its turns are {shown}", _TURNS)
-    return messages
+    made = []
+    for line, may_go in parse(template):
+        parts = [part if isinstance(part, str) else part.value(row) for part in line]
+        if may_go and not any(part.strip() for part, of in zip(parts, line, strict=True) if isinstance(of, Column)):
+            continue
+        made.append("".join(parts))
+    return "\n".join(made)

@@ -15,10 +15,11 @@ from runner.pipeline.manifest import StageRecord
 from runner.pipeline.runs import run_of_id
 from runner.recipe.schema import Recipe, RunOptions
 from runner.storage.artifact import Artifact
+from stages.data.example import read_examples
 from stages.deploy.serve_config import earlier_adapters
 from stages.engines.vllm.server import engine_env
 from stages.models.adapter import adapter_name
-from stages.query.stage import read_rows, request_of
+from stages.query.stage import request_of
 from stages.serve.config import app_name, serve_config
 from stages.serve.other_runs import served_runs
 from stages.serve.stage import own_adapter, served_adapters, with_room
@@ -44,7 +45,7 @@ class Wanted:
 def find_results(recipe: Recipe, root: Path) -> Wanted:
     """The model and the adapter that the recipe's finished stages have made.
 
-    Raises RunnerError when one of them has yet to run, GateError when the gate refused the result.
+    Raises RunnerError when one of them has yet to run, GateError when the gate said no.
     """
     before = recipe.pipeline[: recipe.pipeline.index("serve")] if "serve" in recipe.pipeline else []
     if not before:
@@ -83,7 +84,7 @@ def _wanted(recipe: Recipe, root: Path, records: Sequence[StageRecord], artifact
         store=adapter.store if adapter else None,
         adapters=adapters,
         models=[model_id, *(adapter_name(model_id, each) for each in adapters)],
-        request=request_of(recipe, next(read_rows(ctx.input("test_set").path / "test.jsonl"))),
+        request=request_of(recipe, next(read_examples(ctx.input("test_set").path / "test.jsonl"))),
     )
 
 

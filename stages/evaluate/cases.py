@@ -11,8 +11,10 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.recipe.schema import Prompt
 from runner.storage.artifact import Artifact
+from stages.data.example import BadRowError, text_of
 from stages.data.prediction import BASE, TUNED, Prediction, read_predictions
-from stages.data.prompt import columns, request_messages
+from stages.data.prompt import columns
+from stages.data.shapes.conversation import read_messages
 from stages.evaluate.classes import label_scores
 from stages.evaluate.difference import difference
 from stages.evaluate.slices import Slices
@@ -81,7 +83,7 @@ class Cases:
             "id": row.id,
             "number": place,
             "right": row.prediction == row.reference and row.error is None,
-            "turns": [(role, text[:_MAX_CHARS]) for role, text in self._turns(row.row)],
+            "turns": [(role, text[:_MAX_CHARS]) for role, text in self._turns(row)],
             "expected": expected,
             "found": found,
             "reference": row.reference.strip()[:60],
@@ -93,12 +95,13 @@ class Cases:
             "slices": [(name, values[place]) for name, values in labels.items()],
         }
 
-    def _turns(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def _turns(self, answered: Prediction) -> list[tuple[str, str]]:
         """The conversation, or what the row puts into the prompt's templates."""
-        prompt = self._prompt
+        prompt, row = self._prompt, answered.row
         if prompt is not None and prompt.conversations is not None:
-            with suppress(RunnerError):
-                turns = [(message["role"], message["content"]) for message in request_messages(prompt, row)]
+            with suppress(BadRowError):
+                asked = answered.messages or read_messages(row.get(prompt.conversations), "the row", ())[:-1]
+                turns = [(str(message["role"]), text_of(message)) for message in asked]
                 return [turn for turn in turns if turn[0] != "system" or prompt.system is None]
         names = columns(prompt.user) if prompt is not None and prompt.user else set()
         shown = [str(row[name]) for name in row if name in names]

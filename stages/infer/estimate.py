@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from runner.pipeline.estimates.figure import Estimate, Known, time, unknown
 from runner.pipeline.estimates.rates import measured, never_ran
+from stages.data.row_facts import known_rows
 from stages.engines.base import load_engine
-from stages.models.known import known_rows
 
 
 def estimate(known: Known) -> Iterator[Estimate]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
+from stages.data.example import Example
 from stages.data.prediction import Prediction
-from stages.data.prompt import reference, request_messages
 from stages.infer.sampling import sampling_params
 
 
@@ -101,10 +100,8 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     tokenizer = _tokenizer(engine.source, recipe.model.trust_remote_code)
     tokens, error = [], ""
     try:
-        messages = request_messages(recipe.dataset.prompt, json.loads(row["text"]))
+        messages = Example.from_json(row["text"]).prompt
         tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    except RunnerError:  # the recipe's prompt, not the row
-        raise
     except Exception as cause:
         error = f"{type(cause).__name__}: {cause}"
     return {
@@ -146,7 +143,7 @@ class PredictionWork:
 
     def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """See `answer`."""
-        return answer(row, recipe=self.recipe)
+        return answer(row)
 
 
 @lru_cache(maxsize=1)
@@ -156,14 +153,13 @@ def _tokenizer(source: str, trust_remote_code: bool) -> Any:
     return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
 
 
-def answer(row: Mapping[str, Any], *, recipe: Recipe) -> dict[str, Any]:
+def answer(row: Mapping[str, Any]) -> dict[str, Any]:
     """A finished request as a line of the predictions file, with what the writer needs to know of it.
 
     started_at: when the engine was given the request (Unix time, s).
     """
     error = row["__inference_error__"] or None
-    source = json.loads(row["text"])
-    made = Prediction.made(source, row["variant"], reference(recipe.dataset.prompt, source), row, error)
+    made = Prediction.of(Example.from_json(row["text"]), row["variant"], row, error)
     return {
         "index": row["index"],
         "variant": row["variant"],

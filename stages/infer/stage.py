@@ -54,7 +54,6 @@ class Infer:
     reads: ClassVar[tuple[str, ...]] = (
         "seed",
         "model.trust_remote_code",
-        "dataset.prompt",
         "infer.engine_kwargs",
         "infer.sampling",
         "evaluate.compare_base",
@@ -141,7 +140,7 @@ class Infer:
             journal = held.enter_context(Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants))
             continued = continued_text(journal)
             if kept and (taken := take_over(kept, journal, rows.num_rows)):
-                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are reused")
+                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are there already")
             figures = Figures(begin, continued=journal.count)
             if continued:
                 ctx.say(f"  {self.name}: {continued}")

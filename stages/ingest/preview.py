@@ -19,8 +19,10 @@ from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, SplitLimits
 from stages.infer.requests import Engine, request
 from stages.ingest import stage as ingest
+from stages.ingest.data import prepare_data
 from stages.models import obtain as models
 from stages.trainers.llamafactory.arguments import llamafactory_args, torchaudio_stand_in
+from stages.trainers.llamafactory.dataset import write_dataset
 
 MOST_ROWS = 2000
 _NO_CUT = 1 << 20  # tokens: rows are measured whole, whatever cutoff_len is
@@ -38,7 +40,7 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     log = StringIO()
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
         tokenizer_folder = obtain_tokenizer(recipe)
-        ingest.prepare_data(recipe, Path(folder), lambda *args, **figures: None)
+        prepare_data(recipe, Path(folder), lambda *args, **figures: None)
         tokenizer = _load(tokenizer_folder, recipe)
         train = None
         if recipe.train.stage == "sft":
@@ -92,7 +94,8 @@ def encode_training_rows(recipe: Recipe, model: Path, train_set: Path) -> list[t
         from llamafactory.hparams import DataArguments, ModelArguments
     from transformers import AutoTokenizer, Seq2SeqTrainingArguments
 
-    args = llamafactory_args(recipe, model=str(model), dataset_dir=str(train_set), output_dir=str(train_set / "out"))
+    rows_dir = write_dataset(recipe, train_set, train_set / "llamafactory")
+    args = llamafactory_args(recipe, model=str(model), dataset_dir=str(rows_dir), output_dir=str(train_set / "out"))
     known = {field.name for field in fields(DataArguments)}
     given = {name: value for name, value in args.items() if name in known and name not in ("max_samples", "packing")}
     data = DataArguments(**(given | {"cutoff_len": _NO_CUT, "overwrite_cache": True}))

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.errors import RunnerError
 from runner.pipeline.manifest import StageRecord
 from runner.recipe.schema import Architecture, Recipe
-from stages.data.generated import grammar
 from stages.models import gguf
 from stages.models.architecture import DTYPE_BYTES, num_params, read_architecture, stored_weights
 from stages.models.obtain import check_model_folder, is_local
-
-_MOST_COUNTED_BYTES = 64 << 20
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -31,14 +26,6 @@ class ModelFacts:
     num_params: int | None
     weights_bytes: int | None
     folder: Path | None
-    basis: str
-
-
-@dataclass(frozen=True)
-class RowFacts:
-    """Rows of the splits; None for one that is not known. basis: where the numbers are from, or why there are none."""
-
-    counts: dict[str, int | None]
     basis: str
 
 
@@ -88,41 +75,3 @@ def _published(model: Architecture | None, source: str) -> ModelFacts:
         return ModelFacts(None, None, None, None, why)
     params = num_params(model)
     return ModelFacts(model, params, params * DTYPE_BYTES[model.dtype], None, "the recipe's model.architecture")
-
-
-def row_facts(recipe: Recipe, ingested: StageRecord | None) -> RowFacts:
-    """ingested: the newest record of an ingest of these very rows, if there is one."""
-    dataset = recipe.dataset
-    if ingested is not None:
-        return RowFacts({**dict.fromkeys(SPLITS, 0), **ingested.metrics["rows"]}, f"run {ingested.origin_run}")
-    if dataset.source.startswith("generated://"):
-        spec = grammar.parse_uri(dataset.source, recipe.seed)
-        found: dict[str, int | None] = {split: spec.num_rows(split) for split in grammar.SPLITS}
-        return RowFacts(_limited(found, recipe), "dataset.source")
-    if "://" in dataset.source:
-        return RowFacts(dict.fromkeys(SPLITS), f"{dataset.source} has not been read yet")
-    files = {split: name for split, name in dataset.files.model_dump().items() if name is not None}
-    counted = {split: _count_lines(Path(dataset.source).expanduser() / name) for split, name in files.items()}
-    known = RowFacts(_limited({**dict.fromkeys(SPLITS, 0), **counted}, recipe), f"lines in {dataset.source}")
-    if None in counted.values():
-        return RowFacts(known.counts, f"{dataset.source} has files that are not there or too large to count here")
-    return known
-
-
-def _limited(counts: Mapping[str, int | None], recipe: Recipe) -> dict[str, int | None]:
-    limits: dict[str, Any] = recipe.dataset.max_rows.model_dump()
-    return {
-        split: min(n for n in (count, limits[split]) if n is not None) if count is not None else None
-        for split, count in counts.items()
-    }
-
-
-def _count_lines(path: Path) -> int | None:
-    """Lines with something on them; None when the file is not there or would take too long to read."""
-    try:
-        if path.stat().st_size > _MOST_COUNTED_BYTES:
-            return None
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError:
-        return None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -22,8 +20,8 @@ from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
+from stages.data.example import Example, read_examples
 from stages.data.prediction import BASE, TUNED, read_predictions
-from stages.data.prompt import request_messages
 from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.models.known import ENGINE, conditions
 from stages.serve.endpoint import Endpoint
@@ -43,7 +41,7 @@ class Query:
 
     name: ClassVar[str] = "query"
     version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("seed", "query.num_rows", "infer.sampling", "dataset.prompt")
+    reads: ClassVar[tuple[str, ...]] = ("seed", "query.num_rows", "infer.sampling")
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
     provides: ClassVar[tuple[str, ...]] = ("answers",)
     ephemeral: ClassVar[bool] = False
@@ -72,40 +70,32 @@ class Query:
     def run(self, ctx: RunContext) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""
         recipe, endpoint = ctx.recipe, Endpoint.of(ctx.input("endpoint"))
-        rows = list(islice(read_rows(ctx.input("test_set").path / "test.jsonl"), recipe.query.num_rows))
+        rows = list(islice(read_examples(ctx.input("test_set").path / "test.jsonl"), recipe.query.num_rows))
         if not rows:
             raise RunnerError("the test set has no rows to ask about", "Raise dataset.max_rows.test.")
         requests = [request_of(recipe, row) for row in rows]
         models = {BASE: endpoint.base, **({TUNED: endpoint.adapter} if endpoint.adapter else {}), **endpoint.others}
         answers = ask_near_endpoint(ctx, endpoint.url, list(models.values()), requests)
-        ids = {row["id"] for row in rows}
+        ids = {row.id for row in rows}
         batch = batch_predictions(ctx.inputs.get("predictions"), ids)
         for run_id in endpoint.others:
             theirs = batch_predictions(same_rows(recipe, run_id, ctx.input("test_set")), ids)
             batch |= {(run_id, row_id): text for (variant, row_id), text in theirs.items() if variant == TUNED}
-        table = [row_report(row["id"], models, each, batch) for row, each in zip(rows, answers, strict=True)]
+        table = [row_report(row.id, models, each, batch) for row, each in zip(rows, answers, strict=True)]
         folder = ctx.stage_dir / "answers"
         write_json(folder / "answers.json", table)
         metrics = figures(models, table)
         return StageResult([scan_folder("answers", folder)], metrics, _note(metrics))
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, in order."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                yield json.loads(line)
-
-
-def request_of(recipe: Recipe, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What `chat.completions.create` takes to ask about the row, without the model: the messages and sampling of
+def request_of(recipe: Recipe, example: Example) -> dict[str, Any]:
+    """What `chat.completions.create` takes to ask about the example, without the model: the messages and sampling of
     batch inference, and the client's own `timeout` in seconds."""
     sampling = request_sampling(recipe)
     own = {name: value for name, value in sampling.items() if name in _OPENAI_PARAMETERS}
     extra = {name: value for name, value in sampling.items() if name not in _OPENAI_PARAMETERS}
     return {
-        "messages": request_messages(recipe.dataset.prompt, row),
+        "messages": example.prompt,
         **own,
         "extra_body": extra,
         "timeout": recipe.query.timeout_s,
@@ -270,7 +260,7 @@ def _of_variant(variant: str, table: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _note(metrics: Mapping[str, Any]) -> str:
-    said = {True: ", same as in batch", False: ", DIFFERENT from batch", None: ""}
+    said = {True: ", as the batch said", False: ", OTHER than the batch said", None: ""}
     batch = said[metrics["matches_batch"]]
     beside = [f"{run_id}{said[other['matches_batch']]}" for run_id, other in metrics["others"].items()]
     if beside:

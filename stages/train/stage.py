@@ -28,6 +28,7 @@ from stages.trainers.base import load_trainer
 from stages.trainers.checkpoints import mend
 from stages.trainers.failure import explain
 from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_args, worker_env
+from stages.trainers.llamafactory.dataset import write_dataset
 from stages.trainers.llamafactory.loop import train_loop
 from stages.trainers.llamafactory.output import ADAPTER, LOG
 
@@ -52,7 +53,7 @@ class Train:
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
         "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
-        "resources.train.num_workers", "cluster.accelerator",
+        "dataset.format", "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
@@ -112,10 +113,11 @@ class Train:
 
 def loop_config(ctx: RunContext) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
+    dataset = write_dataset(ctx.recipe, ctx.input("train_set").path, ctx.stage_dir.absolute() / "dataset")
     args = llamafactory_args(
         ctx.recipe,
         model=str(ctx.input("model").path),
-        dataset_dir=str(ctx.input("train_set").path),
+        dataset_dir=str(dataset),
         output_dir=ctx.recipe.name,
     )
     return {"args": args, "source": ctx.recipe.model.source, "progress": ctx.progress()}

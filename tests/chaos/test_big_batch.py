@@ -37,6 +37,7 @@ def test_ten_thousand_rows_killed_twice(tmp_path: Path) -> None:
     root = tmp_path / "runs"
     line = command(
         root, tmp_path / "model", root / "artifacts", "pipeline=[ingest,infer]",
+        "dataset.prompt.user='{input}'",
         f'dataset.source="{write_rows(tmp_path / "rows")}"', "infer.batch_size=64", "infer.sampling.max_tokens=2",
         f"infer.engine_kwargs.max_model_len={MAX_LEN}",
     )  # fmt: skip

@@ -39,6 +39,6 @@ class Lengths:
 
 
 def measure(rows: Path, settings: LengthSettings) -> dict:
-    texts = [json.loads(line)[settings.column] for line in rows.read_text().splitlines()]
+    texts = [json.loads(line)["columns"][settings.column] for line in rows.read_text().splitlines()]
     counts = [len(text.split() if settings.unit == "words" else text) for text in texts]
     return {"least": min(counts), "most": max(counts), "unit": settings.unit}

@@ -59,6 +59,8 @@ def test_a_preview_of_rows_shows_text(tmp_path: Path, capsys: pytest.CaptureFixt
     row = {"instruction": "".join(ATTACKS.values()), "input": "a", "output": "b"}
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
-    main(["recipe=viggo_quickstart", "action=preview", f"dataset.source={tmp_path}", f"storage.root={tmp_path}/runs"])
+    own = "dataset.prompt.user='{instruction} {input}'"
+    source = f"dataset.source={tmp_path}"
+    main(["recipe=viggo_quickstart", "action=preview", source, own, f"storage.root={tmp_path}/runs"])
     said = capsys.readouterr()
     assert_only_text(said.out.replace("\r", "") + said.err.replace("\r", ""))

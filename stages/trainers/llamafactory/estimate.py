@@ -9,7 +9,8 @@ from typing import Any
 from runner.pipeline.estimates.figure import Estimate, Known, memory, time, unknown
 from runner.pipeline.estimates.rates import Conditions, measured, never_ran
 from runner.pipeline.fingerprint import value_at
-from stages.models.known import MODEL, conditions, known_model, known_rows
+from stages.data.row_facts import known_rows
+from stages.models.known import MODEL, conditions, known_model
 from stages.trainers.llamafactory.memory import checkpoint_bytes, train_memory, trained_params
 from stages.trainers.llamafactory.output import is_model_file
 from stages.trainers.llamafactory.rules import argument

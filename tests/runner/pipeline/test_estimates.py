@@ -156,10 +156,11 @@ def test_says_at_most_where_only_a_limit_of_the_rows_is_known(tmp_path: Path) ->
 
 
 def test_counts_the_rows_of_a_local_dataset(tmp_path: Path) -> None:
+    own = {"dataset.prompt.user": "{input}"}
     rows = "\n".join(json.dumps({"input": "a", "output": "b"}) for _ in range(20)) + "\n\n"
     for split in ("train", "val", "test"):
         (tmp_path / f"{split}.jsonl").write_text(rows)
-    found = estimates(recipe_with({"dataset.source": str(tmp_path), "dataset.max_rows.test": 7}, tmp_path))
+    found = estimates(recipe_with({"dataset.source": str(tmp_path), "dataset.max_rows.test": 7, **own}, tmp_path))
     assert found["train"]["steps"].value == 3
     assert found["infer"]["predictions"].value == 14
     assert found["ingest"]["download data"].value == 0

@@ -22,7 +22,7 @@ from runner.recipe.load import RECIPES_DIR, compose
 from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
-from stages.ingest.stage import prepare_data
+from stages.ingest.data import prepare_data
 from tests.runner.recipes import QUICKSTART, QWEN, changed, given
 
 INGEST = "ingest"
@@ -93,7 +93,7 @@ BOTH = {
     # what is trained on
     "dataset.prompt.user": ({"dataset.prompt.user": "{input}"}, ALL),
     "dataset.prompt.assistant": ({"dataset.prompt.assistant": "{output}!"}, ALL),
-    "dataset.format": ({"dataset.format": "sharegpt"}, f"{INGEST} {TRAIN}"),
+    "dataset.format": ({"dataset.format": "sharegpt"}, TRAIN),
     "model.trust_remote_code": ({"model.trust_remote_code": True}, ALL),
     # how it is trained
     "train.lora_rank": ({"train.lora_rank": 4}, TRAIN),
@@ -308,15 +308,15 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_local_dataset_is_known_by_its_content(folder: Path, tmp_path: Path) -> None:
     made = World(tmp_path)
-    local = {"dataset.source": str(folder)}
+    local = {"dataset.source": str(folder), "dataset.prompt.user": "{input}"}
     made.run(recipe_of(local), keep=True)
     os.utime(folder / "train.jsonl", (1, 1))
     (folder / "README.md").write_text("not a split")
     assert made.run(recipe_of(local)) == []
     moved = folder.rename(tmp_path / "moved")
-    assert made.run(recipe_of({"dataset.source": str(moved)})) == []
+    assert made.run(recipe_of({**local, "dataset.source": str(moved)})) == []
     (moved / "test.jsonl").write_text('{"input": "c", "output": "b"}\n')
-    assert made.run(recipe_of({"dataset.source": str(moved)})) == TEST_ROWS.split()
+    assert made.run(recipe_of({**local, "dataset.source": str(moved)})) == TEST_ROWS.split()
 
 
 def test_a_local_model_is_known_by_its_content(tmp_path: Path) -> None:
@@ -338,6 +338,7 @@ NEUTRAL = {
     "pipeline": "stages see it in what they need",
     "model.architecture": "for estimates",
     "dataset.anonymous": "how to get at the same rows",
+    "dataset.max_bad_share": "whether a run goes through, not what it makes",
     "train.max_failures": "how often to go on",
     "train.checkpoints.keep": "what stays while it trains",
     "train.checkpoints.on_stop_s": "patience",

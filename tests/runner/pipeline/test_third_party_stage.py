@@ -118,7 +118,9 @@ def test_plan_has_the_stage_with_its_resources(capsys: pytest.CaptureFixture[str
 def test_the_stage_runs(tmp_path: Path) -> None:
     recipe, _ = check.load_recipe(compose([f"recipe={GIVEN[0]}", *GIVEN[1:]]))
     (tmp_path / "test_set").mkdir()
-    (tmp_path / "test_set" / "test.jsonl").write_text('{"input": "one two"}\n{"input": "three"}\n')
+    (tmp_path / "test_set" / "test.jsonl").write_text(
+        '{"columns": {"input": "one two"}}\n{"columns": {"input": "three"}}\n'
+    )
     ray = SimpleNamespace(call=lambda function, resources, *args: function(*args))
     made = registry.load_stage("lengths").run(
         RunContext(

@@ -12,6 +12,10 @@ from tests.runner.recipes import QWEN, problems
 pytestmark = pytest.mark.usefixtures("fake_stages")
 
 
+OWN = {"dataset.prompt.user": "{instruction}", "dataset.prompt.assistant": "{output}"}
+"""A prompt that is not the one of the generated rows."""
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     row = json.dumps({"sentence": "It is a game.", "meaning": "inform()"}) + "\n"
@@ -44,11 +48,6 @@ def test_a_column_that_a_local_file_lacks_is_refused(dataset: Path) -> None:
     assert found["dataset.prompt.user"].hint == "Did you mean {sentence}?"
 
 
-def test_the_column_that_the_runner_writes_itself_is_refused() -> None:
-    found = problems({"dataset.prompt.user": "{id}: {input}"})
-    assert "which the runner numbers itself" in found["dataset.prompt.user"].message
-
-
 @pytest.mark.parametrize(
     ("stage", "lacking"), [("dpo", "'chosen' and 'rejected'"), ("pt", "'text'"), ("kto", "'kto_tag'")]
 )
@@ -65,17 +64,66 @@ def test_a_local_dataset_with_its_columns_is_fine(dataset: Path) -> None:
 
 def test_a_bad_first_row_is_left_to_ingest(dataset: Path) -> None:
     for split in ("train", "test"):
-        (dataset / f"{split}.jsonl").write_text("no json\n")
-    assert problems({"dataset.source": str(dataset)}) == {}
+        (dataset / f"{split}.jsonl").write_text('{"no json\n')
+    assert problems({"dataset.source": str(dataset), **OWN}) == {}
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(dataset: Path) -> None:
+    (dataset / "train.jsonl").write_bytes('{"sentence": "x"}'.encode("utf-16"))
+    found = problems({"dataset.source": str(dataset), **OWN})
+    assert found["dataset.files.train"].message == "train.jsonl is UTF-16, not UTF-8"
+    assert "Save it as UTF-8" in found["dataset.files.train"].hint
+
+
+def test_rows_of_ones_own_need_a_prompt_of_their_own(dataset: Path) -> None:
+    (dataset / "train.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    found = problems({"dataset.source": str(dataset), "dataset.files.test": "train.jsonl"})
+    assert "is the prompt of the generated ViGGO rows" in found["dataset.prompt.user"].message
+    assert 'The rows look like alpaca: write dataset.prompt: {user: "{instruction}' in found["dataset.prompt.user"].hint
+    assert "is the file of train too" in found["dataset.files.test"].message
+
+
+def test_columns_of_a_table_and_of_nested_rows_are_seen(dataset: Path) -> None:
+    (dataset / "train.csv").write_text("question;answer\na;b\n")
+    given = {"dataset.source": str(dataset), "dataset.files": {"train": "train.csv", "test": "test.jsonl", "val": None}}
+    prompt = {"dataset.prompt.user": "{question}", "dataset.prompt.assistant": "{anwser}"}
+    assert problems({**given, **prompt})["dataset.prompt.assistant"].hint == "Did you mean {answer}?"
+    (dataset / "train.csv").write_text("question,answer\na,b\n")
+    assert problems({**given, **prompt, "dataset.prompt.assistant": "{answer|}"}) == {}
+
+
+def test_splits_can_be_held_out_of_one_file(dataset: Path) -> None:
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    given = {"dataset.source": str(dataset / "train.jsonl"), **prompt}
+    assert "dataset.split.test=0.1" in problems(given)["dataset.files.test"].hint
+    assert problems({**given, "dataset.split": {"test": 0.1}}) == {}
+    both = problems({**given, "dataset.split": {"test": 0.1}, "dataset.files": {"test": "test.jsonl"}})
+    assert "a split is a file or is held out" in both["dataset.split.test"].message
+    assert "splits of its own" in problems({"dataset.split": {"val": 5}})["dataset.split"].message
+
+
+@pytest.mark.parametrize("pattern", ["tr*.jsonl", ["train.jsonl", "val.jsonl"]])
+def test_a_split_may_be_several_files(dataset: Path, pattern: object) -> None:
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    files = {"train": pattern, "val": None, "test": "test.jsonl"}
+    assert problems({"dataset.source": str(dataset), "dataset.files": files, **prompt}) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("hf://a/b/c", "names no dataset"), ("hf://a/b?conf=x", "unknown key 'conf'"), ("hf://", "names no dataset")],
+)
+def test_an_address_of_the_hub_is_checked(source: str, words: str) -> None:
+    assert words in problems({"dataset.source": source, "dataset.files.test": "test", **OWN})["dataset.source"].message
 
 
 def test_a_missing_local_folder_is_refused(tmp_path: Path) -> None:
-    found = problems({"dataset.source": str(tmp_path / "none")})
+    found = problems({"dataset.source": str(tmp_path / "none"), **OWN})
     assert list(found) == ["dataset.source"]
 
 
 def test_a_folder_that_only_the_cluster_may_see_is_not(tmp_path: Path) -> None:
-    assert problems({"dataset.source": str(tmp_path / "none"), "cluster.address": "auto"}) == {}
+    assert problems({"dataset.source": str(tmp_path / "none"), "cluster.address": "auto", **OWN}) == {}
 
 
 def test_a_missing_split_file_is_refused_with_what_is_there(dataset: Path) -> None:
@@ -107,14 +155,15 @@ def test_a_split_that_a_stage_needs_has_a_file() -> None:
     ],
 )
 def test_a_source_that_cannot_be_read_is_refused(source: str, words: str) -> None:
-    found = problems({"dataset.source": source})
+    own = {} if source.startswith("generated://") else OWN
+    found = problems({"dataset.source": source, **own})
     assert list(found) == ["dataset.source"]
     assert words in found["dataset.source"].message
 
 
 @pytest.mark.parametrize("source", ["s3://bucket", "https://example.org/data", "http://127.0.0.1:9000/data"])
 def test_a_source_with_a_network_is_not_looked_at(source: str) -> None:
-    assert problems({"dataset.source": source}) == {}
+    assert problems({"dataset.source": source, **OWN}) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.schema import Prompt
-from stages.data.prompt import columns, prompt_columns, reference, render, request_messages
+from stages.data.example import BadRowError
+from stages.data.prompt import columns, only_column, prompt_columns, render
+from stages.data.readers.json_values import DECODER
 
 ROW = {"instruction": "Say it.", "input": "A {game} here", "output": "inform(name[X])", "n": 3}
 
@@ -19,12 +23,12 @@ def test_braces_in_a_value_are_not_interpreted() -> None:
 
 def test_format_specifiers_and_attributes_are_plain_column_names() -> None:
     assert columns("{a.__class__} {b!r} {c:>9}") == {"a.__class__", "b!r", "c:>9"}
-    with pytest.raises(RunnerError, match=r"a\.__class__"):
+    with pytest.raises(BadRowError, match=r"a\.__class__"):
         render("{a.__class__}", {"a": "x"})
 
 
 def test_missing_column_is_named_with_those_there_are() -> None:
-    with pytest.raises(RunnerError, match=r"'question'.*'instruction', 'input'"):
+    with pytest.raises(BadRowError, match=r"'question'; it has: instruction, input"):
         render("{question}", ROW)
 
 
@@ -38,55 +42,62 @@ def test_triple_braces_are_a_column_in_braces() -> None:
     assert render("{{{n}}}", ROW) == "{3}"
 
 
-def test_messages_leave_out_a_null_system() -> None:
-    prompt = Prompt(system=None, user="{instruction}\n{input}", assistant="{output}")
-    assert request_messages(prompt, ROW) == [{"role": "user", "content": "Say it.\nA {game} here"}]
-    assert reference(prompt, ROW) == "inform(name[X])"
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{data.question}", "Open?"),
+        ("{answers.text.0}", "At eight."),
+        ("{a.b}", "whole name"),
+        ("{answers.text|join}", "At eight., At nine."),
+        ("{answers.text|lines}", "At eight.\nAt nine."),
+        ("{data|json}", '{"question": "Open?"}'),
+        ("{flag} {n} {x}", "true 4.50 0.1"),
+        ("{spaced|strip|lower}", "ab"),
+    ],
+)
+def test_a_template_names_parts_of_nested_columns_and_filters(template: str, text: str) -> None:
+    row = DECODER.decode(
+        '{"data": {"question": "Open?"}, "answers": {"text": ["At eight.", "At nine."]}, "a.b": "whole name",'
+        ' "flag": true, "n": 4.50, "x": 0.1, "spaced": " AB "}'
+    )
+    assert render(template, row) == text
 
 
-def test_messages_put_the_system_first() -> None:
-    prompt = Prompt(system="You know {n}.", user="{input}", assistant="{output}")
-    assert [m["role"] for m in request_messages(prompt, ROW)] == ["system", "user"]
-    assert request_messages(prompt, ROW)[0]["content"] == "You know 3."
-    assert prompt_columns(prompt) == {"n", "input", "output"}
-
-
-TALK = [
-    {"role": "user", "content": "Is it old?"},
-    {"role": "assistant", "content": "Yes."},
-    {"role": "user", "content": "And good?"},
-    {"role": "assistant", "content": "Very {so}."},
-]
-SHAREGPT = [{"from": {"user": "human", "assistant": "gpt"}[m["role"]], "value": m["content"]} for m in TALK]
-
-
-@pytest.mark.parametrize("cell", [TALK, SHAREGPT], ids=["openai", "sharegpt"])
-def test_a_column_of_messages_is_the_conversation_and_its_last_answer_the_reference(cell: list[dict[str, str]]) -> None:
-    prompt = Prompt(conversations="talk")
-    assert request_messages(prompt, {"talk": cell}) == TALK[:3]
-    assert reference(prompt, {"talk": cell}) == "Very {so}."
-    assert prompt_columns(prompt) == {"talk"}
-
-
-def test_the_system_template_stands_in_where_a_conversation_has_none() -> None:
-    prompt = Prompt(conversations="talk", system="Be {mood}.")
-    own = [{"role": "system", "content": "Own."}, *TALK]
-    assert request_messages(prompt, {"talk": TALK, "mood": "kind"})[0] == {"role": "system", "content": "Be kind."}
-    assert request_messages(prompt, {"talk": own, "mood": "kind"})[0]["content"] == "Own."
+@pytest.mark.parametrize("row", [{"a": "x"}, {"a": "x", "b": ""}, {"a": "x", "b": None}])
+def test_the_line_of_an_optional_column_is_left_out_where_it_is_empty(row: dict[str, Any]) -> None:
+    assert render("{a}\n{b|}", row) == "x"
+    assert render("{a}\nInput: {b|}\nEnd", row) == "x\nEnd"
+    assert render("{a} ({b|default:none})", row) == "x (none)"
+    assert render("{a}\n{b|}", {"a": "x", "b": "y"}) == "x\ny"
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"),
+    ("template", "row", "words", "fix"),
     [
-        ("text", "its turns are none"),
-        ([], "its turns are none"),
-        (TALK[:3], "its turns are user, assistant, user"),
-        (TALK[1:], "its turns are assistant, user, assistant"),
-        ([*TALK, {"role": "tool", "content": "x"}], "message 5 of column 'talk'"),
-        ([{"role": "user", "content": None}], "message 1 of column 'talk'"),
-        (["hello"], "message 1 of column 'talk'"),
+        ("{a}", {"a": ""}, "column 'a' is empty", "{a|}"),
+        ("{a}", {"a": None}, "column 'a' is null", "{a|}"),
+        ("{a}", {}, "lacks the column 'a'", "{a|}"),
+        ("{a}", {"a": {"text": ["x"]}}, "column 'a' is an object", "{a.text.0}"),
+        ("{a}", {"a": ["x"]}, "column 'a' is a list", "{a|join}"),
+        ("{a|join}", {"a": "x"}, "only a list can be joined", ""),
     ],
 )
-def test_what_is_no_conversation_is_refused(cell: object, words: str) -> None:
-    with pytest.raises(RunnerError, match=words):
-        request_messages(Prompt(conversations="talk"), {"talk": cell})
+def test_what_cannot_be_text_is_refused_with_how_to_write_it(
+    template: str, row: dict[str, Any], words: str, fix: str
+) -> None:
+    with pytest.raises(BadRowError, match=words) as caught:
+        render(template, row)
+    assert fix in caught.value.fix
+
+
+def test_an_unknown_filter_is_refused_with_the_nearest() -> None:
+    with pytest.raises(RunnerError, match="unknown filter 'jsn'") as caught:
+        columns("{a|jsn}")
+    assert caught.value.hint == "Did you mean {a|json}?"
+
+
+def test_the_columns_of_the_whole_prompt() -> None:
+    prompt = Prompt(system="You know {n}.", user="{input|}", chosen="{better.text}")
+    assert prompt_columns(prompt) == {"n", "input", "better.text"}
+    assert prompt_columns(Prompt(conversations="talk")) == {"talk"}
+    assert [only_column(each) for each in ("{a}", "{a} ", "{a|json}", "x")] == ["a", None, None, None]

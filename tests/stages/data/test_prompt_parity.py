@@ -15,10 +15,10 @@ import pytest
 
 from runner.recipe.schema import Recipe
 from runner.testing import changed, composed, load_recipe
-from stages.data.prompt import reference
+from stages.data.example import Example, read_examples
 from stages.infer.requests import Engine, request
+from stages.ingest.data import prepare_data
 from stages.ingest.preview import encode_training_rows
-from stages.ingest.stage import prepare_data
 from stages.models import gguf
 from stages.query.stage import request_of
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in
@@ -97,7 +97,7 @@ def learned(recipe: Recipe, folder: Path, train_set: Path) -> list[tuple[list[in
     return found
 
 
-def asked_by_client(recipe: Recipe, folder: Path, rows: list[dict[str, Any]]) -> list[list[int]]:
+def asked_by_client(recipe: Recipe, folder: Path, rows: list[Example]) -> list[list[int]]:
     """Token ids that vLLM's chat endpoint makes of the client's requests."""
     from vllm.config import ModelConfig, VllmConfig
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -113,7 +113,7 @@ def asked_by_client(recipe: Recipe, folder: Path, rows: list[dict[str, Any]]) ->
         chat_template_content_format="auto",
     )
 
-    async def render(row: dict[str, Any]) -> list[int]:
+    async def render(row: Example) -> list[int]:
         sent = {key: value for key, value in request_of(recipe, row).items() if key not in ("timeout", "extra_body")}
         made = await endpoint.render_chat(ChatCompletionRequest(model="base", **sent))
         assert isinstance(made, tuple), made
@@ -139,12 +139,12 @@ def test_training_batch_and_client_see_the_same_tokens(
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     recipe = recipe_of(template, prompt, folder, data)
     prepare_data(recipe, tmp_path / "made", lambda *args, **figures: None)
-    rows = [json.loads(line) for line in (tmp_path / "made" / "test_set" / "test.jsonl").read_text().splitlines()]
+    rows = list(read_examples(tmp_path / "made" / "test_set" / "test.jsonl"))
 
     training = learned(recipe, folder, tmp_path / "made" / "train_set")
     engine = Engine(str(folder), {"base": str(folder)})
     batch = [
-        request({"text": json.dumps(row), "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"]
+        request({"text": row.to_json(), "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"]
         for row in rows
     ]
     client = asked_by_client(recipe, folder, rows)
@@ -152,4 +152,4 @@ def test_training_batch_and_client_see_the_same_tokens(
     assert [ids for ids, _ in training] == batch == client
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for row, (_, answer) in zip(rows, training, strict=True):
-        assert tokenizer.decode(answer) == f"{reference(recipe.dataset.prompt, row)}<|im_end|>\n"
+        assert tokenizer.decode(answer) == f"{row.reference}<|im_end|>\n"

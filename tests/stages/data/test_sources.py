@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.errors import RunnerError
-from stages.data.sources import fetch as sources
+from stages.data.sources import web as sources
 from stages.data.sources.fetch import fetch_files
 
 pytest_plugins = ["tests.moto_s3"]

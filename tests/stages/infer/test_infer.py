@@ -16,6 +16,7 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.testing import assert_golden
+from stages.data.example import Example
 from stages.engines.vllm import batch
 from stages.engines.vllm import failure as engine_failure
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env, vllm_processor_config
@@ -169,7 +170,7 @@ def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
 
     monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
     recipe = recipes["viggo_qwen7b"]
-    row = {"variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    row = {"variant": "tuned", "text": EXAMPLE.to_json()}
     made = request(row, recipe=recipe, engine=WITH_ADAPTER)
     assert made == {
         "tokenized_prompt": [1, 2, 3],
@@ -185,12 +186,18 @@ def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
     ]
 
 
+EXAMPLE = Example(
+    "test-000004",
+    [{"role": "user", "content": "Do.\nIt"}, {"role": "assistant", "content": "f()"}],
+    columns={"instruction": "Do.", "input": "It", "output": "f()"},
+)
+
+
 def output_row(**changes: Any) -> dict[str, Any]:
-    source = {"id": "test-000004", "instruction": "Do.", "input": "It", "output": "f()"}
     return {
         "index": 4,
         "variant": "base",
-        "text": json.dumps(source),
+        "text": EXAMPLE.to_json(),
         "generated_text": "g()",
         "num_input_tokens": 9,
         "num_generated_tokens": 2,
@@ -200,20 +207,18 @@ def output_row(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_an_answer_is_a_line_and_when_the_engine_was_asked(
-    recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_is_a_line_and_when_the_engine_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_requests, "time", SimpleNamespace(time=lambda: 1000.0))
-    made = answer(output_row(), recipe=recipes["viggo_qwen7b"])
+    made = answer(output_row())
     assert (made["index"], made["variant"], made["num_tokens"]) == (4, "base", 2)
     assert made["started_at"] == 997.0
     line = json.loads(made["line"])
     assert (line["id"], line["prediction"], line["reference"]) == ("test-000004", "g()", "f()")
 
 
-def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason(recipes: dict[str, Recipe]) -> None:
+def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason() -> None:
     row = output_row(__inference_error__="ValueError: too long", generated_text="", time_taken_llm=-1)
-    made = answer(row, recipe=recipes["viggo_qwen7b"])
+    made = answer(row)
     assert made["num_tokens"] == 0
     assert json.loads(made["line"])["error"] == "ValueError: too long"
 
@@ -225,11 +230,10 @@ def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
         raise ValueError("no such role")
 
     monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
-    row = {"index": 4, "variant": "tuned", "text": json.dumps({"instruction": "Do.", "input": "It", "output": "f()"})}
+    row = {"index": 4, "variant": "tuned", "text": EXAMPLE.to_json()}
     made = request(row, recipe=recipes["viggo_qwen7b"], engine=WITH_ADAPTER)
     assert made["__inference_error__"] == "ValueError: no such role"
-    text = json.loads(row["text"]) | {"id": "test-000004"}
-    line = answer({**row, **made, "text": json.dumps(text)}, recipe=recipes["viggo_qwen7b"])["line"]
+    line = answer({**row, **made})["line"]
     assert json.loads(line)["error"] == "ValueError: no such role"
 
 

@@ -16,6 +16,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
+from stages.data.example import Example, Message, write_examples
 from stages.infer import stage as infer
 from stages.infer.journal import JOURNAL
 from stages.infer.requests import Engine, answer, read_chunk
@@ -46,7 +47,7 @@ class FakeEngine:
             if self.die_after is not None and count > self.die_after:
                 raise Killed
             self.asked += [(row["index"], row["variant"]) for row in rows]
-            yield [answer({**row, **self.output(row["index"])}, recipe=recipe) for row in rows]
+            yield [answer({**row, **self.output(row["index"])}) for row in rows]
 
     def output(self, index: int) -> dict[str, Any]:
         if self.is_bad(index):
@@ -74,10 +75,16 @@ def test_set(tmp_path: Path) -> Artifact:
     return write_test_set(tmp_path / "test_set", NUM_ROWS)
 
 
+def example(index: int) -> Example:
+    """A row whose answer has its number."""
+    asked: Message = {"role": "user", "content": "What?"}
+    columns = {"input": "What?", "output": f"f({index})"}
+    return Example(f"test-{index:06d}", [asked, {"role": "assistant", "content": f"f({index})"}], columns=columns)
+
+
 def write_test_set(folder: Path, num_rows: int) -> Artifact:
     folder.mkdir()
-    rows = ({"id": f"test-{index:06d}", "input": "What?", "output": f"f({index})"} for index in range(num_rows))
-    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_examples(folder / "test.jsonl", map(example, range(num_rows)))
     return scan_folder("test_set", folder)
 
 
@@ -114,8 +121,8 @@ def test_ten_thousand_rows_killed_twice_are_predicted_once_each(
     assert sum(row["error"] is not None for row in rows) == result.metrics["num_errors"] == 100
     assert result.artifacts[0].sha256 == whole.artifacts[0].sha256
     assert said == [
-        "  infer: continued: 3,200 of 10,000 predictions were done, 1 damaged and predicted again",
-        "  infer: continued: 7,200 of 10,000 predictions were done, 1 damaged and predicted again",
+        "  infer: continued: 3,200 of 10,000 predictions were done, 1 torn and made again",
+        "  infer: continued: 7,200 of 10,000 predictions were done, 1 torn and made again",
     ]
     assert "7200 of 10000 predictions continued, 100 refused by the engine" in result.note
     assert result.metrics["num_continued"] == 7200

@@ -15,6 +15,7 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, FileEntry
+from stages.data.example import Example, Message, write_examples
 from stages.data.prediction import BASE, TUNED
 from stages.engines.vllm.pieces import answer_piece
 from stages.evaluate import stage as evaluate
@@ -54,15 +55,20 @@ class FakeClient:
         yield SimpleNamespace(outputs=[made], prompt_token_ids=tokens)
 
 
+def example(size: int) -> Example:
+    """A row whose question has that many characters."""
+    asked: Message = {"role": "user", "content": "x" * size}
+    columns = {"input": "x" * size, "output": "y"}
+    return Example(f"test-{size}", [asked, {"role": "assistant", "content": "y"}], columns=columns)
+
+
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
     tokenizer = SimpleNamespace(apply_chat_template=lambda messages, **_: list(range(len(messages[-1]["content"]))))
     monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: tokenizer)
-    monkeypatch.setattr(batch_requests, "request_messages", lambda spec, row: [{"content": row["input"]}])
-    lines = [{"id": f"test-{size}", "input": "x" * size, "output": "y"} for size in (2, 3, 4)]
     path = tmp_path / "test.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_examples(path, map(example, (2, 3, 4)))
     return RowFile.scan(path, 10)
 
 
@@ -89,6 +95,7 @@ def test_every_row_is_asked_of_adapter_and_base(rows: RowFile) -> None:
     assert json.loads(answers[0]["line"]) == {
         "id": "test-2", "variant": TUNED, "prediction": "2 tokens", "reference": "y", "num_input_tokens": 2,
         "num_generated_tokens": 2, "error": None, "row": {"input": "xx", "output": "y"},
+        "messages": [{"role": "user", "content": "xx"}],
     }  # fmt: skip
 
 

@@ -12,13 +12,10 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
-from runner.testing import assert_golden
-from stages.data.generated.grammar import generate, parse_uri
-from stages.data.prompt import reference, request_messages
-from stages.data.rows import make_training_row
+from stages.data.example import read_examples
 from stages.ingest import stage as ingest
-from stages.ingest.stage import DataParts, Ingest, dataset_info, prepare_data, with_absolute_paths
-from tests.paths import GOLDEN
+from stages.ingest.data import DataParts, prepare_data
+from stages.ingest.stage import Ingest, with_absolute_paths
 
 pytest_plugins = ["tests.moto_s3"]
 
@@ -69,67 +66,29 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path / "ds"
 
 
-INFO_CASES: dict[str, dict[str, str]] = {
-    "alpaca": {},
-    "alpaca_system": {"dataset__prompt__system": "You know games."},
-    "sharegpt": {"dataset__format": "sharegpt"},
-    "pt": {"train__stage": "pt"},
-    "dpo": {"train__stage": "dpo"},
-    "rm_sharegpt": {"train__stage": "rm", "dataset__format": "sharegpt"},
-    "kto": {"train__stage": "kto"},
-    "kto_sharegpt": {"train__stage": "kto", "dataset__format": "sharegpt"},
-    "ppo": {"train__stage": "ppo"},
-}
-
-
-def test_dataset_info_is_what_it_was() -> None:
-    made = {name: dataset_info(recipe_of(**changes)) for name, changes in INFO_CASES.items()}
-    assert_golden(made, GOLDEN / "dataset_info.json")
-
-
-def test_dataset_info_leaves_out_a_split_that_is_not_there() -> None:
-    assert list(dataset_info(recipe_of("viggo", dataset__files__val=None))) == ["train"]
-    assert list(dataset_info(recipe_of(dataset__source="generated://viggo?val=0"))) == ["train"]
-
-
-def test_alpaca_rows_hold_the_rendered_prompt(tmp_path: Path, corpus: Path) -> None:
-    recipe = viggo(corpus, dataset__prompt__system="Know {n}.", dataset__prompt__user="{instruction}|{input}")
-    ingested(tmp_path, recipe)
-    assert read(tmp_path / "train_set" / "train.jsonl")[1] == {
-        "id": "train-000001", "instruction": "Say it.|A {game}", "input": "", "output": "inform(name[X])",
-        "system": "Know 1.",
-    }  # fmt: skip
-    assert read(tmp_path / "train_set" / "val.jsonl")[0]["id"] == "val-000000"
-    assert json.loads((tmp_path / "train_set" / "dataset_info.json").read_text()) == dataset_info(recipe)
-
-
-def test_sharegpt_rows_are_the_messages_that_a_client_sends_and_the_answer(tmp_path: Path, corpus: Path) -> None:
-    recipe = viggo(corpus, dataset__format="sharegpt")
-    ingested(tmp_path, recipe)
-    prompt = recipe.dataset.prompt
-    answer = {"role": "assistant", "content": reference(prompt, ROW)}
-    assert read(tmp_path / "train_set" / "train.jsonl")[0] == {
-        "id": "train-000000", "messages": [*request_messages(prompt, ROW), answer],
-    }  # fmt: skip
-
-
-def test_test_rows_keep_their_columns_with_those_of_the_prompt_as_text(tmp_path: Path, corpus: Path) -> None:
+def test_rows_become_examples_and_test_rows_keep_their_columns(tmp_path: Path, corpus: Path) -> None:
     write_lines(corpus / "test.jsonl", {"id": "own", "input": 1, "output": 2.5, "x": [1], "instruction": "a"})
-    ingested(tmp_path, viggo(corpus))
+    ingested(tmp_path, viggo(corpus, dataset__prompt__system="Know {input}."))
+    messages = [
+        {"role": "system", "content": "Know 1."}, {"role": "user", "content": "a\n1"},
+        {"role": "assistant", "content": "2.5"},
+    ]  # fmt: skip
     assert read(tmp_path / "test_set" / "test.jsonl") == [
-        {"id": "test-000000", "source_id": "own", "input": "1", "output": "2.5", "x": [1], "instruction": "a"}
-    ]
+        {"id": "test-000000", "messages": messages, "source": "test.jsonl:1",
+         "columns": {"id": "own", "input": 1, "output": 2.5, "x": [1], "instruction": "a"}}
+    ]  # fmt: skip
+    second = list(read_examples(tmp_path / "train_set" / "train.jsonl"))[1]
+    assert (second.id, second.source, second.columns) == ("train-000001", "train.jsonl:2", {})
 
 
 def test_artifacts_and_metrics_say_what_was_made(tmp_path: Path, corpus: Path) -> None:
     parts = ingested(tmp_path, viggo(corpus, dataset__max_rows__train=2))
     assert {a.name: [entry.path for entry in a.files] for a in parts.artifacts} == {
-        "train_set": ["dataset_info.json", "train.jsonl", "val.jsonl"], "test_set": ["test.jsonl"],
+        "train_set": ["train.jsonl", "val.jsonl"], "test_set": ["test.jsonl"],
     }  # fmt: skip
     assert parts.metrics["rows"] == {"train": 2, "val": 3, "test": 3}
     assert parts.metrics["skipped"] == {"train": 0, "val": 0, "test": 0}
     assert parts.metrics["bytes"] == sum(artifact.size_bytes for artifact in parts.artifacts)
-    assert set(parts.metrics["source_sha256"]) == {"train", "val", "test"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ds", "test_set", "train_set"]
 
 
@@ -150,12 +109,12 @@ def test_the_recipes_seed_serves_a_grammar_that_names_none(tmp_path: Path) -> No
 BAD_ROWS = [
     ("{", "not JSON: Expecting property name enclosed in double quotes at character 2"),
     ("[1]", "not a JSON object"),
-    ('{"input": NaN}', "NaN is no JSON number"),
+    ('{"input": NaN}', "NaN is not a JSON number"),
     ('{"input": "a", "instruction": "b"}', "lacks the column 'output'; it has: input, instruction"),
-    ('{"input": null, "instruction": "b", "output": "c"}', "column 'input' is NoneType, not text or a number"),
-    ('{"input": true, "instruction": "b", "output": "c"}', "column 'input' is bool"),
+    ('{"input": null, "instruction": "b", "output": "c"}', "column 'input' is null, not text or a number"),
+    ('{"input": "", "instruction": "b", "output": "c"}', "column 'input' is empty"),
     ('{"input": "a", "instruction": "b", "output": " "}', "its assistant message is empty"),
-    ('{"input": "a", "instruction": "b", "output": "\\ud800"}', "surrogates not allowed"),
+    ('{"input": "a", "instruction": "b", "output": "\\ud800"}', "half a surrogate pair"),
     ("[" * 100_000, "not JSON"),
 ]
 
@@ -168,36 +127,52 @@ def test_a_bad_row_is_reported_with_file_and_line(tmp_path: Path, corpus: Path, 
     assert "1 bad row in dataset.source" in caught.value.message
     assert "val.jsonl:3: " in caught.value.message
     assert why in caught.value.message
-    assert "dataset.on_bad_row: skip" in caught.value.hint
+    assert "on_bad_row" not in caught.value.hint
 
 
-def test_bad_rows_can_be_left_out_and_are_counted(tmp_path: Path, corpus: Path) -> None:
-    write_lines(corpus / "train.jsonl", *(line for line, _ in BAD_ROWS), ROW, ROW)
-    parts = ingested(tmp_path, viggo(corpus, dataset__on_bad_row="skip"))
+def test_skipping_is_named_where_few_rows_are_bad(tmp_path: Path, corpus: Path) -> None:
+    write_lines(corpus / "train.jsonl", *[ROW] * 200, {"instruction": "a"})
+    with pytest.raises(RunnerError, match=r"train\.jsonl:201: lacks the column 'input'") as caught:
+        ingested(tmp_path, viggo(corpus))
+    assert "Or leave them out with dataset.on_bad_row=skip." in caught.value.hint
+
+
+def test_bad_rows_can_be_left_out_and_are_counted_by_kind(tmp_path: Path, corpus: Path) -> None:
+    write_lines(corpus / "train.jsonl", ROW, *(line for line, _ in BAD_ROWS[1:]), ROW)
+    parts = ingested(tmp_path, viggo(corpus, dataset__on_bad_row="skip", dataset__max_bad_share=0.9))
     assert parts.metrics["rows"]["train"] == 2
-    assert parts.metrics["skipped"]["train"] == len(BAD_ROWS)
+    assert parts.metrics["skipped"]["train"] == len(BAD_ROWS) - 1
     assert [row["id"] for row in read(tmp_path / "train_set" / "train.jsonl")] == ["train-000000", "train-000001"]
-    assert f"left out {len(BAD_ROWS)} bad rows" in parts.remarks[0]
+    assert f"left out {len(BAD_ROWS) - 1} bad rows" in parts.remarks[0]
     assert "train.jsonl:2: not a JSON object" in (tmp_path / "skipped_rows.txt").read_text()
 
 
-def test_of_many_bad_rows_the_first_twenty_are_shown(tmp_path: Path, corpus: Path) -> None:
-    write_lines(corpus / "train.jsonl", *["{"] * 1500)
-    with pytest.raises(RunnerError, match="1,500 bad rows") as caught:
+def test_more_bad_rows_than_their_share_are_not_left_out(tmp_path: Path, corpus: Path) -> None:
+    write_lines(corpus / "train.jsonl", *[ROW] * 97, *[{"instruction": "a"}] * 3)
+    with pytest.raises(RunnerError, match=r"3 bad rows are 3\.0% of the train split") as caught:
+        ingested(tmp_path, viggo(corpus, dataset__on_bad_row="skip"))
+    assert "skip" not in caught.value.hint
+
+
+def test_bad_rows_are_told_in_a_line_a_kind_with_the_first_places(tmp_path: Path, corpus: Path) -> None:
+    write_lines(corpus / "train.jsonl", ROW, *["{"] * 1500, *[{"input": "a", "instruction": "b"}] * 20)
+    with pytest.raises(RunnerError, match="1,520 bad rows") as caught:
         ingested(tmp_path, viggo(corpus))
-    assert caught.value.message.count("train.jsonl:") == 20
-    assert "and 1,480 more" in caught.value.message
+    first, second = caught.value.message.splitlines()[1:]
+    assert first.startswith("  1,500 rows (train.jsonl:2, train.jsonl:3, train.jsonl:4, ...): not JSON")
+    assert second.startswith("  20 rows (train.jsonl:1502, train.jsonl:1503, train.jsonl:1504, ...): lacks the column")
 
 
 def test_a_split_without_a_usable_row_is_refused(tmp_path: Path, corpus: Path) -> None:
-    write_lines(corpus / "val.jsonl", "", "{")
-    with pytest.raises(RunnerError, match=r"no usable row in its val split: val\.jsonl:2"):
+    write_lines(corpus / "val.jsonl", "", '{"a')
+    with pytest.raises(RunnerError, match=r"no usable row in its val split, of 1:\n  val\.jsonl:2"):
         ingested(tmp_path, viggo(corpus, dataset__on_bad_row="skip"))
 
 
-def test_a_prompt_cannot_take_the_runners_own_id(tmp_path: Path) -> None:
-    with pytest.raises(RunnerError, match="'id'"):
-        ingested(tmp_path, recipe_of(dataset__prompt__user="{id} {input}"))
+def test_an_id_of_the_rows_own_can_be_named(tmp_path: Path, corpus: Path) -> None:
+    write_lines(corpus / "test.jsonl", {**ROW, "id": "own"})
+    ingested(tmp_path, viggo(corpus, dataset__prompt__user="{id|} {input}"))
+    assert read(tmp_path / "test_set" / "test.jsonl")[0]["messages"][0]["content"] == "own A {game}"
 
 
 def test_a_dataset_without_a_test_split_gives_an_empty_test_set(tmp_path: Path, corpus: Path) -> None:
@@ -212,35 +187,6 @@ def test_rows_come_from_a_bucket(tmp_path: Path, s3_client: Any, bucket: str, co
     from_bucket = ingested(tmp_path / "a", recipe)
     from_folder = ingested(tmp_path / "b", viggo(corpus))
     assert [a.sha256 for a in from_bucket.artifacts] == [a.sha256 for a in from_folder.artifacts]
-
-
-@pytest.mark.parametrize(
-    ("changes", "row"),
-    [
-        ({"train__stage": "pt"}, {"text": "Once."}),
-        ({"train__stage": "dpo"}, {"instruction": "Hi", "input": "", "chosen": "a", "rejected": "b", "more": 1}),
-        ({"train__stage": "kto"}, {"instruction": "Hi", "input": "x", "output": "a", "kto_tag": False}),
-        (
-            {"train__stage": "rm", "dataset__format": "sharegpt"},
-            {"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"value": "a"}, "rejected": {"value": "b"}},
-        ),
-    ],
-)
-def test_other_stages_train_on_the_rows_own_columns(changes: dict[str, str], row: dict[str, Any]) -> None:
-    recipe = recipe_of(**changes)
-    convert = make_training_row(recipe.dataset, recipe.train.stage)
-    assert convert(row, "train-000000") == {"id": "train-000000", **row}
-    missing = next(name for name in row if name != "input")
-    with pytest.raises(Exception, match=f"lacks the column '{missing}' that train.stage"):
-        convert({name: value for name, value in row.items() if name != missing}, "train-000000")
-
-
-def test_other_stages_may_leave_out_the_input() -> None:
-    recipe = recipe_of(train__stage="dpo")
-    row = make_training_row(recipe.dataset, "dpo")(
-        {"instruction": "Hi", "chosen": "a", "rejected": "b"}, "train-000000"
-    )
-    assert row["input"] == ""
 
 
 def test_local_sources_do_not_depend_on_a_tasks_working_directory(
@@ -303,41 +249,15 @@ def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:
     assert result.note.startswith("4 train + 2 val + 3 test rows; ")
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize(
-    "changes", [{}, {"dataset__format": "sharegpt"}, {"dataset__prompt__system": "You know {input}."}]
-)
-def test_llamafactory_reads_the_messages_that_a_client_sends(tmp_path: Path, changes: dict[str, str]) -> None:
-    from stages.trainers.llamafactory.arguments import torchaudio_stand_in
-
-    with torchaudio_stand_in():
-        from llamafactory.data.converter import get_dataset_converter
-        from llamafactory.data.parser import get_dataset_list
-
-    recipe = recipe_of(dataset__source="generated://viggo?train=5&val=1&test=1", **changes)
-    ingested(tmp_path, recipe)
-    [attributes] = get_dataset_list(["train"], str(tmp_path / "train_set"))
-    convert = get_dataset_converter(attributes.formatting, attributes, None)
-    rows = read(tmp_path / "train_set" / "train.jsonl")
-    source = generate(parse_uri(recipe.dataset.source, recipe.seed), "train")
-    for made, row in zip(rows, source, strict=True):
-        read_back = convert(made)
-        system = [{"role": "system", "content": read_back["_system"]}] if read_back["_system"] else []
-        assert [*system, *read_back["_prompt"]] == request_messages(recipe.dataset.prompt, row)
-        assert read_back["_response"] == [{"role": "assistant", "content": row["output"]}]
-
-
-def test_conversations_are_written_as_messages_and_kept_in_test_rows(tmp_path: Path) -> None:
+def test_conversations_are_written_as_messages(tmp_path: Path) -> None:
     talk = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
     for split in ("train", "test"):
         write_lines(tmp_path / "ds" / f"{split}.jsonl", {"talk": talk, "n": 1})
     recipe = viggo(tmp_path / "ds", dataset__files__val=None, dataset__prompt={"conversations": "talk"})
     made = ingested(tmp_path / "made", recipe)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    assert read(tmp_path / "made/train_set/train.jsonl") == [{"id": "train-000000", "messages": messages}]
-    assert read(tmp_path / "made/test_set/test.jsonl") == [{"id": "test-000000", "talk": talk, "n": 1}]
-    info = json.loads((tmp_path / "made/train_set/dataset_info.json").read_text())["train"]
-    assert (info["formatting"], info["columns"]) == ("sharegpt", {"messages": "messages"})
+    (example,) = read_examples(tmp_path / "made/train_set/train.jsonl")
+    assert example.messages == messages
     assert made.metrics["rows"] == {"train": 1, "test": 1}
 
 
@@ -345,5 +265,5 @@ def test_a_row_that_holds_no_conversation_is_a_bad_row(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_lines(tmp_path / "ds" / f"{split}.jsonl", {"talk": [{"role": "user", "content": "Hi"}]})
     recipe = viggo(tmp_path / "ds", dataset__files__val=None, dataset__prompt={"conversations": "talk"})
-    with pytest.raises(RunnerError, match=r"train.jsonl:1: column 'talk' holds no conversation: its turns are user"):
+    with pytest.raises(RunnerError, match=r"train.jsonl:1: its turns are user: the last is the user's"):
         ingested(tmp_path / "made", recipe)

@@ -16,11 +16,16 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
+from stages.data.example import Example
 from stages.data.prediction import Prediction
-from stages.data.prompt import request_messages
-from stages.query.stage import Query, ask_all, batch_predictions, figures, read_rows, request_of, row_report
+from stages.query.stage import Query, ask_all, batch_predictions, figures, request_of, row_report
 
 ROW = {"id": "test-000000", "instruction": "Say it.", "input": "a game", "output": "inform(name[a])"}
+EXAMPLE = Example(
+    "test-000000",
+    [{"role": "user", "content": "Say it.\na game"}, {"role": "assistant", "content": "inform(name[a])"}],
+    columns=ROW,
+)
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -90,23 +95,23 @@ def recipe_of(*overrides: str) -> Recipe:
 
 
 def ask(url: str, recipe: Recipe, *models: str, key: str | None = None) -> dict[str, dict[str, Any]]:
-    return ask_all(url, list(models), [request_of(recipe, ROW)], Silent(), key)[0]  # type: ignore[arg-type]
+    return ask_all(url, list(models), [request_of(recipe, EXAMPLE)], Silent(), key)[0]  # type: ignore[arg-type]
 
 
 def test_request_has_the_messages_of_the_prompt_spec(quickstart: Recipe) -> None:
-    assert request_of(quickstart, ROW)["messages"] == request_messages(quickstart.dataset.prompt, ROW)
+    assert request_of(quickstart, EXAMPLE)["messages"] == EXAMPLE.prompt
 
 
 def test_sampling_is_split_into_what_openai_knows_and_what_only_vllm_does() -> None:
     recipe = recipe_of("infer.sampling={temperature: 0.3, max_tokens: 7, top_k: 5, stop: [x], bad_words: [y]}")
-    request = request_of(recipe, ROW)
+    request = request_of(recipe, EXAMPLE)
     assert (request["temperature"], request["max_tokens"], request["stop"]) == (0.3, 7, ["x"])
     assert (request["extra_body"]["top_k"], request["extra_body"]["bad_words"]) == (5, ["y"])
 
 
 def test_unsaid_sampling_is_that_of_batch_inference_and_not_the_models_own() -> None:
     recipe = recipe_of("~infer.sampling.temperature", "~infer.sampling.max_tokens")
-    request = request_of(recipe, ROW)
+    request = request_of(recipe, EXAMPLE)
     assert (request["temperature"], request["top_p"], request["max_tokens"]) == (1.0, 1.0, 16)
     assert request["extra_body"] == {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 
@@ -206,8 +211,3 @@ def test_the_base_model_alone_has_figures_too() -> None:
 def test_needs_predictions_only_when_the_pipeline_infers(quickstart: Recipe) -> None:
     assert Query().needs(quickstart) == ("endpoint", "test_set", "predictions")
     assert Query().needs(recipe_of("pipeline=[ingest,serve,query]")) == ("endpoint", "test_set")
-
-
-def test_reads_json_lines(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"id": 1}\n\n{"id": 2}\n')
-    assert [row["id"] for row in read_rows(tmp_path / "rows.jsonl")] == [1, 2]

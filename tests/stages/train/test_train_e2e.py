@@ -20,6 +20,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.digest import digest_json
+from stages.data.example import Example, Message, write_examples
 from stages.train.stage import Train
 from tests.tiny_model import write_tiny_model
 
@@ -41,6 +42,12 @@ class Watch:
             self.on_step(event["done"])
 
 
+def example(number: int) -> Example:
+    """A question and an answer whose length is the number."""
+    asked: Message = {"role": "user", "content": f"name number {number}"}
+    return Example(f"train-{number:06d}", [asked, {"role": "assistant", "content": "x" * number}])
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("inputs")
@@ -49,11 +56,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
         write_tiny_model(folder / "model")
     rows = folder / "train_set"
     rows.mkdir()
-    lines = [{"id": f"train-{i:06d}", "instruction": f"name number {i}", "output": "x" * i} for i in range(NUM_ROWS)]
-    (rows / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    columns = {"prompt": "instruction", "response": "output"}
-    info = {"train": {"file_name": "train.jsonl", "formatting": "alpaca", "columns": columns}}
-    (rows / "dataset_info.json").write_text(json.dumps(info))
+    write_examples(rows / "train.jsonl", map(example, range(1, NUM_ROWS + 1)))
     return {"model": scan_folder("model", folder / "model"), "train_set": scan_folder("train_set", rows)}
 
 

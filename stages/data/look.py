@@ -1,0 +1,43 @@
+"""A look at rows that are on this machine, for rules: cheap, without a network and without heavy imports."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from stages.data.readers import read_file
+from stages.data.readers.sniff import sniff
+from stages.data.sources.local import LocalFiles
+from stages.data.sources.names import scheme_of, split_names
+
+_GENERATED = {"instruction": "", "input": "", "output": ""}
+_LIGHT = ("jsonl", "json", "csv", "text")
+
+
+def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
+    """The first row of a split; None where it cannot be seen here."""
+    dataset = recipe.dataset
+    if dataset.source.startswith("generated://"):
+        return dict(_GENERATED)
+    names = split_names(dataset).get(split)
+    if scheme_of(dataset.source) or names is None:
+        return None
+    files = LocalFiles(dataset.source)
+    try:
+        name = files.find(names[0])[0]
+        path = files.folder / name
+        return _first_row(path, name, path.stat().st_mtime_ns) if path.is_file() else None
+    except (RunnerError, OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def _first_row(path: Path, name: str, mtime_ns: int) -> dict[str, Any] | None:
+    form = sniff(path, name)
+    if form.kind not in _LIGHT or form.compression == "zstd":
+        return None
+    row = next(read_file(path, name), (0, None))[1]
+    return row if isinstance(row, dict) else None

@@ -1,0 +1,172 @@
+"""Rules about the prompt: that its templates parse, that it is whole, and that the rows have its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from runner.errors import Problem, RunnerError, nearest
+from runner.recipe.schema import Prompt, Recipe
+from stages.data.generated import PROMPT as GENERATED_PROMPT
+from stages.data.look import first_row
+from stages.data.prompt import TEMPLATES, columns, has, only_column, template_columns
+from stages.data.shapes.conversation import holds_messages
+from stages.data.shapes.convert import PAIR_STAGES, TEXT_STAGES
+from stages.data.shapes.kto import LABELS
+from stages.data.shapes.preference import CHOSEN, REJECTED
+from stages.data.shapes.recognise import recognise
+
+_ASKING = ("infer", "evaluate", "serve", "query")
+
+
+def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
+    for name in TEMPLATES:
+        template = getattr(recipe.dataset.prompt, name)
+        if template is None:
+            continue
+        try:
+            used = columns(template)
+        except RunnerError as error:
+            yield Problem(f"dataset.prompt.{name}", template, error.message, error.hint)
+            continue
+        if name != "system" and not used:
+            message = "names no column of the row, so every row would be the same"
+            yield Problem(f"dataset.prompt.{name}", template, message, "Name a column in braces, such as {input}.")
+        if name == "label" and used and only_column(template) is None:
+            yield Problem("dataset.prompt.label", template, "is not one column alone", "Write {label}, for example.")
+
+
+def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
+    """Messages come from the templates or from a column, not from both and not from half of one."""
+    prompt = recipe.dataset.prompt
+    templates = {"user": prompt.user, "assistant": prompt.assistant}
+    hint = _suggestion(recipe)
+    for name, template in templates.items():
+        if prompt.conversations is None and template is None and _needed(recipe, name):
+            how = (
+                hint
+                or f"Add dataset.prompt.{name}=..., or name the column of messages in dataset.prompt.conversations."
+            )
+            yield Problem(f"dataset.prompt.{name}", None, "is required and was not given", how)
+    given = [f"dataset.prompt.{name}" for name, template in templates.items() if template is not None]
+    if prompt.conversations is not None and given:
+        message = f"stands beside {' and '.join(given)}: a row's messages are either there or made by these"
+        hint = f"Set {' and '.join(f'{name}=null' for name in given)}, or remove conversations."
+        yield Problem("dataset.prompt.conversations", prompt.conversations, message, hint)
+
+
+def _needed(recipe: Recipe, name: str) -> bool:
+    """Whether the training method, or a stage that asks, needs the user's or the assistant's template."""
+    stage, prompt = recipe.train.stage, recipe.dataset.prompt
+    if stage in TEXT_STAGES:
+        return bool(set(_ASKING) & set(recipe.pipeline))
+    if stage in PAIR_STAGES:
+        row = first_row(recipe, "train") or {}
+        chosen = only_column(prompt.chosen) if prompt.chosen else next((each for each in CHOSEN if each in row), None)
+        return name == "user" and not (chosen and holds_messages(row.get(chosen)))
+    return True
+
+
+def _suggestion(recipe: Recipe) -> str:
+    """The prompt that fits the first row, where nothing of one was given."""
+    prompt, row = recipe.dataset.prompt, first_row(recipe, "train") or first_row(recipe, "test")
+    if row is None or prompt.user or prompt.assistant or prompt.conversations:
+        return ""
+    shape, text = recognise(row)
+    return f"The rows look like {shape}: write dataset.prompt: {text}." if text else ""
+
+
+def prompt_is_the_datasets_own(recipe: Recipe) -> Iterator[Problem]:
+    """The prompt that was written for generated rows says nothing of others."""
+    source, prompt = recipe.dataset.source, recipe.dataset.prompt
+    if not source.startswith("generated://") and prompt.user == GENERATED_PROMPT:
+        message = f"is the prompt of the generated ViGGO rows, and dataset.source is {source}"
+        hint = _suggestion_for(recipe) or "Give dataset.prompt for these rows."
+        yield Problem("dataset.prompt.user", prompt.user, message, hint)
+
+
+def _suggestion_for(recipe: Recipe) -> str:
+    row = first_row(recipe, "train") or first_row(recipe, "test")
+    shape, text = recognise(row) if row is not None else ("", "")
+    return f"The rows look like {shape}: write dataset.prompt: {text}." if text else ""
+
+
+def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
+    """Where the rows can be seen without a network: generated ones, and the first of a local file."""
+    row = first_row(recipe, _prompted_split(recipe))
+    if not row:
+        return
+    for name in _checked(recipe):
+        template = getattr(recipe.dataset.prompt, name)
+        if template is None:
+            continue
+        try:
+            missing = sorted(_missing(name, template, row))
+        except RunnerError:
+            continue  # reported by prompt_templates_parse
+        if missing:
+            guess = nearest(missing[0], row)
+            message = f"takes {_named(missing)}, which the rows lack; they have: {', '.join(sorted(row))}"
+            near = guess if name == "conversations" else f"{{{guess}}}"
+            hint = f"Did you mean {near}?" if guess else _other(name, missing[0])
+            yield Problem(f"dataset.prompt.{name}", template, message, hint)
+
+
+def _prompted_split(recipe: Recipe) -> str:
+    return "test" if recipe.train.stage in TEXT_STAGES else "train" if "train" in recipe.pipeline else "test"
+
+
+def _checked(recipe: Recipe) -> tuple[str, ...]:
+    stage = recipe.train.stage
+    return (
+        "system", "user", "conversations",
+        *(() if stage in PAIR_STAGES else ("assistant",)),
+        *(("chosen", "rejected") if stage in PAIR_STAGES else ()),
+        *(("label",) if stage == "kto" else ()),
+    )  # fmt: skip
+
+
+def _missing(name: str, template: str, row: Mapping[str, Any]) -> set[str]:
+    if name == "conversations":
+        return set() if has(row, template) else {template}
+    found = template_columns(template)
+    return {column.name for column in found if column.default is None and not has(row, column.name)}
+
+
+def _other(name: str, column: str) -> str:
+    if name == "conversations":
+        return "Name one of these."
+    return f"Name one of these, write {{{column}|}} for one that may be missing, or {{{{ }}}} for braces."
+
+
+def training_columns_exist(recipe: Recipe) -> Iterator[Problem]:
+    """Columns that a training method finds by their usual names (chosen, kto_tag, text)."""
+    stage, row = recipe.train.stage, first_row(recipe, "train")
+    if "train" not in recipe.pipeline or not row:
+        return
+    missing = [known[0] for known in _usual(stage, recipe.dataset.prompt) if not any(name in row for name in known)]
+    if missing:
+        message = f"takes rows with {_named(missing)}, which they lack; they have: {', '.join(sorted(row))}"
+        hint = "Name the columns in dataset.prompt, give other data, or set train.stage=sft."
+        yield Problem("train.stage", stage, message, hint)
+
+
+def _usual(stage: str, prompt: Prompt) -> list[tuple[str, ...]]:
+    if stage in TEXT_STAGES:
+        return [] if prompt.text else [("text",)]
+    if stage in PAIR_STAGES:
+        return [names for names, given in ((CHOSEN, prompt.chosen), (REJECTED, prompt.rejected)) if not given]
+    return [LABELS] if stage == "kto" and not prompt.label else []
+
+
+def _named(names: list[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {' and '.join(map(repr, names))}"
+
+
+RULES = (
+    prompt_templates_parse,
+    prompt_is_whole,
+    prompt_is_the_datasets_own,
+    prompt_columns_exist,
+    training_columns_exist,
+)

@@ -1,0 +1,111 @@
+"""Arrow files and streams (Feather version 2, the `datasets` library's own), and the rows of Arrow's batches."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.data.readers import Numbered, OnBytes, Row
+from stages.data.readers.json_values import Number
+from stages.data.readers.opened import unpacked_file
+from stages.data.readers.sniff import Form
+
+BATCH_ROWS = 2048
+
+
+def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
+    """The rows, numbered from 1. Raises RunnerError when the file is cut off."""
+    import pyarrow as pa
+
+    with unpacked_file(path, name, form) as whole:
+        try:
+            with pa.memory_map(str(whole)) as file:
+                yield from zip(count(1), rows_of(_batches(file)), strict=False)
+        except pa.ArrowInvalid as error:
+            raise RunnerError(f"{name} is cut off or corrupt: {error}", "Get the file again.") from error
+
+
+def _batches(file: Any) -> Iterator[Any]:
+    import pyarrow as pa
+
+    try:
+        reader = pa.ipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        for batch in pa.ipc.open_stream(file):
+            yield from _small(batch)
+        return
+    for index in range(reader.num_record_batches):
+        yield from _small(reader.get_batch(index))
+
+
+def _small(batch: Any) -> Iterator[Any]:
+    for start in range(0, batch.num_rows, BATCH_ROWS):
+        yield batch.slice(start, BATCH_ROWS)
+
+
+def rows_of(batches: Iterator[Any]) -> Iterator[Row]:
+    """The rows of record batches, in values that JSON has: dates as text, labels of a ClassLabel by their names."""
+    for batch in batches:
+        names = batch.schema.names
+        labels = class_labels(batch.schema.metadata or {})
+        columns = [_values(column, labels.get(name)) for name, column in zip(names, batch.columns, strict=True)]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+
+
+def class_labels(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Names of the classes of each column that the `datasets` library calls a ClassLabel."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
+
+
+def _values(column: Any, labels: list[str] | None) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if labels is not None:
+        return [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in values]
+    plain = _plain_of(column.type)
+    return values if plain is None else [plain(value) for value in values]
+
+
+def _plain_of(kind: Any) -> Callable[[Any], Any] | None:
+    """What makes the type's values JSON's; None where they are already."""
+    import pyarrow.types as types
+
+    if types.is_float32(kind) or types.is_float16(kind):
+        return _short
+    same = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_float64)
+    return None if any(each(kind) for each in (*same, types.is_boolean, types.is_null)) else plain
+
+
+def _short(value: float | None) -> float | None:
+    """A number of 32 bits by its own digits: 0.1, not 0.10000000149."""
+    import numpy as np
+
+    return None if value is None else float(str(np.float32(value)))
+
+
+def plain(value: Any) -> Any:
+    """The value with dates, times and decimals as they are written, also inside lists and objects."""
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return Number(str(value))
+    return str(value) if isinstance(value, datetime.timedelta) else value

@@ -1,0 +1,132 @@
+"""JSON that is not Lines: an array of objects, objects one after the other, or an object with the list under a key.
+
+Arrays are read piece by piece; an object as a whole, up to a limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from runner.errors import RunnerError
+from stages.data.example import BadRowError
+from stages.data.messages import kind
+from stages.data.readers import Numbered, OnBytes, Row
+from stages.data.readers.json_values import DECODER
+from stages.data.readers.opened import MOST_ROW_CHARS, is_text, open_text
+from stages.data.readers.sniff import Form
+
+_PIECE_CHARS = 1 << 20
+_SPACE = re.compile(r"[ \t\r\n]*")
+_HINT = "Write one JSON object a line (pandas: to_json(orient='records', lines=True))."
+
+
+def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
+    """The rows, numbered from 1. Raises RunnerError when the file is no JSON, or it is not clear where its rows are."""
+    with open_text(path, name, form, on_bytes) as file:
+        for number, value in enumerate(_rows(_Stream(file, name), split), 1):
+            yield number, _row(value)
+
+
+def _row(value: Any) -> Row | BadRowError:
+    return value if isinstance(value, dict) else BadRowError(f"not a JSON object but {kind(value)}", _HINT)
+
+
+def _rows(stream: _Stream, split: str) -> Iterator[Any]:
+    if stream.peek() == "[":
+        yield from stream.elements()
+        if stream.peek():
+            raise stream.broken("has more after the end of its array")
+        return
+    first = stream.value()
+    if not stream.peek():
+        yield from _rows_of_object(first, stream.name, split)
+        return
+    yield first
+    while stream.peek():
+        yield stream.value()
+
+
+def _rows_of_object(value: Any, name: str, split: str) -> list[Any]:
+    """The rows of a file that is one object: the list under a key, or the object itself."""
+    if not isinstance(value, dict):
+        raise RunnerError(f"{name} holds {kind(value)}, not rows", _HINT)
+    lists = {key: each for key, each in value.items() if isinstance(each, list) and each and isinstance(each[0], dict)}
+    if not lists or any({"role", "from"} & set(each[0]) for each in lists.values()):
+        if len(value) > 1 and all(isinstance(each, dict) for each in value.values()):
+            raise RunnerError(f"{name} holds columns or named objects, not a list of rows", _HINT)
+        return [value]
+    if len(lists) > 1 and split not in lists:
+        raise RunnerError(f"{name} holds several lists of objects: {', '.join(lists)}", _HINT)
+    return lists[split] if len(lists) > 1 else next(iter(lists.values()))
+
+
+class _Stream:
+    """JSON values out of a text, of which no more than a value is held."""
+
+    def __init__(self, file: IO[str], name: str) -> None:
+        self.name = name
+        self._file, self._text, self._at, self._ended = file, "", 0, False
+        self._size = _PIECE_CHARS
+
+    def peek(self) -> str:
+        """The next character that is not white space; "" at the end."""
+        while True:
+            self._at = self._space_end(self._at)
+            if self._at < len(self._text) or self._ended:
+                return self._text[self._at : self._at + 1]
+            self._more()
+
+    def _space_end(self, start: int) -> int:
+        match = _SPACE.match(self._text, start)
+        return match.end() if match else start
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the array that comes next."""
+        self._at += 1
+        if self.peek() == "]":
+            self._at += 1
+            return
+        while True:
+            yield self.value()
+            after = self.peek()
+            self._at += 1
+            if after == "]":
+                return
+            if after != ",":
+                raise self.broken("ends in the middle of its array" if not after else f"has {after!r} between rows")
+
+    def value(self) -> Any:
+        """The next value. Raises RunnerError when it is not JSON, or longer than the limit."""
+        self.peek()
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._ended:
+                    raise self.broken(f"is not JSON: {error.msg}") from error
+            except (ValueError, RecursionError) as error:
+                raise self.broken(f"is not JSON: {error}") from error
+            else:
+                if end < len(self._text) or self._ended:
+                    self._at = end
+                    self._size = _PIECE_CHARS
+                    return value
+            self._more()
+
+    def _more(self) -> None:
+        if len(self._text) - self._at > MOST_ROW_CHARS:
+            raise self.broken(f"has a row or an object longer than {MOST_ROW_CHARS >> 20} million characters")
+        piece = self._file.read(self._size)
+        if not is_text(piece):
+            raise RunnerError(f"{self.name} is not UTF-8", "Save it as UTF-8.")
+        self._ended = not piece
+        self._size *= 2
+        self._text = self._text[self._at :] + piece
+        self._at = 0
+
+    def broken(self, words: str) -> RunnerError:
+        return RunnerError(f"{self.name} {words}", _HINT)

@@ -1,0 +1,47 @@
+"""JSON as it was written: numbers keep their digits, a key given twice and a number out of range are refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+class Number(float):
+    """A number that is not written as Python would write it: 4.50, 1E5. Its text is what the file has."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Number:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Number, (self.text,))
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value - value != 0:
+        raise ValueError(f"{text} is out of the range of numbers")
+    return value if repr(value) == text else Number(text)
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is given twice, and which was meant cannot be known")
+    return made
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)

@@ -1,0 +1,208 @@
+"""What a file is, by its first bytes, and by its name only where these leave it open. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import bz2
+import json
+import lzma
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runner.errors import RunnerError
+
+HEAD_BYTES = 1 << 16
+DELIMITERS = (",", ";", "\t", "|")
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
+_BINARY = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+_REFUSED = {
+    b"\xd0\xcf\x11\xe0": ("is an Excel workbook", "Save it as CSV (UTF-8)."),
+    b"%PDF": ("is a PDF", "Give a file of rows, such as CSV or JSON Lines."),
+    b"SQLite format 3": ("is an SQLite database", "Export the table as CSV or Parquet."),
+    b"\x80\x04": ("is a Python pickle, which runs code when it is read", "Save the rows as Parquet or JSON Lines."),
+    b"\x80\x05": ("is a Python pickle, which runs code when it is read", "Save the rows as Parquet or JSON Lines."),
+    b"FEA1": ("is a Feather file of version 1", "Save it as Parquet or as Feather version 2."),
+    b"ORC": ("is an ORC file", "Save it as Parquet."),
+    b"Obj\x01": ("is an Avro file", "Save it as Parquet."),
+    b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "Run `git lfs pull` there."),
+}
+_WIDE = {b"\xff\xfe\x00\x00": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip")
+_JSON, _TABLES, _TEXTS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".txt", ".text", ".md")
+_WEB_PAGE = re.compile(r"\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file is. kind: a key of READERS. compression: "" or gzip, zstd, bz2, xz, zip. member: of a zip."""
+
+    kind: str
+    compression: str = ""
+    delimiter: str = ","
+    member: str = ""
+
+
+def sniff(path: Path, name: str) -> Form:
+    """The form of a file. name: for messages. Raises RunnerError with one sentence when it cannot be read."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    whole = len(head) < HEAD_BYTES
+    compression = next((each for magic, each in _COMPRESSIONS.items() if head.startswith(magic)), "")
+    if not compression:
+        return _form(head, name, whole)
+    if compression == "zip":
+        member, head = _zip_head(path, name)
+        return replace(_form(head, f"{name}/{member}", len(head) < HEAD_BYTES), compression="zip", member=member)
+    inner = _inner_name(name)
+    if compression == "zstd":  # needs a library: the name says what it is
+        return Form(_kind_by_name(inner), "zstd", "\t" if inner.endswith((".tsv", ".tab")) else "")
+    found = _form(_expanded(head, compression, name), inner, False)
+    return replace(found, compression=compression)
+
+
+def _inner_name(name: str) -> str:
+    for suffix in _SUFFIXES:
+        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+    return name
+
+
+def _kind_by_name(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    kinds = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".json": "json", ".parquet": "parquet", ".arrow": "arrow"}
+    return kinds.get(suffix, "text" if suffix in _TEXTS else "jsonl")
+
+
+def _expanded(head: bytes, compression: str, name: str) -> bytes:
+    """The beginning of what the compressed beginning holds."""
+    try:
+        if compression == "gzip":
+            return zlib.decompressobj(31).decompress(head, HEAD_BYTES)
+        if compression == "bz2":
+            return bz2.BZ2Decompressor().decompress(head, HEAD_BYTES)
+        return lzma.LZMADecompressor().decompress(head, HEAD_BYTES)
+    except (zlib.error, OSError, lzma.LZMAError, EOFError) as error:
+        raise _refused(name, f"is not a whole {compression} file", "Get the file again.") from error
+
+
+def _zip_head(path: Path, name: str) -> tuple[str, bytes]:
+    """The one data file of a zip, and its beginning."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [each for each in archive.namelist() if _is_data(each)]
+            if "[Content_Types].xml" in archive.namelist():
+                raise _refused(name, "is an Excel workbook or another Office file", "Save it as CSV (UTF-8).")
+            if len(members) != 1:
+                shown = ", ".join(members[:5]) or "none"
+                raise _refused(name, f"is a zip of {len(members)} files ({shown})", "Unpack it, and name the files.")
+            if archive.getinfo(members[0]).flag_bits & 1:
+                raise _refused(name, "is a zip with a password", "Unpack it first.")
+            with archive.open(members[0]) as file:
+                return members[0], file.read(HEAD_BYTES)
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError) as error:
+        raise _refused(name, "is not a whole zip file", "Get the file again.") from error
+
+
+def _is_data(member: str) -> bool:
+    base = member.rpartition("/")[2]
+    return bool(base) and not base.startswith(".") and not member.startswith("__MACOSX/")
+
+
+def _form(head: bytes, name: str, whole: bool) -> Form:
+    if not head.strip():
+        raise _refused(name, "is empty", "Give a file with rows.")
+    for magic, kind in _BINARY.items():
+        if head.startswith(magic):
+            return Form(kind)
+    for magic, (words, hint) in _REFUSED.items():
+        if head.startswith(magic):
+            raise _refused(name, words, hint)
+    text = _text(head, name, whole)
+    if _WEB_PAGE.match(text):
+        raise _refused(name, "is a web page or XML, not rows", "Check the address: it may want a login.")
+    return _text_form(text, name, whole)
+
+
+def _text(head: bytes, name: str, whole: bool) -> str:
+    wide = next((each for mark, each in _WIDE.items() if head.startswith(mark)), "")
+    if not wide and b"\0" in head[:1024]:
+        zeros = (head[0:1024:2].count(0), head[1:1024:2].count(0))
+        wide = "UTF-16" if max(zeros) > 4 * (min(zeros) + 1) else ""
+        if not wide:
+            raise _refused(name, "is a binary file of no known form", "Give JSON Lines, JSON, CSV, Parquet or Arrow.")
+    if wide:
+        hint = "Save it as UTF-8 (PowerShell: Out-File -Encoding utf8; Excel: CSV UTF-8)."
+        raise _refused(name, f"is {wide}, not UTF-8", hint)
+    try:
+        return head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if not whole and error.start >= len(head) - 3:
+            return head[: error.start].decode("utf-8-sig")
+        line = head.count(b"\n", 0, error.start) + 1
+        byte = head[error.start]
+        raise _refused(
+            name, f"is not UTF-8 (byte 0x{byte:02x} in line {line}); it may be Latin-1 or Windows-1252",
+            "Save it as UTF-8, such as by `iconv -f WINDOWS-1252 -t UTF-8`.",
+        ) from error  # fmt: skip
+
+
+def _text_form(text: str, name: str, whole: bool) -> Form:
+    suffix, start = Path(name).suffix.lower(), text.lstrip()[:1]
+    lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+    if start == "{" and (suffix not in (*_TABLES, *_TEXTS) or _is_json(lines[0])):
+        return Form(_json_kind(lines, suffix, whole))
+    if start == "[" and (suffix not in (*_TABLES, *_TEXTS) or lines[0].strip()[1:2] in ("", "{")):
+        return Form("json")
+    if suffix in _TEXTS:
+        return Form("text")
+    if suffix in _TABLES:
+        return Form("csv", delimiter="\t" if suffix != ".csv" else delimiter_of(lines[0]))
+    shown = lines[0][:40]
+    if suffix in _JSON:
+        table = any(each in lines[0] for each in DELIMITERS)
+        hint = "It looks like CSV: name it .csv." if table else "Write one JSON object a line."
+        raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
+    delimiter = delimiter_of(lines[0])
+    if len(lines) > 1 and _bare(lines[0]).count(delimiter) == _bare(lines[1]).count(delimiter) > 0:
+        return Form("csv", delimiter=delimiter)
+    raise _refused(name, f"is of no known form: it starts with {shown!r}", "Name it .jsonl, .json, .csv, .tsv or .txt.")
+
+
+def _json_kind(lines: list[str], suffix: str, whole: bool) -> str:
+    """JSON Lines, or one document: an object over several lines, or the file's only line."""
+    if _is_json(lines[0]):
+        return "json" if len(lines) == 1 and whole and suffix not in (".jsonl", ".ndjson") else "jsonl"
+    if len(lines) == 1:  # longer than what was read
+        return "jsonl" if suffix != ".json" else "json"
+    return "json" if suffix == ".json" or lines[0].strip() == "{" else "jsonl"
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def delimiter_of(header: str) -> str:
+    """The delimiter of a table, by its header; of `sep=;` in its first line what that says."""
+    if header.lower().startswith("sep=") and len(header) == 5:
+        return header[4]
+    return max(DELIMITERS, key=_bare(header).count)
+
+
+def _bare(line: str) -> str:
+    """The line without what is in quotes."""
+    return re.sub(r'"[^"]*"', "", line)
+
+
+def _refused(name: str, words: str, hint: str) -> RunnerError:
+    return RunnerError(f"{name} {words}", hint)

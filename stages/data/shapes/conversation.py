@@ -1,0 +1,148 @@
+"""A column of messages, in OpenAI's or ShareGPT's form, as a list or as JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from runner.recipe.schema import Dataset
+from stages.data.example import BadRowError, Message
+from stages.data.messages import check_message, kind
+from stages.data.prompt import cell, names, only_column, render
+
+_SHOWN_TURNS = 12
+# Between which roles a turn may pass.
+_AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+
+
+def from_column(dataset: Dataset, row: Mapping[str, Any], column: str) -> list[Message]:
+    """The messages of the row's column, not yet in order (`in_order`). Raises BadRowError when it holds none."""
+    value = cell(row, column)
+    if value is None:
+        raise BadRowError(
+            f"lacks the column {column!r}; it has: {names(row)}", "Name the column in dataset.prompt.conversations."
+        )
+    return read_messages(value, f"column {column!r}", dataset.ignore_keys)
+
+
+def read_messages(value: Any, where: str, ignore: Collection[str]) -> list[Message]:
+    """The messages of a cell: a list, one message, or either as JSON text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise BadRowError(f"{where} is text, not a list of messages") from None
+    value = [value] if isinstance(value, Mapping) else value
+    if not isinstance(value, list):
+        raise BadRowError(f"{where} is {kind(value)}, not a list of messages")
+    return [check_message(each, f"message {number} of {where}", ignore) for number, each in enumerate(value, 1)]
+
+
+def holds_messages(value: Any) -> bool:
+    """Whether the cell is a list of messages, or one, rather than a text."""
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
+
+
+def in_order(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:
+    """The conversation as the recipe's rules have it: `[system?, user, assistant, ...]`, the answer last.
+
+    Raises BadRowError naming the rule that would accept it.
+    """
+    return with_system(dataset, _turns(dataset, messages), row)
+
+
+def with_system(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:
+    """The messages with the recipe's system message where they have none; an empty one is left out."""
+    if messages[:1] and messages[0]["role"] == "system":
+        return messages
+    text = _system_text(dataset, row)
+    return [{"role": "system", "content": text}, *messages] if text.strip() else messages
+
+
+def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
+    """The system message of the recipe, or of the row's own `system` column beside a column of messages."""
+    own = row.get("system") if dataset.prompt.conversations is not None else None
+    if isinstance(own, str) and own.strip():
+        return own
+    template = dataset.prompt.system
+    if template is None:
+        return ""
+    if (column := only_column(template)) is not None and cell(row, column) in ("", None) and column in row:
+        return ""
+    return render(template, row)
+
+
+def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
+    rules = dataset.prompt
+    system = [each for each in messages if each["role"] == "system" and each["content"] not in ("", [])]
+    turns = [each for each in messages if each["role"] != "system"]
+    if rules.systems == "refuse" and (len(system) > 1 or (system and messages.index(system[0]) > 0)):
+        raise BadRowError(
+            "has several system messages, or one after the first turn",
+            "Set dataset.prompt.systems=join to make them one at the start.",
+        )
+    if rules.assistant_first == "drop":
+        while turns and turns[0]["role"] == "assistant":
+            turns = turns[1:]
+    if rules.unanswered == "drop":
+        while turns and turns[-1]["role"] != "assistant":
+            turns = turns[:-1]
+    if rules.consecutive == "join":
+        turns = _joined(turns)
+    _check_turns(turns)
+    return ([_join(system)] if system else []) + turns
+
+
+def _joined(turns: list[Message]) -> list[Message]:
+    joined: list[Message] = []
+    for turn in turns:
+        if joined and joined[-1]["role"] == turn["role"] != "tool":
+            joined[-1] = _join([joined[-1], turn])
+        else:
+            joined.append(turn)
+    return joined
+
+
+def _join(messages: list[Message]) -> Message:
+    """One message of several: their texts with an empty line between. Raises BadRowError when they hold more."""
+    if len(messages) == 1:
+        return messages[0]
+    for message in messages:
+        if set(message) != {"role", "content"} or not isinstance(message["content"], str):
+            raise BadRowError("has consecutive messages of one role that are more than texts, which cannot be joined")
+    content = "\n\n".join(str(message["content"]) for message in messages)
+    return {"role": messages[0]["role"], "content": content}
+
+
+def _check_turns(turns: list[Message]) -> None:
+    roles = [turn["role"] for turn in turns]
+    shown = ", ".join(roles[:_SHOWN_TURNS]) + (", ..." if len(roles) > _SHOWN_TURNS else "") or "none"
+    if not turns:
+        raise BadRowError("holds a conversation without a turn")
+    before = None
+    for turn in turns:
+        if turn["role"] not in _AFTER[before]:
+            raise BadRowError(f"its turns are {shown}: {_broken(before, turn['role'])}", _RULES[_rule(before, turn)])
+        before = turn["role"]
+    if before != "assistant":
+        raise BadRowError(f"its turns are {shown}: the last is the {before}'s, so there is no answer", _RULES["last"])
+
+
+def _broken(before: str | None, role: str) -> str:
+    if before is None:
+        return f"the first is the {role}'s"
+    return f"two of the {role} in a row" if before == role else f"{role} after {before}"
+
+
+def _rule(before: str | None, turn: Message) -> str:
+    return "first" if before is None and turn["role"] == "assistant" else "same" if before == turn["role"] else "other"
+
+
+_RULES = {
+    "first": "Set dataset.prompt.assistant_first=drop to leave out what the assistant says before the first question.",
+    "same": "Set dataset.prompt.consecutive=join to make them one message.",
+    "last": "Set dataset.prompt.unanswered=drop to leave out what comes after the last answer.",
+    "other": "A conversation is user and assistant in turns, with tool results after the assistant's calls.",
+}

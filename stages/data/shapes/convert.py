@@ -1,0 +1,104 @@
+"""From a row to an `Example`, by the recipe's prompt and the training method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner.recipe.schema import Dataset
+from stages.data.example import BadRowError, Example, Message, text_of
+from stages.data.messages import kind
+from stages.data.prompt import cell, columns, only_column, render
+from stages.data.shapes.conversation import from_column, holds_messages, in_order, read_messages
+from stages.data.shapes.extras import images_of, tools_of
+from stages.data.shapes.kto import label_of
+from stages.data.shapes.preference import has_pair, pair_fields
+from stages.data.support import refuse_unused
+
+Row = dict[str, Any]
+Convert = Callable[[Row, str, str], Example]
+"""From a row, its id and its place ("file:line")."""
+
+TEXT_STAGES = ("pt",)
+PAIR_STAGES = ("dpo", "rm")
+
+
+def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool = True) -> Convert:
+    """The conversion of the split's rows for a training stage. Test rows are asked, so a label may be missing there.
+
+    It raises BadRowError for a row that cannot be used.
+    """
+    fields = _fields(dataset, stage, split)
+
+    def convert(row: Row, row_id: str, source: str) -> Example:
+        made = fields(row)
+        _check_texts([*made.get("messages", ()), *made.get("chosen", ()), *made.get("rejected", ())])
+        example = Example(id=row_id, columns=row if keep_columns else {}, source=source, **made)
+        refuse_unused(example)
+        return example
+
+    return convert
+
+
+def _fields(dataset: Dataset, stage: str, split: str) -> Callable[[Row], dict[str, Any]]:
+    prompt, is_test = dataset.prompt, split == "test"
+    asks = prompt.user is not None or prompt.conversations is not None
+    if stage in TEXT_STAGES and not (is_test and asks):
+        return lambda row: {"text": text_of_row(dataset, row)}
+    if stage in PAIR_STAGES:
+        if not is_test:
+            return lambda row: pair_fields(dataset, row)
+        return lambda row: pair_fields(dataset, row) if has_pair(dataset, row) else conversation_fields(dataset, row)
+    if stage == "kto":
+        return lambda row: (
+            conversation_fields(dataset, row) | {"label": label_of(prompt.label, row, required=not is_test)}
+        )
+    return lambda row: conversation_fields(dataset, row)
+
+
+def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
+    """`messages`, the answer last, and the row's `tools` and `images` beside a column of messages."""
+    prompt = dataset.prompt
+    if prompt.conversations is None:
+        assert prompt.user is not None, "a recipe without user and without conversations is refused"
+        assert prompt.assistant is not None, "a recipe without assistant and without conversations is refused"
+        turns = [*turns_of(dataset, prompt.user, row, "user"), *turns_of(dataset, prompt.assistant, row, "assistant")]
+        return {"messages": in_order(dataset, turns, row)}
+    messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
+    extras = {"tools": tools_of(row, columns_used(dataset)), "images": images_of(row, columns_used(dataset))}
+    return {"messages": messages, **{name: value for name, value in extras.items() if value}}
+
+
+def columns_used(dataset: Dataset) -> frozenset[str]:
+    """Columns that the recipe's templates name themselves."""
+    return frozenset(columns(dataset.prompt.system or ""))
+
+
+def turns_of(dataset: Dataset, template: str, row: Mapping[str, Any], role: Any) -> list[Message]:
+    """The template's text as one message; the messages themselves where it is a column that holds them."""
+    name = only_column(template)
+    if name is not None and holds_messages(value := cell(row, name)):
+        return read_messages(value, f"column {name!r}", dataset.ignore_keys)
+    return [{"role": role, "content": render(template, row)}]
+
+
+def text_of_row(dataset: Dataset, row: Mapping[str, Any]) -> str:
+    """The text that pretraining learns: `dataset.prompt.text`, or the column `text`."""
+    if dataset.prompt.text is None and not isinstance(row.get("text"), str):
+        found = f"is {kind(row['text'])}" if "text" in row else "is missing"
+        raise BadRowError(
+            f"its column 'text' {found}, which train.stage=pt learns", "Name the columns in dataset.prompt.text."
+        )
+    text = render(dataset.prompt.text or "{text}", row)
+    if not text.strip():
+        raise BadRowError("its text is empty")
+    return text
+
+
+def _check_texts(messages: list[Message]) -> None:
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list) or message.get("tool_calls") or message["role"] == "tool":
+            continue
+        if not text_of(message).strip():
+            raise BadRowError(f"its {message['role']} message is empty", "Remove the row, or give the message a text.")

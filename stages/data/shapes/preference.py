@@ -1,0 +1,82 @@
+"""Preference pairs: a prompt with a chosen and a rejected answer, in TRL's, OpenAI's and LLaMA-Factory's spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runner.recipe.schema import Dataset
+from stages.data.example import BadRowError, Message
+from stages.data.prompt import cell, names, only_column, render
+from stages.data.shapes.conversation import from_column, holds_messages, read_messages, with_system
+
+CHOSEN = ("chosen", "preferred_output")
+REJECTED = ("rejected", "non_preferred_output")
+
+
+def has_pair(dataset: Dataset, row: Mapping[str, Any]) -> bool:
+    """Whether the row has both answers."""
+    return _named(dataset.prompt.chosen, CHOSEN, row) is not None and (
+        _named(dataset.prompt.rejected, REJECTED, row) is not None
+    )
+
+
+def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
+    """`messages` (the prompt), `chosen` and `rejected`, each one answer. Raises BadRowError when the row is no pair."""
+    chosen = _answer(dataset, row, dataset.prompt.chosen, CHOSEN, "chosen")
+    rejected = _answer(dataset, row, dataset.prompt.rejected, REJECTED, "rejected")
+    asked = _asked(dataset, row, chosen)
+    prompt = asked if asked is not None else chosen[:-1]
+    for name, answer in (("chosen", chosen), ("rejected", rejected)):
+        before, last = answer[:-1], answer[-1]
+        if before and before not in (prompt, [each for each in prompt if each["role"] != "system"]):
+            raise BadRowError(
+                f"its {name} answer follows other messages than its prompt",
+                "chosen and rejected are answers to one prompt: give the answers alone, or repeat the prompt in both.",
+            )
+        if last["role"] != "assistant":
+            raise BadRowError(f"its {name} answer ends with a message of the {last['role']}, not of the assistant")
+    if not prompt or prompt[-1]["role"] not in ("user", "tool"):
+        raise BadRowError("its prompt does not end with a message of the user")
+    return {"messages": with_system(dataset, prompt, row), "chosen": chosen[-1:], "rejected": rejected[-1:]}
+
+
+def _named(template: str | None, known: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
+    """The column of an answer: the recipe's, or the first known one of the row."""
+    if template is not None:
+        return only_column(template) or template
+    return next((name for name in known if row.get(name) is not None), None)
+
+
+def _answer(
+    dataset: Dataset, row: Mapping[str, Any], template: str | None, known: tuple[str, ...], name: str
+) -> list[Message]:
+    column = _named(template, known, row)
+    if column is None:
+        raise BadRowError(
+            f"lacks the column {known[0]!r}; it has: {names(row)}", f"Name it in dataset.prompt.{name}, in braces."
+        )
+    value = cell(row, column)
+    if holds_messages(value):
+        messages = read_messages(value, f"column {column!r}", dataset.ignore_keys)
+        return messages or _empty(name)
+    text = render(template or f"{{{column}}}", row) if value != "" else ""
+    return [{"role": "assistant", "content": text}] if text.strip() else _empty(name)
+
+
+def _empty(name: str) -> list[Message]:
+    raise BadRowError(f"its {name} answer is empty", "Remove the row, or give it both answers.")
+
+
+def _asked(dataset: Dataset, row: Mapping[str, Any], chosen: list[Message]) -> list[Message] | None:
+    """The prompt's messages; None where the answers repeat it and no key names another."""
+    column, template = dataset.prompt.conversations, dataset.prompt.user
+    if column is not None:
+        chosen_column = _named(dataset.prompt.chosen, CHOSEN, row)
+        return None if column == chosen_column else from_column(dataset, row, column)
+    if template is None:
+        return None
+    name = only_column(template)
+    if name is not None and holds_messages(value := cell(row, name)):
+        return read_messages(value, f"column {name!r}", dataset.ignore_keys)
+    return [{"role": "user", "content": render(template, row)}]

@@ -1,0 +1,173 @@
+"""Rules about where rows come from: addresses, files that are there and can be read, and splits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from runner.errors import Problem, RunnerError, nearest
+from runner.recipe.schema import Recipe
+from runner.storage import s3
+from runner.storage.store import checked_key
+from stages.data.generated.grammar import GrammarSpec, parse_uri
+from stages.data.readers.sniff import sniff
+from stages.data.sources import SCHEMES
+from stages.data.sources.base import is_pattern
+from stages.data.sources.hub import parse_address
+from stages.data.sources.local import LocalFiles
+from stages.data.sources.names import folder_of, scheme_of, split_names
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
+_LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
+_USERS = {"train": ("train",), "test": ("infer", "query")}
+
+
+def dataset_source_is_readable(recipe: Recipe) -> Iterator[Problem]:
+    source, scheme = recipe.dataset.source, scheme_of(recipe.dataset.source)
+    if scheme == "generated":
+        yield from _generated(recipe)
+    elif scheme == "s3":
+        yield from s3_address("dataset.source", folder_of(source))
+    elif scheme == "http" and not _LOOPBACK.match(source):
+        yield Problem("dataset.source", source, "is not encrypted", "Write https://.")
+    elif scheme == "hf":
+        yield from _hub(source)
+    elif scheme and scheme not in SCHEMES:
+        guess = nearest(scheme, SCHEMES)
+        hint = f"Did you mean {guess}://?" if guess else "Give one of these."
+        known = ", ".join(f"{each}://" for each in SCHEMES if each != "http")
+        message = f"has the unknown scheme {scheme}://; there are: {known}, and local folders"
+        yield Problem("dataset.source", source, message, hint)
+    elif not scheme and recipe.cluster.address is None:
+        yield from _local_files(recipe)
+
+
+def _hub(source: str) -> Iterator[Problem]:
+    try:
+        parse_address(source)
+    except (RunnerError, TypeError) as error:
+        yield Problem("dataset.source", source, str(error), getattr(error, "hint", ""))
+
+
+def s3_address(key: str, uri: str) -> Iterator[Problem]:
+    """Problems of an s3:// address."""
+    try:
+        bucket, _ = s3.split_uri(uri)
+    except RunnerError as error:
+        yield Problem(key, uri, error.message, error.hint)
+        return
+    if not _BUCKET.fullmatch(bucket):
+        message = f"names the bucket {bucket!r}, which has other characters than letters, digits, '.', '-' and '_'"
+        yield Problem(key, uri, message, "Write s3://bucket/prefix.")
+
+
+def _generated(recipe: Recipe) -> Iterator[Problem]:
+    source = recipe.dataset.source
+    try:
+        spec: GrammarSpec = parse_uri(source)
+    except (RunnerError, ValueError) as error:
+        yield Problem("dataset.source", source, str(error), getattr(error, "hint", ""))
+        return
+    for split, users in _USERS.items():
+        if spec.num_rows(split) == 0 and (stages := [name for name in users if name in recipe.pipeline]):  # type: ignore[arg-type]
+            message = f"generates no {split} rows, which {stages[0]} needs"
+            yield Problem("dataset.source", source, message, f"Give {split}=100 or so in its query.")
+
+
+def splits_stay_in_their_source(recipe: Recipe) -> Iterator[Problem]:
+    for split, names in split_names(recipe.dataset).items():
+        if not names:
+            hint = f"Name a file, or set dataset.files.{split}=null."
+            yield Problem(f"dataset.files.{split}", [], "is a list without a file", hint)
+        for name in names:
+            try:
+                checked_key(name)
+            except RunnerError as error:
+                yield Problem(f"dataset.files.{split}", name, "is no path below dataset.source", error.hint)
+
+
+def _local_files(recipe: Recipe) -> Iterator[Problem]:
+    """Only for a cluster that is started here: another one may see other folders."""
+    source = recipe.dataset.source
+    files = LocalFiles(source)
+    if not files.folder.is_dir():
+        message = f"is no folder of this machine: {files.folder}"
+        yield Problem("dataset.source", source, message, "Correct the path.")
+        return
+    for split, names in split_names(recipe.dataset).items():
+        for name in names:
+            yield from _local_file(files, split, name)
+
+
+def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
+    key, folder = f"dataset.files.{split}", files.folder
+    hint = f"Name the split's file, or set {key}=null."
+    if not is_pattern(name) and not (folder / name).is_file():
+        if (folder / name).is_dir():
+            yield Problem(key, name, f"is a folder in {folder}, not a file", f"Write {name}/* for its files.")
+            return
+        there = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
+        yield Problem(key, name, f"is no file in {folder}, which holds: {there}", hint)
+        return
+    try:
+        for each in files.find(name):
+            sniff(folder / each, each)
+    except (RunnerError, OSError) as error:
+        yield Problem(key, name, str(error), getattr(error, "hint", "") or "Correct the file's permissions.")
+
+
+def needed_splits_have_files(recipe: Recipe) -> Iterator[Problem]:
+    dataset = recipe.dataset
+    if dataset.source.startswith("generated://"):
+        return
+    for split, users in _USERS.items():
+        stages = [name for name in users if name in recipe.pipeline]
+        held_out = dataset.split is not None and getattr(dataset.split, split, None) is not None
+        if stages and getattr(dataset.files, split) is None and not held_out:
+            message = f"is null, but {stages[0]} needs the {split} rows"
+            hint = f"Name the file, or take {stages[0]} out of pipeline."
+            if split == "test":
+                hint = "Name the file, or hold out a share of the training rows with dataset.split.test=0.1."
+            yield Problem(f"dataset.files.{split}", None, message, hint)
+
+
+def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
+    """A split comes from its files or from the training rows."""
+    dataset, rule = recipe.dataset, recipe.dataset.split
+    if rule is None:
+        return
+    if dataset.source.startswith("generated://"):
+        hint = "Give val= and test= in its query, or remove dataset.split."
+        yield Problem("dataset.split", None, "holds rows out, and generated:// has splits of its own", hint)
+        return
+    if rule.val is None and rule.test is None:
+        yield Problem("dataset.split", None, "names no split", "Set dataset.split.test=0.1, for example.")
+    shares = [share for share in (rule.val, rule.test) if isinstance(share, float)]
+    if sum(shares) >= 1:
+        yield Problem("dataset.split", shares, "leaves no training rows", "Give shares that are below 1 in all.")
+    for split in ("val", "test"):
+        name = getattr(dataset.files, split)
+        if getattr(rule, split) is not None and name is not None:
+            message = f"stands beside dataset.files.{split}={name}: a split is a file or is held out"
+            yield Problem(f"dataset.split.{split}", getattr(rule, split), message, f"Set dataset.files.{split}=null.")
+
+
+def splits_have_files_of_their_own(recipe: Recipe) -> Iterator[Problem]:
+    """The same file for two splits scores what was trained."""
+    seen: dict[str, str] = {}
+    for split, names in split_names(recipe.dataset).items():
+        for name in names:
+            if name in seen and not recipe.dataset.source.startswith("generated://"):
+                message = f"is the file of {seen[name]} too, so what is trained would be scored"
+                hint = "Name another file, or set it to null and hold rows out with dataset.split."
+                yield Problem(f"dataset.files.{split}", name, message, hint)
+            seen.setdefault(name, split)
+
+
+RULES = (
+    splits_stay_in_their_source,
+    dataset_source_is_readable,
+    needed_splits_have_files,
+    held_out_splits_have_no_file,
+    splits_have_files_of_their_own,
+)

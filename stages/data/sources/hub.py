@@ -1,0 +1,77 @@
+"""hf://org/name?config=...&revision=...&split=...: a dataset of the hub, streamed by the `datasets` library.
+
+Mirror, token and offline mode come from the hub's own environment variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Dataset
+from stages.data.readers.arrow import plain
+from stages.data.sources import Placed
+
+KEYS = ("config", "revision", "split")
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """A dataset of the hub. split: of the training rows, where dataset.files does not name it."""
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    split: str | None = None
+
+
+def parse_address(source: str) -> HubAddress:
+    """The parts of an hf:// address. Raises RunnerError for a name or key that it cannot have."""
+    name, _, query = source.removeprefix("hf://").partition("?")
+    name = name.removeprefix("datasets/").strip("/")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := [key for key in given if key not in KEYS]:
+        raise RunnerError(f"{source} has the unknown key {unknown[0]!r}", f"There are: {', '.join(KEYS)}.")
+    if not name or name.count("/") > 1 or any(part in ("", ".", "..") for part in name.split("/")):
+        raise RunnerError(f"{source} names no dataset of the hub", "Write hf://org/name.")
+    return HubAddress(name, **given)
+
+
+def rows(dataset: Dataset, seed: int, split: str) -> Placed:
+    """The rows of a split, whose name on the hub dataset.files says. Raises RunnerError when they cannot be had."""
+    address = parse_address(dataset.source)
+    name = getattr(dataset.files, split)
+    if not isinstance(name, str):
+        raise RunnerError(f"dataset.files.{split} must name one split of {dataset.source}", "Write train, for example.")
+    return _rows(dataset.source, address, name)
+
+
+def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, Any]]:
+    import datasets
+
+    try:
+        found = datasets.load_dataset(
+            address.name, address.config, revision=address.revision, split=split, streaming=True
+        )
+        labels = _labels(found.features or {})
+        for number, row in enumerate(found, 1):
+            yield f"{split}:{number}", {name: _named(plain(value), labels.get(name)) for name, value in row.items()}
+    except RunnerError:
+        raise
+    except Exception as error:  # the library raises what its loaders, the network and the hub's client raise
+        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise RunnerError(
+            f"dataset.source={source}, split {split}: {first}",
+            "Check the name, config, split and network; for a private dataset set HF_TOKEN, for a mirror HF_ENDPOINT.",
+        ) from error
+
+
+def _labels(features: Any) -> dict[str, list[str]]:
+    return {name: feature.names for name, feature in features.items() if type(feature).__name__ == "ClassLabel"}
+
+
+def _named(value: Any, labels: list[str] | None) -> Any:
+    return labels[value] if labels and isinstance(value, int) and 0 <= value < len(labels) else value

@@ -1,0 +1,46 @@
+"""S3, and stores that speak it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.storage import s3
+from stages.data.sources.base import NAME_HINT, Count, is_pattern, matching
+from stages.data.sources.names import folder_of
+
+
+class S3Files:
+    """Objects below a prefix."""
+
+    def __init__(self, source: str, endpoint_url: str | None, anonymous: bool) -> None:
+        self._source = source
+        self._bucket, self._prefix = s3.split_uri(folder_of(source))
+        self._client = s3.connect(endpoint_url, anonymous)
+
+    def find(self, pattern: str) -> list[str]:
+        """As FileSource."""
+        if not is_pattern(pattern):
+            return [pattern]
+        start = f"{self._prefix}/" if self._prefix else ""
+        there = [each.key.removeprefix(start) for each in s3.list_objects(self._client, self._bucket, start)]
+        return matching(self._source, pattern, there)
+
+    def local(self, name: str) -> Path | None:
+        """As FileSource."""
+        return None
+
+    def fetch(self, name: str, target: Path, count: Count) -> None:
+        """As FileSource."""
+        key = f"{self._prefix}/{name}" if self._prefix else name
+        try:
+            size_bytes = s3.head(self._client, self._bucket, key)["ContentLength"]
+        except RunnerError as error:
+            raise RunnerError(f"dataset.source: {error.message}", f"{error.hint} {NAME_HINT}".strip()) from error
+        count.expect(size_bytes)
+        s3.download(self._client, self._bucket, key, target, count.add)
+
+
+def open_source(source: str, endpoint_url: str | None, anonymous: bool) -> S3Files:
+    """The files of an s3:// source."""
+    return S3Files(source, endpoint_url, anonymous)

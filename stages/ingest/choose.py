@@ -1,0 +1,162 @@
+"""Which rows of a file of examples are kept, and in which split: samples, and splits held out of the training rows."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Dataset, HeldOut
+from stages.data.example import BadRowError, Example
+from stages.data.prompt import as_text, cell
+from stages.ingest.collect import Collected, prompt_text
+
+_START = b'{"id": "'
+TRAIN, VAL, TEST = 0, 1, 2
+NAMES = ("train", "val", "test")
+
+
+class Groups:
+    """What stays in one split: rows of a group, and rows with the same prompt. Fed with the examples in order."""
+
+    def __init__(self, rule: HeldOut, seed: int) -> None:
+        self._rule = rule
+        self._seed = str(rule.seed if rule.seed is not None else seed).encode()
+        self._above: dict[int, int] = {}
+        self.keys: array[int] = array("Q")
+        self.strata: list[str] = []
+
+    def add(self, example: Example) -> None:
+        """Note the next example. Raises BadRowError when it lacks a column that the rule names."""
+        prompt = self._hash(prompt_text(example))
+        if self._rule.by == "hash":
+            self.keys.append(prompt)
+        else:
+            group = self._hash(f"{self._rule.by}\0{self._column(example, self._rule.by)}")
+            self._above[self._root(prompt)] = self._root(group)
+            self.keys.append(group)
+        if self._rule.stratify is not None:
+            self.strata.append(self._column(example, self._rule.stratify))
+
+    def root_keys(self) -> list[int]:
+        """Each example's key: equal for those that stay together."""
+        return list(self.keys) if self._rule.by == "hash" else [self._root(key) for key in self.keys]
+
+    def _root(self, key: int) -> int:
+        while (above := self._above.get(key, key)) != key:
+            self._above[key] = self._above.get(above, above)
+            key = above
+        return key
+
+    def _hash(self, text: str) -> int:
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._seed[:64])
+        return int.from_bytes(digest.digest(), "big")
+
+    def _column(self, example: Example, name: str) -> str:
+        value = cell(example.columns, name)
+        if value is None:
+            raise BadRowError(
+                f"lacks the column {name!r} that dataset.split names", "Name another column, or by: hash."
+            )
+        return as_text(value)
+
+
+def assign(rule: HeldOut, keys: Sequence[int], strata: Sequence[str]) -> bytearray:
+    """The split of each row: TRAIN, VAL or TEST. Groups are drawn by their hashed keys until a split is full."""
+    found = bytearray(len(keys))
+    members: dict[int, list[int]] = {}
+    for index, key in enumerate(keys):
+        members.setdefault(key, []).append(index)
+    layers: dict[str, list[int]] = {}
+    for key in sorted(members):
+        layers.setdefault(strata[members[key][0]] if strata else "", []).append(key)
+    for part, wanted in ((TEST, rule.test), (VAL, rule.val)):
+        owed = 0.0
+        for layer in sorted(layers):
+            size = sum(len(members[key]) for key in layers[layer])
+            owed += _number(wanted, len(keys)) * size / max(1, len(keys))
+            owed -= _fill(part, round(owed), layers[layer], members, found)
+    return found
+
+
+def _number(wanted: float | None, total: int) -> float:
+    return 0 if wanted is None else wanted * total if isinstance(wanted, float) else wanted
+
+
+def _fill(part: int, wanted: int, keys: Sequence[int], members: Mapping[int, list[int]], found: bytearray) -> int:
+    """Put whole groups into the split until it has that many rows. Returns how many it has."""
+    count = 0
+    for key in keys:
+        rows = members[key]
+        if count >= wanted:
+            break
+        if found[rows[0]] == TRAIN and (count + len(rows) <= wanted):
+            for row in rows:
+                found[row] = part
+            count += len(rows)
+    return count
+
+
+def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping[str, Path]) -> dict[str, Collected]:
+    """Move rows of the training examples' file into the other splits'. Raises RunnerError for an empty split."""
+    parts = assign(rule, groups.root_keys(), groups.strata)
+    wanted = [TRAIN] + [part for part, share in ((VAL, rule.val), (TEST, rule.test)) if share is not None]
+    for part in wanted:
+        if part not in parts:
+            raise RunnerError(
+                f"dataset.split leaves the {NAMES[part]} split without a row of {len(parts):,}",
+                f"Set dataset.split.{NAMES[part]} to another share, or group the rows by another column (by).",
+            )
+    whole = paths["train"].with_name(".all.jsonl")
+    paths["train"].replace(whole)
+    for part in wanted:
+        copy_rows(whole, paths[NAMES[part]], NAMES[part], lambda index, part=part: parts[index] == part)  # type: ignore[misc]
+    whole.unlink()
+    return {NAMES[part]: _only(collected, [each == part for each in parts], part) for part in wanted}
+
+
+def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:
+    kept = kept_of(collected, keep)
+    return kept if part == TRAIN else Collected(kept.num_rows, prompts=kept.prompts, answers=kept.answers)
+
+
+def kept_of(collected: Collected, keep: Sequence[bool]) -> Collected:
+    """What became of the rows that are kept; the bad ones are still counted."""
+    kept = Collected(sum(keep), collected.num_bad, collected.kinds)
+    kept.prompts = array("q", (key for key, each in zip(collected.prompts, keep, strict=False) if each))
+    kept.answers = array("q", (key for key, each in zip(collected.answers, keep, strict=False) if each))
+    kept.num_equal_pairs, kept.num_control = collected.num_equal_pairs, collected.num_control
+    return kept
+
+
+def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) -> Collected:
+    """Keep that many rows of the file, drawn by the seed, in their order."""
+    drawn = random.Random(f"{seed}-{split}").sample(range(collected.num_rows), limit)  # noqa: S311
+    keep = bytearray(collected.num_rows)
+    for index in drawn:
+        keep[index] = 1
+    whole = path.with_name(".all.jsonl")
+    path.replace(whole)
+    copy_rows(whole, path, split, lambda index: bool(keep[index]))
+    whole.unlink()
+    return kept_of(collected, [bool(each) for each in keep])
+
+
+def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool]) -> None:
+    """Copy the examples that are kept, numbered anew in their order."""
+    count = 0
+    with source.open("rb") as lines, target.open("wb") as out:
+        for index, line in enumerate(lines):
+            if keep(index):
+                end = line.index(b'"', len(_START))
+                out.write(_START + f"{split}-{count:06d}".encode() + line[end:])
+                count += 1
+
+
+def samples(dataset: Dataset) -> bool:
+    """Whether `max_rows` uses a sample rather than the first rows."""
+    by = dataset.max_rows_by or ("head" if dataset.source.startswith("generated://") else "sample")
+    return by == "sample"

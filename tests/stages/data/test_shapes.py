@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.recipe.schema import Dataset
+from stages.data.example import BadRowError, Example
+from stages.data.shapes.convert import make_example
+from stages.data.shapes.recognise import recognise
+
+USER, SAYS = {"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}
+NO = {"role": "assistant", "content": "No idea."}
+TALK = [USER, SAYS, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes {so}."}]
+
+
+def example(row: dict[str, Any], stage: str = "sft", split: str = "train", **dataset: Any) -> Example:
+    """The example of a row. dataset: keys of the section; keys of the prompt may stand among them."""
+    keys = {key: dataset.pop(key) for key in list(dataset) if key not in Dataset.model_fields}
+    section = Dataset.model_validate({"source": "data", "prompt": keys, **dataset})
+    return make_example(section, stage, split)(row, "train-000000", "train.jsonl:1")
+
+
+SHARES_GPT = [{"from": {"user": "human", "assistant": "gpt"}[m["role"]], "value": m["content"]} for m in TALK]
+
+
+@pytest.mark.parametrize("cell", [TALK, SHARES_GPT, __import__("json").dumps(TALK)], ids=["openai", "sharegpt", "text"])
+def test_a_column_of_messages_is_the_conversation_and_its_last_answer_the_reference(cell: Any) -> None:
+    made = example({"talk": cell}, conversations="talk")
+    assert (made.prompt, made.reference) == (TALK[:3], "Yes {so}.")
+
+
+def test_templates_make_a_prompt_and_an_answer() -> None:
+    made = example({"q": "Open?", "a": 8, "n": 1}, user="{q}", assistant="{a}", system="Know {n}.")
+    assert made.prompt == [{"role": "system", "content": "Know 1."}, USER]
+    assert made.reference == "8"
+    assert (made.columns["n"], made.source) == (1, "train.jsonl:1")
+
+
+def test_templates_of_one_column_may_hold_messages() -> None:
+    assert example({"p": [USER], "c": [SAYS]}, user="{p}", assistant="{c}").messages == [USER, SAYS]
+
+
+def test_the_system_template_stands_in_where_a_conversation_has_none() -> None:
+    own = {"role": "developer", "content": "Own."}
+    given = {"conversations": "talk", "system": "Be {mood}."}
+    assert example({"talk": TALK, "mood": "kind"}, **given).messages[0]["content"] == "Be kind."
+    assert example({"talk": [own, *TALK], "mood": "kind"}, **given).messages[0]["content"] == "Own."
+    assert example({"talk": TALK, "system": "Row's."}, conversations="talk").messages[0]["content"] == "Row's."
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_an_empty_system_message_is_none(value: str | None) -> None:
+    assert example({"s": value, "q": "Open?", "a": "x"}, user="{q}", assistant="{a}", system="{s}").prompt == [USER]
+    assert example({"talk": [{"role": "system", "content": ""}, *TALK]}, conversations="talk").messages == TALK
+
+
+@pytest.mark.parametrize(
+    ("talk", "words", "fix"),
+    [
+        ([], "without a turn", ""),
+        (TALK[:3], "the last is the user's", "unanswered=drop"),
+        (TALK[1:], "the first is the assistant's", "assistant_first=drop"),
+        ([USER, *TALK], "two of the user in a row", "consecutive=join"),
+        ([*TALK[:2], {"role": "system", "content": "x"}, *TALK[2:]], "several system messages", "systems=join"),
+        ("text", "is text, not a list", ""),
+        (5, "is a number, not a list", ""),
+        ([{"role": "user", "content": " "}, SAYS], "its user message is empty", ""),
+    ],
+)
+def test_what_is_not_a_conversation_is_refused_with_the_rule_that_would_accept_it(
+    talk: Any, words: str, fix: str
+) -> None:
+    with pytest.raises(BadRowError, match=words) as caught:
+        example({"talk": talk}, conversations="talk")
+    assert fix in caught.value.fix
+
+
+def test_each_rule_accepts_what_it_names() -> None:
+    assert example({"t": TALK[1:]}, conversations="t", assistant_first="drop").messages == TALK[2:]
+    assert example({"t": TALK[:3]}, conversations="t", unanswered="drop").messages == TALK[:2]
+    joined = example({"t": [USER, USER, SAYS]}, conversations="t", consecutive="join").messages
+    assert joined == [{"role": "user", "content": "Open?\n\nOpen?"}, SAYS]
+    system = [{"role": "system", "content": each} for each in "ab"]
+    made = example({"t": [system[0], USER, SAYS, system[1], *TALK[2:]]}, conversations="t", systems="join").messages
+    assert made == [{"role": "system", "content": "a\n\nb"}, USER, SAYS, *TALK[2:]]
+
+
+PAIRS = {
+    "alpaca": ({"instruction": "Open?", "chosen": "At eight.", "rejected": "No idea."}, {"user": "{instruction}"}),
+    "own names": ({"q": "Open?", "good": "At eight.", "bad": "No idea."},
+                  {"user": "{q}", "chosen": "{good}", "rejected": "{bad}"}),
+    "TRL, implicit": ({"chosen": [USER, SAYS], "rejected": [USER, NO]}, {"conversations": "chosen"}),
+    "TRL, without keys": ({"chosen": [USER, SAYS], "rejected": [USER, NO]}, {}),
+    "TRL, explicit": ({"prompt": [USER], "chosen": [SAYS], "rejected": [NO]}, {"user": "{prompt}"}),
+    "TRL, text and messages": ({"prompt": "Open?", "chosen": [USER, SAYS], "rejected": [USER, NO]},
+                               {"user": "{prompt}"}),
+    "OpenAI": ({"input": {"messages": [USER]}, "preferred_output": [SAYS], "non_preferred_output": [NO]},
+               {"conversations": "input.messages"}),
+    "LLaMA-Factory": ({"conversations": [{"from": "human", "value": "Open?"}],
+                       "chosen": {"from": "gpt", "value": "At eight."},
+                       "rejected": {"from": "gpt", "value": "No idea."}},
+                      {"conversations": "conversations"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_preference_pairs_are_read_in_every_spelling_with_the_recipes_system_message(name: str) -> None:
+    row, prompt = PAIRS[name]
+    made = example(row, "dpo", system="Be brief.", **prompt)
+    assert made.messages == [{"role": "system", "content": "Be brief."}, USER]
+    assert (made.chosen, made.rejected) == ([SAYS], [NO])
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"chosen": "", "rejected": "x"}, "its chosen answer is empty"),
+        ({"chosen": "x", "rejected": " "}, "its rejected answer is empty"),
+        ({"chosen": "x"}, "lacks the column 'rejected'"),
+        ({"chosen": [USER, SAYS], "rejected": [TALK[2], NO]}, "follows other messages than its prompt"),
+        ({"chosen": [USER, SAYS, USER], "rejected": [USER, NO]}, "ends with a message of the user"),
+    ],
+)
+def test_what_is_not_a_pair_is_refused(row: dict[str, Any], words: str) -> None:
+    given = {"user": "{q}"} if isinstance(row["chosen"], str) else {}
+    with pytest.raises(BadRowError, match=words):
+        example({"q": "Open?", **row}, "dpo", **given)
+
+
+def test_test_rows_of_a_preference_recipe_may_be_plain_questions() -> None:
+    made = example({"q": "Open?", "a": "At eight."}, "dpo", "test", user="{q}", assistant="{a}")
+    assert (made.prompt, made.reference, made.chosen) == ([USER], "At eight.", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [(True, True), (0, False), (1.0, True), ("true", True), ("False", False), ("0", False)]
+)
+def test_a_kto_label_is_a_boolean_or_zero_and_one_also_as_text(value: Any, label: bool) -> None:
+    given = {"user": "{q}", "assistant": "{a}"}
+    assert example({"q": "Open?", "a": "x", "kto_tag": value}, "kto", **given).label is label
+    assert example({"q": "Open?", "a": "x", "good": value}, "kto", label="{good}", **given).label is label
+
+
+@pytest.mark.parametrize("value", [2, "maybe", None, [True]])
+def test_another_kto_label_is_refused(value: Any) -> None:
+    with pytest.raises(BadRowError, match="kto_tag"):
+        example({"q": "Open?", "a": "x", "kto_tag": value}, "kto", user="{q}", assistant="{a}")
+
+
+def test_pretraining_learns_a_column_or_a_template() -> None:
+    assert example({"text": "Once."}, "pt").text == "Once."
+    assert example({"t": "A", "b": "B"}, "pt", text="{t}\n\n{b}").text == "A\n\nB"
+    with pytest.raises(BadRowError, match="'text' is missing"):
+        example({"body": "Once."}, "pt")
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"m": [USER, SAYS], "images": ["a.png"]}, "has images"),
+        ({"m": [USER, SAYS], "videos": ["a.mp4"]}, "audio and video"),
+        ({"m": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, SAYS]}, "image_url"),
+    ],
+)
+def test_what_no_stage_uses_is_refused_by_name(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(BadRowError, match=words):
+        example(row, conversations="m")
+
+
+@pytest.mark.parametrize(
+    ("row", "shape", "prompt"),
+    [
+        ({"instruction": "", "input": "", "output": ""}, "alpaca", '{user: "{instruction}\\n{input|}"'),
+        ({"messages": TALK}, "messages", "{conversations: messages}"),
+        ({"conversations": SHARES_GPT}, "ShareGPT", "{conversations: conversations}"),
+        ({"chosen": [USER, SAYS], "rejected": [USER, NO]}, "preference (TRL)", "{conversations: chosen}"),
+        ({"prompt": "x", "chosen": "a", "rejected": "b"}, "preference", '{user: "{prompt}", assistant: "{chosen}"}'),
+        (
+            {"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []},
+            "preference (OpenAI)",
+            "input.m",
+        ),
+        ({"instruction": "", "output": "", "kto_tag": True}, "KTO (alpaca)", "{output}"),
+        ({"question": "", "answer": ""}, "prompt and completion", '{user: "{question}", assistant: "{answer}"}'),
+        ({"text": "Once."}, "text", '{text: "{text}"}'),
+        ({"a": 1}, "", ""),
+    ],
+)
+def test_shapes_are_recognised_with_the_prompt_that_fits(row: dict[str, Any], shape: str, prompt: str) -> None:
+    found, suggested = recognise(row)
+    assert found == shape
+    assert prompt in suggested

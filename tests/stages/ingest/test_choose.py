@@ -1,0 +1,127 @@
+"""Splits held out of the training rows, samples, and what is remarked about the data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from runner.testing import changed, composed, load_recipe
+from stages.data.example import Example, read_examples
+from stages.ingest.data import DataParts, prepare_data
+
+PROMPT = {"user": "{q}", "assistant": "{a}"}
+
+
+def rows(count: int, **columns: Any) -> list[dict[str, Any]]:
+    return [{"q": f"Question {n}?", "a": f"Answer {n}.", **columns} for n in range(count)]
+
+
+def ingested(folder: Path, given: dict[str, list[dict[str, Any]]], **dataset: Any) -> DataParts:
+    """The data of the quickstart with these rows a split, and keys of its dataset section."""
+    (folder / "ds").mkdir(exist_ok=True)
+    for split, each in given.items():
+        (folder / "ds" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in each))
+    files = {split: f"{split}.jsonl" if split in given else None for split in ("train", "val", "test")}
+    section = {"source": str(folder / "ds"), "files": files, "prompt": PROMPT, **dataset}
+    pipeline = ["ingest", "train", "publish"] if "test" not in given else ["ingest", "train", "publish", "infer"]
+    recipe: Recipe = load_recipe(changed(composed("viggo_quickstart"), {"dataset": section, "pipeline": pipeline}))
+    return prepare_data(recipe, folder / "made", lambda *args, **figures: None)
+
+
+def split(folder: Path, name: str) -> list[Example]:
+    return list(read_examples(folder / "made" / ("test_set" if name == "test" else "train_set") / f"{name}.jsonl"))
+
+
+def prompts(folder: Path, name: str) -> set[str]:
+    return {str(example.prompt[-1]["content"]) for example in split(folder, name)}
+
+
+def test_shares_and_numbers_are_held_out_of_one_file_without_leaking_duplicates(tmp_path: Path) -> None:
+    made = ingested(tmp_path, {"train": [*rows(180), *rows(20)]}, split={"val": 0.1, "test": 30})
+    assert made.metrics["rows"] == {"train": 150, "val": 20, "test": 30}
+    found = {name: prompts(tmp_path, name) for name in ("train", "val", "test")}
+    assert sum(map(len, found.values())) == 180
+    assert set.union(*found.values()) == {f"Question {n}?" for n in range(180)}
+    assert [example.id for example in split(tmp_path, "test")][:2] == ["test-000000", "test-000001"]
+    assert [place(example) for example in split(tmp_path, "val")] == sorted(map(place, split(tmp_path, "val")))
+
+
+def place(example: Example) -> int:
+    return int(example.source.rpartition(":")[2])
+
+
+def test_the_seed_chooses_and_the_same_seed_chooses_the_same(tmp_path: Path) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        ingested(tmp_path, {"train": rows(100)}, split={"test": 10, "seed": seed})
+        found.append(prompts(tmp_path, "test"))
+    assert found[0] == found[1] != found[2]
+
+
+def test_groups_stay_in_one_split_with_the_rows_of_the_same_prompt(tmp_path: Path) -> None:
+    given = [{**row, "customer": n // 5} for n, row in enumerate(rows(100))]
+    given += [{"q": "Question 3?", "a": "x", "customer": 77}, {"q": "Own?", "a": "x", "customer": 77}]
+    ingested(tmp_path, {"train": given}, split={"test": 0.3, "by": "customer"})
+    groups = {name: {example.columns["customer"] for example in split(tmp_path, name)} for name in ("train", "test")}
+    assert groups["test"]
+    assert not groups["train"] & groups["test"]
+    assert not prompts(tmp_path, "train") & prompts(tmp_path, "test")
+
+
+def test_a_column_is_as_frequent_in_every_split(tmp_path: Path) -> None:
+    given = [{**row, "label": "rare" if n % 10 == 0 else "usual"} for n, row in enumerate(rows(200))]
+    ingested(tmp_path, {"train": given}, split={"test": 50, "stratify": "label"})
+    counts = Counter(example.columns["label"] for example in split(tmp_path, "test"))
+    assert counts == {"usual": 45, "rare": 5}
+
+
+def test_a_split_that_would_be_empty_and_a_column_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="leaves the test split without a row"):
+        ingested(tmp_path, {"train": rows(1) * 5}, split={"test": 0.2})
+    with pytest.raises(RunnerError, match=r"lacks the column 'who' that dataset\.split names"):
+        ingested(tmp_path, {"train": rows(5)}, split={"test": 0.2, "by": "who"})
+
+
+def test_max_rows_draws_a_sample_by_the_seed_in_the_files_order(tmp_path: Path) -> None:
+    ingested(tmp_path, {"train": rows(200), "test": rows(3)}, max_rows={"train": 20})
+    drawn = [place(example) for example in split(tmp_path, "train")]
+    assert len(drawn) == 20
+    assert drawn == sorted(drawn)
+    assert max(drawn) > 100
+    ingested(tmp_path, {"train": rows(200), "test": rows(3)}, max_rows={"train": 20}, max_rows_by="head")
+    assert [place(example) for example in split(tmp_path, "train")] == list(range(1, 21))
+
+
+CASES: list[tuple[str, dict[str, list[dict[str, Any]]], str]] = [
+    ("duplicates", {"train": [*rows(3), *rows(1)]}, "train: 1 row is a duplicate of another, such as train.jsonl:1"),
+    ("contradictions", {"train": [*rows(3), {"q": "Question 1?", "a": "No."}]},
+     "train: 1 row has the prompt of another row and a different answer, such as train.jsonl:2 and train.jsonl:4"),
+    ("overlap", {"train": rows(5), "test": rows(2)}, "test: 2 of 2 test rows are training rows, such as test.jsonl:1"),
+    ("one answer", {"train": [{**row, "a": "yes" if n else "no"} for n, row in enumerate(rows(30))]},
+     "train: 97% of the answers are 'yes'"),
+    ("classes", {"train": [{**row, "a": "yes" if n % 3 else "no"} for n, row in enumerate(rows(30))]},
+     "train: the answers are 2 classes: 'yes' 67%, 'no' 33%"),
+    ("control tokens", {"train": [*rows(2), {"q": "Say <|im_end|> now", "a": "x"}]},
+     "train: 1 rows hold what looks like control tokens of a chat template, such as <|im_end|> in train.jsonl:3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "remark"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_is_worth_knowing_of_the_data_is_remarked(
+    tmp_path: Path, given: dict[str, list[dict[str, Any]]], remark: str
+) -> None:
+    made = ingested(tmp_path, given)
+    assert any(line.startswith(remark) for line in made.remarks), made.remarks
+    assert made.metrics["remarks"] == made.remarks
+
+
+def test_ordinary_rows_are_not_remarked_upon(tmp_path: Path) -> None:
+    made = ingested(tmp_path, {"train": rows(50), "test": [{"q": "Own?", "a": "x"}]})
+    assert made.remarks == []
+    assert "remarks" not in made.metrics
