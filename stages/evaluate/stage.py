@@ -45,7 +45,7 @@ class Evaluate:
         "evaluate.compare_run",
         "evaluate.require",
     )
-    libraries: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu", "jsonschema")
     provides: ClassVar[tuple[str, ...]] = ("scores",)
     ephemeral: ClassVar[bool] = False
 

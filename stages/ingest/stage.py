@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runner.errors import RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
+from runner.pipeline.fingerprint import library_version
 from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from runner.recipe.schema import Dataset, Recipe
 
 _UPDATE_EVERY_S = 0.5
+_PACKAGE = "package://"
 _GENERATED = "generated://"
 
 
@@ -66,8 +68,13 @@ class Ingest:
         if not dataset.source.startswith("s3://"):
             meaning["dataset.endpoint_url"] = None
         if models.is_local(model.source):
-            paths = [path for path in Path(model.source).expanduser().glob("*") if path.is_file()]
-            meaning["model.source"] = {path.name: file_state(path) for path in sorted(paths)}
+            folder = Path(model.source).expanduser()
+            paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+            # templates lie in a folder of their own
+            meaning["model.source"] = {name: file_state(folder / name) for name in paths if "/." not in f"/{name}"}
+        elif model.source.startswith(_PACKAGE):
+            distribution = model.source.removeprefix(_PACKAGE).partition("/")[0]
+            meaning["model.source"] = {"source": model.source, "version": library_version(distribution)}
         if models.is_local(model.source) or "://" in model.source:
             meaning["model.revision"] = None
         return meaning

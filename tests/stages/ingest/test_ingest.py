@@ -267,3 +267,12 @@ def test_a_row_that_holds_no_conversation_is_a_bad_row(tmp_path: Path) -> None:
     recipe = viggo(tmp_path / "ds", dataset__files__val=None, dataset__prompt={"conversations": "talk"})
     with pytest.raises(RunnerError, match=r"train.jsonl:1: its turns are user: the last is the user's"):
         ingested(tmp_path / "made", recipe)
+
+
+def test_another_version_of_the_models_package_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = to_recipe(compose(["recipe=viggo_quickstart"]))[0]
+    seen = []
+    for version in ("0.1.2", "0.1.3"):
+        monkeypatch.setattr("stages.ingest.stage.library_version", lambda name, version=version: version)
+        seen.append(Ingest().canonical(recipe)["model.source"])
+    assert seen[0] != seen[1]
