@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from runner.pipeline.progress import Pace
 from runner.report.console import SafeConsole
 from runner.report.progress_text import progress_parts
 from runner.text import duration_text
@@ -60,14 +62,18 @@ class StageLine:
     """The running stage's line: name, how far it is, time left, rate, how long it has worked, figures."""
 
     def __init__(self, stage: str) -> None:
-        self._stage, self._began_at = stage, time.monotonic()
+        self._stage, self._began_at, self._pace = stage, time.monotonic(), Pace()
         self._event: dict[str, Any] | None = None
+        self._lock = threading.Lock()  # it is drawn by one thread and told by another
 
-    def update(self, event: dict[str, Any]) -> None:
-        """event: as `Pace.measured` returns it."""
-        self._event = event
+    def update(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Take an event of `ProgressHandle.update`. Returns it as `Pace.measured` does."""
+        with self._lock:
+            self._event = event
+            return self._pace.measured(event)
 
     def parts(self) -> list[str]:
-        known = progress_parts(self._event) if self._event else []
+        with self._lock:  # measured anew: time left shrinks, and grows when the next advance is overdue
+            known = progress_parts(self._pace.measured(self._event)) if self._event else []
         worked = duration_text(round(time.monotonic() - self._began_at))
         return [self._stage, *known[:3], f"({worked})", *known[3:]]

@@ -15,7 +15,6 @@ from rich.table import Table
 from runner.errors import Problem, RunnerError
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import Step
-from runner.pipeline.progress import Pace
 from runner.recipe.schema import Recipe
 from runner.report.console import console_for
 from runner.report.ending import print_end
@@ -42,7 +41,6 @@ class Report:
         self._console = console_for(stream or sys.stdout)
         self._live: LiveLines | None = None
         self._line = StageLine("")
-        self._pace = Pace()
         self._stage = ""
         self._spoke = 0.0
         self._jobs: Sequence[JobView] = ()
@@ -79,15 +77,14 @@ class Report:
 
     def stage_started(self, name: str) -> None:
         self.stop()
-        self._stage, self._spoke, self._pace, self._line = name, time.monotonic(), Pace(), StageLine(name)
+        self._stage, self._spoke, self._line = name, time.monotonic(), StageLine(name)
         self._redraw(lambda: [self._line.parts()])
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Show an event of `ProgressHandle.update`."""
         if stage != self._stage:
             return
-        event = self._pace.measured(event)
-        self._line.update(event)
+        event = self._line.update(event)
         if self._live is None and time.monotonic() - self._spoke > _QUIET_EVERY_S:
             self._spoke = time.monotonic()
             self._console.print(f"  {stage}: {progress_text(event)}", markup=False)

@@ -80,7 +80,7 @@ def take_down(ctx: RunContext) -> list[str]:
         else:
             stopped.append(what)
     if failures:
-        raise RunnerError(f"could not take down {'; '.join(failures)}", "Look for processes that are left over.")
+        raise RunnerError(f"could not stop {'; '.join(failures)}", "Look for processes that are left over.")
     return stopped
 
 
@@ -161,11 +161,11 @@ def delete(artifact: Artifact, ctx: RunContext) -> None:
 def _note(metrics: dict[str, Any]) -> str:
     parts = []
     if metrics["stopped"]:
-        parts.append(f"took down {', '.join(metrics['stopped'])}")
+        parts.append(f"stopped {', '.join(metrics['stopped'])}")
     if metrics["deleted"]:
         parts.append(f"deleted {', '.join(each['name'] for each in metrics['deleted'])}")
     if metrics["kept"]:
         parts.append("kept " + ", ".join(f"{each['name']} ({each['why']})" for each in metrics["kept"]))
     if metrics["kept_alive"]:
         parts.append("the service stays up")
-    return "; ".join(parts) or "nothing to take down"
+    return "; ".join(parts) or "nothing to stop"

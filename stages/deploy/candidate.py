@@ -45,7 +45,7 @@ class Wanted:
 def find_results(recipe: Recipe, root: Path) -> Wanted:
     """The model and the adapter that the recipe's finished stages have made.
 
-    Raises RunnerError when one of them has yet to run, GateError when the gate said no.
+    Raises RunnerError when one of them has yet to run, GateError when the gate refused the result.
     """
     before = recipe.pipeline[: recipe.pipeline.index("serve")] if "serve" in recipe.pipeline else []
     if not before:

@@ -58,7 +58,7 @@ def continued_text(journal: Journal) -> str:
     if journal.count:
         parts.append(f"continued: {journal.count:,} of {journal.num_expected:,} predictions were done")
     if journal.num_damaged:
-        parts.append(f"{journal.num_damaged:,} torn and made again")
+        parts.append(f"{journal.num_damaged:,} damaged and predicted again")
     return ", ".join(parts)
 
 

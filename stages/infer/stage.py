@@ -140,7 +140,7 @@ class Infer:
             journal = held.enter_context(Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants))
             continued = continued_text(journal)
             if kept and (taken := take_over(kept, journal, rows.num_rows)):
-                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are there already")
+                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are reused")
             figures = Figures(begin, continued=journal.count)
             if continued:
                 ctx.say(f"  {self.name}: {continued}")

@@ -260,7 +260,7 @@ def _of_variant(variant: str, table: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _note(metrics: Mapping[str, Any]) -> str:
-    said = {True: ", as the batch said", False: ", OTHER than the batch said", None: ""}
+    said = {True: ", same as in batch", False: ", DIFFERENT from batch", None: ""}
     batch = said[metrics["matches_batch"]]
     beside = [f"{run_id}{said[other['matches_batch']]}" for run_id, other in metrics["others"].items()]
     if beside:

@@ -129,8 +129,8 @@ def test_the_engine_starts_once_and_beside_training_where_there_is_room(tmp_path
         f"storage.artifacts={root}/artifacts", root=root,
     )  # fmt: skip
     assert done.code == 0, done.shown
-    assert "infer: the engine starts beside train" in done.shown
+    assert "infer: the engine is starting while train runs" in done.shown
     assert "infer: the base model's 4 predictions are made" in done.shown
-    assert "infer: 4 predictions of the base model are there already" in done.shown
+    assert "infer: 4 predictions of the base model are reused" in done.shown
     logs = [path.read_text() for path in (done.folder / "logs").glob("*.log")]
     assert sum(log.count("Initializing a V1 LLM engine") for log in logs) == 1

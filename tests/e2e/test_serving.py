@@ -25,7 +25,7 @@ def test_adapters_of_two_runs_answer_side_by_side_as_in_batch(quickstart_run: Do
     assert second.status("ingest") == "skipped"
     infer = next(stage for stage in second.summary["stages"] if stage["name"] == "infer")
     assert infer["metrics"]["num_predictions"] == 200
-    assert "100 predictions of the base model are there already" in second.shown
+    assert "100 predictions of the base model are reused" in second.shown
 
     runs = [quickstart_run.summary["run_id"], second.summary["run_id"]]
     options = ["serve.keep_alive=false", "serve.port=0", "query.num_rows=2", f"storage.root={workspace}"]

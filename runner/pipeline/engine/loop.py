@@ -145,9 +145,9 @@ def _warm_up(later: Sequence[planning.Step], *, beside: str, run_: Run, ray: Ray
         try:
             if what := step.stage.warm_up(_context(step, run_, ray, run_.folder / step.name), beside):
                 run_.warmed.add(step.name)
-                run_.say(f"  {step.name}: {what} starts beside {beside}")
+                run_.say(f"  {step.name}: {what} is starting while {beside} runs")
         except Exception as error:
-            run_.say(f"  {step.name}: nothing starts beside {beside}: {cause_of(error)}")
+            run_.say(f"  {step.name}: could not start anything while {beside} runs: {cause_of(error)}")
 
 
 def _kept_alive(run_: Run) -> str:
@@ -278,7 +278,7 @@ def _close(run_: Run, ray: RaySession) -> None:
             try:
                 undo()
             except Exception as error:
-                run_.say(f"could not take down {what}: {cause_of(error)}")
+                run_.say(f"could not stop {what}: {cause_of(error)}")
                 traceback.print_exc()
         run_.deferred.clear()
         ray.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -43,6 +44,7 @@ def _kept(folder: Path, name: str, chart: Chart) -> str:
 
 def draw(chart: Chart, name: str) -> str:
     """SVG of the chart. name: no two drawings of a page may have the same."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells the terminal when it looks for fonts
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -194,7 +194,7 @@ def test_a_later_stage_starts_what_takes_long_beside_an_earlier_one(warming: lis
     screen = io.StringIO()
     assert run_once(local, screen)[0] == EXIT_DONE
     assert warming == ["ingest", "train", "undone", "undone"]
-    assert "infer: the engine starts beside train" in screen.getvalue()
+    assert "infer: the engine is starting while train runs" in screen.getvalue()
     run_once([*local, "force=[query]"])
     assert warming == ["ingest", "train", "undone", "undone"], "infer's results are taken over"
 
@@ -210,7 +210,7 @@ def test_what_cannot_start_early_is_said_and_left_to_the_stage(
     monkeypatch.setattr(Infer, "warm_up", warm_up, raising=False)
     screen = io.StringIO()
     assert run_once(local, screen)[0] == EXIT_DONE
-    assert "infer: nothing starts beside train: the port is taken" in screen.getvalue()
+    assert "infer: could not start anything while train runs: the port is taken" in screen.getvalue()
     assert fake_stages.runs == ALL
 
 

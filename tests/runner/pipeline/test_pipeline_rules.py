@@ -30,7 +30,7 @@ def test_resources_of_no_stage_are_refused() -> None:
 def test_every_need_must_be_provided_earlier() -> None:
     found = problems({"pipeline": ["ingest", "publish", "train"]})
     assert list(found) == ["pipeline[1]"]
-    assert "'checkpoint'" in found["pipeline[1]"].message
+    assert "'trained_weights'" in found["pipeline[1]"].message
     assert found["pipeline[1]"].hint == "Put train before it."
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.pipeline.progress import Pace
+from runner.report.live import StageLine
 
 
 class Clock:
@@ -61,3 +62,14 @@ def test_work_that_begins_again_has_a_rate_of_its_own() -> None:
 def test_waiting_has_no_rate_and_an_unknown_total_no_time_left() -> None:
     assert measured((0.0, 0.0), (5.0, 5.0), total=None, unit="s")["rate_per_s"] is None
     assert measured((0.0, 0.0), (5.0, 5.0), total=None)["seconds_left"] is None
+
+
+def test_the_live_line_is_measured_anew_each_time_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("runner.report.live.Pace", lambda: Pace(clock))
+    line = StageLine("train")
+    for clock.now, done in ((0.0, 0), (10.0, 1), (20.0, 2)):
+        line.update({"done": done, "total": 4, "unit": "step"})
+    assert "20 s left" in line.parts()
+    clock.now = 25.0
+    assert "15 s left" in line.parts()

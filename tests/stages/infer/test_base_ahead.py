@@ -67,7 +67,7 @@ def test_the_infer_stage_has_only_the_adapter_to_ask(
     assert {variant for _, variant in ahead.asked} == {"tuned"}
     assert said == [
         f"  infer: the base model's {NUM_ROWS} predictions are made",
-        f"  infer: {NUM_ROWS} predictions of the base model are there already",
+        f"  infer: {NUM_ROWS} predictions of the base model are reused",
     ]
     assert [path.suffix for path in (tmp_path / "runs" / "base_predictions").iterdir()] == [".jsonl"]
 

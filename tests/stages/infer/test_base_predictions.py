@@ -47,7 +47,7 @@ def test_the_next_adapter_takes_the_base_models_predictions_over(
     second = run(recipe, test_set, tmp_path / "second", said)
     assert sorted(engine.asked) == [(index, "tuned") for index in range(NUM_ROWS)]
     assert rows_of(second) == rows_of(first)
-    assert said == [f"  infer: {NUM_ROWS} predictions of the base model are there already"]
+    assert said == [f"  infer: {NUM_ROWS} predictions of the base model are reused"]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: data.replace(b"f(7)", b"f(8)")])

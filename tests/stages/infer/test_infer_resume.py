@@ -121,8 +121,8 @@ def test_ten_thousand_rows_killed_twice_are_predicted_once_each(
     assert sum(row["error"] is not None for row in rows) == result.metrics["num_errors"] == 100
     assert result.artifacts[0].sha256 == whole.artifacts[0].sha256
     assert said == [
-        "  infer: continued: 3,200 of 10,000 predictions were done, 1 torn and made again",
-        "  infer: continued: 7,200 of 10,000 predictions were done, 1 torn and made again",
+        "  infer: continued: 3,200 of 10,000 predictions were done, 1 damaged and predicted again",
+        "  infer: continued: 7,200 of 10,000 predictions were done, 1 damaged and predicted again",
     ]
     assert "7200 of 10000 predictions continued, 100 refused by the engine" in result.note
     assert result.metrics["num_continued"] == 7200
