@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from runner.patches import ray_state
 
 if TYPE_CHECKING:
     import psutil
@@ -26,11 +29,6 @@ _RAY_PROCESSES = (
     "ray::IDLE", "ray::SPILL", "ray::RESTORE", "default_worker.py", "raylet", "gcs_server", "log_monitor.py",
     "monitor.py", "ray/dashboard", "ray-dashboard", "runtime_env", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
     "multiprocessing.resource_tracker",
-)  # fmt: skip
-# Actors that the session keeps: those by which Ray Data and Ray Train count and place their jobs.
-_SESSION_ACTORS = (
-    "_StatsActor", "AutoscalingRequester", "_AutoscalingCoordinatorActor", "ActorLocationTracker",
-    "_TelemetryAgent", "TrainStateActor",
 )  # fmt: skip
 
 
@@ -79,8 +77,8 @@ class Leaks:
         return said
 
     def _find(self, ray_session: bool) -> list[Leak]:
-        actors = list(_actors()) if ray_session else []
-        kept = {actor["Pid"] for actor in actors if actor["ActorClassName"].endswith(_SESSION_ACTORS)}
+        actors = list(ray_state.job_actors()) if ray_session else []
+        kept = {actor["Pid"] for actor in actors if ray_state.is_kept_by_session(actor)}
         leaks = [_actor_leak(actor) for actor in actors if actor["Pid"] not in kept]
         known = kept | {actor["Pid"] for actor in actors}
         leaks += list(_placement_groups()) if ray_session else []
@@ -143,47 +141,17 @@ def _own_ports() -> set[int]:
     return {each.laddr.port for each in psutil.Process().net_connections("tcp") if each.status == "LISTEN"}
 
 
-def _actors() -> Iterator[dict[str, Any]]:
-    """This job's actors that are not dead."""
-    import ray
-    from ray._private.state import state
-
-    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    for actor in state.actor_table(None, job_id=job).values():
-        if actor["State"] != "DEAD":
-            yield actor
-
-
 def _actor_leak(actor: dict[str, Any]) -> Leak:
     name = f"{actor['ActorClassName']}{' ' + repr(actor['Name']) if actor['Name'] else ''}"
-
-    def end() -> None:
-        import ray
-        from ray._private.worker import global_worker
-
-        global_worker.core_worker.kill_actor(ray.ActorID.from_hex(actor["ActorID"]), True)
-
-    return Leak(f"actor {name} (process {actor['Pid']})", end)
+    return Leak(f"actor {name} (process {actor['Pid']})", lambda: ray_state.kill_actor(actor["ActorID"]))
 
 
 def _placement_groups() -> Iterator[Leak]:
     """This job's placement groups that hold resources or wait for them."""
-    import ray
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.placement_group import remove_placement_group
 
-    job = ray.get_runtime_context().get_job_id()
-    for serialized in state._connect_and_get_accessor().get_placement_group_table():
-        table = gcs_pb2.PlacementGroupTableData.FromString(serialized)
-        if table.state == gcs_pb2.PlacementGroupTableData.REMOVED or table.creator_job_id.hex() != job:
-            continue
-        group = PlacementGroup(ray.PlacementGroupID(table.placement_group_id))
-        bundles = [dict(bundle.unit_resources) for bundle in table.bundles]
-        yield Leak(
-            f"placement group {table.name or group.id.hex()[:12]} of {bundles}",
-            lambda group=group: remove_placement_group(group),  # type: ignore[misc]
-        )
+    for held in ray_state.job_placement_groups():
+        yield Leak(f"placement group {held.name} of {held.bundles}", partial(remove_placement_group, held.group))
 
 
 def _gpu_memory() -> dict[int, int]:

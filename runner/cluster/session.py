@@ -17,6 +17,7 @@ from typing import Any
 from runner.cluster.reach import Watch, check_reachable, check_temporary_folder
 from runner.errors import RunnerError
 from runner.patches import ray_haproxy as haproxy
+from runner.patches import ray_start, ray_state, ray_store
 from runner.recipe.schema import Cluster, StageResources
 
 _POLL_S = 0.5
@@ -72,31 +73,28 @@ class _Board:
     """
 
     def __init__(self, name: str) -> None:
-        from ray.experimental import internal_kv
-
-        self._store, self._name = internal_kv, name
+        self._name = name
 
     def post(self, stage: str, event: Mapping[str, Any]) -> None:
         text = json.dumps(event, default=float)  # numpy's numbers
-        self._store._internal_kv_put(f"{self._name}/stage/{stage}", text, namespace=_NAMESPACE)
+        ray_store.put(f"{self._name}/stage/{stage}", text, _NAMESPACE)
 
     def latest(self) -> dict[str, dict[str, Any]]:
         prefix = f"{self._name}/stage/"
-        keys = self._store._internal_kv_list(prefix, namespace=_NAMESPACE)
-        found = {key.decode(): self._store._internal_kv_get(key, namespace=_NAMESPACE) for key in keys}
-        return {key.removeprefix(prefix): json.loads(text) for key, text in found.items() if text}
+        found = ray_store.values(prefix, _NAMESPACE)
+        return {key.removeprefix(prefix): json.loads(text) for key, text in found.items()}
 
     def stop(self, stopping: bool) -> None:
         if stopping:
-            self._store._internal_kv_put(f"{self._name}/stop", b"1", namespace=_NAMESPACE)
+            ray_store.put(f"{self._name}/stop", b"1", _NAMESPACE)
         else:
-            self._store._internal_kv_del(f"{self._name}/stop", namespace=_NAMESPACE)
+            ray_store.delete(f"{self._name}/stop", _NAMESPACE)
 
     def is_stopping(self) -> bool:
-        return bool(self._store._internal_kv_exists(f"{self._name}/stop", namespace=_NAMESPACE))
+        return ray_store.exists(f"{self._name}/stop", _NAMESPACE)
 
     def clear(self) -> None:
-        self._store._internal_kv_del(f"{self._name}/", del_by_prefix=True, namespace=_NAMESPACE)
+        ray_store.delete_all(f"{self._name}/", _NAMESPACE)
 
 
 class RaySession:
@@ -147,7 +145,7 @@ class RaySession:
                 "resources": self._cluster.resources or None,
                 "include_dashboard": self._cluster.dashboard,
                 "dashboard_host": _LOOPBACK,
-                "_node_ip_address": _LOOPBACK,
+                **ray_start.on_address(_LOOPBACK),
             }
         else:
             options["address"] = self._cluster.address
@@ -266,15 +264,8 @@ def own_sigterm_from_the_first() -> Iterator[None]:
 
     Ray's C++ has a handler too, which ends the process by SIGABRT; what Python puts in its place is ours again.
     """
-    from ray._private import utils
-
-    handler, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
-    utils.set_sigterm_handler = lambda _: set_handler(handler)
-    try:
-        with own_sigterm():
-            yield
-    finally:
-        utils.set_sigterm_handler = set_handler
+    with ray_start.sigterm_handler(signal.getsignal(signal.SIGTERM)), own_sigterm():
+        yield
 
 
 def task_options(resources: StageResources) -> dict[str, Any]:
@@ -307,10 +298,9 @@ def check_fits(resources: StageResources, num_bundles: int, key: str) -> None:
     key: recipe key of the resources, for the message. A cluster that scales itself is asked for its upper limits.
     """
     import ray
-    from ray._private.state import state
 
     bundle = worker_bundle(resources)
-    largest: dict[str, float] | None = state.get_max_resources_from_cluster_config()
+    largest = ray_state.largest_node()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     strategy = resources.placement_strategy
     if largest:

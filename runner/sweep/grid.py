@@ -30,6 +30,7 @@ from runner.errors import (
     RecipeError,
     RunnerError,
 )
+from runner.patches.hydra_classes import GRID_SWEEPER
 from runner.pipeline.plan import PastRuns, build, select
 from runner.recipe.hydra.compose import accept_new_keys, compose, prepared
 from runner.recipe.hydra.folders import RECIPES_DIR, Folders
@@ -42,8 +43,6 @@ from runner.sweep.capacity import Machine, Share, cluster_nodes, shares
 from runner.sweep.jobs import Planned, Process, run_side_by_side, start_process
 from runner.sweep.state import Job, Sweep, open_sweep, outcome
 from runner.sweep.view import show_sweep
-
-_GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
@@ -216,7 +215,7 @@ def _job(state: Sweep, folder: Path, folders: Folders) -> float:
     _run_job(overrides, folders.config_dir, job, state.objective)
     _finish(state, folder, None)
     if job.value is None:
-        if HydraConfig.get().sweeper._target_ == _GRID:
+        if HydraConfig.get().sweeper._target_ == GRID_SWEEPER:
             return float("nan")
         raise RunnerError(f"job {job.number} has no {state.objective}: {job.error}")
     return job.value

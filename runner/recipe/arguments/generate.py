@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from runner.patches import ray_options
 from runner.recipe.arguments import RAY, Library
 
 Entry = dict[str, Any]
@@ -24,8 +25,7 @@ _SIMPLE = {bool: "bool", int: "int", float: "float", str: "str", type(None): "nu
 _LISTS = (list, tuple, set, frozenset)
 _BOUNDS = ("gt", "ge", "lt", "le")
 
-# Options of serve.deployment that are no setting.
-_DEPLOYMENT_INTERNAL = {"_func_or_class", "version"}
+_NO_SETTING = {"version", "return"}  # hints of serve.deployment that are no setting
 # What RuntimeEnv's documentation allows beyond its type hints: a requirements file, or packages with options.
 _RUNTIME_ENV: dict[str, Entry] = {"pip": {"type": "dict|list|str"}, "uv": {"type": "dict|list|str"}}
 
@@ -34,18 +34,14 @@ def ray_tables() -> Tables:
     """`autoscaling`: AutoscalingConfig. `deployment`: options of serve.deployment. `runtime_env`: its fields."""
     from ray import serve
     from ray.runtime_env import RuntimeEnv
-    from ray.serve._private.config import DeploymentConfig
-    from ray.serve._private.utils import DEFAULT
     from ray.serve.config import AutoscalingConfig
 
-    config = pydantic_table(DeploymentConfig)
+    config = pydantic_table(ray_options.deployment_class())
     deployment = {}
     for name, hint in get_type_hints(serve.deployment, include_extras=True).items():
-        if name in _DEPLOYMENT_INTERNAL or name == "return":
+        if name in _NO_SETTING or name.startswith("_"):
             continue
-        # `Default[X]` is Union[DEFAULT, X]; DEFAULT is an enum of its own.
-        members = [member for member in get_args(hint) or (hint,) if member is not DEFAULT]
-        deployment[name] = config.get(name) or entry_of(functools.reduce(operator.or_, members))
+        deployment[name] = config.get(name) or entry_of(ray_options.without_default(hint))
     deployment["num_replicas"] = {"type": "int|str|null", "default": 1, "ge": 0}  # a number, or "auto"
     hints = get_type_hints(RuntimeEnv.__init__)
     names = sorted(name.lstrip("_") for name in RuntimeEnv.known_fields - RuntimeEnv.extensions_fields)

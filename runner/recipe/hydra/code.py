@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.errors import Problem
+from runner.patches import hydra_classes
 
-_OWN_CLASSES = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")
+_OWN_CLASSES = (hydra_classes.PLUGINS, "hydra_plugins.", "optuna.samplers.", "optuna.pruners.")
 _STEERED = ("hydra.verbose", "hydra.mode", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 _FIXED: Mapping[str, Any] = {
     "run": {"dir": "."},
