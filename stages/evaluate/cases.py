@@ -18,7 +18,8 @@ from stages.data.shapes.conversation import read_messages
 from stages.evaluate.classes import label_scores
 from stages.evaluate.difference import difference
 from stages.evaluate.slices import Slices
-from stages.evaluators.metrics import Metric, load_metrics
+from stages.evaluators.base import Metric
+from stages.evaluators.metrics import load_metrics
 
 MAX_WRONG, MAX_RIGHT = 300, 100
 MAX_ROWS = 100_000  # of larger sets the first are read: a page is to be there in seconds

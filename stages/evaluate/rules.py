@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from runner.errors import Problem, RunnerError, nearest
 from runner.recipe.comparison import HOW_TO_WRITE, parse_comparison
 from runner.recipe.schema import Recipe
-from stages.evaluators.metrics import BUILTIN, known_metrics, wrong_arguments
+from stages.evaluators.metrics import known_metrics, wrong_arguments
 
 RIGHT = "exact_match"  # what the differences are of when they name no metric
 _DELTA, _DELTA_RUN = _DELTAS = ("delta_vs_base", "delta_vs_run")
@@ -34,7 +34,7 @@ def metric_arguments_fit(recipe: Recipe) -> Iterator[Problem]:
         if name not in metrics:
             yield Problem(f"evaluate.metric_args.{name}", args[name], *_not_computed(name, metrics))
     for name in metrics:
-        if name in BUILTIN and (reason := wrong_arguments(name, args.get(name, {}))):
+        if reason := wrong_arguments(name, args.get(name, {})):
             yield Problem(f"evaluate.metric_args.{name}", args.get(name), *reason)
 
 

@@ -20,7 +20,8 @@ from stages.evaluate.significance import (
     resampled_sums,
     wilson_interval,
 )
-from stages.evaluators.metrics import Metric, exact_match
+from stages.evaluators.base import Metric
+from stages.evaluators.metrics import load_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +109,7 @@ class ScoreTable:
     def __init__(self, metrics: Mapping[str, Metric], variants: Iterable[str], confidence: float) -> None:
         self.names = list(metrics)
         self.confidence = confidence
-        functions = {RIGHT: exact_match, **metrics}
+        functions = {**load_metrics([RIGHT]), **metrics}
         self.variants = {
             name: Variant({metric: Column(function) for metric, function in functions.items()}) for name in variants
         }

@@ -8,10 +8,10 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.prediction import Prediction
-from stages.evaluators.meaning.representation import parse
+from stages.evaluators.base import offered_slices
 
-FUNCTION, LENGTH = "function", "length"
-NO_FUNCTION, NO_VALUE, OTHERS = "(no function)", "(none)", "(others)"
+LENGTH = "length"
+NO_VALUE, OTHERS = "(none)", "(others)"
 _MAX_VALUES = 20
 _MAX_CHARS = 60
 _NUM_BUCKETS = 4
@@ -20,20 +20,21 @@ _NUM_BUCKETS = 4
 class Slices:
     """The values of each row for the slices that `evaluate.slices` names.
 
-    `function` is the function of the reference (`inform` of `inform(name[...])`), `length` the quarter of the rows by
-    the length of the reference, and any other name a column of the rows.
+    `length` is the quarter of the rows by the length of the reference; evaluators offer others by the reference, such
+    as `function`; any other name is a column of the rows.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self._values: dict[str, list[Any]] = {name: [] for name in names}
         self._columns: set[str] = set()
+        self._offered = offered_slices()
 
     def add(self, row: Prediction) -> None:
         """Note a row; they come in the order of their places in the score table."""
         self._columns.update(row.row)
         for name, values in self._values.items():
-            values.append(_value(name, row))
+            values.append(self._value(name, row))
 
     def labels(self) -> dict[str, list[str]]:
         """For each slice the value of every row; the 20 most frequent values have names, the rest are "(others)".
@@ -42,23 +43,21 @@ class Slices:
         """
         found = {}
         for name, values in self._values.items():
-            if name not in (FUNCTION, LENGTH, *self._columns):
+            if name not in (*self._offered, LENGTH, *self._columns):
                 raise RunnerError(
                     f"evaluate.slices names {name!r}, which no row has",
-                    f"Take {FUNCTION}, {LENGTH} or a column: {', '.join(sorted(self._columns))}.",
+                    f"Take {', '.join([*self._offered, LENGTH])} or a column: {', '.join(sorted(self._columns))}.",
                 )
             found[name] = length_buckets(values) if name == LENGTH else _most_frequent(values)
         return found
 
-
-def _value(name: str, row: Prediction) -> Any:
-    if name == LENGTH:
-        return len(row.reference)
-    if name == FUNCTION:
-        meaning = parse(row.reference)
-        return meaning.function if meaning else NO_FUNCTION
-    value = row.row.get(name)
-    return NO_VALUE if value is None else str(value)[:_MAX_CHARS]
+    def _value(self, name: str, row: Prediction) -> Any:
+        if name == LENGTH:
+            return len(row.reference)
+        if name in self._offered:
+            return self._offered[name](row.reference)
+        value = row.row.get(name)
+        return NO_VALUE if value is None else str(value)[:_MAX_CHARS]
 
 
 def _most_frequent(values: Sequence[str]) -> list[str]:

@@ -7,77 +7,35 @@ A metric is one of
 - a class whose objects have `sums(prediction, reference)`, some numbers of one row, and `score(sums)`, the score in
   [0, 1] of their sums over the rows (a corpus's BLEU is no mean of its rows).
 
-`evaluate.metric_args.<name>` are keyword arguments of the function or class. Packages add theirs through the entry
-point group `recipe_runner.metrics`. A row that the engine refused has "" for a prediction, and its number counts as 0.
+`evaluate.metric_args.<name>` are keyword arguments of the function or class. Evaluators offer metrics, and packages add
+single ones through the entry point group `recipe_runner.metrics`. A row that the engine refused has "" for a
+prediction, and its number counts as 0.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 from runner.errors import RunnerError
+from stages.evaluators.base import Metric, offered_metrics, other_names
 
 ENTRY_POINT_GROUP = "recipe_runner.metrics"
 
 
-@runtime_checkable
-class CorpusMetric(Protocol):
-    """A score of sums over the rows that is neither a mean nor a ratio."""
-
-    def sums(self, prediction: str, reference: str) -> Sequence[float]:
-        """Numbers of one row, as many for every row."""
-
-    def score(self, sums: Sequence[float]) -> float:
-        """The score in [0, 1] of the rows' summed numbers."""
-
-
-Metric = Callable[[str, str], float | tuple[float, float]] | CorpusMetric
-
-_MEANING, _TEXT = "stages.evaluators.meaning.representation", "stages.evaluators.text_match.text_metrics"
-# What other tools call a metric that there is here.
-_ELSEWHERE = {name: ["exact_match"] for name in ("accuracy", "acc", "em", "exact")}
-BUILTIN = {
-    "exact_match": "stages.evaluators.metrics:exact_match",
-    "exact_match_normalized": "stages.evaluators.metrics:exact_match_normalized",
-    "exact_match_unordered": f"{_MEANING}:exact_match_unordered",
-    "parse_rate": f"{_MEANING}:parse_rate",
-    "function_accuracy": f"{_MEANING}:function_accuracy",
-    "attribute_precision": f"{_MEANING}:attribute_precision",
-    "attribute_recall": f"{_MEANING}:attribute_recall",
-    "attribute_f1": f"{_MEANING}:attribute_f1",
-    "rouge": f"{_TEXT}:rouge",
-    "bleu": f"{_TEXT}:Bleu",
-    "regex": f"{_TEXT}:regex",
-    "json_schema": f"{_TEXT}:json_schema",
-}
-# The module that a metric needs beside this package.
-NEEDS = {"rouge": "rouge_score", "bleu": "sacrebleu", "json_schema": "jsonschema"}
-
-
-def exact_match(prediction: str, reference: str) -> float:
-    """1 when the texts are the same, character for character."""
-    return float(prediction == reference)
-
-
-def exact_match_normalized(prediction: str, reference: str) -> float:
-    """1 when the texts are the same once runs of white space are one space and the ends are trimmed."""
-    return float(prediction.split() == reference.split())
-
-
 def known_metrics(names: Iterable[str]) -> dict[str, str]:
     """name -> "module:function" for each name. Raises RunnerError naming the nearest known metric."""
-    known = _third_party() | BUILTIN
+    known = _third_party() | {name: metric.target for name, metric in offered_metrics().items()}
     for name in names:
         if name not in known:
-            near = _ELSEWHERE.get(name.lower(), []) or difflib.get_close_matches(name, known, n=1)
+            elsewhere = other_names().get(name.lower())
+            near = [elsewhere] if elsewhere else difflib.get_close_matches(name, known, n=1)
             raise RunnerError(
                 f"evaluate.metrics: there is no metric {name!r}; there are: {', '.join(sorted(known))}",
                 f"Did you mean {near[0]}?" if near else "Remove it, or install the package that adds it.",
@@ -105,24 +63,21 @@ def load_metrics(names: Iterable[str], args: Mapping[str, Mapping[str, Any]] | N
 
 
 def wrong_arguments(name: str, args: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Why a built-in metric cannot be computed with these arguments: (what, what to do), or None when it can.
+    """Why an evaluator's metric cannot be computed with these arguments: (what, what to do); None when it can.
 
-    Light: the libraries behind a metric are looked for and not imported.
+    None as well for the metrics of other packages. Light: a metric's library is looked for and not imported.
     """
-    module, _, attribute = BUILTIN[name].partition(":")
-    library = NEEDS.get(name)
-    if library and find_spec(library) is None:
-        return f"the metric {name} needs {library}, which is not installed", "Install this package's extra `metrics`."
+    metric = offered_metrics().get(name)
+    if metric is None:
+        return None
+    module, _, attribute = metric.target.partition(":")
+    if metric.library and find_spec(metric.library) is None:
+        return f"the metric {name} needs {metric.library}, which is not installed", metric.install
     try:
         bound = _bind(getattr(import_module(module), attribute), args)
     except TypeError as error:
         return f"the metric {name}: {error}", f"Set evaluate.metric_args.{name} to what it takes."
-    if name == "regex":
-        try:
-            re.compile(bound.arguments["pattern"])
-        except (re.error, TypeError) as error:
-            return f"the pattern is no regular expression: {error}", "Mend evaluate.metric_args.regex.pattern."
-    return None
+    return metric.check(bound.arguments) if metric.check else None
 
 
 def _bind(found: Any, args: Mapping[str, Any]) -> inspect.BoundArguments:

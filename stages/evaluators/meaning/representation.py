@@ -9,6 +9,7 @@ from functools import lru_cache
 
 _NAME = re.compile(r"\w+")
 _OPENING, _CLOSING = "[(", "])"
+NO_FUNCTION = "(no function)"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ def _values(meaning: Meaning | None) -> Counter[tuple[str, str | None]]:
         parts = _split(value) if value is not None else None
         pairs.update((name, part.strip()) for part in parts) if parts else pairs.update([(name, value)])
     return pairs
+
+
+def function_of(text: str) -> str:
+    """The function of a meaning representation (`inform` of `inform(name[...])`), "(no function)" for other texts."""
+    meaning = parse(text)
+    return meaning.function if meaning else NO_FUNCTION
 
 
 def exact_match_unordered(prediction: str, reference: str) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runner.errors import RunnerError
 from stages.data.generated.grammar import GrammarSpec, generate
 from stages.evaluators import metrics
+from stages.evaluators.base import Offered, offered_metrics
 from stages.evaluators.meaning.representation import (
     Meaning,
     attribute_f1,
@@ -25,13 +26,12 @@ from stages.evaluators.meaning.representation import (
     parse_rate,
 )
 from stages.evaluators.metrics import (
-    BUILTIN,
-    exact_match,
-    exact_match_normalized,
     known_metrics,
     load_metrics,
     wrong_arguments,
 )
+from stages.evaluators.text_match.evaluator import METRICS
+from stages.evaluators.text_match.exact import exact_match, exact_match_normalized
 from stages.evaluators.text_match.text_metrics import Bleu, json_schema, regex, rouge
 
 MEANING = "inform(name[Dirt: Showdown], esrb[E 10+ (for Everyone 10 and Older)], platforms[PC, Xbox])"
@@ -41,8 +41,8 @@ ARGS = {"regex": {"pattern": "f.*"}, "json_schema": {"schema": {"type": "object"
 
 
 def test_every_builtin_metric_can_be_loaded_and_judges_an_empty_answer() -> None:
-    metrics = load_metrics(BUILTIN, ARGS)
-    assert set(metrics) == set(BUILTIN)
+    metrics = load_metrics(offered_metrics(), ARGS)
+    assert set(metrics) == set(offered_metrics())
     for metric in metrics.values():
         found = metric("", "f(a[x])") if callable(metric) else metric.score(metric.sums("", "f(a[x])"))
         assert found in (0, (0, 0), (0, 1))
@@ -108,11 +108,11 @@ def test_packages_add_metrics_but_cannot_replace_builtin_ones(monkeypatch: pytes
         found = known_metrics(["length", "exact_match"])
     finally:
         metrics._third_party.cache_clear()
-    assert found == {"length": "builtins:len", "exact_match": BUILTIN["exact_match"]}
+    assert found == {"length": "builtins:len", "exact_match": METRICS["exact_match"].target}
 
 
 def test_metric_that_cannot_be_imported_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BUILTIN, "broken", "stages.no_such_module:function")
+    monkeypatch.setitem(METRICS, "broken", Offered("stages.no_such_module:function"))
     with pytest.raises(RunnerError, match=r"'broken' .* cannot be loaded"):
         load_metrics(["broken"])
 

@@ -1,0 +1,87 @@
+"""What an evaluator is, and which there are.
+
+An evaluator is a folder here: the metrics that it offers, as functions or classes in modules that are imported when a
+metric is computed, and the parts of a test set that it can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+EVALUATORS = {
+    "text_match": "stages.evaluators.text_match.evaluator:TextMatch",
+    "meaning": "stages.evaluators.meaning.evaluator:MeaningMatch",
+}
+
+
+@runtime_checkable
+class CorpusMetric(Protocol):
+    """A score of sums over the rows that is neither a mean nor a ratio."""
+
+    def sums(self, prediction: str, reference: str) -> Sequence[float]:
+        """Numbers of one row, as many for every row."""
+
+    def score(self, sums: Sequence[float]) -> float:
+        """The score in [0, 1] of the rows' summed numbers."""
+
+
+Metric = Callable[[str, str], float | tuple[float, float]] | CorpusMetric
+"""A function of (prediction, reference) returns a number in [0, 1], of which the mean is the score, or a pair (hits,
+chances), of which the sums are divided."""
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Offered:
+    """A metric that an evaluator offers.
+
+    target: "module:name" of a function (prediction, reference, **arguments), or of a class whose objects are metrics
+    and which is called with the arguments. library: the module that it needs besides this package, "" for none.
+    install: how to get it. check: why arguments that the signature accepts are wrong, as (what, what to do).
+    """
+
+    target: str
+    library: str = ""
+    install: str = "Install this package's extra `metrics`."
+    check: Callable[[Arguments], tuple[str, str] | None] | None = None
+
+
+class Evaluator(Protocol):
+    """What the evaluate stage asks an evaluator for. All of it is light: libraries are imported by a metric."""
+
+    def metrics(self) -> Mapping[str, Offered]:
+        """The metrics by the names that `evaluate.metrics` has for them."""
+
+    def other_names(self) -> Mapping[str, str]:
+        """What other tools call a metric -> its name here."""
+
+    def slices(self) -> Mapping[str, Callable[[str], str]]:
+        """Parts of a test set by name: functions from a row's reference to the part that it belongs to."""
+
+
+@cache
+def load_evaluator(name: str) -> Evaluator:
+    """The evaluator of that name in EVALUATORS."""
+    module, _, member = EVALUATORS[name].partition(":")
+    evaluator: Evaluator = getattr(import_module(module), member)()
+    return evaluator
+
+
+def offered_metrics() -> dict[str, Offered]:
+    """The metrics of all evaluators by name."""
+    return {name: metric for each in EVALUATORS for name, metric in load_evaluator(each).metrics().items()}
+
+
+def other_names() -> dict[str, str]:
+    """What other tools call a metric -> its name here, of all evaluators."""
+    return {other: name for each in EVALUATORS for other, name in load_evaluator(each).other_names().items()}
+
+
+def offered_slices() -> dict[str, Callable[[str], str]]:
+    """The parts of a test set that evaluators tell apart, by name."""
+    return {name: part_of for each in EVALUATORS for name, part_of in load_evaluator(each).slices().items()}
