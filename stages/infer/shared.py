@@ -18,6 +18,7 @@ from typing import Any
 
 from runner.cluster.session import check_fits, fit_together
 from runner.errors import RunnerError
+from runner.patches import ray_serve
 from runner.pipeline.context import RunContext
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
@@ -27,7 +28,7 @@ from stages.engines.vllm.server import engine_env, llm_config, num_bundles
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
-from stages.serve.config import app_name, build_app, pin_version, replica_version, server_name
+from stages.serve.config import app_name, build_app, replica_version, server_name
 from stages.serve.health import Progress, application_status, listen, wait_until_running
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
@@ -82,8 +83,7 @@ def ask(
 
     healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
     healthy(recipe.serve.startup_timeout_s, progress)
-    # Only a call of an actor, not one by gRPC, gives an object that `ray.wait` knows.
-    server = serve.get_deployment_handle(server_name(recipe), app_name(recipe)).options(_by_reference=True)
+    server = ray_serve.by_reference(serve.get_deployment_handle(server_name(recipe), app_name(recipe)))
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
     asked: dict[Any, dict[str, Any]] = {}
@@ -92,7 +92,7 @@ def ask(
         while waiting and len(asked) < most:
             piece = waiting.popleft()
             response = server.answer_piece.remote(piece, work)
-            asked[response._to_object_ref_sync()] = piece
+            asked[ray_serve.object_of(response)] = piece
         (ready,), _ = ray.wait(list(asked), num_returns=1)
         piece = asked.pop(ready)
         try:
@@ -153,6 +153,6 @@ def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
     check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
     listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
     app = build_app({"llm_config": config})
-    pin_version(app, replica_version(config))
+    ray_serve.set_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)

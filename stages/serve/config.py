@@ -186,11 +186,6 @@ def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def pin_version(app: Any, version: str) -> None:
-    """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all."""
-    app._bound_deployment._version = version
-
-
 def replica_version(config: Mapping[str, Any]) -> str:
     """Digest of all that a replica is made of: everything but how many there are, and how long one may shut down."""
     args = app_args(config)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runner.errors import RunnerError
+from runner.patches import ray_serve, ray_state
 from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Serve as ServeKeys
 from stages.engines.vllm.failure import root_cause
@@ -50,9 +51,8 @@ def listen(
     serves another run's application of that name, or its Ray Serve is open to others and the recipe names no API keys.
     """
     from ray import serve
-    from ray.serve.context import _get_global_client
 
-    running = _get_global_client(raise_if_no_controller_running=False)
+    running = ray_serve.running_http()
     if running is None:
         port = free_port(keys.host, keys.port)
         defer(_SERVE, _shut_down)
@@ -61,18 +61,18 @@ def listen(
         serve.start(proxy_location="HeadOnly", http_options=http)
         host, prefix = keys.host, "/"
     else:
-        if not is_loopback(running.http_config.host) and keys.api_keys is None:
+        if not is_loopback(running.host) and keys.api_keys is None:
             raise RunnerError(
-                f"the cluster's Ray Serve listens on {running.http_config.host}, and the recipe names no API keys",
+                f"the cluster's Ray Serve listens on {running.host}, and the recipe names no API keys",
                 "Set serve.api_keys.file or serve.api_keys.env.",
             )
-        host, port = running.http_config.host, running.http_config.port
+        host, port = running.host, running.port
         if _APPLICATION in started:
             prefix = "/" if _SERVE in started else f"/{app_name}"
             return Listener(app_name, prefix, _url(host, port, prefix))
         there = serve.status().applications.get(app_name)
         if there and keys.redeploy:
-            prefix = _route_prefix(app_name)
+            prefix = ray_serve.route_prefix(app_name)
             return Listener(app_name, prefix, _url(host, port, prefix))
         if there:
             raise RunnerError(
@@ -88,15 +88,6 @@ def listen(
 
 def _url(host: str, port: int, prefix: str) -> str:
     return f"http://{_reachable(host)}:{port}{prefix.rstrip('/')}/v1"
-
-
-def _route_prefix(app_name: str) -> str:
-    """Where the running application is, which a new version must not change."""
-    from ray.serve.context import _get_global_client
-
-    details = _get_global_client().get_serve_details()
-    prefix: str = details["applications"][app_name]["route_prefix"]
-    return prefix
 
 
 def _delete(app_name: str) -> None:
@@ -118,10 +109,7 @@ def _reachable(host: str) -> str:
     """A listener on all addresses is reached through the head node's own."""
     if host not in ("0.0.0.0", "::"):  # noqa: S104 (the recipe's choice, compared here)
         return f"[{host}]" if ":" in host else host
-    import ray
-
-    head = next(node for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
-    return str(head["NodeManagerAddress"])
+    return ray_state.head_address()
 
 
 def free_port(host: str, port: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
+from runner.patches import ray_serve
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions, plain_time
@@ -28,7 +29,7 @@ from stages.ingest.canonical import without
 from stages.models.known import ENGINE, conditions
 from stages.models.weights import Adapter
 from stages.serve import rules
-from stages.serve.config import api_settings, app_name, build_app, pin_version, replica_version
+from stages.serve.config import api_settings, app_name, build_app, replica_version
 from stages.serve.endpoint import Endpoint
 from stages.serve.fit import fit_to_serve
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
@@ -190,6 +191,6 @@ def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: 
     from ray import serve
 
     app = build_app({"llm_config": config, "user_config": dict(user_config)})
-    pin_version(app, replica_version(config))
+    ray_serve.set_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)

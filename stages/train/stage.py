@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
+from runner.patches import ray_train
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -223,32 +224,7 @@ def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:
 
         trainer = TorchTrainer
     left_out = {"DatasetsCallback", *(("PlacementGroupCleanerCallback",) if own_cluster else ())}
-
-    class Lean(trainer):  # type: ignore[misc]
-        def _create_default_callbacks(self) -> list[Any]:
-            callbacks = super()._create_default_callbacks()
-            return [item for item in callbacks if type(item).__name__ not in left_out]
-
-        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-            if own_cluster:
-                arguments["scaling_policy"] = _fixed_size(self.scaling_config)
-            return super()._initialize_and_run_controller(**arguments)
-
-    return Lean
-
-
-def _fixed_size(scaling_config: Any) -> Any:
-    """Ray Train's policy of as many workers as were asked for, without the actor that it tells so for an autoscaler."""
-    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-
-    class FixedSize(FixedScalingPolicy):  # type: ignore[misc]
-        def after_controller_start(self, train_run_context: Any) -> None:
-            """Ray's own starts the actor here."""
-
-        def _maybe_send_resource_request(self) -> None:
-            """Ray's own renews here what the actor was told."""
-
-    return FixedSize(scaling_config)
+    return ray_train.without_actors(trainer, left_out, fixed_size=own_cluster)
 
 
 def _stop_on_mistake() -> Any:
@@ -258,7 +234,7 @@ def _stop_on_mistake() -> Any:
     class StopOnMistake(UserCallback):  # type: ignore[misc]
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             for error in worker_exceptions.values():
-                cause = getattr(error, "_base_exc", error)
+                cause = ray_train.inner_error(error) or error
                 if isinstance(cause, RunnerError):
                     raise cause
 

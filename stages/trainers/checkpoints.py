@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from runner.patches import ray_train
 from runner.storage.atomic import write_json
 from runner.storage.digest import digest_file
 
@@ -101,23 +102,6 @@ def _digest(fs: Any, path: str) -> str:
 
 def _tell_ray(fs: Any, home: str, checkpoints: list[tuple[str, dict[str, Any]]]) -> None:
     """Write Ray Train's list of the checkpoints, oldest first; it writes in place and may have left a torn one."""
-    from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
-    from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import (
-        _CheckpointManagerState,
-        _TrainingResultState,
-    )
-
-    results = [_TrainingResultState(checkpoint_dir_name=name, metrics=metrics) for name, metrics in checkpoints]
-    state = _CheckpointManagerState(
-        checkpoint_results=results,
-        checkpoint_report_indices=list(range(len(results))),
-        latest_checkpoint_result=results[-1] if results else None,
-        pending_training_results=[],
-        pending_validation_specs=[],
-        current_report_index=len(results),
-        validated_checkpoint_dir_names=[],
-        timed_out_validation_checkpoint_dir_names=[],
-        failed_validation_checkpoint_dir_names=[],
-    )
-    with fs.open_output_stream(f"{home}/{CHECKPOINT_MANAGER_SNAPSHOT_FILENAME}") as file:
-        file.write(state.model_dump_json().encode())
+    name, content = ray_train.checkpoint_list(checkpoints)
+    with fs.open_output_stream(f"{home}/{name}") as file:
+        file.write(content)

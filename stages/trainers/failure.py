@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from runner.errors import RunnerError
+from runner.patches import ray_train
 
 _LOG_HINT = "The stage's log has the traceback."
 _MEMORY_WORDS = ("outofmemory", "out of memory", "can't allocate memory", "memoryerror", "running low on memory")
@@ -66,11 +67,12 @@ def _inner(error: BaseException) -> BaseException | None:
     failures = getattr(error, "worker_failures", None)
     if failures:
         return _worst(failures[rank] for rank in sorted(failures))
-    for name in ("controller_failure", "_base_exc", "health_check_failure"):
-        inner = getattr(error, name, None)
-        if isinstance(inner, BaseException):
-            return inner
-    return None
+    wrapped = (
+        getattr(error, "controller_failure", None),
+        ray_train.inner_error(error),
+        getattr(error, "health_check_failure", None),
+    )
+    return next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
 
 
 def _worst(errors: Iterable[BaseException]) -> BaseException:

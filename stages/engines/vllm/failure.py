@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.patches import ray_node
 
 _LOG_BYTES = 256 << 10
 _ENGINE = "EngineCore"
@@ -101,12 +101,12 @@ def engine_log(since: float) -> str:
 
     The engine is a process of its own and tells its reason only in the log files of the actor that started it.
     """
-    from ray._private.worker import global_worker
-
-    if global_worker.node is None:
+    folder = ray_node.logs_folder()
+    if folder is None:
         return ""
-    logs = Path(global_worker.node.get_logs_dir_path()).glob("worker-*")
-    files = [path for path in logs if path.suffix in (".out", ".err") and path.stat().st_mtime >= since]
+    files = [
+        path for path in folder.glob("worker-*") if path.suffix in (".out", ".err") and path.stat().st_mtime >= since
+    ]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         text = path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
         if _ENGINE in text and root_cause(text):
