@@ -23,7 +23,7 @@ from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_runtime_env
 from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
-from stages.trainers.llamafactory.dataset import write_dataset
+from stages.trainers.llamafactory.tokens import tokenize
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
 # What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.
@@ -109,9 +109,11 @@ def _train(work: Work, defaults: bool) -> float:
     arguments = llamafactory_args(
         work.recipe,
         model=str(work.folders["model"]),
-        dataset_dir=str(write_dataset(work.recipe, work.folders["train_set"], work.root / "train" / "dataset")),
+        dataset_dir=str(work.folders["train_set"]),
         output_dir=str(work.folders["adapter"]),
+        tokens=str(work.root / "tokens"),
     )
+    tokenize(work.recipe, arguments["model_name_or_path"], arguments["dataset_dir"], arguments["tokenized_path"])
     if defaults:
         arguments = {name: value for name, value in arguments.items() if name not in _TRAINER_SETTINGS}
     env = {} if defaults else worker_env(work.recipe.resources_of("train"))

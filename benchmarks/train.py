@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
 from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
-from stages.trainers.llamafactory.dataset import write_dataset
+from stages.trainers.llamafactory.tokens import tokenize
 
 
 def main() -> None:
@@ -59,9 +59,11 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
     arguments = llamafactory_args(
         work.recipe,
         model=str(work.folders["model"]),
-        dataset_dir=str(write_dataset(work.recipe, work.folders["train_set"], folder / "dataset")),
+        dataset_dir=str(work.folders["train_set"]),
         output_dir=str(folder / "output"),
+        tokens=str(folder / "tokens"),
     )
+    tokenize(work.recipe, arguments["model_name_or_path"], arguments["dataset_dir"], arguments["tokenized_path"])
     env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
     workers = work.recipe.resources_of("train").num_workers
     turn = run_bare("bare_train", {"args": arguments}, folder, env, workers)

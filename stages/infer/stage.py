@@ -40,6 +40,7 @@ from stages.infer.shared import predict as predict_shared
 from stages.infer.shared import warm_up as warm_up_shared
 from stages.ingest.canonical import without
 from stages.models.adapter import CONFIG, largest_rank
+from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import ENGINE, conditions
 
 PREDICTIONS = "predictions"
@@ -54,6 +55,9 @@ class Infer:
     reads: ClassVar[tuple[str, ...]] = (
         "seed",
         "model.trust_remote_code",
+        "model.chat_template",
+        "model.chat_template_kwargs",
+        "train.reasoning",
         "infer.engine_kwargs",
         "infer.sampling",
         "evaluate.compare_base",
@@ -70,7 +74,11 @@ class Infer:
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""
         kwargs = without(recipe.infer.engine_kwargs, WITHOUT_EFFECT)
-        return {"infer.engine_kwargs": kwargs, **({} if drawn_by_seed(recipe) else {"seed": None})}
+        return {
+            "infer.engine_kwargs": kwargs,
+            **template_meaning(recipe),
+            **({} if drawn_by_seed(recipe) else {"seed": None}),
+        }
 
     def warm_up(self, ctx: RunContext, beside: str) -> str:
         """Start the shared engine, if it is one and there is room for it beside the stage that runs.
@@ -221,4 +229,4 @@ def local_adapter(ctx: RunContext) -> Path | None:
 
 def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
-    yield from generate(recipe, chunks, PredictionWork(path, recipe, engine))
+    yield from generate(recipe, chunks, PredictionWork(path, with_template_text(recipe), engine))

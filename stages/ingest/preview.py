@@ -1,14 +1,15 @@
 """Rows as the model will see them: text with its special tokens, what carries loss, and lengths against the limits.
 
-Nothing is imitated: LLaMA-Factory loads and encodes the training set that ingest writes, and the engine's requests are
-those of batch inference. Rows are read as ingest reads them; of the model only the tokenizer is obtained.
+Nothing is imitated: training rows are encoded by the trainer's own encoder and requests as batch inference makes them,
+and both are compared as ingest compares them. Rows are read as ingest reads them; of the model only the tokenizer is
+obtained.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import fields
+from dataclasses import asdict
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -17,35 +18,54 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, SplitLimits
-from stages.infer.requests import Engine, request
+from stages.data.example import Example, read_examples
+from stages.ingest import parity
 from stages.ingest import stage as ingest
 from stages.ingest.data import prepare_data
 from stages.models import obtain as models
-from stages.trainers.llamafactory.arguments import llamafactory_args, torchaudio_stand_in
-from stages.trainers.llamafactory.dataset import write_dataset
+from stages.models.chat_template import ChatTemplate, with_template_text
+from stages.models.endpoint_form import RefusedRowError
+from stages.models.learned import NO_LOSS, Sample, asked_ids
+from stages.models.time_limit import within
+from stages.trainers.llamafactory.tokens import Encoder, judge
+from stages.trainers.llamafactory.too_long import shortened
 
 MOST_ROWS = 2000
-_NO_CUT = 1 << 20  # tokens: rows are measured whole, whatever cutoff_len is
 _PERCENTILES = (50, 90, 99)
+_SECONDS = 120.0
 
 
 def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     """Row `index` (from 0) of the training and of the test split, and the lengths of the first MOST_ROWS rows.
 
-    `{train: {row, lengths} | None, test: ...}` with row `{id, num_tokens, num_loss_tokens, parts: [{text, loss}]}` and
-    lengths `{num_rows, percentiles, longest, limit, num_over, limit_is}`. train is None for a stage other than sft.
-    Raises RunnerError when the rows or the tokenizer cannot be had, or there is no such row.
+    `{train: {row, lengths, counts} | None, test: {row, lengths} | None, problems: [{message, hint}]}`; row is None in a
+    split that is shorter, else `{id, num_tokens, num_loss_tokens, parts: [{text, loss}], title}` for each sequence of
+    it, in `rows`; lengths are `{num_rows, percentiles, longest, limit, num_over, limit_is}`. train is None where
+    nothing is trained. problems: why the run would end before training.
+    Raises RunnerError when the rows or the tokenizer cannot be had, or no split has such a row.
     """
-    recipe = ingest.with_absolute_paths(_limited(recipe))
+    recipe = with_template_text(ingest.with_absolute_paths(_limited(recipe)))
     log = StringIO()
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
-        tokenizer_folder = obtain_tokenizer(recipe)
+        template = _template(recipe)
         prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        tokenizer = _load(tokenizer_folder, recipe)
-        train = None
-        if recipe.train.stage == "sft":
-            train = _training(recipe, tokenizer, tokenizer_folder, Path(folder) / "train_set", index)
-        return {"train": train, "test": _test(recipe, tokenizer, tokenizer_folder, Path(folder) / "test_set", index)}
+        return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+
+
+def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:
+    problems: list[dict[str, str]] = []
+    train = _training(recipe, template, folder / "train_set" / "train.jsonl", index, problems)
+    test = _test(recipe, template, folder / "test_set" / "test.jsonl", index, problems)
+    parts = {"train": train, "test": test}
+    sizes = {name: part["lengths"]["num_rows"] for name, part in parts.items() if part}
+    if sizes and index >= max(sizes.values()):
+        shown = " and ".join(f"the {name} split has rows 0 to {size - 1}" for name, size in sizes.items())
+        raise RunnerError(f"row={index}: {shown} here", "Give one of these.")
+    return {**parts, "problems": _unique(problems)}
+
+
+def _unique(problems: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [problem for at, problem in enumerate(problems) if problem not in problems[:at]]
 
 
 def _limited(recipe: Recipe) -> Recipe:
@@ -63,79 +83,107 @@ def obtain_tokenizer(recipe: Recipe) -> Path:
     )
 
 
-def _load(folder: Path, recipe: Recipe) -> Any:
+def _template(recipe: Recipe) -> ChatTemplate:
+    folder = obtain_tokenizer(recipe)
     try:
-        from transformers import AutoTokenizer
+        return ChatTemplate.of(recipe, folder)
     except ImportError as error:
-        raise RunnerError("preview needs transformers and LLaMA-Factory", "Run `make setup`.") from error
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=recipe.model.trust_remote_code)
+        raise RunnerError("preview needs transformers", "Run `make setup`.") from error
 
 
-def _training(recipe: Recipe, tokenizer: Any, model: Path, train_set: Path, index: int) -> dict[str, Any]:
-    encoded = encode_training_rows(recipe, model, train_set)
-    ids, labels = _pick(encoded, index, "train")
-    with (train_set / "train.jsonl").open(encoding="utf-8") as file:
-        row_id = [json.loads(line)["id"] for line in file][index]
-    limit = recipe.train.args.get("cutoff_len") or _default_cutoff()
-    lengths = [len(row) for row, _ in encoded]
+def _tell(problems: list[dict[str, str]], call: Callable[[], Any]) -> None:
+    """Call the function; an error of it is a problem."""
+    try:
+        call()
+    except RunnerError as error:
+        problems.append({"message": error.message, "hint": error.hint})
+
+
+def _training(
+    recipe: Recipe, template: ChatTemplate, path: Path, index: int, problems: list[dict[str, str]]
+) -> dict[str, Any] | None:
+    examples = list(read_examples(path)) if "train" in recipe.pipeline and path.is_file() else []
+    if not examples:
+        return None
+    encoder = Encoder.of(recipe, template)
+    _tell(problems, lambda: parity.check(recipe, template, parity.sample_of(path, recipe.seed)))
+    rows = [_sequences(encoder, example) for example in examples]
+    counts = Encoder.of(recipe, template)
+    for _ in counts.columns(examples):
+        pass
+    _tell(problems, lambda: judge(counts.counts, counts.rules, "train"))
+    lengths = [len(sample.ids) for row in rows for sample in row] or [0]
+    limit = encoder.rules.limit
     return {
-        "row": _described(row_id, tokenizer, ids, [label >= 0 for label in labels]),
-        "lengths": _lengths(lengths, limit, f"cutoff_len {limit}"),
+        "rows": _shown_training(encoder, examples[index], rows[index]) if index < len(examples) else [],
+        "lengths": _lengths(lengths, limit, f"cutoff_len {limit}") | {"num_rows": len(examples)},
+        "counts": asdict(counts.counts),
+        "too_long": recipe.train.too_long,
     }
 
 
-def encode_training_rows(recipe: Recipe, model: Path, train_set: Path) -> list[tuple[list[int], list[int]]]:
-    """(token ids, labels) of each row of a `train_set` of ingest, whole; a label below 0 carries no loss.
-
-    model: folder of the tokenizer. LLaMA-Factory's own loader and template do it; its caches stay beside the rows.
-    """
-    with torchaudio_stand_in():
-        from llamafactory.data import get_dataset, get_template_and_fix_tokenizer
-        from llamafactory.hparams import DataArguments, ModelArguments
-    from transformers import AutoTokenizer, Seq2SeqTrainingArguments
-
-    rows_dir = write_dataset(recipe, train_set, train_set / "llamafactory")
-    args = llamafactory_args(recipe, model=str(model), dataset_dir=str(rows_dir), output_dir=str(train_set / "out"))
-    known = {field.name for field in fields(DataArguments)}
-    given = {name: value for name, value in args.items() if name in known and name not in ("max_samples", "packing")}
-    data = DataArguments(**(given | {"cutoff_len": _NO_CUT, "overwrite_cache": True}))
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=recipe.model.trust_remote_code)
-    template = get_template_and_fix_tokenizer(tokenizer, data)
-    training = Seq2SeqTrainingArguments(output_dir=str(train_set / "out"), use_cpu=True, report_to="none")
-    arguments = ModelArguments(model_name_or_path=str(model), cache_dir=str(train_set / "cache"))
-    rows = get_dataset(template, arguments, data, training, stage="sft", tokenizer=tokenizer)["train_dataset"]
-    return [(list(row["input_ids"]), list(row["labels"])) for row in rows]
+def _sequences(encoder: Encoder, example: Example) -> list[Sample]:
+    """The example's sequences before any cut; none where it cannot be learned, which `parity` and `judge` tell."""
+    try:
+        if example.text is not None:
+            ids = encoder.template.ids(example.text)
+            return [Sample(ids, ids, 0)]
+        return list(encoder.pair(example)) if example.chosen is not None else encoder.samples(example)
+    except RefusedRowError:
+        return []
 
 
-def _default_cutoff() -> int:
-    from llamafactory.hparams import DataArguments
+def _shown_training(encoder: Encoder, example: Example, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """What is learned of the example, as it is after the cut."""
+    rules, pair = encoder.rules, example.chosen is not None
+    groups = [list(samples)] if pair and samples else [[sample] for sample in samples]
+    titles = (
+        ["chosen", "rejected"]
+        if pair
+        else [f"{at} of {len(samples)}" if len(samples) > 1 else "" for at in range(1, len(samples) + 1)]
+    )
+    if example.label is not None:
+        titles = ["good answer" if example.label else "bad answer"] * len(samples)
+    kept: list[Sample | None] = []
+    for group in groups:
+        cut = shortened(group, rules.limit, rules.too_long, encoder.template.tokenizer.bos_token_id)
+        kept += cut.samples if cut.samples is not None else [None] * len(group)
+    shown = []
+    for title, sample, whole in zip(titles, kept, samples, strict=True):
+        state = (
+            "" if sample is whole else "left out: too long" if sample is None else f"cut from {len(whole.ids)} tokens"
+        )
+        sample = sample or whole
+        described = _described(
+            example.id, encoder.template.tokenizer, sample.ids, [each != NO_LOSS for each in sample.labels]
+        )
+        shown.append({**described, "title": ", ".join(filter(None, (title, state)))})
+    return shown
 
-    return int(DataArguments().cutoff_len)
 
-
-def _test(recipe: Recipe, tokenizer: Any, model: Path, test_set: Path, index: int) -> dict[str, Any] | None:
-    lines = (test_set / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    if not lines:
+def _test(
+    recipe: Recipe, template: ChatTemplate, path: Path, index: int, problems: list[dict[str, str]]
+) -> dict[str, Any] | None:
+    examples = list(read_examples(path))
+    if not examples:
         return None
-    engine = Engine(str(model), {"base": str(model)})
-    asked = [
-        request({"text": line, "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"] for line in lines
-    ]
-    ids = _pick(asked, index, "test")
+    asked: dict[int, list[int]] = {}
+    for at, example in enumerate(examples):
+        try:
+            asked[at] = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+        except RefusedRowError as error:
+            problems.append({"message": error.message, "hint": error.hint})
     context = recipe.infer.engine_kwargs.get("max_model_len")
     answer = recipe.infer.sampling.get("max_tokens") or 16
     limit = context - answer if isinstance(context, int) else None
     limit_is = f"max_model_len {context} - max_tokens {answer}"
-    return {
-        "row": _described(json.loads(lines[index])["id"], tokenizer, ids, [False] * len(ids)),
-        "lengths": _lengths([len(row) for row in asked], limit, limit_is if limit else "max_model_len is the model's"),
-    }
-
-
-def _pick(rows: list[Any], index: int, split: str) -> Any:
-    if not 0 <= index < len(rows):
-        raise RunnerError(f"row={index}: the {split} split has rows 0 to {len(rows) - 1} here", "Give one of these.")
-    return rows[index]
+    row = []
+    if index in asked:
+        ids = asked[index]
+        row = [_described(examples[index].id, template.tokenizer, ids, [False] * len(ids)) | {"title": ""}]
+    lengths = [len(ids) for ids in asked.values()] or [0]
+    measured = _lengths(lengths, limit, limit_is if limit else "max_model_len is the model's")
+    return {"rows": row, "lengths": measured | {"num_rows": len(examples)}}
 
 
 def _described(row_id: str, tokenizer: Any, ids: list[int], loss: list[bool]) -> dict[str, Any]:
@@ -163,22 +211,40 @@ def _lengths(lengths: list[int], limit: int | None, limit_is: str) -> dict[str, 
     }
 
 
+_OVER = {"fail": "the run will end before training", "drop": "they will be left out"}
+
+
 def preview_lines(found: dict[str, Any]) -> list[str]:
-    """For the terminal: each row's text, what carries loss between « and », and a line of lengths."""
+    """For the terminal: each row's text, what carries loss between « and », a line of lengths, and the problems."""
     lines = []
     titles = {"train": "as training learns it", "test": "as batch inference and clients ask it"}
     for split, title in titles.items():
         if (part := found[split]) is None:
             continue
-        row, lengths = part["row"], part["lengths"]
-        loss = f", {row['num_loss_tokens']} of them with loss, between « and »" if split == "train" else ""
-        text = "".join(f"«{each['text']}»" if each["loss"] else each["text"] for each in row["parts"])
+        for row in part["rows"]:
+            loss = f", {row['num_loss_tokens']} of them with loss, between « and »" if split == "train" else ""
+            text = "".join(f"«{each['text']}»" if each["loss"] else each["text"] for each in row["parts"])
+            which = f" ({row['title']})" if row["title"] else ""
+            lines += [f"{row['id']}, {title}{which}: {row['num_tokens']} tokens{loss}", text, ""]
+        lengths = part["lengths"]
+        if not part["rows"]:
+            lines += [
+                f"the {split} split has no such row (it has 0 to {lengths['num_rows'] - 1} here), or it is refused",
+                "",
+            ]
         spread = "  ".join(f"{name} % {value}" for name, value in lengths["percentiles"].items())
         over = f"{lengths['num_over']} rows are longer" if lengths["num_over"] else "all rows fit"
-        lines += [f"{row['id']}, {title}: {row['num_tokens']} tokens{loss}", text, ""]
+        if split == "train" and lengths["num_over"]:
+            over += (
+                f", and {_OVER.get(part['too_long'], 'their prompts will be cut')} (train.too_long={part['too_long']})"
+            )
         lines += [
             f"{split} tokens of {lengths['num_rows']:,} rows: {spread}  longest {lengths['longest']}; "
             f"{lengths['limit_is']}: {over}",
             "",
         ]
+    for problem in found["problems"]:
+        lines += [f"NOT FIT TO TRAIN: {problem['message']}", f"  {problem['hint']}", ""]
+    if not found["problems"] and found["train"] and found["test"]:
+        lines += ["Training and requests have the same tokens, on the rows compared.", ""]
     return lines[:-1]

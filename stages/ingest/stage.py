@@ -24,7 +24,9 @@ from stages.data.sources.names import split_names
 from stages.ingest.canonical import file_state
 from stages.ingest.choose import samples
 from stages.ingest.data import prepare_data
+from stages.ingest.parity import check_parts
 from stages.models import obtain as models
+from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import MODEL, conditions
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ class Ingest:
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
         "dataset.prompt", "dataset.ignore_keys", "dataset.on_bad_row", "dataset.endpoint_url", "model.source",
-        "model.revision", "model.trust_remote_code", "train.stage",
+        "model.revision", "model.trust_remote_code", "model.template", "model.chat_template",
+        "model.chat_template_kwargs", "train.stage", "train.reasoning",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     provides: ClassVar[tuple[str, ...]] = ("train_set", "test_set", "model")
@@ -77,7 +80,7 @@ class Ingest:
             meaning["model.source"] = {"source": model.source, "version": library_version(distribution)}
         if models.is_local(model.source) or "://" in model.source:
             meaning["model.revision"] = None
-        return meaning
+        return meaning | template_meaning(recipe)
 
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
@@ -101,9 +104,14 @@ class Ingest:
         data, model = ctx.ray.call_each(do_part, ctx.resources, calls)
         for line in data.remarks:
             ctx.say(line)
+        trained = str(folder / "train_set" / "train.jsonl") if "train" in recipe.pipeline else None
+        parts = (str(model.path), trained, str(folder / "test_set" / "test.jsonl"))
+        compared = ctx.ray.call(check_parts, ctx.resources, with_template_text(recipe), *parts)
         rows_of = data.metrics["rows"]
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
-        return StageResult([*data.artifacts, model], {**data.metrics, "model_bytes": model.size_bytes}, note)
+        return StageResult(
+            [*data.artifacts, model], {**data.metrics, "model_bytes": model.size_bytes, "compared": compared}, note
+        )
 
 
 def _draws(dataset: Dataset) -> bool:

@@ -23,6 +23,7 @@ from runner.storage.atomic import write_json
 from stages.data.example import Example, read_examples
 from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.infer.sampling import drawn_by_seed, request_sampling
+from stages.models.endpoint_form import sent_messages
 from stages.models.known import ENGINE, conditions
 from stages.serve.endpoint import Endpoint
 from stages.serve.keys import own_key
@@ -41,7 +42,7 @@ class Query:
 
     name: ClassVar[str] = "query"
     version: ClassVar[int] = 2
-    reads: ClassVar[tuple[str, ...]] = ("seed", "query.num_rows", "infer.sampling")
+    reads: ClassVar[tuple[str, ...]] = ("seed", "query.num_rows", "infer.sampling", "train.reasoning")
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
     provides: ClassVar[tuple[str, ...]] = ("answers",)
     ephemeral: ClassVar[bool] = False
@@ -95,7 +96,7 @@ def request_of(recipe: Recipe, example: Example) -> dict[str, Any]:
     own = {name: value for name, value in sampling.items() if name in _OPENAI_PARAMETERS}
     extra = {name: value for name, value in sampling.items() if name not in _OPENAI_PARAMETERS}
     return {
-        "messages": example.prompt,
+        "messages": sent_messages(example.prompt, reasoning=recipe.train.reasoning),
         **own,
         "extra_body": extra,
         "timeout": recipe.query.timeout_s,

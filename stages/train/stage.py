@@ -23,15 +23,16 @@ from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import scan_folder
 from stages.ingest.canonical import without
+from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.obtain import is_local
 from stages.models.weights import found_weights
 from stages.trainers.base import load_trainer
 from stages.trainers.checkpoints import mend
 from stages.trainers.failure import explain
 from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_args, worker_env
-from stages.trainers.llamafactory.dataset import write_dataset
 from stages.trainers.llamafactory.loop import train_loop
 from stages.trainers.llamafactory.output import ADAPTER, LOG
+from stages.trainers.llamafactory.tokens import remarks, tokenize
 
 # What they change is how a training is watched, or how fast it reads its rows.
 _ARGS_WITHOUT_EFFECT = (
@@ -40,6 +41,7 @@ _ARGS_WITHOUT_EFFECT = (
 )  # fmt: skip
 
 WEIGHTS = "trained_weights"
+TOKENS = "tokens"  # folder of the tokenized training set, while the stage runs
 
 
 class Train:
@@ -52,9 +54,10 @@ class Train:
     name: ClassVar[str] = "train"
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
-        "seed", "model.source", "model.template", "model.trust_remote_code", "train.stage", "train.lora_rank",
+        "seed", "model.source", "model.template", "model.chat_template", "model.chat_template_kwargs",
+        "model.trust_remote_code", "train.stage", "train.reasoning", "train.too_long", "train.lora_rank",
         "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
-        "dataset.format", "resources.train.num_workers", "cluster.accelerator",
+        "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
@@ -66,7 +69,7 @@ class Train:
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """No rank where no adapter is trained, no arguments without effect. A local model is known by its digest."""
         args = recipe.train.args
-        meaning: dict[str, Any] = {}
+        meaning = template_meaning(recipe)
         if args.get("finetuning_type", "lora") != "lora":
             meaning |= {"train.lora_rank": None, "train.lora_target": None}
         if is_local(recipe.model.source):
@@ -99,8 +102,13 @@ class Train:
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
-        config = loop_config(ctx)
-        ctx.ray.start()
+        tokens = ctx.stage_dir.absolute() / TOKENS
+        recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
+        one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
+        counts = ctx.ray.call(tokenize, one, recipe, *map(str, folders))
+        for line in remarks(counts, recipe.train.too_long):
+            ctx.say(f"  {self.name}: {line}")
+        config = loop_config(ctx, tokens)
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
         for torn in mend(run["storage_path"], run["name"]):
@@ -108,18 +116,19 @@ class Train:
         own_cluster = ctx.recipe.cluster.address is None
         result = fit(config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
-        metrics = {name: value for name, value in result.metrics.items() if name != "final"}
+        metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
+        shutil.rmtree(tokens)
         return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics)
 
 
-def loop_config(ctx: RunContext) -> dict[str, Any]:
+def loop_config(ctx: RunContext, tokens: Path) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
-    dataset = write_dataset(ctx.recipe, ctx.input("train_set").path, ctx.stage_dir.absolute() / "dataset")
     args = llamafactory_args(
         ctx.recipe,
         model=str(ctx.input("model").path),
-        dataset_dir=str(dataset),
+        dataset_dir=str(ctx.input("train_set").path),
         output_dir=ctx.recipe.name,
+        tokens=str(tokens),
     )
     return {"args": args, "source": ctx.recipe.model.source, "progress": ctx.progress()}
 

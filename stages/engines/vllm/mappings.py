@@ -58,6 +58,10 @@ _FRONTEND_RESERVED = {
     "host": "set serve.host",
     "port": "set serve.port",
     "lora_modules": "the published adapter is served",
+    "chat_template": "set model.chat_template",
+    "default_chat_template_kwargs": "set model.chat_template_kwargs",
+    "chat_template_content_format": "content is given to the chat template as text",
+    "trust_request_chat_template": "requests use model.chat_template, as training does",
     **dict.fromkeys(_WEB_SERVER, "the endpoint is Ray Serve's and does not read it"),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from runner.cluster.session import cpu_engine_env, worker_bundle
 from runner.recipe.schema import Recipe
 from stages.engines.vllm.lora import engine_rank
+from stages.models.chat_template import template_text
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 
 
@@ -24,7 +25,7 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.replica:LocalModel"},
-        "engine_kwargs": engine_kwargs(recipe, with_adapters=adapters is not None),
+        "engine_kwargs": {**engine_kwargs(recipe, with_adapters=adapters is not None), **template_kwargs(recipe)},
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
@@ -70,6 +71,19 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
         return {key: value for key, value in kwargs.items() if key not in ("enable_lora", "max_loras", "max_lora_rank")}
     max_loras = recipe.serve.max_adapters_per_replica
     return {"max_lora_rank": engine_rank(recipe.train.lora_rank), **kwargs, "enable_lora": True, "max_loras": max_loras}
+
+
+def template_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """The chat template and its variables, as vLLM's endpoint takes them: those of training and batch inference.
+
+    Content is given to the template as text, as it is there. Raises RunnerError when the template cannot be read.
+    """
+    kwargs: dict[str, Any] = {"chat_template_content_format": "string"}
+    if (text := template_text(recipe.model.chat_template)) is not None:
+        kwargs["chat_template"] = text
+    if recipe.model.chat_template_kwargs:
+        kwargs["default_chat_template_kwargs"] = dict(recipe.model.chat_template_kwargs)
+    return kwargs
 
 
 def engine_env(recipe: Recipe) -> dict[str, str]:

@@ -40,11 +40,14 @@ RESERVED_ARGS = {
     "ray_init_kwargs": "cluster.address",
     "master_addr": "cluster.address",
     "master_port": "cluster.address",
+    "tokenized_path": "model.chat_template",
+    "enable_thinking": "model.chat_template_kwargs",
+    "preserve_thinking": "model.chat_template_kwargs",
+    "tool_format": "model.chat_template",
 }
 
-# What a model's own chat template says where a row has no system message, where LLaMA-Factory 0.9.5's template says
-# something else: it ends SmolLM2's with a full stop. Training and asking would differ.
-_DEFAULT_SYSTEM = {"smollm2": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"}
+# LLaMA-Factory's template that renders nothing: rows come to it as tokens (`stages.trainers.llamafactory.tokens`).
+NO_TEMPLATE = "empty"
 
 MEMORY_HINT = (
     "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
@@ -55,10 +58,11 @@ MEMORY_HINT = (
 _UNKNOWN_KEYS = re.compile(r"Some keys are not used by the HfArgumentParser: \[(.*)\]")
 
 
-def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str) -> dict[str, Any]:
+def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str) -> dict[str, Any]:
     """The recipe as LLaMA-Factory's arguments. `train.args` win over the defaults here.
 
-    model, dataset_dir, output_dir: folders on the worker. The data set is called `train` in its dataset_info.json.
+    model, dataset_dir, output_dir: folders on the worker. tokens: folder of the tokenized datasets, which are all that
+    it reads of the rows; it wants the name of one beside it.
     Raises RunnerError when `train.args` holds an argument that is the runner's to set.
     """
     _refuse_reserved(recipe.train.args)
@@ -66,7 +70,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
     args: dict[str, Any] = {
         "stage": train.stage,
         "finetuning_type": train.args.get("finetuning_type", "lora"),
-        "template": recipe.model.template,
+        "template": NO_TEMPLATE,
         "dataset": "train",
         "learning_rate": train.learning_rate,
         "num_train_epochs": train.num_epochs,
@@ -81,8 +85,6 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "overwrite_cache": True,
         "disable_tqdm": True,
     }
-    if recipe.model.template in _DEFAULT_SYSTEM:
-        args["default_system"] = _DEFAULT_SYSTEM[recipe.model.template]
     if args["finetuning_type"] == "lora":
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}
     if not resources.gpus_per_worker:
@@ -94,6 +96,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "model_name_or_path": model,
         "trust_remote_code": recipe.model.trust_remote_code,
         "dataset_dir": dataset_dir,
+        "tokenized_path": tokens,
         "output_dir": output_dir,
         "save_total_limit": train.checkpoints.keep,
     }

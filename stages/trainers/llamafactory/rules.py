@@ -13,6 +13,7 @@ from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.schema import Recipe
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
+from stages.trainers.llamafactory import template_rules
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 Get = Callable[[str], Any]
@@ -192,4 +193,4 @@ def longest_row(recipe: Recipe) -> LongestRow | None:
     return LongestRow(length, "train.args.cutoff_len")
 
 
-RULES = (arguments_agree, stage_has_what_it_needs, hardware_can_train)
+RULES = (arguments_agree, stage_has_what_it_needs, hardware_can_train, *template_rules.RULES)

@@ -93,7 +93,6 @@ BOTH = {
     # what is trained on
     "dataset.prompt.user": ({"dataset.prompt.user": "{input}"}, ALL),
     "dataset.prompt.assistant": ({"dataset.prompt.assistant": "{output}!"}, ALL),
-    "dataset.format": ({"dataset.format": "sharegpt"}, TRAIN),
     "model.trust_remote_code": ({"model.trust_remote_code": True}, ALL),
     # how it is trained
     "train.lora_rank": ({"train.lora_rank": 4}, TRAIN),
@@ -105,7 +104,12 @@ BOTH = {
     "train.args.cutoff_len": ({"train.args.cutoff_len": 128}, TRAIN),
     "train.args.report_to": ({"train.args.report_to": "tensorboard"}, ""),
     "num_workers": ({"resources.train.num_workers": 3}, TRAIN),
-    "model.template": ({"model.template": "default"}, TRAIN),
+    "model.template": ({"model.template": "default"}, f"{INGEST} {TRAIN}"),
+    "model.chat_template": ({"model.chat_template": "chatml"}, ALL),
+    "model.chat_template_kwargs": ({"model.chat_template_kwargs": {"enable_thinking": False}}, ALL),
+    "train.reasoning": ({"train.reasoning": "strip"}, ALL),
+    "train.too_long": ({"train.too_long": "drop"}, TRAIN),
+    "evaluate.reasoning": ({"evaluate.reasoning": "keep"}, EVALUATE),
     "seed": ({"seed": 1}, TRAIN),
     "train.checkpoints.keep": ({"train.checkpoints.keep": 9}, ""),
     "train.max_failures": ({"train.max_failures": 9}, ""),

@@ -60,7 +60,7 @@ def test_the_library_and_its_version_are_named() -> None:
         ("infer.sampling.regex", "infer.sampling.structured_outputs"),
         ("infer.engine_kwargs.weight_decay", "train.args"),
         ("train.args.max_model_len", "infer.engine_kwargs"),
-        ("infer.engine_kwargs.chat_template", "serve.engine_kwargs"),
+        ("infer.engine_kwargs.tool_call_parser", "serve.engine_kwargs"),
         ("train.cutoff_len", "train.args"),
         ("infer.temperature", "infer.sampling"),
         ("serve.max_replicas", "serve.autoscaling"),

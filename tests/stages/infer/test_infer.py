@@ -24,7 +24,9 @@ from stages.engines.vllm.failure import batch_failure
 from stages.infer import requests as batch_requests
 from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.infer.stage import Infer, plan_engines
+from stages.models.chat_template import ChatTemplate
 from tests.paths import GOLDEN
+from tests.stages.models.families import tokenizer_of
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
 WITH_ADAPTER = Engine("/models/base", {"tuned": "/adapters/a", "base": "/models/base"}, lora_rank=8)
@@ -162,28 +164,19 @@ def test_a_piece_brings_one_batch_of_requests(recipes: dict[str, Recipe]) -> Non
 def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Any] = []
-
-    def template(messages: Any, **options: Any) -> list[int]:
-        seen.append((messages, options))
-        return [1, 2, 3]
-
-    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    template = ChatTemplate(tokenizer_of("chatml"))
+    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
     recipe = recipes["viggo_qwen7b"]
     row = {"variant": "tuned", "text": EXAMPLE.to_json()}
     made = request(row, recipe=recipe, engine=WITH_ADAPTER)
+    assert template.tokenizer.decode(made.pop("tokenized_prompt")) == (
+        "<|im_start|>user\nDo.\nIt<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert made == {
-        "tokenized_prompt": [1, 2, 3],
         "model": "/adapters/a",
         "sampling_params": {"temperature": 0.0, "max_tokens": 250},
         "__inference_error__": "",
     }
-    assert seen == [
-        (
-            [{"role": "user", "content": "Do.\nIt"}],
-            {"add_generation_prompt": True, "tokenize": True, "return_dict": False},
-        )
-    ]
 
 
 EXAMPLE = Example(
@@ -226,15 +219,13 @@ def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason() -> None:
 def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def template(messages: Any, **options: Any) -> list[int]:
-        raise ValueError("no such role")
-
-    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: SimpleNamespace(apply_chat_template=template))
+    template = ChatTemplate(tokenizer_of("base"), "{{ raise_exception('no such role') }}")
+    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
     row = {"index": 4, "variant": "tuned", "text": EXAMPLE.to_json()}
     made = request(row, recipe=recipes["viggo_qwen7b"], engine=WITH_ADAPTER)
-    assert made["__inference_error__"] == "ValueError: no such role"
+    assert made["__inference_error__"] == "the chat template refuses the conversation: 'no such role'"
     line = answer({**row, **made})["line"]
-    assert json.loads(line)["error"] == "ValueError: no such role"
+    assert json.loads(line)["error"] == made["__inference_error__"]
 
 
 def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:

@@ -65,8 +65,8 @@ def example(size: int) -> Example:
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
-    tokenizer = SimpleNamespace(apply_chat_template=lambda messages, **_: list(range(len(messages[-1]["content"]))))
-    monkeypatch.setattr(batch_requests, "_tokenizer", lambda *args: tokenizer)
+    template = SimpleNamespace(prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))))
+    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
     path = tmp_path / "test.jsonl"
     write_examples(path, map(example, (2, 3, 4)))
     return RowFile.scan(path, 10)

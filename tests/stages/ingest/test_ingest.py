@@ -16,6 +16,7 @@ from stages.data.example import read_examples
 from stages.ingest import stage as ingest
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.stage import Ingest, with_absolute_paths
+from tests.stages.models.families import save_model
 
 pytest_plugins = ["tests.moto_s3"]
 
@@ -211,6 +212,9 @@ class FakeRay:
     def call_each(self, function: Any, resources: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
         return [pickle.loads(pickle.dumps(function))(*pickle.loads(pickle.dumps(call))) for call in calls]
 
+    def call(self, function: Any, resources: Any, *args: Any) -> Any:
+        return self.call_each(function, resources, [args])[0]
+
 
 class FakeProgress:
     def update(self, done: float, total: float | None, unit: str) -> None:
@@ -232,10 +236,7 @@ class FakeContext:
 
 
 def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:
-    model = tmp_path / "tiny"
-    model.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (model / name).write_text("{}")
+    model = save_model("chatml", tmp_path / "tiny")
     recipe = recipe_of(
         dataset__source="generated://viggo?train=4&val=2&test=3", model__source=str(model),
         storage__cache=f"{tmp_path}/cache",
@@ -246,6 +247,7 @@ def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:
     assert isinstance(by_name["model"], Artifact)
     assert by_name["model"].path == model
     assert result.metrics["rows"] == {"train": 4, "val": 2, "test": 3}
+    assert result.metrics["compared"] == 4
     assert result.note.startswith("4 train + 2 val + 3 test rows; ")
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
-from stages.ingest.preview import _described, _lengths, _pick, preview_lines
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, RunnerError
+from stages.ingest.preview import _described, _lengths, preview_lines
 from stages.models import gguf
 from stages.models import obtain as models
+from tests.stages.models.families import save_model
 
 
 class Letters:
@@ -39,19 +40,17 @@ def test_lengths_are_measured_against_the_limit() -> None:
     assert _lengths([5], None, "max_model_len is the model's")["num_over"] == 0
 
 
-def test_a_row_that_is_not_there_is_named_with_those_there_are() -> None:
-    with pytest.raises(RunnerError, match=r"row=3: the train split has rows 0 to 1 here"):
-        _pick([1, 2], 3, "train")
-
-
-def test_the_terminal_shows_loss_and_limits() -> None:
+def test_the_terminal_shows_loss_limits_and_why_the_run_would_end() -> None:
     part = {
-        "row": _described("train-000000", Letters(), [97, 98], [False, True]),
+        "rows": [{**_described("train-000000", Letters(), [97, 98], [False, True]), "title": ""}],
         "lengths": _lengths([2, 9], 5, "cutoff_len 5"),
+        "too_long": "fail",
     }
-    lines = preview_lines({"train": part, "test": None})
+    problem = {"message": "they differ", "hint": "Set a key."}
+    lines = preview_lines({"train": part, "test": None, "problems": [problem]})
     assert lines[:2] == ["train-000000, as training learns it: 2 tokens, 1 of them with loss, between « and »", "a«b»"]
-    assert lines[-1].endswith("longest 9; cutoff_len 5: 1 rows are longer")
+    assert lines[3].endswith("1 rows are longer, and the run will end before training (train.too_long=fail)")
+    assert lines[-2:] == ["NOT FIT TO TRAIN: they differ", "  Set a key."]
 
 
 def test_a_tokenizer_that_needs_a_network_which_is_not_there_is_explained(
@@ -75,12 +74,104 @@ def test_the_tokenizer_of_a_converted_model_is_taken_from_there(tmp_path: Path) 
     assert models.obtain_tokenizer(source, None, tmp_path) == tmp_path / "gguf" / name
 
 
+ROWS = [{"question": f"Q{index}", "answer": f"A{index}"} for index in range(3)]
+
+
+def shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str, family: str = "chatml", rows: Any = ROWS
+) -> tuple[int, dict[str, Any]]:
+    """(exit code, what preview prints as JSON) for training rows `rows` and their first two as test rows."""
+    (folder / "data").mkdir(exist_ok=True)
+    for split, kept in (("train", rows), ("test", rows[:2])):
+        lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept)
+        (folder / "data" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    model = folder / family
+    if not model.is_dir():
+        save_model(family, model)
+    given = [
+        f"dataset.source={folder / 'data'}", "dataset.files.val=null", f"model.source={model}",
+        "model.architecture=null",
+        'dataset.prompt.user="{question}"', 'dataset.prompt.assistant="{answer}"', f"storage.root={folder / 'runs'}",
+    ]  # fmt: skip
+    code = main(["recipe=viggo_quickstart", "action=preview", "format=json", *given, *overrides])
+    out = capsys.readouterr()
+    return code, json.loads(out.out)
+
+
+def test_a_row_is_shown_as_it_is_learned_and_as_it_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = shown(tmp_path, capsys, "row=1")
+    (learned,), (asked,) = found["train"]["rows"], found["test"]["rows"]
+    assert (code, learned["id"], asked["id"]) == (EXIT_DONE, "train-000001", "test-000001")
+    assert (
+        learned["parts"][0]["text"]
+        == asked["parts"][0]["text"]
+        == "<|im_start|>user\nQ1<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert learned["parts"][1] == {"text": "A1<|im_end|>\n", "loss": True}
+    assert found["problems"] == []
+
+
+def test_a_row_of_the_longer_split_is_shown_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = shown(tmp_path, capsys, "row=2")
+    assert code == EXIT_DONE
+    assert (len(found["train"]["rows"]), found["test"]["rows"]) == (1, [])
+    code, found = shown(tmp_path, capsys, "row=3")
+    assert code == EXIT_STAGE_FAILED
+    assert "the train split has rows 0 to 2 and the test split has rows 0 to 1 here" in json.dumps(found)
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r"])
+def test_a_line_separator_inside_a_text_is_text(
+    separator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"Two{separator}lines", "answer": f"A{separator}B"}] * 3
+    code, found = shown(tmp_path, capsys, "row=1", rows=rows)
+    assert (code, found["train"]["lengths"]["num_rows"], found["test"]["lengths"]["num_rows"]) == (EXIT_DONE, 3, 2)
+    assert found["train"]["rows"][0]["parts"][1]["text"] == f"A{separator}B<|im_end|>\n"
+
+
+def test_a_packed_training_set_is_shown_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = shown(tmp_path, capsys, "row=2", "+train.args.packing=true")
+    assert (code, found["train"]["rows"][0]["id"], found["train"]["counts"]["rows"]) == (EXIT_DONE, "train-000002", 3)
+
+
+def test_another_template_in_training_than_in_requests_is_shown_with_the_first_token_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("llamafactory")
+    code, found = shown(tmp_path, capsys, "model.template=qwen")
+    assert code == EXIT_INVALID_RECIPE
+    assert "differ from the prompt's token 1 on" in found["problems"][0]["message"]
+    assert "Set model.template=null" in found["problems"][0]["hint"]
+
+
+def test_a_row_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = shown(tmp_path, capsys, "dataset.prompt.system=Short.", family="gemma")
+    assert code == EXIT_INVALID_RECIPE
+    assert "takes no system message" in found["problems"][0]["message"]
+    assert found["test"]["rows"] == []
+
+
+def test_rows_that_are_too_long_are_shown_as_they_are_after_the_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": "Q" * 100, "answer": "A"}] * 2
+    code, found = shown(tmp_path, capsys, "train.args.cutoff_len=40", rows=rows)
+    assert code == EXIT_INVALID_RECIPE
+    assert "2 of the train split's samples are longer than cutoff_len=40 tokens" in found["problems"][0]["message"]
+    code, found = shown(tmp_path, capsys, "train.args.cutoff_len=40", "train.too_long=cut_middle", rows=rows)
+    (row,) = found["train"]["rows"]
+    assert (code, row["num_tokens"]) == (EXIT_DONE, 40)
+    assert row["title"].startswith("cut from ")
+    assert row["parts"][1]["text"] == "A<|im_end|>\n"
+
+
 @pytest.mark.e2e
 @pytest.mark.filterwarnings("ignore")
 def test_preview_shows_the_quickstarts_rows(capsys: pytest.CaptureFixture[str], local: list[str]) -> None:
     assert main(["recipe=viggo_quickstart", "action=preview", "row=1", "format=json", *local]) == EXIT_DONE
     found = json.loads(capsys.readouterr().out)
-    row, asked = found["train"]["row"], found["test"]["row"]
+    (row,), (asked,) = found["train"]["rows"], found["test"]["rows"]
     assert (row["id"], asked["id"]) == ("train-000001", "test-000001")
     assert [part["loss"] for part in row["parts"]] == [False, True]
     assert row["parts"][0]["text"].endswith("<|im_start|>assistant\n")

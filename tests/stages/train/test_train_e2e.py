@@ -76,7 +76,7 @@ def recipe_of(num_workers: int = 1, **args: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
-            "model": {"source": "org/tiny", "template": "smollm2"},
+            "model": {"source": "org/tiny"},
             "dataset": {"source": "data", "prompt": {"user": "{instruction}", "assistant": "{output}"}},
             "serve": {"model_id": "base"},
             "cluster": {"num_cpus": 2},

@@ -14,7 +14,12 @@ from runner.testing import assert_golden
 from stages.trainers.llamafactory.arguments import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in, worker_env
 from tests.paths import GOLDEN
 
-WHERE = {"model": "/models/base", "dataset_dir": "/runs/1/ingest/train_set", "output_dir": "out"}
+WHERE = {
+    "model": "/models/base",
+    "dataset_dir": "/runs/1/ingest/train_set",
+    "output_dir": "out",
+    "tokens": "/runs/1/train/tokens",
+}
 BASE: dict[str, Any] = {
     "name": "viggo",
     "model": {"source": "org/model", "template": "qwen"},

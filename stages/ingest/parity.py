@@ -1,0 +1,152 @@
+"""Is what training learns what requests ask? Compared by token ids, on the user's own rows and model.
+
+Of each row the prompt that training puts before the last answer is compared with the prompt of a request, and the
+learned answer with the row's. A difference, or a row that the chat template does not take, ends the run here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import RunnerError
+from stages.data.example import Example
+from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import RefusedRowError
+from stages.models.learned import Sample, asked_ids
+from stages.models.time_limit import SECONDS, within
+from stages.trainers.llamafactory.tokens import Encoder
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import Recipe
+
+NUM_RANDOM = 32
+_MARKS = ('"tool_calls"', '"tools"', '"reasoning_content"', '"system"', '"train"', '"name"', '"images"', "<think>")
+_AROUND = 24  # tokens shown on each side of a difference
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is learned otherwise than it is asked. learned, asked: the text around the first differing token."""
+
+    row: str
+    learned: str
+    asked: str
+    at: int
+
+    def lines(self, part: str = "prompt") -> list[str]:
+        """For a terminal: both texts, one below the other. part: `prompt` or `answer`."""
+        return [
+            f"{self.row}: what training learns and what is asked differ from the {part}'s token {self.at} on:",
+            f"  learned: {self.learned}",
+            f"  asked:   {self.asked}",
+        ]
+
+
+def sample_of(path: Path, seed: int) -> list[Example]:
+    """The first row, the longest, one of each shape, and NUM_RANDOM drawn at random, each once, in the file's order."""
+    chosen: dict[int, bytes] = {}
+    shapes: set[tuple[bool, ...]] = set()
+    drawn: list[tuple[int, bytes]] = []
+    longest, at_longest = b"", 0
+    generator = random.Random(seed)  # noqa: S311 (no secret)
+    with path.open("rb") as file:
+        for index, line in enumerate(file):
+            shape = tuple(mark.encode() in line for mark in _MARKS)
+            if shape not in shapes:
+                shapes.add(shape)
+                chosen[index] = line
+            if len(line) > len(longest):
+                longest, at_longest = line, index
+            if len(drawn) < NUM_RANDOM:
+                drawn.append((index, line))
+            elif (place := generator.randrange(index + 1)) < NUM_RANDOM:
+                drawn[place] = (index, line)
+    chosen |= dict(drawn) | ({at_longest: longest} if longest else {})
+    return [Example.from_json(chosen[index]) for index in sorted(chosen)]
+
+
+def check(recipe: Recipe, template: ChatTemplate, examples: Iterable[Example]) -> int:
+    """Compare the examples; how many were compared. Raises RunnerError at the first that differs or is refused."""
+    if recipe.train.stage == "pt":
+        return 0
+    if template.depends_on_date:
+        raise RunnerError(
+            "the chat template writes today's date into every prompt, so requests of another day differ from training",
+            "Give the date a fixed value, such as model.chat_template_kwargs.date_string='26 Jul 2024'.",
+        )
+    encoder = Encoder.of(recipe, template)
+
+    def compare() -> int:
+        count = 0
+        for count, example in enumerate(examples, 1):  # noqa: B007
+            one(encoder, recipe, example)
+        return count
+
+    return within(SECONDS * 3, "the chat template", compare)
+
+
+def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
+    """Compare one example. Raises RunnerError."""
+    where = example.source or example.id
+    try:
+        samples = _samples(encoder, example)
+        others = _samples(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
+        asked = asked_ids(encoder.template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+    except RefusedRowError as error:
+        raise RunnerError(f"{where}: {error.message}", error.hint) from error
+    for sample in samples:
+        if difference := _difference(encoder.template, where, sample.ids[: sample.answer_at], asked):
+            raise RunnerError("\n".join(difference.lines()), hint_of(recipe))
+    for sample, own in zip(samples, others, strict=True):
+        learned, expected = sample.ids[sample.answer_at :], own.ids[own.answer_at :]
+        shorter = min(len(learned), len(expected))
+        if difference := _difference(encoder.template, where, learned[:shorter], expected[:shorter]):
+            raise RunnerError("\n".join(difference.lines("answer")), hint_of(recipe))
+
+
+def _samples(encoder: Encoder, example: Example) -> list[Sample]:
+    return list(encoder.pair(example)) if example.chosen is not None else encoder.samples(example)[-1:]
+
+
+def check_parts(recipe: Recipe, model: str, train: str | None, test: str) -> int:
+    """`check` of both splits, as a task of its own; how many rows were compared.
+
+    model: folder of the model. train, test: files of examples; train is None where nothing is trained.
+    Raises RunnerError also for a test row that the chat template does not take.
+    """
+    template = ChatTemplate.of(recipe, model)
+    count = check(recipe, template, sample_of(Path(train), recipe.seed)) if train else 0
+    for example in sample_of(Path(test), recipe.seed):
+        try:
+            asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+        except RefusedRowError as error:
+            raise RunnerError(f"{example.source or example.id}: {error.message}", error.hint) from error
+    return count
+
+
+def hint_of(recipe: Recipe) -> str:
+    """What makes training and requests alike."""
+    if recipe.model.template is not None:
+        return (
+            f"Set model.template=null, so that training uses the chat template of the requests, and not "
+            f"LLaMA-Factory's {recipe.model.template}."
+        )
+    return "Set model.chat_template_kwargs or model.chat_template."
+
+
+def _difference(template: ChatTemplate, where: str, learned: list[int], asked: list[int]) -> Difference | None:
+    if learned == asked:
+        return None
+    pairs = zip(learned, asked, strict=False)
+    at = next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(learned), len(asked)))
+    start = max(0, at - _AROUND)
+
+    def shown(ids: list[int]) -> str:
+        before, after = template.tokenizer.decode(ids[start:at]), template.tokenizer.decode(ids[at : at + _AROUND])
+        return f"{'...' if start else ''}{before!r} | {after!r}{'...' if len(ids) > at + _AROUND else ''}"
+
+    return Difference(where, shown(learned), shown(asked), at)

@@ -1,0 +1,200 @@
+"""The model's chat template: what training, batch inference and the endpoint alike make of messages.
+
+A template is a program of the model's maker. It runs in jinja2's sandbox, and with a limit on its time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import RunnerError
+from stages.models.endpoint_form import RefusedRowError, template_messages, template_tools
+from stages.models.time_limit import SECONDS, within
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import Recipe
+
+BUILT_IN = Path(__file__).parent / "templates"
+OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
+_SUFFIXES = (".jinja", ".jinja2", ".j2")
+_PROBE = "q7Zx-probe"
+_OTHER_DAY = datetime(2001, 2, 3)
+
+
+def built_in_names() -> list[str]:
+    """Names that `model.chat_template` may have besides a file."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.jinja"))
+
+
+def template_text(chosen: str | None) -> str | None:
+    """The template that `model.chat_template` names, None where the model's own is to be used.
+
+    Raises RunnerError when there is no such name and no such file, or the file is not text.
+    """
+    if chosen is None or "{%" in chosen or "{{" in chosen:
+        return chosen
+    path = BUILT_IN / f"{chosen}.jinja" if chosen in built_in_names() else Path(chosen).expanduser()
+    try:
+        if path.suffix not in _SUFFIXES:
+            raise OSError(f"its name does not end in {' or '.join(_SUFFIXES)}")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunnerError(
+            f"model.chat_template={chosen} cannot be read: {error}",
+            f"Give a file with a Jinja template, or one of: {', '.join(built_in_names())}.",
+        ) from error
+
+
+def with_template_text(recipe: Recipe) -> Recipe:
+    """The recipe with the template's text in place of its file, which other nodes need not have."""
+    text = template_text(recipe.model.chat_template)
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": text})})
+
+
+def template_meaning(recipe: Recipe) -> dict[str, Any]:
+    """What `model.chat_template` means to a result, for fingerprints: the template's text."""
+    try:
+        return {"model.chat_template": template_text(recipe.model.chat_template)}
+    except RunnerError:
+        return {}
+
+
+class ChatTemplate:
+    """A tokenizer with the template and the keyword arguments that the recipe sets."""
+
+    def __init__(self, tokenizer: Any, chosen: str | None = None, kwargs: Mapping[str, Any] | None = None) -> None:
+        self.tokenizer, self.kwargs = tokenizer, dict(kwargs or {})
+        self._chosen = template_text(chosen)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, chosen: str | None, kwargs: Mapping[str, Any], *, trust_remote_code: bool = False
+    ) -> ChatTemplate:
+        """The template of the tokenizer in the folder. Raises RunnerError when the tokenizer does not load in time."""
+        from transformers import AutoTokenizer
+
+        def load() -> Any:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+
+        try:
+            tokenizer = within(SECONDS * 6, f"the tokenizer in {folder}", load)
+        except RunnerError:
+            raise
+        except Exception as error:
+            raise RunnerError(f"the tokenizer in {folder} does not load: {error}", "Look at model.source.") from error
+        return cls(tokenizer, chosen, kwargs)
+
+    @classmethod
+    def of(cls, recipe: Recipe, folder: Path | str) -> ChatTemplate:
+        """The recipe's template with the tokenizer in the folder."""
+        model = recipe.model
+        return cls.load(
+            folder, model.chat_template, model.chat_template_kwargs, trust_remote_code=model.trust_remote_code
+        )
+
+    def source(self, tools: Any = None) -> str:
+        """The template's text. Raises RunnerError when there is none."""
+        if self._chosen is not None:
+            return self._chosen
+        try:
+            return str(self.tokenizer.get_chat_template(None, tools))
+        except (ValueError, AttributeError) as error:
+            raise RunnerError(
+                "the model has no chat template, so there is no way to ask it",
+                f"Set model.chat_template to a file, or to one of: {', '.join(built_in_names())}.",
+            ) from error
+
+    @cached_property
+    def renders_reasoning(self) -> bool:
+        """Whether the template writes an answer's reasoning where it is the last message."""
+        messages = [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "reasoning": _PROBE, "reasoning_content": _PROBE},
+        ]
+        try:
+            return _PROBE in self._render(messages, None, ask=False)
+        except RefusedRowError:
+            return False
+
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether a request ends inside a thought, which the answer then continues."""
+        try:
+            return OPEN_THOUGHT.search(self._render([{"role": "user", "content": "a"}], None, ask=True)) is not None
+        except RefusedRowError:
+            return False
+
+    @cached_property
+    def depends_on_date(self) -> bool:
+        """Whether prompts differ from day to day, which those of training and of requests then do."""
+        messages = [{"role": "user", "content": "a"}]
+        try:
+            now = self._render(messages, None, ask=True)
+            return now != self._render(messages, None, ask=True, strftime_now=_OTHER_DAY.strftime)
+        except RefusedRowError:
+            return False
+
+    def messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Messages of an Example as the template is given them."""
+        return template_messages(messages, split_thoughts=self.renders_reasoning or self.opens_thought)
+
+    def text(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, *, ask: bool) -> str:
+        """The conversation as text. ask: with the start of an answer after it. Messages and tools are as given by
+        `messages` and `template_tools`. Raises RefusedRowError with the template's own words where it refuses them.
+        """
+        return self._render(messages, tools, ask=ask)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of the text, with nothing around them."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> list[int]:
+        """Token ids of a request: what the engine is given to answer."""
+        return self.ids(self.text(self.messages(messages), template_tools(tools), ask=True))
+
+    def _render(self, messages: list[dict[str, Any]], tools: Any, *, ask: bool, **extra: Any) -> str:
+        import jinja2
+
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages,
+                    tools=tools,
+                    chat_template=self.source(tools),
+                    add_generation_prompt=ask,
+                    tokenize=False,
+                    **{**self.kwargs, **extra},
+                )
+            )
+        except jinja2.TemplateSyntaxError as error:
+            raise RunnerError(
+                f"the chat template is not valid Jinja: {error.message} (line {error.lineno})",
+                "Correct it, or set model.chat_template.",
+            ) from error
+        except jinja2.TemplateError as error:
+            raise RefusedRowError(*_refusal(messages, str(error))) from error
+        except RunnerError:
+            raise
+        except Exception as error:
+            raise RefusedRowError(
+                f"the chat template fails on the row: {type(error).__name__}: {error}", "Set model.chat_template."
+            ) from error
+
+
+def _refusal(messages: list[dict[str, Any]], said: str) -> tuple[str, str]:
+    """(message, hint) for a template that raised an error of its own."""
+    if any(message["role"] == "system" for message in messages) and "system" in said.lower():
+        return (
+            f"the chat template takes no system message: {said!r}",
+            "Set dataset.prompt.system=null and put its text into dataset.prompt.user, or set model.chat_template.",
+        )
+    return (
+        f"the chat template refuses the conversation: {said!r}",
+        f"Its turns are {', '.join(message['role'] for message in messages)}. Correct the rows, or set "
+        "model.chat_template.",
+    )

@@ -1,0 +1,130 @@
+"""Messages and tools in the one form that chat templates are given: the form in which vLLM's endpoint gives them.
+
+Content is text; a call's arguments are an object; reasoning stands under both names that templates use; a tool has a
+description and parameters, null where it lacks them. What has no place in this form is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner.errors import RunnerError
+
+_THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+_KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "train"}
+_TOOL_KEYS = {"type", "function"}
+_FUNCTION_KEYS = {"name", "description", "parameters", "strict"}
+
+
+class RefusedRowError(RunnerError):
+    """A row that cannot be trained or asked as it is. The message names what, the hint what to do."""
+
+
+def template_messages(messages: Sequence[Mapping[str, Any]], *, split_thoughts: bool) -> list[dict[str, Any]]:
+    """Messages of an Example as the chat template is given them.
+
+    split_thoughts: `<think>...</think>` at the start of an answer becomes its reasoning, for templates that render it.
+    Raises RefusedRowError for images and other parts that are not text, and for keys that have no meaning here.
+    """
+    return [_template_message(number, message, split_thoughts) for number, message in enumerate(messages, 1)]
+
+
+def _template_message(number: int, message: Mapping[str, Any], split_thoughts: bool) -> dict[str, Any]:
+    if unknown := sorted(set(message) - _KEYS):
+        raise RefusedRowError(f"message {number} has {unknown[0]!r}, which is not used", "Remove it from the rows.")
+    made: dict[str, Any] = {"role": message["role"], "content": _text(number, message["content"])}
+    reasoning = message.get("reasoning_content")
+    if message["role"] == "assistant" and split_thoughts and (found := _THOUGHT.match(made["content"])):
+        reasoning = found.group(1).strip("\n") if reasoning is None else reasoning
+        made["content"] = made["content"][found.end() :]
+    if reasoning is not None:
+        made |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    if calls := message.get("tool_calls"):
+        made["tool_calls"] = [_call(number, call) for call in calls]
+    return made | {key: message[key] for key in ("name", "tool_call_id") if message.get(key) is not None}
+
+
+def _text(number: int, content: Any) -> str:
+    if isinstance(content, list):
+        for part in content:
+            if part.get("type") != "text":
+                raise RefusedRowError(
+                    f"message {number} has a part of type {part.get('type')!r}: images and other media are not taken",
+                    "Use rows with text alone.",
+                )
+        return "".join(part["text"] for part in content)
+    return content or ""
+
+
+def _call(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError as error:
+            raise RefusedRowError(
+                f"message {number} calls {function.get('name')!r} with arguments that are not JSON: {arguments[:80]!r}",
+                "Write the arguments as a JSON object.",
+            ) from error
+    kept = {key: call[key] for key in ("id",) if call.get(key) is not None}
+    return {**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def template_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """Tools as the chat template is given them, None without any. Raises RefusedRowError for unknown keys."""
+    return [_tool(tool) for tool in tools] if tools else None
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool["function"] if isinstance(tool.get("function"), Mapping) else tool
+    unknown = sorted(
+        (set(tool) - _TOOL_KEYS if function is not tool else set()) | set(function) - _FUNCTION_KEYS - {"type"}
+    )
+    if unknown or "name" not in function:
+        what = f"the key {unknown[0]!r}, which is not used" if unknown else "no name"
+        raise RefusedRowError(
+            f"a tool has {what}", "Write tools as {type: function, function: {name, description, parameters}}."
+        )
+    made = {
+        "name": function["name"],
+        "description": function.get("description"),
+        "parameters": function.get("parameters"),
+    }
+    if function.get("strict") is not None:
+        made["strict"] = function["strict"]
+    return {"type": "function", "function": made}
+
+
+def without_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages without reasoning_content, and answers without a `<think>` block before them."""
+    made = []
+    for message in messages:
+        kept = {key: value for key, value in message.items() if key != "reasoning_content"}
+        if kept["role"] == "assistant" and isinstance(kept["content"], str):
+            kept["content"] = strip_thought(kept["content"])
+        made.append(kept)
+    return made
+
+
+def sent_messages(messages: Sequence[Mapping[str, Any]], *, reasoning: str = "learn") -> list[dict[str, Any]]:
+    """Messages as a client sends them, of which the endpoint makes what `template_messages` makes.
+
+    reasoning: of earlier answers, `strip` leaves it out.
+    """
+    made = []
+    for message in without_reasoning(messages) if reasoning == "strip" else messages:
+        sent = {key: value for key, value in message.items() if key not in ("train", "reasoning_content")}
+        if message.get("reasoning_content") is not None:
+            sent["reasoning"] = message["reasoning_content"]
+        made.append(sent)
+    return made
+
+
+def strip_thought(text: str) -> str:
+    """The text after its reasoning: without a `<think>` block, or without all up to a `</think>` alone."""
+    before, end, after = text.partition("</think>")
+    return after.lstrip() if end and ("<think>" not in before or before.lstrip().startswith("<think>")) else text

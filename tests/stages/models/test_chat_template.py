@@ -1,0 +1,90 @@
+"""The chat template: whose it is, what it may do, and how long it may take."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from runner.errors import RunnerError
+from stages.models.chat_template import ChatTemplate, built_in_names, template_text
+from stages.models.endpoint_form import RefusedRowError, strip_thought, template_tools
+from stages.models.time_limit import within
+from tests.stages.models.families import tokenizer_of
+
+ASKED = [{"role": "user", "content": "Open?"}]
+
+
+def test_a_model_without_a_template_is_refused_with_the_key_that_gives_it_one() -> None:
+    with pytest.raises(RunnerError, match="has no chat template") as caught:
+        ChatTemplate(tokenizer_of("base")).prompt_ids(ASKED)
+    assert "model.chat_template" in caught.value.hint
+    assert ChatTemplate(tokenizer_of("base"), "chatml").prompt_ids(ASKED)
+
+
+def test_a_template_is_a_name_a_file_or_its_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    assert template_text(str(tmp_path / "mine.jinja")) == "{{ messages[0].content }}"
+    assert template_text("{{ messages }}") == "{{ messages }}"
+    assert template_text(None) is None
+    assert "<|im_start|>" in str(template_text("chatml"))
+    with pytest.raises(RunnerError, match=r"model\.chat_template=no-such cannot be read") as caught:
+        template_text("no-such")
+    assert all(name in caught.value.hint for name in built_in_names())
+
+
+def test_a_template_that_reads_what_it_may_not_is_refused() -> None:
+    template = ChatTemplate(tokenizer_of("base"), "{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    with pytest.raises(RefusedRowError):
+        template.prompt_ids(ASKED)
+
+
+def test_a_template_that_is_not_valid_is_told_with_its_line() -> None:
+    with pytest.raises(RunnerError, match=r"not valid Jinja: .*line 1"):
+        ChatTemplate(tokenizer_of("base"), "{% for m in messages %}").prompt_ids(ASKED)
+
+
+def test_a_template_that_does_not_end_is_stopped() -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = ChatTemplate(tokenizer_of("base"), endless)
+    begin = time.monotonic()
+    with pytest.raises(RunnerError, match=r"the chat template did not end within 0\.3 s"):
+        within(0.3, "the chat template", lambda: template.prompt_ids(ASKED))
+    assert time.monotonic() - begin < 5
+
+
+def test_what_a_limited_call_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match="own"):
+        within(5, "it", lambda: int("own"))
+
+
+def test_a_template_that_writes_todays_date_is_noticed() -> None:
+    assert ChatTemplate(tokenizer_of("llama3.1")).depends_on_date
+    assert not ChatTemplate(tokenizer_of("llama3.1"), None, {"date_string": "26 Jul 2024"}).depends_on_date
+    assert not ChatTemplate(tokenizer_of("chatml")).depends_on_date
+
+
+def test_tools_have_the_form_in_which_the_endpoint_gives_them() -> None:
+    made = template_tools([{"type": "function", "function": {"name": "stock"}}])
+    assert made == [{"type": "function", "function": {"name": "stock", "description": None, "parameters": None}}]
+    assert template_tools([{"name": "stock", "description": "d", "parameters": {}}]) == [
+        {"type": "function", "function": {"name": "stock", "description": "d", "parameters": {}}}
+    ]
+    assert template_tools([]) is None
+    with pytest.raises(RefusedRowError, match="'cost'"):
+        template_tools([{"type": "function", "function": {"name": "stock", "cost": 1}}])
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>\na\n</think>\n\nb", "b"),
+        ("a\n</think>\n\nb", "b"),
+        ("b", "b"),
+        ("<think>never ends", "<think>never ends"),
+        ("x <think>a</think> b", "x <think>a</think> b"),
+    ],
+)
+def test_an_answer_is_scored_without_its_reasoning(text: str, left: str) -> None:
+    assert strip_thought(text) == left
