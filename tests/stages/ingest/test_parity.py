@@ -1,0 +1,101 @@
+"""Training and requests are compared on the user's rows, and a difference ends the run before training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Recipe
+from stages.data.example import Example, Message, write_examples
+from stages.ingest.parity import NUM_RANDOM, check, check_parts, sample_of
+from stages.models.chat_template import ChatTemplate
+from tests.stages.models.families import save_model, tokenizer_of
+
+ASKED: list[Message] = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}]
+
+
+def recipe_of(stage: str = "sft", **model: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "model": {"source": "org/tiny", **model},
+            "dataset": {"source": "data", "prompt": {"user": "{question}", "assistant": "{answer}"}},
+            "serve": {"model_id": "base"},
+            "train": {"stage": stage},
+        }
+    )
+
+
+def test_the_first_the_longest_and_each_kind_of_row_are_compared_and_some_at_random(tmp_path: Path) -> None:
+    rows = [Example(str(n), ASKED) for n in range(500)]
+    rows[250] = Example("250", [{**ASKED[0], "content": "x" * 999}, ASKED[1]])
+    rows[300] = Example("300", [ASKED[0], {**ASKED[1], "reasoning_content": "Hm."}])
+    write_examples(tmp_path / "train.jsonl", rows)
+    found = [int(example.id) for example in sample_of(tmp_path / "train.jsonl", seed=1)]
+    assert {0, 250, 300} <= set(found)
+    assert NUM_RANDOM <= len(found) <= NUM_RANDOM + 4
+    assert found == sorted(set(found))
+    assert found == [int(example.id) for example in sample_of(tmp_path / "train.jsonl", seed=1)]
+
+
+@pytest.mark.parametrize("family", ["chatml", "gemma", "mistral", "phi"])
+def test_the_chat_template_learns_what_it_asks(family: str) -> None:
+    assert check(recipe_of(), ChatTemplate(tokenizer_of(family)), [Example("1", ASKED)] * 3) == 3
+
+
+def test_a_pair_is_compared_by_both_of_its_prompts() -> None:
+    pair = Example("1", ASKED[:1], chosen=ASKED[1:], rejected=ASKED[1:])
+    assert check(recipe_of("dpo"), ChatTemplate(tokenizer_of("chatml")), [pair]) == 1
+
+
+def test_a_template_that_writes_todays_date_is_refused() -> None:
+    with pytest.raises(RunnerError, match="today's date") as caught:
+        check(recipe_of(), ChatTemplate(tokenizer_of("llama3.1")), [Example("1", ASKED)])
+    assert "date_string" in caught.value.hint
+
+
+def test_a_row_that_the_template_refuses_is_named(tmp_path: Path) -> None:
+    rows = [Example("1", [{"role": "system", "content": "Short."}, *ASKED], source="train.jsonl:3")]
+    with pytest.raises(RunnerError, match=r"train\.jsonl:3: the chat template takes no system message"):
+        check(recipe_of(), ChatTemplate(tokenizer_of("gemma")), rows)
+
+
+def test_a_test_row_that_the_template_refuses_is_named_where_nothing_is_trained(tmp_path: Path) -> None:
+    model = save_model("gemma", tmp_path / "model")
+    row = Example("1", [{"role": "system", "content": "Short."}, *ASKED], columns={"n": 1}, source="test.jsonl:3")
+    write_examples(tmp_path / "test.jsonl", [row])
+    with pytest.raises(RunnerError, match=r"test\.jsonl:3: the chat template takes no system message"):
+        check_parts(recipe_of(), str(model), None, str(tmp_path / "test.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "part"),
+    [
+        ("llama3.1", "llama3", "prompt's token 2"),
+        ("qwen3", "qwen3", "prompt's token"),
+        ("chatml", "qwen", "prompt's token 1"),
+        ("chatml", "qwen3", "answer's token 0"),
+    ],
+)
+def test_llamafactorys_own_template_is_refused_where_it_differs(
+    family: str, name: str, part: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("llamafactory")
+    kwargs = {"llama3.1": {"date_string": "1 Jan 2024"}, "qwen3": {"enable_thinking": False}}.get(family, {})
+    model = save_model(family, tmp_path / "model")
+    recipe = recipe_of(template=name, source=str(model), chat_template_kwargs=kwargs)
+    with pytest.raises(RunnerError) as caught:
+        check(recipe, ChatTemplate.of(recipe, model), [Example("1", ASKED)])
+    assert f"differ from the {part}" in caught.value.message
+    assert "learned: " in caught.value.message
+    assert caught.value.hint.startswith("Set model.template=null")
+
+
+def test_llamafactorys_own_template_is_taken_where_it_is_equal(tmp_path: Path) -> None:
+    pytest.importorskip("llamafactory")
+    model = save_model("chatml", tmp_path / "model")
+    recipe = recipe_of(template="chatml", source=str(model))
+    assert check(recipe, ChatTemplate.of(recipe, model), [Example("1", ASKED)]) == 1
