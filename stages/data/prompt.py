@@ -71,6 +71,8 @@ class Column:
     def value(self, row: Mapping[str, Any]) -> str:
         """Its text in this row. Raises BadRowError when the row lacks it, or it cannot be text."""
         value = find(row, self.name)
+        if type(value) is str and value and not self.filters:
+            return value
         if self.default is not None and (value is _LACKS or value is None or value in ("", [], {})):
             return self.default
         if value is _LACKS:
@@ -206,6 +208,7 @@ def columns(template: str) -> set[str]:
     return {column.name for column in template_columns(template)}
 
 
+@lru_cache(maxsize=64)
 def only_column(template: str) -> str | None:
     """The column's name where the template is that column and nothing else."""
     lines = parse(template)

@@ -9,7 +9,7 @@ from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Example, Message, text_of
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
-from stages.data.shapes.conversation import from_column, holds_messages, in_order, read_messages
+from stages.data.shapes.conversation import from_column, holds_messages, in_order, read_messages, with_system
 from stages.data.shapes.extras import images_of, tools_of
 from stages.data.shapes.kto import label_of
 from stages.data.shapes.preference import has_pair, pair_fields
@@ -62,8 +62,10 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
     if prompt.conversations is None:
         assert prompt.user is not None, "a recipe without user and without conversations is refused"
         assert prompt.assistant is not None, "a recipe without assistant and without conversations is refused"
-        turns = [*turns_of(dataset, prompt.user, row, "user"), *turns_of(dataset, prompt.assistant, row, "assistant")]
-        return {"messages": in_order(dataset, turns, row)}
+        asked = turns_of(dataset, prompt.user, row, "user")
+        turns = [*asked, *turns_of(dataset, prompt.assistant, row, "assistant")]
+        plain = len(turns) == 2 and turns[0]["role"] == "user" and turns[1]["role"] == "assistant"
+        return {"messages": with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
     extras = {"tools": tools_of(row, columns_used(dataset)), "images": images_of(row, columns_used(dataset))}
     return {"messages": messages, **{name: value for name, value in extras.items() if value}}

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.errors import RunnerError
+from runner.recipe.schema import Dataset
+from stages.data.sources import hub
 from stages.data.sources import web as sources
-from stages.data.sources.fetch import fetch_files
+from stages.data.sources.fetch import fetch_files, fetch_patterns
 
 pytest_plugins = ["tests.moto_s3"]
 
@@ -118,7 +120,7 @@ def test_a_web_file_that_is_missing_or_never_whole_is_refused(web: str, tmp_path
     [
         ("http://example.com/ds", "not encrypted"),
         ("https://example.com/ds?token=abc", "has a query"),
-        ("gs://bucket", "no source of files"),
+        ("ftp://bucket", "no source of files"),
     ],
 )
 def test_sources_that_cannot_be_read_are_refused(source: str, message: str, tmp_path: Path) -> None:
@@ -131,3 +133,81 @@ def test_sources_that_cannot_be_read_are_refused(source: str, message: str, tmp_
 def test_file_names_stay_inside_the_source(name: str, tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="no legal path"):
         fetch_files(str(tmp_path), [name], tmp_path)
+
+
+def test_one_web_file_may_have_a_query_which_no_message_shows(web: str, tmp_path: Path) -> None:
+    source = f"{web}/sub/train.jsonl?sig=hunter2"
+    with pytest.raises(RunnerError, match=r"/ds/sub/train\.jsonl: 404") as caught:
+        fetch_files(source, ["train.jsonl"], tmp_path)
+    assert "hunter2" not in caught.value.message + caught.value.hint
+
+
+def test_patterns_and_lists_mean_several_files_in_order(tmp_path: Path) -> None:
+    for name in ("train-1.jsonl", "train-0.jsonl", "sub/x.jsonl", "test.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(TRAIN)
+    patterns = {"train": ["train-*.jsonl", "sub/x.jsonl"], "test": ["test.jsonl"]}
+    found = fetch_patterns(str(tmp_path), patterns, tmp_path / "raw")
+    assert list(found["train"]) == ["train-0.jsonl", "train-1.jsonl", "sub/x.jsonl"]
+    with pytest.raises(RunnerError, match=r"has no file like val-\*; it holds: sub/x\.jsonl"):
+        fetch_patterns(str(tmp_path), {"val": ["val-*"]}, tmp_path / "raw")
+
+
+def test_objects_are_found_by_a_pattern(s3_client: Any, bucket: str, tmp_path: Path) -> None:
+    for name in ("a-1.jsonl", "a-0.jsonl", "b.jsonl"):
+        s3_client.put_object(Bucket=bucket, Key=f"ds/{name}", Body=TEST)
+    found = fetch_patterns(f"s3://{bucket}/ds", {"train": ["a-*.jsonl"]}, tmp_path)
+    assert [path.read_bytes() for path in found["train"].values()] == [TEST, TEST]
+    assert list(found["train"]) == ["a-0.jsonl", "a-1.jsonl"]
+
+
+def test_a_source_may_be_one_file(tmp_path: Path, s3_client: Any, bucket: str) -> None:
+    (tmp_path / "x.csv").write_bytes(b"a\n1\n")
+    assert fetch_files(str(tmp_path / "x.csv"), ["x.csv"], tmp_path) == {"x.csv": tmp_path / "x.csv"}
+    s3_client.put_object(Bucket=bucket, Key="ds/x.csv", Body=b"a\n1\n")
+    assert fetch_files(f"s3://{bucket}/ds/x.csv", ["x.csv"], tmp_path / "raw")["x.csv"].read_bytes() == b"a\n1\n"
+
+
+def test_files_of_arrows_stores_are_found_and_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    (tmp_path / "bucket" / "ds").mkdir(parents=True)
+    for name in ("a-0.jsonl", "a-1.jsonl"):
+        (tmp_path / "bucket" / "ds" / name).write_bytes(TEST)
+    monkeypatch.setattr(fs, "GcsFileSystem", lambda **_: fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()))
+    found = fetch_patterns("gs://bucket/ds", {"train": ["a-*"]}, tmp_path / "raw")
+    assert [path.read_bytes() for path in found["train"].values()] == [TEST, TEST]
+    with pytest.raises(RunnerError, match=r"gs://bucket/ds: no\.jsonl"):
+        fetch_files("gs://bucket/ds", ["no.jsonl"], tmp_path / "raw")
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(RunnerError, match="names no storage account"):
+        fetch_files("az://container/ds", ["a.jsonl"], tmp_path / "raw")
+
+
+def test_files_of_an_installed_package_are_used_where_they_are(tmp_path: Path) -> None:
+    found = fetch_files("package://pytest/_pytest", ["main.py"], tmp_path)
+    assert found["main.py"].read_text().startswith('"""')
+    with pytest.raises(RunnerError, match="the package no-such is not installed"):
+        fetch_files("package://no-such/x", ["main.py"], tmp_path)
+
+
+def test_rows_of_the_hub_are_streamed_with_the_names_of_their_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import datasets
+
+    asked: list[Any] = []
+    features = datasets.Features({"q": datasets.Value("string"), "a": datasets.ClassLabel(names=["no", "yes"])})
+    made = datasets.Dataset.from_dict({"q": ["Open?"], "a": [1]}, features=features)
+
+    def load(*args: Any, **options: Any) -> Any:
+        asked.append((args, options))
+        return made.to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    section = Dataset.model_validate({"source": "hf://org/name?config=en&revision=abc", "prompt": {}})
+    assert list(hub.rows(section, 0, "train")) == [("train:1", {"q": "Open?", "a": "yes"})]
+    assert asked == [(("org/name", "en"), {"revision": "abc", "split": "train", "streaming": True})]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: 1 / 0)
+    with pytest.raises(RunnerError, match=r"hf://org/name\?config=en&revision=abc, split train: division by zero"):
+        list(hub.rows(section, 0, "train"))
