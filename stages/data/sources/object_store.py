@@ -23,7 +23,7 @@ class S3Files:
         if not is_pattern(pattern):
             return [pattern]
         start = f"{self._prefix}/" if self._prefix else ""
-        there = [each.key.removeprefix(start) for each in s3.list_objects(self._client, self._bucket, start)]
+        there = [each.key.removeprefix(start) for each in s3.list_objects(self._client, self._bucket, self._prefix)]
         return matching(self._source, pattern, there)
 
     def local(self, name: str) -> Path | None:
