@@ -109,6 +109,13 @@ class ChatTemplate:
                 f"Set model.chat_template to a file, or to one of: {', '.join(built_in_names())}.",
             ) from error
 
+    def source_or_none(self) -> str | None:
+        """The template's text, None where there is none."""
+        try:
+            return self.source()
+        except RunnerError:
+            return None
+
     @cached_property
     def renders_reasoning(self) -> bool:
         """Whether the template writes an answer's reasoning where it is the last message."""

@@ -106,9 +106,10 @@ class Train:
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
         counts = ctx.ray.call(tokenize, one, recipe, *map(str, folders))
+        chat_template = counts.pop("chat_template")
         for line in remarks(counts, recipe.train.too_long):
             ctx.say(f"  {self.name}: {line}")
-        config = loop_config(ctx, tokens)
+        config = loop_config(ctx, tokens, chat_template)
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
         for torn in mend(run["storage_path"], run["name"]):
@@ -121,7 +122,7 @@ class Train:
         return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics)
 
 
-def loop_config(ctx: RunContext, tokens: Path) -> dict[str, Any]:
+def loop_config(ctx: RunContext, tokens: Path, chat_template: str | None) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
     args = llamafactory_args(
         ctx.recipe,
@@ -130,7 +131,12 @@ def loop_config(ctx: RunContext, tokens: Path) -> dict[str, Any]:
         output_dir=ctx.recipe.name,
         tokens=str(tokens),
     )
-    return {"args": args, "source": ctx.recipe.model.source, "progress": ctx.progress()}
+    return {
+        "args": args,
+        "source": ctx.recipe.model.source,
+        "chat_template": chat_template,
+        "progress": ctx.progress(),
+    }
 
 
 def scaling_config(resources: StageResources) -> dict[str, Any]:

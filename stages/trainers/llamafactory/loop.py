@@ -23,7 +23,7 @@ from runner.errors import RunnerError
 from stages.trainers.checkpoints import seal
 from stages.trainers.failure import explain_in_worker
 from stages.trainers.llamafactory import arguments as llamafactory
-from stages.trainers.llamafactory.output import ADAPTER, TRAINER_LOG, collect
+from stages.trainers.llamafactory.output import ADAPTER, TRAINER_LOG, collect, keep_chat_template
 
 _PROGRESS_EVERY_S = 0.5
 _ASK_EVERY_S = 0.5
@@ -39,7 +39,7 @@ _NOT_NEEDED_TO_RESUME = {
 def train_loop(config: dict[str, Any]) -> None:
     """Train, on one of the workers. Raises RunnerError for what would fail again, RuntimeError for what may not.
 
-    config: `args` (LLaMA-Factory's), `source` (the model's, as published), `progress` (a ProgressHandle).
+    config: `args` (LLaMA-Factory's), `source` (the model's, as published), `chat_template` (its text), `progress`.
     """
     import ray.train
 
@@ -65,6 +65,7 @@ def train_loop(config: dict[str, Any]) -> None:
         final = None
         if rank == 0:
             final = collect(Path(args["output_dir"]), work / "final", config["args"], config["source"], figures)
+            keep_chat_template(final / ADAPTER, config["chat_template"])
         _report(figures | {"final": True}, final, rank=rank, num_parts=1)
 
 

@@ -58,6 +58,17 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str, figure
     return final
 
 
+def keep_chat_template(adapter: Path, text: str | None) -> None:
+    """Have the adapter's folder hold the chat template that it was trained with, and none where that is not known.
+
+    LLaMA-Factory writes one of its own beside a model that has none.
+    """
+    path = adapter / "chat_template.jinja"
+    path.unlink(missing_ok=True)
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+
+
 def portable_config(values: dict[str, Any], source: str) -> dict[str, Any]:
     """An adapter_config.json without the folder of its base model, and with its lists of modules in order."""
     ordered = {
@@ -70,7 +81,7 @@ def portable_config(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 def portable_args(args: dict[str, Any], source: str) -> dict[str, Any]:
     """The arguments as kept beside the results: the model by its source, and no folder of the worker."""
-    kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "output_dir")}
+    kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "tokenized_path", "output_dir")}
     return {**kept, "model_name_or_path": source}
 
 

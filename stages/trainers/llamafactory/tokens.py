@@ -248,8 +248,13 @@ def _with_other_answers(rows: list[tuple[Sample, bool]]) -> Iterator[Columns]:
 
 
 def tokenize(recipe: Recipe, model: str, train_set: str, target: str) -> dict[str, Any]:
-    """`write_tokens` as a task of its own. model, train_set, target: folders that every node sees."""
-    return write_tokens(recipe, ChatTemplate.of(recipe, model), Path(train_set), Path(target))
+    """`write_tokens` as a task of its own, with the chat template's text (`chat_template`) beside the counts.
+
+    model, train_set, target: folders that every node sees.
+    """
+    template = ChatTemplate.of(recipe, model)
+    counts = write_tokens(recipe, template, Path(train_set), Path(target))
+    return {**counts, "chat_template": template.source_or_none()}
 
 
 def write_tokens(recipe: Recipe, template: ChatTemplate, train_set: Path, target: Path) -> dict[str, Any]:

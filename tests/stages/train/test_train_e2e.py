@@ -22,7 +22,7 @@ from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.digest import digest_json
 from stages.data.example import Example, Message, write_examples
 from stages.train.stage import Train
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import CHAT_TEMPLATE, write_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
@@ -208,6 +208,28 @@ def training_workers() -> list[int]:
 
 def num_lines(log: Artifact) -> int:
     return len((log.path / "trainer_log.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_preferences_are_trained_with_their_system_message_and_leave_the_chat_template(
+    stage: str, inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
+) -> None:
+    def row(number: int) -> Example:
+        asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"name number {number}"}]
+        good, bad = {"role": "assistant", "content": "x"}, {"role": "assistant", "content": "y" * number}
+        if stage == "dpo":
+            return Example(f"train-{number:06d}", asked, chosen=[good], rejected=[bad])
+        return Example(f"train-{number:06d}", [*asked, bad if number % 2 else good], label=number % 2 == 0)
+
+    (tmp_path / "train_set").mkdir()
+    write_examples(tmp_path / "train_set" / "train.jsonl", map(row, range(1, 9)))
+    recipe = recipe_of(max_steps=4, save_steps=4)
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"stage": stage})})
+    rows = {**inputs, "train_set": scan_folder("train_set", tmp_path / "train_set")}
+    result = train(recipe, rows, ray_session, tmp_path / "run" / "train")
+    assert result.metrics["num_steps"] == 4
+    assert result.metrics["learned"]["train"]["rows"] == 8
+    assert (result.artifacts[0].path / "chat_template.jinja").read_text() == CHAT_TEMPLATE
 
 
 def test_unknown_argument_is_explained_and_not_tried_again(
