@@ -40,6 +40,9 @@ def imports(tree: ast.AST, module: str) -> list[str]:
 
 # Classes that Ray Serve and vLLM load by name in their own processes; nothing else may import these modules.
 RAY_SIDE = {
+    "stages.patches.ray_llm_api",
+    "stages.patches.ray_llm_engine",
+    "stages.patches.ray_llm_server",
     "stages.patches.vllm_cpu_executor",
     "stages.patches.vllm_cpu_lora",
     "stages.engines.vllm.replica",
