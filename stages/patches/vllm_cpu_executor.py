@@ -1,7 +1,7 @@
 """vLLM's in-process executor, without the port that listens on every address.
 
-Imports vLLM: only Ray's processes import this module. It is apart from `serve_app`, because the engine's process needs
-it and should not import Ray Serve for it.
+Imports vLLM: only Ray's processes import this module. It is apart from what a replica imports, because the engine's
+process needs it and should not import Ray Serve for it.
 """
 
 from __future__ import annotations

@@ -13,12 +13,12 @@ def llamafactory_tables() -> Tables:
     """`arguments`: all that training takes. `templates`: names. `models`: a model's hub name -> its template."""
     os.environ.pop("USE_MCA", None)
     with torchaudio_stand_in():
+        from llamafactory import hparams
         from llamafactory.data.template import TEMPLATES
         from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
-        from llamafactory.hparams import parser
     arguments: Section = {}
-    for group in parser._TRAIN_ARGS:
-        arguments |= dataclass_table(group, closed_enums=True)
+    for group in ("Model", "Data", "Training", "Finetuning", "Generating"):
+        arguments |= dataclass_table(getattr(hparams, f"{group}Arguments"), closed_enums=True)
     models = {}
     for name, template in DEFAULT_TEMPLATE.items():
         for address in SUPPORTED_MODELS[name].values():
