@@ -8,6 +8,7 @@ from typing import Any
 from runner.errors import RunnerError
 from stages.models.endpoint_form import RefusedRowError, template_messages, without_reasoning
 from stages.models.learned import NO_LOSS, Sample
+from stages.patches.llamafactory_encode import encode
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
 
 _NO_CUT = 1 << 30
@@ -44,10 +45,10 @@ class NamedTemplate:
             without_reasoning(messages) if reasoning == "strip" else messages, split_thoughts=False
         )
         system = shown.pop(0)["content"] if shown[0]["role"] == "system" else ""
-        ids, labels = self._processor._encode_data_example(shown[:-1], shown[-1:], system, "", [], [], [])
+        ids, labels = encode(self._processor, shown[:-1], shown[-1:], system)
         learned = [at for at, label in enumerate(labels) if label != NO_LOSS]
         start = max((at for at in learned if at == 0 or labels[at - 1] == NO_LOSS), default=len(ids))
-        return [Sample(list(ids), list(labels), start)]
+        return [Sample(ids, labels, start)]
 
     def _check(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> None:
         given = {key for message in messages for key in message} - {"role", "content"}
