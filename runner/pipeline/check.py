@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.errors import Problem, RecipeError
 from runner.pipeline import rules as pipeline
+from runner.pipeline.members import concerning
 from runner.pipeline.plan import select
 from runner.pipeline.registry import mappings, rules_of_stages, with_settings
 from runner.recipe.load import Composed, parse, redact
@@ -23,7 +24,7 @@ from runner.recipe.valid_parts import UnusableError
 def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     """The checked recipe. Raises RecipeError with every problem: of the schema, and of rules across sections."""
     parsed = parse(composed)
-    known = mappings()
+    known = concerning(parsed.recipe, mappings())
     problems = [arguments.improve_hint(problem, known) for problem in parsed.problems]
     found = code.without_trusted(check(parsed.recipe), composed.trusted)
     found += check_options(parsed.recipe, parsed.options) if parsed.options else []
@@ -38,7 +39,7 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
 def check(recipe: Recipe) -> list[Problem]:
     """Every violated rule, each once."""
     problems: list[Problem] = []
-    known = mappings()
+    known = concerning(recipe, mappings())
     of_stages = (*rules_of_stages(recipe), *arguments.rules(known))
     for rule in (*pipeline.RULES, *of_stages, *code.rules(known)):
         try:
@@ -52,7 +53,8 @@ def check(recipe: Recipe) -> list[Problem]:
 
 def trusted_values(recipe: Recipe) -> dict[str, Any]:
     """What a valid recipe has only because the command line trusts it: dotted key -> value."""
-    return {problem.key: problem.value for rule in code.rules(mappings()) for problem in rule(recipe)}
+    known = concerning(recipe, mappings())
+    return {problem.key: problem.value for rule in code.rules(known) for problem in rule(recipe)}
 
 
 def check_options(recipe: Recipe, options: RunOptions) -> list[Problem]:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from runner.pipeline.manifest import StageRecord
-from runner.pipeline.optional import HasCanonical, OnlyChecks
+from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
@@ -36,8 +36,14 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
         "version": stage.version,
         "recipe": read,
         "inputs": {name: digest for name, digest in sorted(inputs.items()) if name not in left_out},
-        "libraries": {name: library_version(name) for name in stage.libraries},
+        "libraries": library_versions(stage, recipe),
     }
+
+
+def library_versions(stage: Stage, recipe: Recipe) -> dict[str, str | None]:
+    """The versions of the libraries that the stage's result depends on."""
+    own = stage.libraries_of(recipe) if isinstance(stage, ChoosesLibraries) else ()
+    return {name: library_version(name) for name in (*stage.libraries, *own)}
 
 
 def fingerprint(stage: Stage, inputs: dict[str, Any]) -> str:

@@ -37,6 +37,12 @@ class OnlyChecks(Protocol):
 
 
 @runtime_checkable
+class ChoosesLibraries(Protocol):
+    def libraries_of(self, recipe: Recipe) -> Sequence[str]:
+        """Distributions besides `libraries` whose versions affect the result of this recipe."""
+
+
+@runtime_checkable
 class HasSettings(Protocol):
     """settings: describes the keys of another package's stage, which are under `stages.<name>` of the recipe. The stage
     reads them by `settings_of`, and they affect the result if `reads` names `stages.<name>`."""

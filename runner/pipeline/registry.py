@@ -87,7 +87,7 @@ def mappings(names: Iterable[str] | None = None) -> list[Mapped]:
     """The pass-through mappings of the named stages; None: of every stage."""
     stages = loadable(known_stages() if names is None else names)
     found = (each for stage in stages if isinstance(stage, PassesThrough) for each in stage.mappings())
-    return list({mapped.key: mapped for mapped in found}.values())
+    return list({(mapped.key, mapped.only_for): mapped for mapped in found}.values())
 
 
 def describe_stage(name: str) -> str:

@@ -155,7 +155,13 @@ def _fill(schema: dict[str, Any], dotted: str, mapped: Mapped) -> None:
         inner = node["additionalProperties"] if parent == "*" else node["properties"][parent]
         node = schema["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
     legal = {key: _of_entry(entry, mapped) for key, entry in mapped.entries().items() if key not in mapped.reserved}
+    known = node["properties"][name].get("properties", {})  # of another library that the recipe may choose
+    legal |= {key: _either(known[key], legal[key]) if key in legal else known[key] for key in known}
     node["properties"][name] |= {"properties": legal, "additionalProperties": False}
+
+
+def _either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return one if one == other else {"anyOf": [one, other]}
 
 
 def _of_entry(entry: Entry, mapped: Mapped) -> dict[str, Any]:

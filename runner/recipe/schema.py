@@ -317,6 +317,7 @@ class Train(Section):
 class Infer(Section):
     """Batch inference over the test set by ray.data.llm and vLLM."""
 
+    backend: str = Field("vllm", description="The engine of batch inference and the endpoint: vllm.", examples=["vllm"])
     engine_kwargs: PassThrough = Field(
         default_factory=dict,
         description="vLLM engine arguments, by vLLM's own names.",

@@ -17,7 +17,7 @@ from runner.recipe.schema import Recipe, RunOptions
 from runner.storage.artifact import Artifact
 from stages.data.example import read_examples
 from stages.deploy.serve_config import earlier_adapters
-from stages.engines.vllm.server import engine_env
+from stages.engines.base import load_engine
 from stages.models.adapter import adapter_name
 from stages.query.stage import request_of
 from stages.serve.config import app_name, serve_config
@@ -96,7 +96,7 @@ def new_config(wanted: Wanted, details: Mapping[str, Any], old: Mapping[str, Any
     served = wanted.adapters if wanted.store else None
 
     def config() -> dict[str, Any]:
-        env = engine_env(recipe)
+        env = load_engine(recipe).server_env(recipe)
         return serve_config(recipe, wanted.model_path, wanted.store, served=served, env=env, route_prefix=route)
 
     if served is not None:

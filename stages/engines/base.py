@@ -1,48 +1,128 @@
 """What an inference engine is, and which there are.
 
 An engine is a folder here: pure functions of the recipe that say what the engine is told, what must hold and what it
-takes, and what runs in its processes. Everything is imported when it is asked for.
+takes, and what runs in its processes. Everything is imported when it is asked for. A recipe names one, for batch
+inference and the endpoint (`infer.backend`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
+from runner.pipeline.members import Members
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
+from runner.recipe.schema import Recipe
+from stages.engines.work import Work
+from stages.models.trained import LongestRow, Trained
 
-ENGINES = {"vllm": "stages.engines.vllm.engine:Vllm"}
+DEFAULT = "vllm"
+ENGINES = {DEFAULT: "stages.engines.vllm.engine:Vllm"}
 
 
-class Engine(Protocol):
-    """What the stages ask an engine for."""
-
-    def rules(self) -> Sequence[Rule]:
-        """Rules about the keys that only this engine reads, in batch inference and at the endpoint."""
+class BatchEngine(Protocol):
+    """What batch inference asks an engine for."""
 
     def batch_mappings(self) -> Sequence[Mapped]:
         """Keys of batch inference whose values go to the engine as they are."""
 
-    def server_mappings(self) -> Sequence[Mapped]:
-        """Keys of the endpoint whose values go to the engine as they are."""
-
-    def ranks(self, kwargs: Mapping[str, Any]) -> int:
-        """Processes of one engine with these arguments, each of which computes on a GPU of its own."""
-
     def batch_estimate(self, known: Known) -> Iterator[Estimate]:
         """Memory of an engine of batch inference."""
+
+    def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
+        """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them."""
+
+    def batch_failure(self, error: BaseException, since: float) -> RunnerError:
+        """Why batch inference stopped. since: when it began (Unix time, s)."""
+
+    def hint_for(self, reason: str) -> str:
+        """What to do about an engine that failed, or refused every row, for that reason."""
+
+
+class ServerEngine(Protocol):
+    """What the endpoint asks an engine for. server: import path of the class that Ray Serve runs as a replica; its
+    objects have `answer_piece` as well, for batch inference on the endpoint's engine."""
+
+    server: ClassVar[str]
+
+    def server_mappings(self) -> Sequence[Mapped]:
+        """Keys of the endpoint whose values go to the engine as they are."""
 
     def server_estimate(self, known: Known) -> Iterator[Estimate]:
         """Memory of an engine of the endpoint."""
 
+    def server_kwargs(self, recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+        """The engine's arguments at the endpoint."""
 
-@cache
-def load_engine(name: str = "vllm") -> Engine:
+    def server_config(
+        self, recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What a replica is made of, in the form of `ray.serve.llm.LLMConfig`, of JSON values.
+
+        model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
+        env: environment variables of the replicas; the recipe's own runtime_env wins over them.
+        """
+
+    def server_env(self, recipe: Recipe) -> dict[str, str]:
+        """Environment of the replicas, besides what the recipe's `runtime_env` has."""
+
+    def num_bundles(self, recipe: Recipe) -> int:
+        """Workers of all replicas that are there from the start."""
+
+    def rank_slot(self, rank: int) -> int:
+        """The rank of the smallest slot that an adapter of that rank fits."""
+
+
+class Engine(BatchEngine, ServerEngine, Protocol):
+    """What the stages ask an engine for.
+
+    libraries: distributions whose versions affect the answers. without_effect: arguments that change no answer.
+    for_adapters: arguments that prepare the engine for adapters and change no answer of the base model.
+    """
+
+    libraries: ClassVar[tuple[str, ...]]
+    without_effect: ClassVar[tuple[str, ...]]
+    for_adapters: ClassVar[tuple[str, ...]]
+
+    def rules(self) -> Sequence[Rule]:
+        """Rules about the keys that only this engine reads, in batch inference and at the endpoint."""
+
+    def ranks(self, kwargs: Mapping[str, Any]) -> int:
+        """Processes of one engine with these arguments, each of which computes on a GPU of its own."""
+
+    def refused(self, trained: Trained) -> Iterator[Problem]:
+        """What a training will leave that the engine cannot load."""
+
+    def requests_fit(self, recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
+        """Prompts and answers that are too long for the engine. prompt: as long as it may have been in training."""
+
+
+_MEMBERS: Members[Engine] = Members("infer.backend", "engine", ENGINES)
+
+
+def load_engine(recipe: Recipe) -> Engine:
+    """The engine that the recipe names."""
+    return _MEMBERS.chosen(recipe)
+
+
+def engine_named(name: str) -> Engine:
     """The engine of that name in ENGINES."""
-    module, _, member = ENGINES[name].partition(":")
-    engine: Engine = getattr(import_module(module), member)()
-    return engine
+    return _MEMBERS.named(name)
+
+
+def engine_rules() -> tuple[Rule, ...]:
+    """The rules of each engine, for the recipes that name it."""
+    return _MEMBERS.rules(lambda engine: engine.rules())
+
+
+def batch_mappings() -> tuple[Mapped, ...]:
+    """The pass-through mappings of batch inference of each engine, for the recipes that name it."""
+    return _MEMBERS.mappings(lambda engine: engine.batch_mappings())
+
+
+def server_mappings() -> tuple[Mapped, ...]:
+    """The pass-through mappings of the endpoint of each engine, for the recipes that name it."""
+    return _MEMBERS.mappings(lambda engine: engine.server_mappings())

@@ -10,25 +10,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from runner.errors import LockedError, RunnerError
+from runner.pipeline.fingerprint import library_versions
 from runner.pipeline.run_locks import lock_path
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from runner.storage.lock import hold
 from stages.data.prediction import BASE
+from stages.engines.base import load_engine
 from stages.infer.journal import Journal
 from stages.ingest.canonical import without
 
 _FOLDER = "base_predictions"
 _POLL_S = 1.0
-# Keys that say whether the base model predicts, or prepare the engine for adapters, and change none of its answers.
+# Keys that say whether the base model predicts, and change none of its answers.
 _WITHOUT_EFFECT = ("evaluate.compare_base",)
-_FOR_ADAPTERS = ("enable_lora", "max_lora_rank", "max_loras", "max_cpu_loras", "fully_sharded_loras")
 
 
 def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Path:
@@ -38,12 +38,12 @@ def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Pat
     """
     recipe_values = recipe.model_dump(mode="json")
     values = {key: _value_at(recipe_values, key) for key in stage.reads} | stage.canonical(recipe)
-    values["infer.engine_kwargs"] = without(values["infer.engine_kwargs"], _FOR_ADAPTERS)
+    values["infer.engine_kwargs"] = without(values["infer.engine_kwargs"], load_engine(recipe).for_adapters)
     identity = {
         "version": stage.version,
         "recipe": without(values, _WITHOUT_EFFECT),
         "inputs": {name: inputs[name].sha256 for name in ("model", "test_set")},
-        "libraries": {name: _version(name) for name in stage.libraries},
+        "libraries": library_versions(stage, recipe),
     }
     root = recipe.storage.runs
     return root / _FOLDER / f"{digest_json(identity)[:32]}.jsonl"
@@ -108,10 +108,3 @@ def _value_at(values: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         values = values[part]
     return values
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

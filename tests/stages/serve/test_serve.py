@@ -19,7 +19,7 @@ from runner.recipe.show import shown_values
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
-from stages.engines.vllm.failure import root_cause
+from stages.engines.root_cause import root_cause
 from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.adapter import (

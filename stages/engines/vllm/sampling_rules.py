@@ -1,0 +1,54 @@
+"""Rules of how answers are sampled, beyond the names and values of single parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from runner.errors import Problem
+from runner.recipe.schema import Recipe
+from stages.engines.vllm.mappings import VLLM
+
+_KEY = "infer.sampling.structured_outputs"
+# Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.
+_FORMS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+# StructuredOutputsParams has these, but nothing in vLLM 0.27 reads them: its backends look at the engine's
+# StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
+_UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+_ENGINE_KEY = "infer.engine_kwargs.structured_outputs_config"
+
+
+def an_answer_is_one_text(recipe: Recipe) -> Iterator[Problem]:
+    """Metrics compare one text a row, and so do the predictions' files."""
+    sampling = recipe.infer.sampling
+    if isinstance(sampling.get("n"), int) and sampling["n"] > 1:
+        message = "asks for several answers to a row, of which only one can be scored"
+        yield Problem("infer.sampling.n", sampling["n"], message, "Remove it.")
+    if sampling.get("detokenize") is False:
+        yield Problem("infer.sampling.detokenize", False, "leaves the answers without text", "Remove it.")
+
+
+def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:
+    form = recipe.infer.sampling.get("structured_outputs")
+    if not isinstance(form, Mapping):
+        return
+    given = [name for name in _FORMS if form.get(name) is not None]
+    misspelled = set(form) - set(VLLM.table("structured_outputs"))
+    if len(given) != 1 and not (misspelled and not given):
+        message = f"must have exactly one of {', '.join(_FORMS)}, and has {' and '.join(given) or 'none'}"
+        yield Problem(_KEY, None, message, "Keep one." if given else "Say which form answers must have.")
+    choice = form.get("choice")
+    if isinstance(choice, list) and not (choice and all(isinstance(each, str) for each in choice)):
+        yield Problem(f"{_KEY}.choice", choice, "must be a list of texts", 'Put words such as "yes" in quotes.')
+
+
+def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
+    form = recipe.infer.sampling.get("structured_outputs")
+    if not isinstance(form, Mapping):
+        return
+    for name in filter(form.get, _UNREAD):
+        of_engine = name in VLLM.table("structured_outputs_config")
+        hint = f"Set {_ENGINE_KEY}.{name}, with a backend that has it." if of_engine else "Remove it."
+        yield Problem(f"{_KEY}.{name}", form[name], "is ignored by vLLM when a request sets it", hint)
+
+
+RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines)
