@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from runner.errors import RunnerError
 
@@ -40,6 +41,14 @@ def check_reachable(address: str) -> None:
             "Correct the address, start the cluster with `ray start --head`, or leave cluster.address out to have the "
             "run start its own.",
         ) from error
+
+
+def is_this_machine(address: str | None) -> bool:
+    """Whether a cluster of that address (as `cluster.address`) is one that this machine starts, or that runs on it."""
+    if address in (None, "auto", "local"):
+        return True
+    host = urlsplit(address if "://" in str(address) else f"ray://{address}").hostname
+    return host in ("localhost", "127.0.0.1", "::1")
 
 
 def check_temporary_folder() -> None:

@@ -96,6 +96,12 @@ class Computes(Protocol):
 
 
 @runtime_checkable
+class HasRemarks(Protocol):
+    def remarks(self, recipe: Recipe) -> Iterator[str]:
+        """What a person should know of the stage before it runs, a line each; of a recipe that is valid."""
+
+
+@runtime_checkable
 class KeepsAlive(Protocol):
     """An ephemeral stage whose result may stay when all stages are done, until the run is interrupted."""
 

@@ -11,13 +11,24 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
 # The start of an id may be all digits, which a command line takes for a number.
 RunName = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+# Names that a recipe lists; a text has commas between them, which is also how they are kept.
+Names = Annotated[
+    str,
+    BeforeValidator(lambda value: ",".join(value) if isinstance(value, list) and all_texts(value) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+
+
+def all_texts(values: list[Any]) -> bool:
+    """Whether there are values, and each is a text."""
+    return bool(values) and all(isinstance(value, str) for value in values)
 
 
 class Section(BaseModel):
@@ -282,7 +293,11 @@ class Train(Section):
 
     stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field("sft", description="LLaMA-Factory's training stage.")
     lora_rank: PositiveInt = Field(8, description="Rank of the LoRA matrices.")
-    lora_target: str = Field("all", description="Comma-separated module names, or all linear modules.")
+    lora_target: Names = Field(
+        "all",
+        description="Modules to adapt: a list of names, or all for all linear modules.",
+        examples=[["q_proj", "v_proj"]],
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate.")
     num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
     max_samples: PositiveInt | None = Field(

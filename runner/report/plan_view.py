@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from runner.pipeline.check import trusted_values
+from runner.pipeline.optional import HasRemarks
 from runner.pipeline.plan import Step
 from runner.recipe.schema import Recipe
 from runner.recipe.secrets import redact
@@ -45,6 +46,10 @@ def print_plan_in_full(
         console.print(_step_table(recipe, step, estimates.get(step.name, ())))
     if text := _time_text(estimates):
         console.print(text, markup=False)
+    for step in steps:
+        if isinstance(step.stage, HasRemarks):
+            for remark in step.stage.remarks(recipe):
+                console.print(f"! {step.name}: {remark}", style="yellow", markup=False)
     _warn_of_code(console, recipe)
 
 

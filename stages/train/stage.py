@@ -80,6 +80,9 @@ class Train:
     def rules(self) -> Sequence[Rule]:
         return load_trainer().rules()
 
+    def remarks(self, recipe: Recipe) -> Iterator[str]:
+        return load_trainer().remarks(recipe)
+
     def mappings(self) -> Sequence[Mapped]:
         return load_trainer().mappings()
 

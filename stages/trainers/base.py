@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import Recipe
 
 TRAINERS = {"llamafactory": "stages.trainers.llamafactory.trainer:LlamaFactory"}
 
@@ -24,6 +27,9 @@ class Trainer(Protocol):
 
     def rules(self) -> Sequence[Rule]:
         """Rules about the keys that only this trainer reads."""
+
+    def remarks(self, recipe: Recipe) -> Iterator[str]:
+        """What a person should know of a valid recipe's training before it runs."""
 
     def mappings(self) -> Sequence[Mapped]:
         """Keys of the recipe whose values go to the library as they are."""

@@ -47,7 +47,8 @@ _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 class Library:
     """A library that recipes pass arguments through to.
 
-    name: as in the file's `versions`. title: for people. file: the JSON file of its tables.
+    name: as in the file's `versions`. title: for people. file: the JSON file of its tables. Bounds that the library
+    states in words only, or not at all, have been reviewed and lie in `bounds.json` beside it.
     """
 
     name: str
@@ -60,10 +61,19 @@ class Library:
         content: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
         return content
 
+    @cached_property
+    def bounds(self) -> dict[str, dict[str, Entry]]:
+        """Reviewed bounds by table and argument, and single values that are legal outside them."""
+        path = self.file.with_name("bounds.json")
+        content: dict[str, dict[str, Entry]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return content
+
     def table(self, section: str) -> dict[str, Entry]:
-        """A table of the file: argument -> entry."""
+        """A table of the file: argument -> entry, with its reviewed bounds."""
         entries: dict[str, Entry] = self.content[section]
-        return entries
+        return entries | {
+            name: entries[name] | bounds for name, bounds in self.bounds.get(section, {}).items() if name in entries
+        }
 
     @property
     def versioned(self) -> str:

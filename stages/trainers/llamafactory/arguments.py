@@ -49,6 +49,18 @@ RESERVED_ARGS = {
 # LLaMA-Factory's template that renders nothing: rows come to it as tokens (`stages.trainers.llamafactory.tokens`).
 NO_TEMPLATE = "empty"
 
+# Where a recipe names none of these. They differ from LLaMA-Factory's own.
+DEFAULTS = {
+    "plot_loss": True,
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
+    "save_strategy": "steps",
+    "save_steps": 100,
+    "report_to": "none",
+    "overwrite_cache": True,
+    "disable_tqdm": True,
+}
+
 MEMORY_HINT = (
     "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
     "(train.args.disable_gradient_checkpointing: false); train.args.gradient_accumulation_steps keeps the batch."
@@ -76,14 +88,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "num_train_epochs": train.num_epochs,
         "max_samples": train.max_samples,
         "seed": recipe.seed,
-        "plot_loss": True,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
-        "save_strategy": "steps",
-        "save_steps": 100,
-        "report_to": "none",
-        "overwrite_cache": True,
-        "disable_tqdm": True,
+        **DEFAULTS,
     }
     if args["finetuning_type"] == "lora":
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}

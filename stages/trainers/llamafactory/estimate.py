@@ -13,7 +13,7 @@ from stages.data.row_facts import known_rows
 from stages.models.known import MODEL, conditions, known_model
 from stages.trainers.llamafactory.memory import checkpoint_bytes, train_memory, trained_params
 from stages.trainers.llamafactory.output import is_model_file
-from stages.trainers.llamafactory.rules import argument
+from stages.trainers.llamafactory.values import argument
 
 _TOKENIZER = ("tokenizer", "chat_template", "vocab", "merges")
 

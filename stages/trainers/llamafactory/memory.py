@@ -8,7 +8,7 @@ from __future__ import annotations
 from runner.pipeline.estimates.figure import Parts
 from runner.recipe.schema import Architecture, Recipe
 from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
-from stages.trainers.llamafactory.rules import argument
+from stages.trainers.llamafactory.values import argument
 
 _ADAM_BYTES = 8  # two moments in float32 (Rajbhandari et al. 2020, ZeRO, section 3.1)
 _TRAINED_BYTES = 4  # LLaMA-Factory keeps what it trains in float32 (model/adapter.py), and so are its gradients

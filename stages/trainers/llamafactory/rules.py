@@ -13,16 +13,10 @@ from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.schema import Recipe
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
-from stages.trainers.llamafactory import template_rules
-from stages.trainers.llamafactory.mappings import LLAMAFACTORY
+from stages.trainers.llamafactory import packages, schedule_rules, template_rules
+from stages.trainers.llamafactory.values import argument
 
 Get = Callable[[str], Any]
-
-
-def argument(recipe: Recipe, name: str) -> Any:
-    """The value that LLaMA-Factory will use: of `train.args`, else its default."""
-    value = recipe.train.args.get(name)
-    return LLAMAFACTORY.table("arguments")[name].get("default") if value is None else value
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,12 @@ CONFLICTS = (
         lambda get: get("quantization_bit") is not None and get("resize_vocab"),
         "is not possible for a quantized model",
         "Remove it, or remove quantization_bit.",
+    ),
+    Conflict(
+        "flash_attn",
+        lambda get: get("flash_attn") == "fa3",
+        "is not implemented by LLaMA-Factory 0.9.5",
+        "Set train.args.flash_attn=fa2, or auto.",
     ),
     *map(_only_with_lora, ("use_dora", "use_rslora", "pissa_init", "loraplus_lr_ratio")),
     *map(_never_with_lora, ("use_galore", "use_apollo", "use_badam")),
@@ -193,4 +193,11 @@ def longest_row(recipe: Recipe) -> LongestRow | None:
     return LongestRow(length, "train.args.cutoff_len")
 
 
-RULES = (arguments_agree, stage_has_what_it_needs, hardware_can_train, *template_rules.RULES)
+RULES = (
+    arguments_agree,
+    stage_has_what_it_needs,
+    hardware_can_train,
+    *template_rules.RULES,
+    *schedule_rules.RULES,
+    *packages.RULES,
+)

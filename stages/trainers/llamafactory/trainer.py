@@ -9,7 +9,8 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from stages.trainers.llamafactory import estimate
+from runner.recipe.schema import Recipe
+from stages.trainers.llamafactory import estimate, packages
 from stages.trainers.llamafactory.mappings import MAPPINGS
 from stages.trainers.llamafactory.rules import RULES
 
@@ -19,6 +20,9 @@ class LlamaFactory:
 
     def rules(self) -> Sequence[Rule]:
         return RULES
+
+    def remarks(self, recipe: Recipe) -> Iterator[str]:
+        return packages.remarks(recipe)
 
     def mappings(self) -> Sequence[Mapped]:
         return MAPPINGS

@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 
+from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
 REWARD_MODEL = "train.args.reward_model"
 TRAIN_ONLY = {"pipeline": ["ingest", "train"]}
+
+
+@pytest.fixture(autouse=True)
+def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a package is installed is not what is asked here."""
+    monkeypatch.setattr(packages, "installed", lambda module: True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""Packages that some training arguments need besides LLaMA-Factory, and trackers that a run is reported to.
+
+A recipe is judged by the environment that validates it, where the trainer is installed in it. Elsewhere (a light
+installation) and for workers with packages of their own, the environment that trains is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from runner.cluster.reach import is_this_machine
+from runner.errors import Problem, nearest
+from runner.recipe.schema import Recipe
+from stages.trainers.llamafactory.values import argument
+
+Test = Callable[[Any], bool]
+# Trackers of transformers 5: the module that each needs, and what pip calls it. `all` and `none` name several or none.
+TRACKERS = {
+    "azure_ml": ("azureml.core", "azureml-core"),
+    "clearml": ("clearml", "clearml"),
+    "codecarbon": ("codecarbon", "codecarbon"),
+    "comet_ml": ("comet_ml", "comet_ml"),
+    "dagshub": ("dagshub", "dagshub mlflow"),
+    "dvclive": ("dvclive", "dvclive"),
+    "flyte": ("flytekit", "flytekit"),
+    "kubeflow": ("kubeflow", "kubeflow"),
+    "mlflow": ("mlflow", "mlflow"),
+    "neptune": ("neptune", "neptune"),
+    "swanlab": ("swanlab", "swanlab"),
+    "tensorboard": ("tensorboard|tensorboardX", "tensorboard"),
+    "trackio": ("trackio", "trackio"),
+    "wandb": ("wandb", "wandb"),
+}
+_NO_TRACKERS = ("none", "all")
+
+
+@dataclass(frozen=True)
+class Need:
+    """A package without which an argument's value fails, or is passed over. module: to import. pip: to install."""
+
+    argument: str
+    module: str
+    pip: str
+    holds: Test = bool
+
+
+def _one_of(*values: str) -> Test:
+    return lambda value: value in values
+
+
+def _has(*parts: str) -> Test:
+    return lambda value: isinstance(value, str) and any(part in value for part in parts)
+
+
+NEEDS = (
+    Need("flash_attn", "flash_attn", "flash-attn --no-build-isolation", _one_of("fa2")),
+    Need("deepspeed", "deepspeed", "deepspeed"),
+    Need("enable_liger_kernel", "liger_kernel", "liger-kernel"),
+    Need("use_liger_kernel", "liger_kernel", "liger-kernel"),
+    Need("use_unsloth", "unsloth", "unsloth"),
+    Need("use_galore", "galore_torch", "galore-torch"),
+    Need("use_apollo", "apollo_torch", "apollo-torch"),
+    Need("use_badam", "badam", "badam"),
+    Need("use_adam_mini", "adam_mini", "adam-mini"),
+    Need("use_swanlab", "swanlab", "swanlab"),
+    Need("mixture_of_depths", "MoD", "mixture-of-depth"),
+    Need("predict_with_generate", "jieba", "jieba"),
+    Need("predict_with_generate", "nltk", "nltk"),
+    Need("predict_with_generate", "rouge_chinese", "rouge-chinese"),
+    Need("optim", "bitsandbytes", "bitsandbytes", _has("bnb", "paged_", "lion_", "ademamix", "adamw_8bit")),
+    Need("optim", "galore_torch", "galore-torch", _has("galore_")),
+    Need("optim", "apollo_torch", "apollo-torch", _has("apollo_")),
+    Need("optim", "lomo_optim", "lomo-optim", _has("lomo")),
+    Need("optim", "grokadamw", "grokadamw", _has("grokadamw")),
+    Need("optim", "schedulefree", "schedulefree", _has("schedule_free")),
+    Need("optim", "torchao", "torchao", _one_of("adamw_torch_4bit", "adamw_torch_8bit")),
+    Need("optim", "apex", "apex", _one_of("adamw_apex_fused")),
+    Need("optim", "torchdistx", "torchdistx", _one_of("adamw_anyprecision")),
+    Need("optim", "optimi", "torch-optimi", _one_of("stable_adamw")),
+)
+_GPU_ARGUMENTS = ("flash_attn", "enable_liger_kernel", "use_liger_kernel", "use_unsloth", "quantization_bit")
+# Fields of a runtime environment that give workers other packages.
+_OWN_PACKAGES = {"pip", "uv", "conda", "py_executable", "image_uri", "container"}
+_QUANTIZERS = {"bnb": ("bitsandbytes", "bitsandbytes"), "hqq": ("hqq", "hqq"), "eetq": ("eetq", "eetq")}
+
+
+def installed(module: str) -> bool:
+    """Whether this process could import one of the modules (`a|b`). They are looked for and not imported."""
+    try:
+        return any(find_spec(each) is not None for each in module.split("|"))
+    except ModuleNotFoundError:  # of a package above it
+        return False
+
+
+def trains_here(recipe: Recipe) -> bool:
+    """Whether the training's environment is the one of this process."""
+    return not _has_own_packages(recipe) and is_this_machine(recipe.cluster.address) and installed("llamafactory")
+
+
+def packages_are_installed(recipe: Recipe) -> Iterator[Problem]:
+    if "train" in recipe.pipeline and trains_here(recipe):
+        for need, value in needed(recipe):
+            if not installed(need.module):
+                message = f"needs {need.module.split('|')[0]}, which is not installed here"
+                yield Problem(f"train.args.{need.argument}", value, message, f"pip install {need.pip}")
+
+
+def remarks(recipe: Recipe) -> Iterator[str]:
+    """What the nodes of another machine must have installed, for a plan: nobody has looked whether they do."""
+    if not is_this_machine(recipe.cluster.address) and not _has_own_packages(recipe):
+        for need, value in needed(recipe):
+            yield (
+                f"train.args.{need.argument}={value} needs {need.module.split('|')[0]} on the nodes of "
+                f"{recipe.cluster.address}: pip install {need.pip}"
+            )
+
+
+def _has_own_packages(recipe: Recipe) -> bool:
+    return bool(_OWN_PACKAGES & set(recipe.resources_of("train").runtime_env))
+
+
+def needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
+    """The packages that the recipe's arguments need, with the arguments' values. What needs a GPU is refused elsewhere
+    where there is none."""
+    on_cpu = recipe.cluster.accelerator == "cpu"
+    for need, value in _all_needed(recipe):
+        if not (on_cpu and need.argument in _GPU_ARGUMENTS):
+            yield need, value
+
+
+def _all_needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
+    for need in NEEDS:
+        value = argument(recipe, need.argument)
+        if value is not None and need.holds(value):
+            yield need, value
+    bits = argument(recipe, "quantization_bit")
+    if bits is not None and (method := argument(recipe, "quantization_method")) in _QUANTIZERS:
+        yield Need("quantization_bit", *_QUANTIZERS[method]), bits
+    for name in _trackers(recipe):
+        if name in TRACKERS:
+            yield Need("report_to", *TRACKERS[name]), name
+
+
+def trackers_exist(recipe: Recipe) -> Iterator[Problem]:
+    names = _trackers(recipe)
+    for name in names:
+        if name not in TRACKERS and name not in _NO_TRACKERS:
+            guess = nearest(str(name), TRACKERS)
+            message = f"names no tracker of transformers; there are: {', '.join(TRACKERS)}"
+            hint = f"Did you mean {guess}?" if guess else "Set it to none."
+            yield Problem("train.args.report_to", name, message, hint)
+        elif name in _NO_TRACKERS and len(names) > 1:
+            yield Problem("train.args.report_to", name, "does not go with other trackers", "Remove it.")
+
+
+def _trackers(recipe: Recipe) -> list[Any]:
+    value = argument(recipe, "report_to")
+    return value if isinstance(value, list) else [value] if value is not None else []
+
+
+RULES = (trackers_exist, packages_are_installed)
