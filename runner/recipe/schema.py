@@ -291,6 +291,9 @@ class Checkpoints(Section):
 class Train(Section):
     """Fine-tuning by LLaMA-Factory inside Ray Train."""
 
+    trainer: str = Field(
+        "llamafactory", description="The library that trains: llamafactory.", examples=["llamafactory"]
+    )
     stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field("sft", description="LLaMA-Factory's training stage.")
     lora_rank: PositiveInt = Field(8, description="Rank of the LoRA matrices.")
     lora_target: Names = Field(

@@ -20,7 +20,7 @@ def estimate(known: Known) -> Iterator[Estimate]:
         size = sum(each.artifact.size_bytes for each in sets)
         yield Estimate("upload", size, "bytes", f"the files of run {record.origin_run}, {where}")
     else:
-        found = load_trainer().adapter_bytes(known)
+        found = load_trainer(known.recipe).adapter_bytes(known)
         if isinstance(found, str):
             yield unknown("upload", "bytes", found)
         else:

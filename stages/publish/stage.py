@@ -21,7 +21,7 @@ from stages.models.adapter import CONFIG, WEIGHTS
 from stages.models.finite import tensors_not_finite
 from stages.models.known import MODEL, conditions
 from stages.models.weights import Adapter, WholeModel, weights_of
-from stages.trainers.llamafactory.output import is_model_file
+from stages.trainers.base import load_trainer
 
 EARLIER = "published_earlier"
 """In an artifact's meta: the same set was in the store before this run, which therefore must not delete it."""
@@ -110,6 +110,7 @@ def publish_plan(recipe: Recipe, trained: Artifact, training_log: Artifact) -> l
     Raises RunnerError when what was trained is not an adapter.
     """
     weights = weights_of(trained)
+    is_model_file = load_trainer(recipe).is_model_file
     kept = [entry for entry in trained.files if is_model_file(Path(entry.path), code=False)]
     missing = {WEIGHTS, CONFIG} - {entry.path for entry in kept}
     if missing or isinstance(weights, WholeModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from runner.pipeline.results import Card, Chart, FinishedRun, Part, Points, Series
 from runner.text import duration_text
-from stages.trainers.llamafactory.output import TRAINER_LOG
+from stages.trainers.base import DEFAULT, TRAINERS, trainer_named
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FIGURES = {
@@ -55,11 +54,10 @@ def page(run: FinishedRun) -> Part:
 
 def log_points(run: FinishedRun) -> list[dict[str, Any]]:
     """The training log's entries; none when it is gone or damaged."""
-    log = run.on_this_machine("training_log")
-    if log is not None:
+    log, name = run.on_this_machine("training_log"), run.section("train").get("trainer", DEFAULT)
+    if log is not None and name in TRAINERS:
         with suppress(OSError, ValueError):
-            lines = (log.path / TRAINER_LOG).read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
+            return trainer_named(name).log_points(log.path)
     return []
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning by LLaMA-Factory inside Ray Train."""
+"""Fine-tuning by a trainer inside Ray Train."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,29 +17,29 @@ from runner.patches import ray_train
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
+from runner.pipeline.fingerprint import value_at
 from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import scan_folder
-from stages.ingest.canonical import without
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.obtain import is_local
 from stages.models.weights import found_weights
-from stages.trainers.base import load_trainer
+from stages.trainers.base import (
+    ADAPTER,
+    DEFAULT,
+    LOG,
+    TRAINERS,
+    Trainer,
+    load_trainer,
+    trainer_mappings,
+    trainer_named,
+    trainer_rules,
+)
 from stages.trainers.checkpoints import mend
 from stages.trainers.failure import explain
-from stages.trainers.llamafactory.arguments import MEMORY_HINT, llamafactory_args, worker_env
-from stages.trainers.llamafactory.loop import train_loop
-from stages.trainers.llamafactory.output import ADAPTER, LOG
-from stages.trainers.llamafactory.tokens import remarks, tokenize
-
-# What they change is how a training is watched, or how fast it reads its rows.
-_ARGS_WITHOUT_EFFECT = (
-    "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
-    "dataloader_num_workers", "dataloader_pin_memory",
-)  # fmt: skip
 
 WEIGHTS = "trained_weights"
 TOKENS = "tokens"  # folder of the tokenized training set, while the stage runs
@@ -55,36 +56,35 @@ class Train:
     version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.chat_template", "model.chat_template_kwargs",
-        "model.trust_remote_code", "train.stage", "train.reasoning", "train.too_long", "train.lora_rank",
-        "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples", "train.args",
-        "resources.train.num_workers", "cluster.accelerator",
+        "model.trust_remote_code", "train.trainer", "train.stage", "train.reasoning", "train.too_long",
+        "train.lora_rank", "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples",
+        "train.args", "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
-    libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
+    libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         return ("train_set", "model")
 
+    def libraries_of(self, recipe: Recipe) -> Sequence[str]:
+        return load_trainer(recipe).libraries
+
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """No rank where no adapter is trained, no arguments without effect. A local model is known by its digest."""
-        args = recipe.train.args
-        meaning = template_meaning(recipe)
-        if args.get("finetuning_type", "lora") != "lora":
-            meaning |= {"train.lora_rank": None, "train.lora_target": None}
+        """What the trainer makes of its keys. A local model is known by its digest."""
+        meaning = template_meaning(recipe) | load_trainer(recipe).canonical(recipe)
         if is_local(recipe.model.source):
             meaning["model.source"] = "a local folder"
-        meaning["train.args"] = without(args, _ARGS_WITHOUT_EFFECT)
         return meaning
 
     def rules(self) -> Sequence[Rule]:
-        return load_trainer().rules()
+        return trainer_rules()
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
-        return load_trainer().remarks(recipe)
+        return load_trainer(recipe).remarks(recipe)
 
     def mappings(self) -> Sequence[Mapped]:
-        return load_trainer().mappings()
+        return trainer_mappings()
 
     def page(self, run: FinishedRun) -> Part:
         from stages.train.page import page
@@ -92,10 +92,12 @@ class Train:
         return page(run)
 
     def estimate(self, known: Known) -> Iterator[Estimate]:
-        return load_trainer().estimate(known)
+        return load_trainer(known.recipe).estimate(known)
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
-        return load_trainer().speed_conditions(values)
+        name = value_at(values, "train.trainer") or DEFAULT
+        found = trainer_named(name if name in TRAINERS else DEFAULT).speed_conditions(values)
+        return found if name == DEFAULT else replace(found, speed=[name, *found.speed])
 
     def workers(self, recipe: Recipe) -> Workers:
         return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
@@ -105,12 +107,12 @@ class Train:
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
-        tokens = ctx.stage_dir.absolute() / TOKENS
+        trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
-        counts = ctx.ray.call(tokenize, one, recipe, *map(str, folders))
+        counts = ctx.ray.call(trainer.prepare(), one, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
-        for line in remarks(counts, recipe.train.too_long):
+        for line in trainer.row_remarks(counts, recipe):
             ctx.say(f"  {self.name}: {line}")
         config = loop_config(ctx, tokens, chat_template)
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
@@ -118,7 +120,7 @@ class Train:
         for torn in mend(run["storage_path"], run["name"]):
             ctx.say(f"  {self.name}: not used: {torn}")
         own_cluster = ctx.recipe.cluster.address is None
-        result = fit(config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
+        result = fit(trainer, config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
         shutil.rmtree(tokens)
@@ -127,7 +129,7 @@ class Train:
 
 def loop_config(ctx: RunContext, tokens: Path, chat_template: str | None) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
-    args = llamafactory_args(
+    args = load_trainer(ctx.recipe).arguments(
         ctx.recipe,
         model=str(ctx.input("model").path),
         dataset_dir=str(ctx.input("train_set").path),
@@ -164,7 +166,7 @@ def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -
     """
     resources = recipe.resources_of("train")
     runtime_env = dict(resources.runtime_env)
-    runtime_env["env_vars"] = worker_env(resources) | runtime_env.get("env_vars", {})
+    runtime_env["env_vars"] = load_trainer(recipe).worker_env(resources) | runtime_env.get("env_vars", {})
     return {
         "name": f"{recipe.name}-{fingerprint[:16]}",
         "storage_path": storage_path(recipe, stage_dir, run_id),
@@ -189,6 +191,7 @@ def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:
 
 
 def fit(
+    trainer: Trainer,
     config: dict[str, Any],
     resources: StageResources,
     run: dict[str, Any],
@@ -196,7 +199,7 @@ def fit(
     *,
     own_cluster: bool,
 ) -> Any:
-    """Run the worker loop under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
+    """Run the trainer's worker under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
 
     on_interrupt: called with the thread that trains when the run is interrupted, before the interruption goes on.
     """
@@ -208,22 +211,17 @@ def fit(
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    alone = is_alone(config["args"], resources.num_workers)
-    trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
-        train_loop,
+    alone = resources.num_workers == 1 and not trainer.shards(config["args"])  # needs no process group
+    ray_trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
+        trainer.worker(),
         train_loop_config=config,
         scaling_config=ScalingConfig(**scaling_config(resources)),
         run_config=RunConfig(**run_options),
     )
     try:
-        return in_thread(trainer.fit, on_interrupt)
+        return in_thread(ray_trainer.fit, on_interrupt)
     except TrainingFailedError as error:
-        raise explain(error, MEMORY_HINT) from error
-
-
-def is_alone(args: Mapping[str, Any], num_workers: int) -> bool:
-    """Whether the training needs no process group: one worker, and nothing that shards a model over a group of one."""
-    return num_workers == 1 and not (args.get("deepspeed") or args.get("fsdp"))
+        raise explain(error, trainer.memory_hint) from error
 
 
 def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:

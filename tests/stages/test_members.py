@@ -16,7 +16,7 @@ from runner.pipeline.plan import PastRuns, build
 from runner.pipeline.registry import load_stage
 from runner.recipe.arguments import RAY
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
+from runner.recipe.schema import Recipe, StageResources
 from stages.data.prediction import Prediction
 from stages.engines import base as engines
 from stages.engines.vllm.engine import Vllm
@@ -26,6 +26,9 @@ from stages.evaluators.base import Offered
 from stages.evaluators.metrics import load_metrics
 from stages.models.trained import Trained
 from stages.serve.config import build_app, serve_config
+from stages.train.stage import run_config
+from stages.trainers import base as trainers
+from stages.trainers.llamafactory.trainer import LlamaFactory
 from tests.runner.recipes import changed, problems
 
 
@@ -172,3 +175,74 @@ def test_the_endpoint_is_built_of_another_engine() -> None:
     assert args["engine"] == "dummy"
     app = build_app(args)
     assert app._bound_deployment.func_or_class == DummyEngine.server
+
+
+class DummyTrainer(LlamaFactory):
+    """As LLaMA-Factory, with a rule, an argument, an environment and an output of its own."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("dummy-trainer",)
+
+    def rules(self) -> Sequence[Rule]:
+        return (_epochs_are_whole,)
+
+    def mappings(self) -> Sequence[Mapped]:
+        return (Mapped("train.args", "dummy", lambda recipe: recipe.train.args, RAY, ("autoscaling",)),)
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        return {"train.args": {**recipe.train.args, "meaning": "dummy"}}
+
+    def trained(self, recipe: Recipe) -> Trained:
+        return Trained("model", "train.trainer", "dummy")
+
+    def longest_row(self, recipe: Recipe) -> None:
+        return None
+
+    def worker_env(self, resources: StageResources) -> dict[str, str]:
+        return {"DUMMY": "1"}
+
+
+def _epochs_are_whole(recipe: Recipe) -> Iterator[Problem]:
+    if recipe.train.num_epochs % 1:
+        yield Problem("train.num_epochs", recipe.train.num_epochs, "is not whole", "Round it.")
+
+
+DUMMY_TRAINER: dict[str, Any] = {
+    "train.trainer": "dummy",
+    "train.args": {"max_replicas": 2},
+    "pipeline": ["ingest", "train"],
+}
+
+
+@pytest.fixture
+def dummy_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(trainers.TRAINERS, "dummy", f"{__name__}:DummyTrainer")
+
+
+def test_a_trainer_that_is_not_there_is_refused_with_those_that_are() -> None:
+    found = problems({"train.trainer": "lamafactory"})
+    assert found.keys() == {"train.trainer"}
+    assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory"
+    assert found["train.trainer"].hint == "Did you mean llamafactory?"
+
+
+@pytest.mark.usefixtures("dummy_trainer")
+def test_only_the_rules_and_arguments_of_the_trainer_that_a_recipe_names_are_applied() -> None:
+    assert problems({**DUMMY_TRAINER, "train.num_epochs": 1.0}) == {}
+    assert problems({**DUMMY_TRAINER, "train.num_epochs": 1.5}).keys() == {"train.num_epochs"}
+    assert problems({"train.num_epochs": 1.5}) == {}
+    strange = {**DUMMY_TRAINER, "train.num_epochs": 1.0, "train.args": {"cutoff_len": 512}}
+    assert problems(strange).keys() == {"train.args.cutoff_len"}
+    loaded = problems({**DUMMY_TRAINER, "train.num_epochs": 1.0, "pipeline": ["ingest", "train", "publish", "infer"]})
+    assert "train.trainer" in loaded
+
+
+@pytest.mark.usefixtures("dummy_trainer")
+def test_another_trainer_is_planned_and_its_worker_is_configured(tmp_path: Path) -> None:
+    wanted = changed({**DUMMY_TRAINER, "train.num_epochs": 1.0, "storage.root": str(tmp_path)})
+    recipe, options = load_recipe(wanted)
+    assert [step.name for step in build(recipe, options, PastRuns(tmp_path)).steps] == ["ingest", "train"]
+    covered = fingerprint_inputs(load_stage("train"), recipe, {})
+    assert covered["recipe"]["train.trainer"] == "dummy"
+    assert covered["recipe"]["train.args"]["meaning"] == "dummy"
+    assert covered["libraries"].keys() == {"dummy-trainer"}
+    assert run_config(recipe, tmp_path, "r1", "f" * 64)["worker_runtime_env"]["env_vars"]["DUMMY"] == "1"

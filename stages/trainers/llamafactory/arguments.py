@@ -61,6 +61,12 @@ DEFAULTS = {
     "disable_tqdm": True,
 }
 
+# What they change is how a training is watched, or how fast it reads its rows.
+WITHOUT_EFFECT = (
+    "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
+    "dataloader_num_workers", "dataloader_pin_memory",
+)  # fmt: skip
+
 MEMORY_HINT = (
     "Lower train.args.per_device_train_batch_size or train.args.cutoff_len, or leave gradient checkpointing on "
     "(train.args.disable_gradient_checkpointing: false); train.args.gradient_accumulation_steps keeps the batch."

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from stages.trainers.base import ADAPTER
 from stages.trainers.checkpoints import seal
 from stages.trainers.failure import explain_in_worker
 from stages.trainers.llamafactory import arguments as llamafactory
-from stages.trainers.llamafactory.output import ADAPTER, TRAINER_LOG, collect, keep_chat_template
+from stages.trainers.llamafactory.output import TRAINER_LOG, collect, keep_chat_template
 
 _PROGRESS_EVERY_S = 0.5
 _ASK_EVERY_S = 0.5

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-ADAPTER = "adapter"
-LOG = "log"
+from stages.trainers.base import ADAPTER, LOG
+
 TRAINER_LOG = "trainer_log.jsonl"
 
 # Weights are safetensors; the rest of a model or adapter is JSON, a chat template or a vocabulary.

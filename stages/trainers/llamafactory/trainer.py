@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
-from stages.trainers.llamafactory import estimate, packages
+from runner.recipe.schema import Recipe, StageResources
+from stages.models.trained import LongestRow, Trained
+from stages.trainers.llamafactory import arguments, estimate, output, packages, rules
 from stages.trainers.llamafactory.mappings import MAPPINGS
-from stages.trainers.llamafactory.rules import RULES
 
 
 class LlamaFactory:
     """A trainer by LLaMA-Factory's own training function."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
+    memory_hint: ClassVar[str] = arguments.MEMORY_HINT
+
     def rules(self) -> Sequence[Rule]:
-        return RULES
+        return rules.RULES
+
+    def mappings(self) -> Sequence[Mapped]:
+        return MAPPINGS
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         return packages.remarks(recipe)
 
-    def mappings(self) -> Sequence[Mapped]:
-        return MAPPINGS
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """No rank where no adapter is trained, no arguments without effect."""
+        args = recipe.train.args
+        kept = {name: value for name, value in args.items() if name not in arguments.WITHOUT_EFFECT}
+        if args.get("finetuning_type", "lora") == "lora":
+            return {"train.args": kept}
+        return {"train.args": kept, "train.lora_rank": None, "train.lora_target": None}
 
     def estimate(self, known: Known) -> Iterator[Estimate]:
         return estimate.train(known)
@@ -35,3 +48,44 @@ class LlamaFactory:
 
     def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:
         return estimate.speed_conditions(values)
+
+    def trained(self, recipe: Recipe) -> Trained:
+        return rules.trained(recipe)
+
+    def longest_row(self, recipe: Recipe) -> LongestRow | None:
+        return rules.longest_row(recipe)
+
+    def prepare(self) -> Callable[[Recipe, str, str, str], dict[str, Any]]:
+        from stages.trainers.llamafactory.tokens import tokenize
+
+        return tokenize
+
+    def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
+        from stages.trainers.llamafactory.tokens import remarks
+
+        return remarks(dict(figures), recipe.train.too_long)
+
+    def arguments(
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+    ) -> dict[str, Any]:
+        return arguments.llamafactory_args(
+            recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens
+        )
+
+    def worker_env(self, resources: StageResources) -> dict[str, str]:
+        return arguments.worker_env(resources)
+
+    def worker(self) -> Callable[[dict[str, Any]], None]:
+        from stages.trainers.llamafactory.loop import train_loop
+
+        return train_loop
+
+    def shards(self, args: Mapping[str, Any]) -> bool:
+        return bool(args.get("deepspeed") or args.get("fsdp"))
+
+    def is_model_file(self, path: Path, *, code: bool = False) -> bool:
+        return output.is_model_file(path, code=code)
+
+    def log_points(self, log: Path) -> list[dict[str, Any]]:
+        lines = (log / output.TRAINER_LOG).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
