@@ -62,7 +62,7 @@ def of_run(call: Call) -> tuple[Call, Path | None]:
 
 def export(call: Call) -> int:
     """Write the files of `target`, and say which."""
-    from stages.deploy.export import TARGETS, write_files
+    from stages.deploy.export import TARGETS, files_of, write_files
     from stages.deploy.export.facts import Facts, served_config, task_overrides
 
     options = call.options
@@ -77,7 +77,7 @@ def export(call: Call) -> int:
     own = str(call.line.config_dir) if call.line.config_dir else None
     overrides = list(dict.fromkeys([*(_recorded(folder) if folder else []), *call.composed.overrides]))
     facts = Facts(asked.recipe, task_overrides(overrides), options.image, config, own)
-    print("\n".join(write_files(TARGETS[options.target](facts), where)))
+    print("\n".join(write_files(files_of(options.target, facts), where)))
     return EXIT_DONE
 
 

@@ -10,6 +10,7 @@ from runner.storage.atomic import write_text
 from runner.storage.digest import digest_bytes
 from stages.deploy.export import kubernetes, platforms
 from stages.deploy.export.facts import Facts
+from stages.deploy.export.own_paths import refuse_own_paths
 
 TARGETS: dict[str, Callable[[Facts], dict[str, str]]] = {
     "ray-job": platforms.ray_job,
@@ -20,6 +21,12 @@ TARGETS: dict[str, Callable[[Facts], dict[str, str]]] = {
     "ci": platforms.workflow,
 }
 _MARK = "# made by recipe-runner, sha256 "
+
+
+def files_of(target: str, facts: Facts) -> dict[str, str]:
+    """The target's files by name. Raises RunnerError when one would hold a path of this machine."""
+    refuse_own_paths(target, facts)
+    return TARGETS[target](facts)
 
 
 def write_files(files: dict[str, str], folder: Path) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import Any
 
 from stages.deploy.export.facts import Facts
@@ -114,25 +117,30 @@ def compose(facts: Facts) -> dict[str, str]:
 
 
 def workflow(facts: Facts) -> dict[str, str]:
-    """.github/workflows: the recipe is validated on pull requests, and run as a Ray job when they are merged."""
+    """.github/workflows of a repository of recipes: all are tested and validated on pull requests that change them and
+    every night, and the recipe runs as a Ray job when they are merged."""
+    folder = PurePosixPath(facts.config_dir) if facts.config_dir else None
+    paths = [*([f"{folder}/**"] if folder else ["**.yaml"]), "tests/**", f".github/workflows/{facts.name}.yml"]
     setup = [
         {"uses": "actions/checkout@v5"},
         {"uses": "actions/setup-python@v6", "with": {"python-version": "3.12"}},
-        {"run": "python -m pip install --editable ."},
+        {"run": 'python -m pip install "${RECIPE_RUNNER:?a wheel or git+https://... of recipe-runner}" pytest'},
     ]
     submit = facts.command("cluster.address=auto")
     values = {
         "name": facts.name,
-        "on": {"pull_request": {}, "push": {"branches": ["main"]}},
+        "on": {
+            "pull_request": {"paths": paths},
+            "push": {"branches": ["main"], "paths": paths},
+            "schedule": [{"cron": "17 3 * * *"}],
+        },
         "permissions": {"contents": "read"},
+        "env": {"RECIPE_RUNNER": "${{ vars.RECIPE_RUNNER }}", "ARTIFACT_URI": "s3://bucket/prefix"},
         "jobs": {
             "validate": {
                 "runs-on": "ubuntu-latest",
                 "timeout-minutes": 10,
-                "steps": [
-                    *setup,
-                    {"run": facts.command("action=validate"), "env": {"ARTIFACT_URI": "s3://bucket/prefix"}},
-                ],
+                "steps": [*setup, {"run": _TESTS}, {"run": _validate_all(facts)}],
             },
             "run": {
                 "if": "github.event_name == 'push'",
@@ -143,13 +151,27 @@ def workflow(facts: Facts) -> dict[str, str]:
                 "env": {name: f"${{{{ secrets.{name} }}}}" for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")},
                 "steps": [
                     *setup[:2],
-                    {"run": "python -m pip install 'ray[default]==2.59.0'"},
-                    {"run": f'RAY_AUTH_MODE=token ray job submit --address "$RAY_ADDRESS" -- {submit}'},
+                    {"run": f"python -m pip install 'ray[default]=={version('ray')}'"},
+                    {"run": f'RAY_AUTH_MODE=token ray job submit --address "$RAY_ADDRESS" --working-dir . -- {submit}'},
                 ],
             },
         },
     }
     how = (
-        "Secrets of the repository: RAY_ADDRESS and RAY_AUTH_TOKEN. The cluster has its own credentials for the store."
+        "Variable of the repository: RECIPE_RUNNER, what pip installs (the URL of a wheel, or git+https://...).\n"
+        "Secrets: RAY_ADDRESS and RAY_AUTH_TOKEN. The cluster has its own credentials for the store."
     )
     return {f".github/workflows/{facts.name}.yml": document(how, values)}
+
+
+# pytest ends with 5 where there are no tests.
+_TESTS = "python -m pytest -q || [ $? -eq 5 ]"
+
+
+def _validate_all(facts: Facts) -> str:
+    """Validates every recipe of the folder; without a folder the named one."""
+    if not facts.config_dir:
+        return facts.command("action=validate")
+    folder = shlex.quote(facts.config_dir)
+    command = f'python -m runner --config-dir {folder} recipe="$(basename "$file" .yaml)" action=validate'
+    return f"failed=0\nfor file in {folder}/recipe/*.yaml; do\n  {command} || failed=1\ndone\nexit $failed\n"

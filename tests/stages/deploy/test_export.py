@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import yaml
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
 from runner.recipe.load import compose, to_recipe
-from stages.deploy.export import TARGETS, write_files
+from stages.deploy.export import TARGETS, files_of, write_files
 from stages.deploy.export.facts import Facts, task_overrides
+from stages.deploy.export.own_paths import portable_env
 from stages.serve.config import serve_config
 from tests.paths import TESTS
 
@@ -177,12 +180,85 @@ def test_an_edited_file_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_the_verb_writes_files_and_says_which(
-    fake_stages: Any, local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fake_stages: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = ["recipe=viggo_quickstart", *local, "action=export"]
+    monkeypatch.chdir(tmp_path)
+    wanted = ["recipe=viggo_quickstart", "action=export"]
     assert main([*wanted, "target=ci", f"export_to={tmp_path}/out"]) == EXIT_DONE
     assert capsys.readouterr().out == f"wrote {tmp_path}/out/.github/workflows/viggo-quickstart.yml\n"
     assert main([*wanted, "target=serve-config", f"export_to={tmp_path}/out"]) == EXIT_STAGE_FAILED
     assert "no finished run of viggo_quickstart has made its model and adapter" in capsys.readouterr().err
     assert main(wanted) != EXIT_DONE
     assert "Add target=NAME: ray-job, serve-config" in capsys.readouterr().err
+
+
+def machine_paths(target: str, *overrides: str, model: str = "/runs/m", config_dir: str | None = None) -> Facts:
+    recipe = to_recipe(compose([*QWEN, "serve.host=0.0.0.0", "serve.api_keys.env=KEYS", *overrides]))[0]
+    config = serve_config(recipe, model, "s3://b/adapters/m", served=["a-1"])
+    return Facts(recipe, task_overrides([*QWEN, *overrides]), "image", config, config_dir)
+
+
+@pytest.mark.parametrize("target", ["kuberay", "serve-config", "anyscale"])
+def test_a_model_below_the_home_of_this_machine_is_refused_with_what_to_do(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYS", CANARY)
+    with pytest.raises(RunnerError, match="names a path of this machine") as raised:
+        files_of(target, machine_paths(target, model=str(Path.home() / ".cache/models/m")))
+    assert "storage.root=" in raised.value.hint
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_file_holds_a_path_of_this_machine(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KEYS", CANARY)
+    text = "".join(files_of(target, machine_paths(target, config_dir="mine")).values())
+    for folder in (Path.home(), Path.cwd(), Path(sys.prefix), tmp_path):
+        assert f"{folder}/" not in text
+    for override in (f"dataset.source={tmp_path}/rows", f"storage.root={Path.cwd()}/runs"):
+        with pytest.raises(RunnerError, match="the command line names a path of this machine"):
+            files_of(target, machine_paths(target, override))
+    with pytest.raises(RunnerError, match="--config-dir names a path"):
+        files_of(target, machine_paths(target, config_dir=str(tmp_path)))
+
+
+def test_variables_that_name_files_of_this_environment_are_not_exported() -> None:
+    env = {"LD_PRELOAD": f"{sys.prefix}/lib/libiomp5.so", "OMP_NUM_THREADS": "2"}
+    assert portable_env(env) == {"OMP_NUM_THREADS": "2"}
+
+
+def test_the_workflows_steps_run_in_a_repository_of_recipes_alone(tmp_path: Path) -> None:
+    """Every step of the job that validates, by a shell; pip finds what it installs to be there already."""
+    for name in ("one", "two"):
+        (tmp_path / "mine/recipe").mkdir(parents=True, exist_ok=True)
+        text = f"# @package _global_\ndefaults: [viggo_quickstart]\nname: {name}\n"
+        (tmp_path / f"mine/recipe/{name}.yaml").write_text(text)
+    facts = Facts(facts_of(*QWEN, serve=False).recipe, ("recipe=one",), "image", config_dir="mine")
+    (text,) = TARGETS["ci"](facts).values()
+    steps = [each["run"] for each in yaml.safe_load(text)["jobs"]["validate"]["steps"] if "run" in each]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {
+        **os.environ,
+        "PATH": path,
+        "RECIPE_RUNNER": "recipe-runner",
+        "PIP_NO_INDEX": "1",
+        "PYTHONPATH": str(TESTS.parent),
+    }
+    for step in steps:
+        done = subprocess.run(["sh", "-ec", step], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(steps) == 3
+    (tmp_path / "mine/recipe/two.yaml").write_text("# @package _global_\ndefaults: [viggo_quickstart]\nsseed: 1\n")
+    broken = subprocess.run(["sh", "-ec", steps[2]], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert broken.returncode == 1
+    assert "sseed" in broken.stderr
+
+
+@pytest.mark.parametrize("target", ["kuberay", "anyscale"])
+def test_a_file_of_keys_that_no_container_has_is_refused(target: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(CANARY)
+    recipe = to_recipe(compose([*QWEN, f"serve.api_keys.file={keys}"]))[0]
+    config = serve_config(recipe, "/runs/m", "s3://b/adapters/m", served=["a-1"])
+    with pytest.raises(RunnerError, match="is a file that no container") as raised:
+        files_of(target, Facts(recipe, QWEN, "image", config))
+    assert "serve.api_keys.env" in raised.value.hint
