@@ -26,7 +26,7 @@ from runner.report.terminal import Report
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import write_state
 from stages.models import architecture
-from stages.trainers.llamafactory import memory
+from stages.trainers.llamafactory import memory, packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
 
@@ -208,8 +208,9 @@ def test_a_torn_safetensors_file_gives_no_count(content: bytes, tmp_path: Path) 
     ],
 )
 def test_memory_that_cannot_be_counted_is_unknown_with_the_reason(
-    changes: dict[str, Any], why: str, tmp_path: Path
+    changes: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(packages, "installed", lambda module: True)
     found = estimates(recipe_with(changes, tmp_path))["train"]["memory of a worker"]
     assert found.value is None
     assert why in found.basis
