@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 RUN := $(VENV)/bin/python -m runner
-# PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip goes on and finds the wheel
+# PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip continues and finds the wheel
 # wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 

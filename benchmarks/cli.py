@@ -1,4 +1,4 @@
-"""Wall time of the commands that only look at a recipe, beside an import of Hydra and the tools' own lightest commands.
+"""Wall time of the commands that only look at a recipe, next to an import of Hydra and the tools' own lightest commands.
 
 python -m benchmarks.cli --repeats 5
 """
@@ -37,8 +37,8 @@ def commands(root: str) -> dict[str, list[str]]:
 
 
 def _tool(name: str) -> str:
-    beside = _TOOLS / name
-    return str(beside) if beside.exists() else name
+    own = _TOOLS / name
+    return str(own) if own.exists() else name
 
 
 def main() -> None:

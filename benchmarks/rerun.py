@@ -1,7 +1,7 @@
-"""A run with nothing to do: every stage of the quickstart taken over from an earlier run, beside what importing costs.
+"""A run with nothing to do: every stage of the quickstart reused from an earlier run, next to the cost of its imports.
 
 python -m benchmarks.rerun                          # runs the quickstart on 16 rows first, then 10 times again
-python -m benchmarks.rerun --root /tmp/runs         # with run folders that stay; the first run is then taken over, too
+python -m benchmarks.rerun --root /tmp/runs         # with run folders that stay; the first run is then reused, too
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
 def commands(overrides: list[str]) -> dict[str, list[str]]:
     """What is timed, each as a process of its own."""
     return {
-        "run, all stages taken over, no Ray": [PYTHON, "-c", _MAIN, *overrides],
+        "run, all stages reused, no Ray": [PYTHON, "-c", _MAIN, *overrides],
         "action=plan": [PYTHON, "-m", "runner", *overrides, "action=plan"],
         "action=validate": [PYTHON, "-m", "runner", *overrides, "action=validate"],
         'python -c "import hydra"': [PYTHON, "-c", "import hydra"],
@@ -61,7 +61,7 @@ def report(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             measure.head("A run with nothing to do", found),
-            f"All {len(found['stages'])} stages of the quickstart (on 16 training rows) are taken over from an earlier "
+            f"All {len(found['stages'])} stages of the quickstart (on 16 training rows) are reused from an earlier "
             f"run, verified by digest. Median (least-greatest) of {num_turns} processes each, in turns.",
             measure.table(rows),
         ]

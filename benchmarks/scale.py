@@ -55,7 +55,7 @@ def ingest(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any
 
 
 def predict(num_rows: int, overrides: Sequence[str], root: Path) -> dict[str, Any]:
-    """Batch inference by the base model, of two tokens a row, and the scores of what it said."""
+    """Batch inference by the base model, of two tokens a row, and the scores of its predictions."""
     say(f"scale: infer and evaluate of {num_rows:,} rows")
     source = f'dataset.source="generated://viggo?train=4&val=0&test={num_rows}&seed=7"'
     given = ["pipeline=[ingest,infer,evaluate]", source, "infer.engine=own", "infer.sampling.max_tokens=2"]

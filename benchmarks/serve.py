@@ -87,7 +87,7 @@ def bodies(work: Work) -> list[dict[str, Any]]:
 
 @contextmanager
 def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C. env: beside this process's own."""
+    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C. env: added to this process's own."""
     adapter_id = json.loads((work.folders["adapter"] / "_manifest.json").read_text())["meta"]["adapter_id"]
     overrides = [*work.overrides, "only=[serve]", "serve.keep_alive=true", f"serve.port={port}"]
     with running([sys.executable, "-m", "runner", *overrides], log, env or {}):
@@ -96,7 +96,7 @@ def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str] | None = 
 
 @contextmanager
 def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """vLLM's own server, the executor included. env: beside this process's own, or else the one that the stage sets."""
+    """vLLM's own server, the executor included. env: added to this process's own; by default the one that the stage sets."""
     adapter = work.folders["adapter"]
     arguments = {
         **batch_engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes())),

@@ -62,8 +62,8 @@ def parser(doc: str, *, repeats: int) -> argparse.ArgumentParser:
 
 def with_defaults(defaults: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """The overrides after those defaults whose key they do not set themselves."""
-    said = {override.partition("=")[0] for override in overrides}
-    return [default for default in defaults if default.partition("=")[0] not in said] + list(overrides)
+    given = {override.partition("=")[0] for override in overrides}
+    return [default for default in defaults if default.partition("=")[0] not in given] + list(overrides)
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def process(command: Sequence[str], log: Path, env: Mapping[str, str] | None = N
 def running(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block: interrupted as by Ctrl-C, waited for, and then killed with its children.
 
-    The logs of the Ray that it has started, which a run removes at its end, are kept beside its own log.
+    The logs of the Ray that it has started, which a run removes at its end, are kept next to its own log.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as file:

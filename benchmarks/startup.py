@@ -1,4 +1,4 @@
-"""From the command to the first training step, the first prediction and the first served token, beside the bare tools.
+"""From the command to the first training step, the first prediction and the first served token, next to the bare tools.
 
 python -m benchmarks.startup
 python -m benchmarks.startup cluster=local_gpu

@@ -54,7 +54,7 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
 
 
 def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """A turn of LLaMA-Factory with the arguments that the stage gives it. env: beside this process's own."""
+    """A turn of LLaMA-Factory with the arguments that the stage gives it. env: added to this process's own."""
     folder = work.root / "bare" / f"train-{number}"
     arguments = llamafactory_args(
         work.recipe,

@@ -74,7 +74,7 @@ def report(found: dict[str, Any]) -> str:
         same = [turn["stages"][index] for turn in turns]
         rows.append(
             {
-                "stage": stage["name"] + (" (taken over)" if stage["status"] == "skipped" else ""),
+                "stage": stage["name"] + (" (reused)" if stage["status"] == "skipped" else ""),
                 "wall, s": measure.cell([each["wall_s"] for each in same], 1),
                 "of it the work, s": measure.cell([each["work_s"] for each in same], 1) if stage["work_s"] else "",
                 "": stage["note"].replace("|", "\\|"),

@@ -107,9 +107,9 @@ def os_failure(error: OSError, place: str = "") -> RunnerError:
 
 
 _FOLDER_HINT = "Name a folder that you may write to: storage.root=FOLDER."
-_ROOM_HINT = "Make room on that disk, or set storage.root to a folder on another, and run the same command again."
+_SPACE_HINT = "Free space on that disk, or set storage.root to a folder on another, and run the same command again."
 _OS_HINTS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM_HINT),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE_HINT),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _FOLDER_HINT),
     **dict.fromkeys(
         (errno.ENOTDIR, errno.EEXIST), f"Something on that path is a file and not a folder. {_FOLDER_HINT}"

@@ -45,7 +45,7 @@ def composed(recipe: str, *overrides: str, config_dir: Path | None = None) -> Co
 
 
 def changed(base: Composed, changes: Mapping[str, Any]) -> Composed:
-    """A copy with other values, as if its files said so.
+    """A copy with other values, as if its files set them.
 
     changes: by dotted key, `{"serve.autoscaling": {...}}`, which replaces what is there; or by section, as in a file,
     `{"serve": {"autoscaling": {...}}}`, which is merged.
@@ -110,7 +110,7 @@ def assert_golden(value: Any, file: Path) -> None:
     before = file.read_text(encoding="utf-8")
     if json.loads(text) != json.loads(before):
         difference = unified_diff(before.splitlines(), text.splitlines(), str(file), "now", lineterm="")
-        raise AssertionError("\n".join([*difference, f"write it anew with {UPDATE}=1 if that is meant"]))
+        raise AssertionError("\n".join([*difference, f"write it again with {UPDATE}=1 if that is meant"]))
 
 
 def _compose(recipe: str | Composed, overrides: tuple[str, ...], config_dir: Path | None) -> Composed:

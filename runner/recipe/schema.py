@@ -114,7 +114,7 @@ def data_file(source: str) -> str | None:
 
 
 class Prompt(Section):
-    """How a row becomes messages, said once for every training method, batch inference and serving.
+    """How a row becomes messages, defined once for every training method, batch inference and serving.
 
     `{column}` is replaced by that column of the row; `{{` and `}}` stand for braces. `{data.question}` names a part of
     a nested column, `{input|}` one that may be missing or empty, whose line is then left out, `{x|default:TEXT}` one
@@ -355,7 +355,7 @@ class Infer(Section):
         "own",
         description="own: engines of ray.data.llm, which end with the stage. shared: where there is a serve stage, the "
         "endpoint's replicas, which it then opens to clients, so that the engine starts once; serve.* says how many. "
-        "On a cluster that the run starts itself it starts beside the stages before, where there is room for both.",
+        "On a cluster that the run starts itself it starts while earlier stages run, where there is capacity for both.",
     )
 
 
@@ -384,7 +384,7 @@ class Evaluate(Section):
         "strip",
         description="Whether an answer is scored without its reasoning (all up to </think>), or with it.",
     )
-    compare_base: bool = Field(True, description="Also predict with the base model and score it beside the adapter.")
+    compare_base: bool = Field(True, description="Also predict with the base model and score it next to the adapter.")
     compare_run: str | None = Field(
         None,
         description="Id of another run, to test the difference to its predictions row by row (`delta_vs_run`).",
@@ -487,7 +487,7 @@ class Serve(Section):
     )
     runs: list[str] = Field(
         default_factory=list,
-        description="Ids of other runs whose evaluated adapters are served beside this one's, each by its name; the "
+        description="Ids of other runs whose evaluated adapters are served with this one's, each by its name; the "
         "endpoint then knows just these. On one base model, in one store; their ranks may differ.",
     )
     host: str = Field(
@@ -604,11 +604,11 @@ class Deploy(Section):
 
     trial: bool = Field(
         True,
-        description="What would replace replicas is first started beside them and asked, which takes room for one "
-        "replica more; without it a version that does not start leaves nothing serving until it is rolled back.",
+        description="The new version is first started and asked while the old replicas serve, which needs capacity for "
+        "one more replica; without it a version that does not start leaves nothing serving until it is rolled back.",
     )
     keep_adapters: Annotated[int, Field(ge=0)] = Field(
-        3, description="Adapters of earlier deploys that stay reachable beside the new one, newest first."
+        3, description="Adapters of earlier deploys that stay reachable next to the new one, newest first."
     )
     url: str | None = Field(
         None,
@@ -688,7 +688,7 @@ class Recipe(Section):
 
 
 class RunOptions(Section):
-    """Options of the command line's verbs, which are no part of the recipe and which no recipe file may set."""
+    """Options of the command line's verbs, which do not belong to the recipe; a recipe file that sets one is refused."""
 
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]

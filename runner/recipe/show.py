@@ -1,4 +1,4 @@
-"""The resolved recipe as a file that can be run again, with the origin of every value beside it."""
+"""The resolved recipe as a file that can be run again, with the origin of every value next to it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _INTERPOLATION = re.compile(r"(\\*)\$\{")
 def shown_values(recipe: Recipe) -> dict[str, Any]:
     """The whole recipe as plain values, redacted.
 
-    An engine argument that the endpoint drops is null there, as a recipe says it: otherwise it would be taken over
-    from batch inference again when these values are read.
+    An engine argument that the endpoint drops is null there, as in a recipe: otherwise batch inference's value
+    would be used again when these values are read.
     """
     values: dict[str, Any] = redact(recipe.model_dump(mode="json"))
     serve = values["serve"]["engine_kwargs"]
@@ -37,8 +37,8 @@ def value_origins(values: dict[str, Any], composed: Composed) -> dict[str, str]:
     known = composed.origins
 
     def origin(key: str) -> str:
-        taken_over = f"infer.engine_kwargs{key.removeprefix(_ENGINE)}" if key.startswith(f"{_ENGINE}.") else key
-        return known.get(key) or known.get(taken_over) or DEFAULT
+        inherited = f"infer.engine_kwargs{key.removeprefix(_ENGINE)}" if key.startswith(f"{_ENGINE}.") else key
+        return known.get(key) or known.get(inherited) or DEFAULT
 
     return {key: origin(key) for key, _ in flatten(values)}
 

@@ -93,7 +93,7 @@ def write_state(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote. Raises RunnerError naming the file when it is torn or edited, OSError when it is not
+    """What `write_state` wrote. Raises RunnerError naming the file when it is corrupt or edited, OSError when it is not
     there."""
     return unsealed(path.read_bytes(), str(path))
 

@@ -5,11 +5,11 @@ Who finds it judges its holder:
 
 - on the same machine (same boot, same PID namespace) by whether that process lives, so that a killed run blocks nobody;
 - on another by the lease: a file not touched for `LEASE_S` is left over. Both times that are compared are the file
-  system's own (the age is that of a file just made beside it), so clocks that differ do not matter.
+  system's own (the age is that of a file just made next to it), so clocks that differ do not matter.
 
 A file that is left over is not replaced, since two who find it could both do that. It is succeeded: the next holder
 makes `<lock>.<token of the one before>`, which again succeeds for one only. The last of such a chain is the holder.
-It ends the chain from its beginning, its own file last; who made a successor then finds the chain gone and begins anew.
+It ends the chain from its beginning, its own file last; who made a successor then finds the chain gone and begins again.
 
 A holder that was stopped for longer than its lease (a suspended machine, a file system that hung) finds that it has a
 successor, or could not touch its file: it has lost the lock and must end.
@@ -51,7 +51,7 @@ class Holder:
 
     def __str__(self) -> str:
         if not self.host:
-            return "a process that has not said its name"
+            return "an unknown process"
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         command = f": {self.command}" if self.command else ""
         return f"process {self.pid} on {self.host}, since {since}{command}"
@@ -78,7 +78,7 @@ class Lock:
             if found is None or found.token != self.holder.token:
                 self.lost = f"its file {self.path} was removed or replaced"
             elif successor is not None:
-                self.lost = f"{successor} has taken over, because this process was silent for over {LEASE_S:.0f} s"
+                self.lost = f"{successor} holds it now, because this process did not renew it for over {LEASE_S:.0f} s"
             else:
                 os.utime(self.path)  # the file system's time, not this machine's
                 self._touched = _monotonic()
@@ -91,10 +91,10 @@ class Lock:
         if not self.lost:
             self.beat()
         if self.lost:
-            raise LockedError(f"this run has lost its lock: {self.lost}", "Run the same command again to go on.")
+            raise LockedError(f"this run has lost its lock: {self.lost}", "Run the same command again to continue.")
 
     def tidy(self) -> None:
-        """Remove what processes that were killed left beside a lock that nobody had held before."""
+        """Remove what processes that were killed left next to a lock that nobody had held before."""
         if len(self._chain) > 1:
             return
         now = self.path.stat().st_mtime
@@ -174,7 +174,7 @@ def _acquire(path: Path, command: str, what: str) -> Lock:
                 if (holder := _read(chain[-1][0])) is None:
                     continue  # it was released just now
                 raise LockedError(
-                    f"{what}: {holder}", "Wait for it or stop it; its results are taken over when you run this again."
+                    f"{what}: {holder}", "Wait for it or stop it; its results are reused when you run this again."
                 )
             own = _successor(path, chain[-1][1]) if chain else path
             try:
@@ -199,7 +199,7 @@ def _link(probe: Path, own: Path) -> None:
 
 @contextmanager
 def _probe(path: Path, text: str) -> Iterator[Path]:
-    """A new file beside the lock with the text, whose time is the file system's."""
+    """A new file next to the lock with the text, whose time is the file system's."""
     probe = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with probe.open("x", encoding="utf-8") as file:
@@ -226,7 +226,7 @@ def _successor(path: Path, token: str) -> Path:
 
 
 def _read(path: Path) -> Holder | None:
-    """The holder that the file names; None when there is no file. A torn file names nobody, by a token of its own."""
+    """The holder that the file names; None when there is no file. A corrupt file names nobody, by a token of its own."""
     try:
         data = path.read_bytes()
         values = json.loads(data)
@@ -285,5 +285,5 @@ def _started(pid: int) -> int | None:
 
 
 def _monotonic() -> float:
-    """Seconds that go on while the machine sleeps, where there is such a clock."""
+    """Seconds that also count while the machine sleeps, where there is such a clock."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,6 +1,6 @@
 """Where artifacts are kept: a local folder or an S3 bucket, behind one class.
 
-A set of files lives under `<store>/<key>/` and is complete once `_manifest.json` lies beside them, which is written
+A set of files lives under `<store>/<key>/` and is complete once `_manifest.json` is next to them, which is written
 last and, where the store can, only if there is none. A complete set never changes.
 """
 
@@ -47,7 +47,7 @@ def open_store(uri: str, *, endpoint_url: str | None = None, anonymous: bool = F
         blobs = s3.S3Blobs(s3.connect(endpoint_url, anonymous), bucket, prefix)
         return Store(f"s3://{bucket}/{prefix}".rstrip("/"), blobs)
     if "://" in uri:
-        raise RunnerError(f"storage.artifacts={uri} is no store", "Give s3://bucket/prefix or a local folder.")
+        raise RunnerError(f"storage.artifacts={uri} is not a store", "Give s3://bucket/prefix or a local folder.")
     root = Path(uri).expanduser().absolute()
     return Store(str(root), FolderBlobs(root))
 
@@ -57,7 +57,7 @@ def checked_key(key: str) -> str:
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in key or not key.isprintable():
         raise RunnerError(
-            f"{key!r} is no legal path in a store",
+            f"{key!r} is not a legal path in a store",
             "Use relative paths of printable characters: no '..', no leading or double '/', no backslash.",
         )
     return key
@@ -199,7 +199,7 @@ class Store:
         found = {info.key for info in self.list(key) if not info.key.startswith(f"{key}/{CLAIM}")}
         if strays := sorted(found - known):
             raise RunnerError(
-                f"{self.uri}/{key} already holds files that are no part of {name}: {', '.join(strays[:5])}",
+                f"{self.uri}/{key} already holds files that do not belong to {name}: {', '.join(strays[:5])}",
                 "They have no manifest: remove them if they are from an interrupted upload, or choose another place.",
             )
 
@@ -286,7 +286,7 @@ class Store:
         return data
 
     def delete_set(self, artifact: Artifact) -> None:
-        """Delete the artifact's files and manifest, and nothing else. One that is gone already is no error.
+        """Delete the artifact's files and manifest, and nothing else. An artifact that is gone already is not an error.
 
         Raises RunnerError when another set has taken its place, or it is not in this store.
         """

@@ -1,6 +1,6 @@
 """Names, types, defaults and choices of the arguments that recipes pass through to libraries.
 
-A `Library` reads the JSON file beside the code that hands the arguments over. `make known-keys` writes these files from
+A `Library` reads the JSON file next to the code that passes the arguments. `make known-keys` writes these files from
 the installed libraries, whose versions stand at their top; a test compares them. Reading one imports no library.
 """
 

@@ -25,7 +25,7 @@ _SIMPLE = {bool: "bool", int: "int", float: "float", str: "str", type(None): "nu
 _LISTS = (list, tuple, set, frozenset)
 _BOUNDS = ("gt", "ge", "lt", "le")
 
-_NO_SETTING = {"version", "return"}  # hints of serve.deployment that are no setting
+_NOT_SETTINGS = {"version", "return"}  # hints of serve.deployment that are not settings
 # What RuntimeEnv's documentation allows beyond its type hints: a requirements file, or packages with options.
 _RUNTIME_ENV: dict[str, Entry] = {"pip": {"type": "dict|list|str"}, "uv": {"type": "dict|list|str"}}
 
@@ -39,7 +39,7 @@ def ray_tables() -> Tables:
     config = pydantic_table(ray_options.deployment_class())
     deployment = {}
     for name, hint in get_type_hints(serve.deployment, include_extras=True).items():
-        if name in _NO_SETTING or name.startswith("_"):
+        if name in _NOT_SETTINGS or name.startswith("_"):
             continue
         deployment[name] = config.get(name) or entry_of(ray_options.without_default(hint))
     deployment["num_replicas"] = {"type": "int|str|null", "default": 1, "ge": 0}  # a number, or "auto"

@@ -1,4 +1,4 @@
-"""Which arguments a recipe may pass through untrusted: reviewed lists beside the libraries' tables.
+"""Which arguments a recipe may pass through untrusted: reviewed lists next to the libraries' tables.
 
 An argument is harmless when no value of it names code, files, packages, processes or hosts. What no list names has not
 been reviewed, and is refused like what is listed as harmful: a library's new version brings new arguments.
@@ -43,7 +43,7 @@ class Harmful:
 
 @cache
 def reviewed(library: Library) -> dict[str, Marks]:
-    """The reviews of a library's tables by name, and nested ones: `harmless.json` beside the file of its tables.
+    """The reviews of a library's tables by name, and nested ones: `harmless.json` next to the file of its tables.
 
     A library without that file has no argument that is harmless.
     """

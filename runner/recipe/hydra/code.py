@@ -48,7 +48,7 @@ def refused_values(hydra: Mapping[str, Any], searchpath: list[str]) -> Iterator[
         yield Problem(f"hydra.{name}", None, "is changed by a recipe file", _HINT)
     for dotted, name, value in _leaves(hydra, "hydra"):
         if name == "_target_" and not str(value).startswith(_OWN_CLASSES):
-            yield Problem(dotted, value, "is no class of Hydra or its plugins: recipes carry no code", _HINT)
+            yield Problem(dotted, value, "is not a class of Hydra or its plugins: recipes carry no code", _HINT)
         elif dotted.startswith("hydra.hydra_logging.") and (
             name in ("()", "filename", "ext") or (name == "class" and value != "logging.StreamHandler")
         ):

@@ -93,7 +93,7 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
     """Compose recipes/config.yaml with the overrides; `config_dir` holds a user's own recipes and group variants.
 
     settings: overrides of the user's settings file, below those of the command line.
-    Raises RecipeError for what Hydra itself refuses: a file that does not exist or is no YAML, a malformed override.
+    Raises RecipeError for what Hydra itself refuses: a file that does not exist or is not YAML, a malformed override.
     """
     given = readable(overrides)
     with prepared(given, config_dir) as (texts, folders):

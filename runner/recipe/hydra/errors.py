@@ -63,8 +63,8 @@ def _missing_file(error: MissingConfigException, folders: Folders) -> Problem:
 
 def _other(error: Exception, text: str, origin: str, folders: Folders) -> Problem:
     cause = error.__cause__
-    said = [line.strip().splitlines()[0] for line in (text, str(cause or "")) if line.strip()]
-    message = "; ".join(said) or type(error).__name__
+    sentences = [line.strip().splitlines()[0] for line in (text, str(cause or "")) if line.strip()]
+    message = "; ".join(sentences) or type(error).__name__
     hint = "hydra.verbose=true shows where."
     if no_group := _NO_GROUP.search(text):
         groups = [path.name for root, _ in folders.roots for path in root.iterdir() if path.is_dir()]

@@ -14,7 +14,7 @@ MAX_DEPTH = 64
 
 
 def why_refused(text: str) -> str:
-    """What is too large or too deep in the text of a YAML file, or "". Raises YAMLError for text that is no YAML."""
+    """What is too large or too deep in the text of a YAML file, or "". Raises YAMLError for text that is not YAML."""
     sizes: dict[str, int] = {}  # anchor -> values that an alias to it stands for
     above: list[tuple[str | None, int]] = []  # of each open collection: its anchor, values so far
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):

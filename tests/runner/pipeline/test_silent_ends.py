@@ -44,7 +44,7 @@ def test_a_full_disk_is_one_message_and_the_run_failed_and_continues_when_there_
     assert main(["recipe=viggo_quickstart", *local]) == EXIT_STAGE_FAILED
     shown = capsys.readouterr().err
     assert "no space left on device" in shown
-    assert "Make room on that disk" in shown
+    assert "Free space on that disk" in shown
     assert "Traceback" not in shown
     status = status_of(find_run(root, "latest"))
     assert (status["status"], status["alive"]) == ("failed", False)
