@@ -1,4 +1,4 @@
-"""Wall time of the commands that only look at a recipe, next to an import of Hydra and the tools' own lightest commands.
+"""Wall time of the commands that only look at a recipe, next to importing Hydra and the tools' own lightest commands.
 
 python -m benchmarks.cli --repeats 5
 """

@@ -96,7 +96,7 @@ def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str] | None = 
 
 @contextmanager
 def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """vLLM's own server, the executor included. env: added to this process's own; by default the one that the stage sets."""
+    """vLLM's own server, the executor included. env: added to this process's own; default: the stage's."""
     adapter = work.folders["adapter"]
     arguments = {
         **batch_engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes())),

@@ -22,10 +22,10 @@ CHECKED = (
     "docs",
     "recipes",
     *BENCHMARKS,
-    "runner/errors.py",
-    "runner/testing.py",
-    "runner/recipe",
-    "runner/storage",
+    "runner",
+    "tests/recipes",
+    "tests/runner",
+    "tests/security",
 )
 TEXTS = frozenset({".md", ".yaml", ".yml", ".json", ".html", ".css", ".js", ".j2", ""})
 
@@ -36,10 +36,14 @@ BANNED = (
     (r"mend(s|ed|ing)?", "repair, correct, fix", "mends the file"),
     (r"torn", "corrupt, incomplete", "a torn line"),
     (r"beside", "next to, with, while ... runs", "a file beside the adapter"),
-    (r"(room (for|to|on|in|left))|((no|more|enough|has|have|makes?|leaves?) room)", "capacity, memory, space", "no room"),
+    (
+        r"(room (for|to|on|in|left))|((no|more|enough|has|have|makes?|leaves?) room)",
+        "capacity, memory, space",
+        "no room",
+    ),
     (r"said|says no", "name the key or the speaker: `the gate refused`", "as the batch said"),
     (
-        r"(?<!there )(?<!there's )(is|are|was|were) no (?!longer|more|other|different|less|later|better|worse|matter)[a-z`]+",
+        r"(?<!there )(is|are|was|were) no (?!longer|more|other|different|less|later|better|worse|matter)\S+",
         "is not a, is not one of",
         "the file is no recipe",
     ),
@@ -75,12 +79,15 @@ def _in_prose(passages: Iterator[tuple[int, str]] | list[tuple[int, str]]) -> It
 
 
 def _python_prose(text: str) -> Iterator[tuple[int, str]]:
-    """Strings (adjacent ones joined, the values of f-strings as ``{}``) and blocks of comments, with their first line."""
+    """Strings (adjacent ones joined, each value of an f-string as `value`) and comments, with their line."""
     tree = ast.parse(text)
     inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield node.lineno, "".join(getattr(part, "value", "") if _is_text(part) else "{}" for part in node.values)
+            yield (
+                node.lineno,
+                "".join(getattr(part, "value", "") if _is_text(part) else "value" for part in node.values),
+            )
         elif _is_text(node) and id(node) not in inner:
             yield node.lineno, node.value
     yield from _comments(text)

@@ -95,8 +95,8 @@ def _recorded(folder: Path) -> list[str]:
 def clean(call: Call) -> int:
     """List and remove the recipe's run folders; the artifact store and the model cache are left alone.
 
-    A folder that is no run of this recipe by its own sealed manifest is left, and named.
-    Raises LockedError while a run is going on under the same `storage.root`.
+    A folder whose sealed manifest does not name a run of this recipe is left, and named.
+    Raises LockedError while a run is active under the same `storage.root`.
     """
     from runner.pipeline.manifest import DRAWINGS
     from runner.pipeline.run_locks import no_runs

@@ -25,7 +25,7 @@ def settings_path() -> Path:
 def settings_for(verb: str) -> list[str]:
     """Overrides that the settings file stands for; only verbs of a cluster use it.
 
-    Raises RecipeError naming the file for a key that it may not hold, or text that is no YAML.
+    Raises RecipeError naming the file for a key that it may not hold, or text that is not YAML.
     """
     path = settings_path()
     if verb not in VERBS or not path.is_file():

@@ -1,4 +1,4 @@
-"""`submit`: the recipe as a Ray Job on a cluster, which goes on without this terminal; `status`, `logs`, `stop`.
+"""`submit`: the recipe as a Ray Job on a cluster, which continues without this terminal; `status`, `logs`, `stop`.
 
 Job ids and addresses are Ray's own, so that `ray job logs`, `ray job stop` and the dashboard work on the same job.
 """
@@ -32,7 +32,7 @@ from runner.recipe.load import RECIPES_DIR
 from runner.recipe.schema import Recipe, RunOptions
 
 _PACKAGES = ("runner", "stages", "recipes")
-_CONFIG = "config"  # the user's own recipes, beside the packages
+_CONFIG = "config"  # the user's own recipes, next to the packages
 _DISTRIBUTION = "recipe-runner"
 _POLL_S = 1.0
 _PATIENCE_S = 90.0
@@ -106,7 +106,7 @@ def submit(
         overrides = _with_recipe_files(overrides, folder)
         settings = job_settings(recipe, overrides, config_dir, folder if any(folder.iterdir()) else None, os.environ)
         job = _accepted(client, settings)
-    print(f"submitted {job}\n{come_back(job, address)}", flush=True)
+    print(f"submitted {job}\n{return_commands(job, address)}", flush=True)
     return follow(client, job, address) if options.follow else EXIT_DONE
 
 
@@ -219,8 +219,8 @@ def _is_own(override: str) -> bool:
     return any(key == own or key.startswith(f"{own}.") for own in _OWN_KEYS) or key == "hydra.searchpath"
 
 
-def come_back(job: str, address: str) -> str:
-    """How to return to the job from any terminal."""
+def return_commands(job: str, address: str) -> str:
+    """Commands that return to the job from any terminal."""
     verbs = (("how it is", "status"), ("its log", "logs"), ("end it", "stop"))
     lines = [f"  {what:<10} python -m runner {verb} job={job} cluster.address={address}" for what, verb in verbs]
     return "\n".join(lines)
@@ -231,11 +231,11 @@ def follow(client: Client, job: str, address: str) -> int:
     try:
         asyncio.run(_print_log(client, job))
     except KeyboardInterrupt:
-        print(f"\n{job} goes on without this terminal\n{come_back(job, address)}", flush=True)
+        print(f"\n{job} continues without this terminal\n{return_commands(job, address)}", flush=True)
         return EXIT_INTERRUPTED
     except Exception as error:
         raise RunnerError(
-            f"lost the log of {job}: {_last_line(error)}", f"Come back:\n{come_back(job, address)}"
+            f"lost the log of {job}: {_last_line(error)}", f"Return to it:\n{return_commands(job, address)}"
         ) from error
     info = _info(client, job)
     if info.status != "SUCCEEDED":
@@ -244,7 +244,7 @@ def follow(client: Client, job: str, address: str) -> int:
 
 
 async def _print_log(client: Client, job: str) -> None:
-    """Print what comes; after a broken connection go on where it was. Returns when the job has ended."""
+    """Print what comes; after a broken connection continue where it was. Returns when the job has ended."""
     printed, num_failures = 0, 0
     while True:
         skip = printed
@@ -257,7 +257,7 @@ async def _print_log(client: Client, job: str) -> None:
             if _info(client, job).status in _ENDED:
                 return
             num_failures = 0
-        except Exception:  # aiohttp's and requests' many; the cluster's dashboard may restart, and the job goes on
+        except Exception:  # aiohttp's and requests' many; the cluster's dashboard may restart, and the job continues
             num_failures += 1
             if num_failures == _NUM_RECONNECTS:
                 raise
@@ -302,7 +302,7 @@ def status(job: str, address: str, as_json: bool, connect_to: Callable[[str], Cl
     passed_s = (found["ended_at"] or time.time()) - found["started_at"]
     print(f"{job}  {found['status'].lower()}  {passed_s:.0f} s  {found['message']}\n{found['entrypoint']}")
     if info.status not in _ENDED:
-        print(come_back(job, address))
+        print(return_commands(job, address))
     return EXIT_DONE
 
 
@@ -320,10 +320,10 @@ def stop(job: str, address: str, connect_to: Callable[[str], Client] = connect, 
         print(f"{job} has ended already")
         return EXIT_DONE
     client.stop_job(job)
-    said = time.monotonic()
+    printed_at = time.monotonic()
     while (info := _info(client, job)).status not in _ENDED:
-        if time.monotonic() - said >= _HEARTBEAT_S:
-            said = time.monotonic()
+        if time.monotonic() - printed_at >= _HEARTBEAT_S:
+            printed_at = time.monotonic()
             print("waiting for it to save what it has", flush=True)
         time.sleep(poll_s)
     print(f"{job} {str(info.status).lower()}; submit it again to continue")

@@ -63,18 +63,18 @@ class Leaks:
     def sweep(self, ray_session: bool, *, grace_s: float = _GRACE_S) -> list[str]:
         """Name what is left and end it. Takes as long as `grace_s` only when there is something.
 
-        ray_session: whether the run has a Ray session; its daemons and idle workers then are no leak.
+        ray_session: whether the run has a Ray session; its daemons and idle workers then are not leaks.
         """
         end = time.monotonic() + grace_s
         while (found := self._find(ray_session)) and time.monotonic() < end:
             time.sleep(_POLL_S)
-        said = []
+        warnings = []
         for leak in found:
-            said.append(f"left behind: {leak.what}{'' if leak.end is None else ', ended'}")
+            warnings.append(f"left behind: {leak.what}{'' if leak.end is None else ', ended'}")
             if leak.end:
                 with suppress(Exception):  # it may have ended by itself
                     leak.end()
-        return said
+        return warnings
 
     def _find(self, ray_session: bool) -> list[Leak]:
         actors = list(ray_state.job_actors()) if ray_session else []

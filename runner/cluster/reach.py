@@ -52,7 +52,7 @@ def is_this_machine(address: str | None) -> bool:
 
 
 def check_temporary_folder() -> None:
-    """Raise RunnerError when the path of the temporary folder leaves no room for the names of Ray's sockets."""
+    """Raise RunnerError when the path of the temporary folder is too long for the names of Ray's sockets."""
     folder = tempfile.gettempdir()
     if len(folder.encode()) > _MOST_TEMPORARY_CHARACTERS:
         raise RunnerError(

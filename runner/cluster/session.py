@@ -46,16 +46,16 @@ class ProgressHandle:
     """Tells the driver, from any process of the cluster, how far a stage is.
 
     It goes by the key-value store of Ray's head node. An actor would be one more process that wakes 170 times a second
-    beside a training on the same cores.
+    next to a training on the same cores.
     """
 
     stage: str
     board: str
 
     def update(self, done: float, total: float | None, unit: str, **figures: Any) -> None:
-        """`done` of `total` units (None: unknown); `figures` are shown beside them, such as loss=0.1.
+        """`done` of `total` units (None: unknown); `figures` are shown with them, such as loss=0.1.
 
-        Work goes on when it cannot be told.
+        The work continues when the progress cannot be reported.
         """
         event = {"done": done, "total": total, "unit": unit, **figures}
         with suppress(Exception):
@@ -106,7 +106,7 @@ class RaySession:
         on_progress: Callable[[str, dict[str, Any]], None] | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> None:
-        """on_lost: is told, in another thread, why the cluster is lost; Ray ends this process soon after."""
+        """on_lost: called in another thread with why the cluster is lost; Ray ends this process soon after."""
         self._cluster = cluster
         self._on_lost = on_lost
         self._watch: Watch | None = None
@@ -293,7 +293,7 @@ def worker_bundle(resources: StageResources) -> dict[str, float]:
 
 
 def check_fits(resources: StageResources, num_bundles: int, key: str) -> None:
-    """Raise RunnerError when the cluster can never place so many workers, however idle: Ray would wait for ever.
+    """Raise RunnerError when the cluster can never place so many workers, however idle: Ray would wait forever.
 
     key: recipe key of the resources, for the message. A cluster that scales itself is asked for its upper limits.
     """

@@ -1,8 +1,8 @@
 """Ray Serve's HAProxy as a run has it: private to the run, on loopback, and gone when the run is.
 
 As Ray Serve 2.59 starts it, its pages of figures listen on all addresses at fixed ports, every user of the machine can
-command it by its socket, its files lie where those of all runs lie, and it outlives a process that is killed. What can
-be said by variables is in `environment`. For the rest Ray Serve starts `haproxy_start.py` in HAProxy's place, which
+command it by its socket, its files lie where those of all runs lie, and it outlives a process that is killed. What
+variables can set is in `environment`. For the rest Ray Serve starts `haproxy_start.py` in HAProxy's place, which
 corrects the configuration that it is given, and becomes HAProxy.
 """
 
@@ -32,7 +32,7 @@ _SOCKET_PATH_BYTES = 107  # of a socket's address, unix(7); a node's folder and 
 _BEHIND_FOLDER = len("/") + 56 + len("/s.1234567.tmp")
 _PORTS = range(20_000, 30_000)  # Ray's workers have those below, its replicas and the system those above
 # How long a replica that is to end still takes requests. Ray Serve's own 30 s are for balancers outside that look every
-# few seconds who is there; this HAProxy is told, in some tenths of a second.
+# few seconds who is there; this HAProxy gets the change in some tenths of a second.
 _DRAIN_S = "1"
 _CLIENT_S = "60"  # between two pieces of a request's body, or of an answer that its client reads; 3600 by Ray Serve
 

@@ -1,4 +1,4 @@
-"""What Ray Serve's deployments are told, as classes: the tables of known keys are generated from them."""
+"""Options of Ray Serve's deployments, as classes: the tables of known keys are generated from them."""
 
 from __future__ import annotations
 

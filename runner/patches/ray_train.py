@@ -34,7 +34,7 @@ def _fixed_size(scaling_config: Any) -> Any:
             """Ray's own starts the actor here."""
 
         def _maybe_send_resource_request(self) -> None:
-            """Ray's own renews here what the actor was told."""
+            """Ray's own renews the actor's values here."""
 
     return FixedSize(scaling_config)
 

@@ -1,6 +1,6 @@
 """What happens in a run, for whoever looks on: the terminal, the report's pages, tracking.
 
-The pipeline knows none of them. The command line hands it observers, and each is told every event, in order.
+The pipeline knows none of them. The command line hands it observers, and each gets every event, in order.
 """
 
 from __future__ import annotations

@@ -68,14 +68,14 @@ def explain(earlier: Iterable[StageRecord], inputs: dict[str, Any]) -> str:
 
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     for key, before, after in _differences("", old.get("recipe", {}), new["recipe"]):
-        yield _told(key, before, after)
+        yield _change_text(key, before, after)
     for part, label in (("inputs", "artifact"), ("libraries", "library")):
         for key, before, after in _differences("", old.get(part, {}), new[part]):
             short = slice(_DIGEST_SHOWN) if part == "inputs" else slice(None)
             before, after = (each[short] if isinstance(each, str) else each for each in (before, after))
-            yield _told(f"{label} {key}", before, after)
+            yield _change_text(f"{label} {key}", before, after)
     if old.get("version") != new["version"]:
-        yield _told("the stage's version", old.get("version"), new["version"])
+        yield _change_text("the stage's version", old.get("version"), new["version"])
 
 
 def _differences(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -88,7 +88,7 @@ def _differences(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, An
         yield from _differences(f"{prefix}.{name}" if prefix else name, old.get(name), new.get(name))
 
 
-def _told(key: str, old: Any, new: Any) -> str:
+def _change_text(key: str, old: Any, new: Any) -> str:
     """`train.lora_rank 16 -> 8`, or only the key where a value is long."""
     shown = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in (old, new)]
     if any(len(text) > _MOST_SHOWN or "\n" in text for text in shown):

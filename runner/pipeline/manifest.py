@@ -12,7 +12,7 @@ from runner.storage.artifact import Artifact
 from runner.storage.atomic import indented, read_state, sealed, write_text
 
 MANIFEST = "manifest.json"
-DRAWINGS = ".drawings"  # beside a recipe's runs: the curves of their reports
+DRAWINGS = ".drawings"  # next to a recipe's runs: the curves of their reports
 ORIGINS = "origins.json"  # of each key of the recipe, the file or override that set it
 _COPY = ".manifest.copy.json"
 
@@ -30,7 +30,7 @@ class StageRecord(BaseModel):
     resources: dict[str, Any] = Field(default_factory=dict)
     started_at: float = 0.0
     wall_s: float = 0.0
-    origin_run: str | None = Field(None, description="Run whose result was taken over; null when it ran here.")
+    origin_run: str | None = Field(None, description="Run whose result was reused; null when it ran here.")
     shared: str = Field("", description="Artifact store that holds this record for other machines.")
     from_store: bool = Field(False, description="Whether it was taken from there, and not from a run on this machine.")
     error: str | None = None
@@ -82,7 +82,7 @@ class Manifest(BaseModel):
     def load(cls, run_dir: Path) -> Manifest:
         """Read a run's manifest. `damage` says so when it had to be taken from its copy.
 
-        Raises RunnerError naming the file when both are torn, edited, or no manifests; OSError when it is not there.
+        Raises RunnerError naming the file when both are corrupt, edited, or not manifests; OSError when it is missing.
         """
         try:
             return cls._read(run_dir / MANIFEST)
@@ -100,4 +100,4 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate(values)
         except ValueError as error:
-            raise RunnerError(f"{path} is no manifest: {error}", "Remove that run's folder.") from error
+            raise RunnerError(f"{path} is not a manifest: {error}", "Remove that run's folder.") from error

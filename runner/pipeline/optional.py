@@ -65,8 +65,8 @@ class PassesThrough(Protocol):
 
 @runtime_checkable
 class WarmsUp(Protocol):
-    def warm_up(self, ctx: RunContext, beside: str) -> str:
-        """Start what takes long to start, if the stage of that name leaves enough of the cluster free. Returns what was
+    def warm_up(self, ctx: RunContext, running_stage: str) -> str:
+        """Start what takes long to start, if `running_stage` leaves enough of the cluster free. Returns what was
         started, "" for nothing. Called before each stage that runs before this one, until it has started something;
         not all inputs are there by then, and `run` must do without it."""
 
@@ -128,7 +128,7 @@ class HasSummary(Protocol):
 
 
 def settings_model(stage: Any) -> type[Section] | None:
-    """What describes the stage's own keys, or None. Raises TypeError when that is no Section."""
+    """What describes the stage's own keys, or None. Raises TypeError when that is not a Section."""
     if not isinstance(stage, HasSettings):
         return None
     if isinstance(stage.settings, type) and issubclass(stage.settings, Section):

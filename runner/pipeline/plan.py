@@ -22,7 +22,7 @@ from runner.storage.verify import Digests, damage
 
 @dataclass(frozen=True)
 class Step:
-    """A stage's part in the plan. `record` is the earlier result that is taken over when it is skipped."""
+    """A stage's part in the plan. `record` is the earlier result that is reused when it is skipped."""
 
     name: str
     stage: Stage
@@ -33,12 +33,12 @@ class Step:
     record: StageRecord | None = None
 
     def input_digests(self, recipe: Recipe) -> dict[str, str | None]:
-        """Digest of each artifact that the stage takes; None where an earlier stage has yet to make it."""
+        """Digest of each artifact that the stage needs; None where an earlier stage has yet to write it."""
         known = self.inputs.get("inputs", {})
         return {name: known.get(name) for name in self.stage.needs(recipe)}
 
     def output(self, name: str) -> dict[str, Any] | None:
-        """Digest, bytes and URI of an artifact that is taken over; None for one that the stage will make."""
+        """Digest, bytes and URI of an artifact that is reused; None for one that the stage will write."""
         artifacts = self.record.artifacts if self.record else []
         return next((artifact.summary() for artifact in artifacts if artifact.name == name), None)
 
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in order, and the results taken over for stages that were left out of the run."""
+    """Steps in order, and the results reused for stages that were left out of the run."""
 
     steps: list[Step]
     borrowed: list[StageRecord] = field(default_factory=list)
@@ -115,7 +115,7 @@ class PastRuns:
         return ((run, record) for run, record in self._finished if record.name == name)
 
     def broken(self, record: StageRecord, wanted: set[str], deleted: set[str]) -> str:
-        """Why the record's artifacts cannot be taken over, or "". A set of files is read once in a run.
+        """Why the record's artifacts cannot be reused, or "". A set of files is read once in a run.
 
         What was deleted on purpose counts only if wanted, and so does what another machine made: its base model is not
         in the store.
@@ -217,7 +217,7 @@ def _require(step: Step, recipe: Recipe, left_out: dict[str, Step]) -> None:
             provider = left_out[name]
             raise RunnerError(
                 f"stage {step.name} needs {name!r} of stage {provider.name}, which is left out and has no result to "
-                f"take over ({provider.why})",
+                f"reuse ({provider.why})",
                 f"Include {provider.name}, or run the whole pipeline.",
             )
 

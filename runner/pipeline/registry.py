@@ -33,7 +33,7 @@ BUILTIN = {
 
 
 def known_stages() -> dict[str, str]:
-    """Every stage that can be named in `pipeline`: name -> "module:Class". A built-in name cannot be taken over."""
+    """Every stage that can be named in `pipeline`: name -> "module:Class". A built-in name cannot be replaced."""
     return _third_party() | BUILTIN
 
 

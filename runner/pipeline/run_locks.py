@@ -1,4 +1,4 @@
-"""Which runs are going on under a `storage.root`: one of a recipe at a time, and none while run folders are removed."""
+"""Which runs are active under a `storage.root`: one of a recipe at a time, and none while run folders are removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lock_path(root: Path, recipe_sha256: str) -> Path:
 def one_run(root: Path, recipe_sha256: str, command: str) -> Iterator[Lock]:
     """Be the only run of the recipe while the block lasts. When the lock is lost, this process gets SIGTERM.
 
-    Raises LockedError when another run of it is going on, or run folders are being removed.
+    Raises LockedError when another run of it is active, or run folders are being removed.
     """
     with hold(lock_path(root, recipe_sha256), command, on_lost=_end) as lock:
         # Both this and `no_runs` take their own lock first and look for the other's then, so that one of them sees it.
@@ -35,14 +35,14 @@ def one_run(root: Path, recipe_sha256: str, command: str) -> Iterator[Lock]:
 
 @contextmanager
 def no_runs(root: Path, command: str) -> Iterator[None]:
-    """Keep runs from starting while the block lasts. Raises LockedError when one is going on.
+    """Keep runs from starting while the block lasts. Raises LockedError when one is active.
 
     A run may use what any other has made, and so holds all of them.
     """
     with hold(root / _FOLDER / _CLEAN, command, "run folders are being removed already"):
         if holders := holders_in(root / _FOLDER, but=_CLEAN):
             raise LockedError(
-                f"a run is going on in storage.root={root}: {holders[0]}",
+                f"a run is active in storage.root={root}: {holders[0]}",
                 "Nothing is removed meanwhile, since a run may use what others have made. Wait for it, or stop it.",
             )
         yield

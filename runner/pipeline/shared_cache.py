@@ -1,8 +1,8 @@
-"""Results of finished stages in the artifact store, so that other machines take them over instead of repeating them.
+"""Results of finished stages in the artifact store, so that other machines reuse them instead of repeating them.
 
 `<store>/cache/<stage>/<fingerprint>/record.json` is written after the artifacts that it names. Of these, files that the
 stage wrote below `storage.root` are kept as `<store>/cache/files/<name>/<digest>/`, whatever is in the store already is
-referred to where it lies, and the rest (the base model) stays where it is: a machine that needs it obtains it itself.
+referred to where it is, and the rest (the base model) stays where it is: a machine that needs it obtains it itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_shared(recipe: Recipe) -> bool:
 
 
 class SharedCache:
-    """The results that a store holds. `say` is told once when it cannot be reached, and of what could not be shared."""
+    """The results that a store holds. `say` gets a remark when it cannot be reached, and per result not shared."""
 
     def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
         self._recipe = recipe
@@ -81,7 +81,7 @@ class SharedCache:
         return record.model_copy(update={"artifacts": artifacts, "shared": self.store.uri, "from_store": True})
 
     def _located(self, artifact: Artifact) -> Artifact | None:
-        """The artifact where it lies in this store, or on this machine; None when the store does not hold it whole."""
+        """The artifact at its place in this store, or on this machine; None when the store does not hold it whole."""
         for entry in artifact.files:
             checked_key(entry.path)
         if not artifact.uri.startswith(_IN_STORE):
@@ -99,7 +99,7 @@ class SharedCache:
         """Put the finished record into the store, its artifacts first; returns it with `shared` set when it is there.
 
         without_files: keep only that the stage ran, as of an endpoint. A record that is there already stays. A failure
-        is said, and changes nothing for the run.
+        is reported, and changes nothing for the run.
         """
         key = f"cache/{record.name}/{record.fingerprint}"
         try:

@@ -53,4 +53,4 @@ class Stage(Protocol):
         """Names of the artifacts it takes, each made by an earlier stage of this run or an earlier one."""
 
     def run(self, ctx: RunContext) -> StageResult:
-        """Do the work and return what was made. Raises RunnerError for what the user can mend."""
+        """Do the work and return its outputs. Raises RunnerError for a failure that the user can correct."""

@@ -688,7 +688,7 @@ class Recipe(Section):
 
 
 class RunOptions(Section):
-    """Options of the command line's verbs, which do not belong to the recipe; a recipe file that sets one is refused."""
+    """Options of the command line's verbs. They do not belong to the recipe; a recipe file that sets one is refused."""
 
     only: list[str] | None = Field(
         None, description="Run just these stages, on the results of earlier runs.", examples=[["query"]]

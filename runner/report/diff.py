@@ -77,7 +77,9 @@ def find_other(name: str, root: Path, config_dir: Path | None) -> Side:
         return Side.of_run(folder.resolve())
     names = {file.stem for each in (RECIPES_DIR, config_dir) if each for file in (each / "recipe").glob("*.yaml")}
     if name not in names:
-        message = f"is no recipe, recipe file, run folder or run id below {root}; recipes: {', '.join(sorted(names))}"
+        message = (
+            f"is not a recipe, recipe file, run folder or run id below {root}; recipes: {', '.join(sorted(names))}"
+        )
         guess = nearest(name, names)
         raise RecipeError([Problem("other", name, message, f"Did you mean {guess}?" if guess else "")])
     return _composed(name, f"recipe={name}", config_dir)
@@ -96,7 +98,7 @@ def _run_folder(path: Path, root: Path) -> Path | None:
 
 def _recipe_file(name: str, path: Path, config_dir: Path | None) -> Side:
     if not path.is_file():
-        raise RecipeError([Problem("other", name, f"is no file: {path.absolute()}", "Correct the path.")])
+        raise RecipeError([Problem("other", name, f"is not a file: {path.absolute()}", "Correct the path.")])
     return _composed(name, f"recipe={as_text(str(path))}", config_dir)
 
 

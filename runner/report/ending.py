@@ -23,7 +23,7 @@ def print_end(
     """Verdict, remarks, endpoint, report, and the next command; with `verbose` every stage and artifact before."""
     if verbose:
         _print_details(console, summary)
-    verdict, outcomes = _told(folder, summary)
+    verdict, outcomes = _verdict_and_outcomes(folder, summary)
     took = f"after {duration_text(summary['wall_s'])}"
     console.print()
     console.print(f"[bold {_COLOURS[verdict.kind]}]{escape(verdict.title)}[/]  {took}")
@@ -43,7 +43,7 @@ def print_end(
         console.print(f"{word}; continue with: {command}", markup=False)
 
 
-def _told(folder: Path, summary: dict[str, Any]) -> tuple[Verdict, list[Outcome]]:
+def _verdict_and_outcomes(folder: Path, summary: dict[str, Any]) -> tuple[Verdict, list[Outcome]]:
     """The verdict and what the stages say. The end of a run is shown, whatever is wrong with its files."""
     from runner.report.pages.parts import finished_run, outcomes_of, verdict_of
 

@@ -1,4 +1,4 @@
-"""Lines that are drawn again in their place while work goes on: a stage's, or one for each job of a sweep."""
+"""Lines that are drawn again in their place while work continues: a stage's, or one for each job of a sweep."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StageLine:
     def __init__(self, stage: str) -> None:
         self._stage, self._began_at, self._pace = stage, time.monotonic(), Pace()
         self._event: dict[str, Any] | None = None
-        self._lock = threading.Lock()  # it is drawn by one thread and told by another
+        self._lock = threading.Lock()  # one thread draws it, another updates it
 
     def update(self, event: dict[str, Any]) -> dict[str, Any]:
         """Take an event of `ProgressHandle.update`. Returns it as `Pace.measured` does."""
@@ -73,7 +73,7 @@ class StageLine:
             return self._pace.measured(event)
 
     def parts(self) -> list[str]:
-        with self._lock:  # measured anew: time left shrinks, and grows when the next advance is overdue
+        with self._lock:  # measured again: time left shrinks, and grows when the next advance is overdue
             known = progress_parts(self._pace.measured(self._event)) if self._event else []
         worked = duration_text(round(time.monotonic() - self._began_at))
         return [self._stage, *known[:3], f"({worked})", *known[3:]]

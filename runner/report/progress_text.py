@@ -28,7 +28,7 @@ def progress_text(event: dict[str, Any]) -> str:
 def _done(event: dict[str, Any]) -> str:
     done, total, unit = event["done"], event["total"], event["unit"]
     if unit == "s" and total is None:
-        return ""  # it only waits; how long is said anyway
+        return ""  # it only waits; the elapsed time is shown anyway
     if unit == "bytes":
         return size_text(done) if total is None else f"{size_text(done)} of {size_text(total)}"
     return count_text(done, unit) if total is None else f"{done:,g}/{total:,g} {plural(unit)}"

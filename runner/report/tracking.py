@@ -28,7 +28,7 @@ def track(folder: Path, root: Path) -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or (root / _FOLDER).as_uri()
     if uri.startswith("file:"):
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 wants to be told that this is meant
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 requires that this is confirmed
     try:
         from mlflow import MlflowClient
     except ImportError as error:

@@ -9,7 +9,8 @@ Who finds it judges its holder:
 
 A file that is left over is not replaced, since two who find it could both do that. It is succeeded: the next holder
 makes `<lock>.<token of the one before>`, which again succeeds for one only. The last of such a chain is the holder.
-It ends the chain from its beginning, its own file last; who made a successor then finds the chain gone and begins again.
+It removes the chain from its beginning, its own file last; a process that made a successor then finds the chain gone
+and begins again.
 
 A holder that was stopped for longer than its lease (a suspended machine, a file system that hung) finds that it has a
 successor, or could not touch its file: it has lost the lock and must end.
@@ -226,7 +227,7 @@ def _successor(path: Path, token: str) -> Path:
 
 
 def _read(path: Path) -> Holder | None:
-    """The holder that the file names; None when there is no file. A corrupt file names nobody, by a token of its own."""
+    """The holder that the file names; None without a file. A corrupt file names nobody, with a token of its own."""
     try:
         data = path.read_bytes()
         values = json.loads(data)

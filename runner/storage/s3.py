@@ -56,7 +56,7 @@ def split_uri(uri: str) -> tuple[str, str]:
         or not bucket
         or any(part in ("", ".", "..") for part in prefix.split("/") if prefix)
     ):
-        raise RunnerError(f"{uri!r} is no S3 URI", "Write s3://bucket or s3://bucket/prefix, without '..'.")
+        raise RunnerError(f"{uri!r} is not an S3 URI", "Write s3://bucket or s3://bucket/prefix, without '..'.")
     return bucket, prefix
 
 
@@ -192,7 +192,7 @@ def download(
 
 @contextmanager
 def _uncounted(on_bytes: Callable[[int], None]) -> Iterator[Callable[[int], None]]:
-    """`on_bytes`, with all that it was told taken back if the block fails."""
+    """`on_bytes`, with all bytes it was given subtracted again if the block fails."""
     moved: list[int] = []
 
     def count(num_bytes: int) -> None:

@@ -59,15 +59,17 @@ def shares(
     the cluster, empty without `cluster.address`.
     Raises RecipeError when several are wanted whose endpoints would be in each other's way.
     """
-    alone = _must_be_alone(recipes, stages)
-    if alone and wanted is not None and wanted > 1:
-        raise RecipeError([Problem(_KEY, wanted, alone, "Set serve.port=0, or end the jobs with stop_after=evaluate.")])
-    if alone:
-        return [Share()], alone
+    conflict = _port_conflict(recipes, stages)
+    if conflict and wanted is not None and wanted > 1:
+        raise RecipeError(
+            [Problem(_KEY, wanted, conflict, "Set serve.port=0, or end the jobs with stop_after=evaluate.")]
+        )
+    if conflict:
+        return [Share()], conflict
     fitting = min(_fitting(recipe, stages, machine, nodes) for recipe in recipes)
     count = max(1, min(len(recipes), fitting if wanted is None else wanted))
     if count == 1:
-        return [Share()], "" if wanted == 1 else "there is room for one job at a time"
+        return [Share()], "" if wanted == 1 else "the machine has capacity for one job at a time"
     if nodes:
         return [Share()] * count, ""
     cpus, gpus = (
@@ -95,7 +97,7 @@ def cluster_nodes(cluster: Cluster) -> list[dict[str, float]]:
         session.close()
 
 
-def _must_be_alone(recipes: Sequence[Recipe], stages: Sequence[str]) -> str:
+def _port_conflict(recipes: Sequence[Recipe], stages: Sequence[str]) -> str:
     if "serve" not in stages:
         return ""
     if any(recipe.cluster.address is not None for recipe in recipes):

@@ -1,11 +1,11 @@
 """`-m`: Hydra's sweeper runs the pipeline once for each combination, after all of them have been checked.
 
-Where there is room for several jobs, they run side by side (`runner.sweep.jobs`); a sweeper that learns from results,
-such as Optuna, gets them one after another.
+Where there is capacity for several jobs, they run concurrently (`runner.sweep.jobs`). A sweeper that learns from
+results, such as Optuna, gets them one after another.
 
 A sweep has a folder `<storage.root>/sweeps/<id>/` with sweep.json, report.html and report.md. The same command again
-continues one that was interrupted or had failures: jobs that are done are not run again, and within a job the run goes
-on where it was. A job that fails does not stop the others.
+continues one that was interrupted or had failures: jobs that are done are not run again, and within a job the run
+resumes where it stopped. A job that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
         _finish(state, folder, Report())
         Report().say(f"interrupted; continue with: {command}")
         return EXIT_INTERRUPTED
-    except SystemExit as stopped:  # Hydra has said why; Optuna ends so when no trial was a success
+    except SystemExit as stopped:  # Hydra has printed why; Optuna ends so when no trial was a success
         state.status = "failed"
         _finish(state, folder, Report())
         return state.exit_code() or (EXIT_STAGE_FAILED if stopped.code else EXIT_DONE)

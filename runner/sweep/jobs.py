@@ -95,7 +95,7 @@ def run_side_by_side(
     show: Callable[[list[JobView]], None],
     poll_s: float = _POLL_S,
 ) -> None:
-    """Run every job, as many at a time as there are shares; `on_end` is told each one's exit code.
+    """Run every job, as many at a time as there are shares; `on_end` gets each one's exit code.
 
     Raises KeyboardInterrupt on Ctrl-C and SIGTERM, when all jobs have ended in order.
     """

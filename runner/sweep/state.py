@@ -17,7 +17,7 @@ from runner.storage.digest import digest_json
 
 
 class Job(BaseModel):
-    """One combination of values, and what its run said.
+    """One combination of values, and the results of its run.
 
     value: the objective (`evaluate.objective`) of the adapter; interval: its confidence interval, where there is one.
     """
@@ -62,7 +62,7 @@ class Sweep(BaseModel):
         try:
             return cls.model_validate({key: value for key, value in values.items() if key in cls.model_fields})
         except ValueError as error:
-            raise RunnerError(f"{folder / SWEEP} is no sweep: {error}", "Remove that folder.") from error
+            raise RunnerError(f"{folder / SWEEP} is not a sweep: {error}", "Remove that folder.") from error
 
     def job(self, overrides: Iterable[str]) -> Job:
         """The job of these overrides, new ones at the end."""

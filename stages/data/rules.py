@@ -24,7 +24,7 @@ def addresses_are_well_formed(recipe: Recipe) -> Iterator[Problem]:
         if value.startswith("s3://"):
             yield from s3_address(key, value)
         elif "://" in value:
-            yield Problem(key, value, "is no place to store", "Give s3://bucket/prefix or a local folder.")
+            yield Problem(key, value, "is not a store", "Give s3://bucket/prefix or a local folder.")
         elif not value.strip():
             yield Problem(key, value, "is empty", "Give s3://bucket/prefix or a local folder.")
     for key, folder in (("storage.root", recipe.storage.root), ("storage.cache", recipe.storage.cache)):
@@ -43,7 +43,7 @@ def model_source_is_known(recipe: Recipe) -> Iterator[Problem]:
             )
     elif is_local(source):
         if recipe.cluster.address is None and not (Path(source).expanduser() / "config.json").is_file():
-            message = "is no model folder of this machine: it has no config.json"
+            message = "is not a model folder of this machine: it has no config.json"
             yield Problem("model.source", source, message, "Give a folder that save_pretrained wrote.")
     elif not _HUB_ID.fullmatch(source):
         yield Problem(

@@ -91,7 +91,7 @@ def _local_files(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.dataset.source
     files = LocalFiles(source)
     if not files.folder.is_dir():
-        message = f"is no folder of this machine: {files.folder}"
+        message = f"is not a folder of this machine: {files.folder}"
         yield Problem("dataset.source", source, message, "Correct the path.")
         return
     for split, names in split_names(recipe.dataset).items():

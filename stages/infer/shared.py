@@ -4,8 +4,8 @@ The infer stage deploys the application without a route, so that nothing but thi
 answer no request by HTTP until they are given `user_config`. The serve stage then deploys it with both, and Ray Serve
 keeps the replicas, which are of the same version.
 
-Where a run's own cluster has room for both, the replicas start beside the stage before, training as a rule (`warm_up`):
-they load adapters when they are asked for them, so there need not be one yet.
+Where a run's own cluster has capacity for both, the replicas start during the stage before, usually training
+(`warm_up`): they load adapters when they are asked for them, so there need not be one yet.
 """
 
 from __future__ import annotations
@@ -107,10 +107,10 @@ def ask(
             healthy(recipe.serve.startup_timeout_s, progress)
 
 
-def warm_up(ctx: RunContext, beside: str) -> str:
+def warm_up(ctx: RunContext, running_stage: str) -> str:
     """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
 
-    ctx: of the infer stage, of whose inputs the model suffices. beside: the other stage; it and those after it
+    ctx: of the infer stage, of whose inputs the model suffices. running_stage: the other stage; it and those after it
     up to infer must have room, or they would wait for the engine's CPUs for ever. Only on the run's own cluster:
     on one that others use as well an engine would keep them from what it has no use for yet.
     """
@@ -123,7 +123,7 @@ def warm_up(ctx: RunContext, beside: str) -> str:
     ctx.ray.start()
     backend, names = load_engine(recipe), recipe.pipeline
     engine = (recipe.resources_of("serve"), backend.num_bundles(recipe))
-    until_then = [recipe.resources_of(name) for name in names[names.index(beside) : names.index("infer")]]
+    until_then = [recipe.resources_of(name) for name in names[names.index(running_stage) : names.index("infer")]]
     if not all(fit_together((each, each.num_workers), engine) for each in until_then):
         return ""
     adapters = None

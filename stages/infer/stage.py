@@ -81,12 +81,12 @@ class Infer:
             **({} if drawn_by_seed(recipe) else {"seed": None}),
         }
 
-    def warm_up(self, ctx: RunContext, beside: str) -> str:
-        """Start the shared engine, if it is one and there is room for it beside the stage that runs.
+    def warm_up(self, ctx: RunContext, running_stage: str) -> str:
+        """Start the shared engine, if it is one and there is capacity for it next to the stage that runs.
 
         The base model, which needs nothing that is still to be made, predicts as soon as the engine is there.
         """
-        started = warm_up_shared(ctx, beside) if is_shared(ctx.recipe) else ""
+        started = warm_up_shared(ctx, running_stage) if is_shared(ctx.recipe) else ""
         if started:
             base_ahead.start(ctx, self)
         return started

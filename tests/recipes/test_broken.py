@@ -28,7 +28,7 @@ def needs_hydra(case: dict[str, Any]) -> bool:
     return "recipe" not in case or "overrides" in case or "${" in str(case["recipe"])
 
 
-def said_by_command_line(
+def reported_by_command_line(
     case: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> list[dict[str, Any]]:
     """The problems that `action=validate format=json` prints for the case's recipe file and overrides."""
@@ -62,13 +62,13 @@ def test_a_broken_recipe_gives_exactly_its_problems(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-environment")
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
-    if not needs_hydra(case):  # without composing it anew: fifteen times faster, for most of the corpus
+    if not needs_hydra(case):  # without composing it again: fifteen times faster, for most of the corpus
         assert_problems(case["expect"], changed(defaults(), case["recipe"]))
         return
-    said = said_by_command_line(case, tmp_path, capsys)
-    found = {problem["key"]: problem for problem in said}
+    reported = reported_by_command_line(case, tmp_path, capsys)
+    found = {problem["key"]: problem for problem in reported}
     assert set(found) == set(case["expect"])
-    assert len(found) == len(said)
+    assert len(found) == len(reported)
     for key, words in case["expect"].items():
         assert words in f"{found[key]['message']} {found[key]['hint']}"
         assert found[key]["message"]

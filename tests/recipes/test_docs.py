@@ -30,7 +30,7 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the recipe that the recipe guide shows, beside the one of README.md."""
+    """The folder of the recipe that the recipe guide shows, next to the one of README.md."""
     (shown,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.S)
     folder = tmp_path_factory.mktemp("mine")
     (folder / "recipe").mkdir()

@@ -21,12 +21,12 @@ def _composed(recipe: str) -> Composed:
 
 
 def changed(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> Composed:
-    """The composed recipe with other values at dotted keys, as if its files said so."""
+    """The composed recipe with other values at dotted keys, as if its files set them."""
     return testing.changed(_composed(recipe), changes)
 
 
 def given(changes: Mapping[str, Any], recipe: str = QUICKSTART) -> Composed:
-    """The composed recipe with other values, as if the command line said so."""
+    """The composed recipe with other values, as if the command line set them."""
     return replace(changed(changes, recipe), recorded=True)
 
 

@@ -79,14 +79,14 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_of_a_store_stays_below_it(key: str) -> None:
-    with pytest.raises(RunnerError, match="no legal path"):
+    with pytest.raises(RunnerError, match="not a legal path"):
         checked_key(key)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_file_of_a_dataset_stays_below_its_source(key: str, tmp_path: Path) -> None:
     for source in (str(tmp_path), "s3://bucket/prefix", "https://example.org/data"):
-        with pytest.raises(RunnerError, match="no legal path"):
+        with pytest.raises(RunnerError, match="not a legal path"):
             fetch_files(source, [key], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -141,7 +141,7 @@ def test_nothing_that_can_run_code_is_published(name: str) -> None:
     assert not is_model_file(Path(name))
 
 
-def test_a_link_in_the_store_is_no_way_to_another_file(store: Store, tmp_path: Path) -> None:
+def test_a_link_in_the_store_does_not_lead_to_another_file(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "secret"
     outside.write_text("a secret of another file")
     weights = Path(store.uri) / "good" / "adapter_model.safetensors"
@@ -154,7 +154,7 @@ def test_a_link_in_the_store_is_no_way_to_another_file(store: Store, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
-def test_something_in_the_store_that_is_no_file_is_not_waited_for(kind: str, store: Store, tmp_path: Path) -> None:
+def test_something_in_the_store_that_is_not_a_file_is_not_waited_for(kind: str, store: Store, tmp_path: Path) -> None:
     weights = Path(store.uri) / "good" / "adapter_model.safetensors"
     weights.unlink()
     os.mkfifo(weights) if kind == "pipe" else weights.mkdir()

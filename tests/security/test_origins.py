@@ -49,9 +49,9 @@ def test_a_recipe_file_may_not_say_it_and_is_told_who_may(
 ) -> None:
     (mine / "recipe" / "bot.yaml").write_text(f"{HEAD}{text}\n")
     assert main(["recipe=bot", "--config-dir", str(mine)]) == EXIT_INVALID_RECIPE
-    said = " ".join(capsys.readouterr().err.split())
-    assert key in said
-    assert words in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert key in printed
+    assert words in printed
     assert fake_stages.runs == []
 
 
@@ -75,9 +75,9 @@ def test_the_users_settings_and_command_line_say_where_to(mine: Path) -> None:
 def test_a_setting_that_there_is_not_is_refused_with_the_file(capsys: pytest.CaptureFixture[str]) -> None:
     settings("cluster.adress: http://10.0.0.1:8265\n")
     assert main(["logs", "job=x"]) == EXIT_INVALID_RECIPE
-    said = " ".join(capsys.readouterr().err.split())
-    assert "Did you mean cluster.address?" in said
-    assert "settings.yaml" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "Did you mean cluster.address?" in printed
+    assert "settings.yaml" in printed
 
 
 def test_clean_removes_the_recipes_own_runs_and_names_what_it_leaves(
@@ -95,11 +95,11 @@ def test_clean_removes_the_recipes_own_runs_and_names_what_it_leaves(
     (home / "linked").symlink_to(own)
     capfd.readouterr()
     assert main(["clean", "recipe=viggo_quickstart", *local]) == EXIT_DONE
-    said = capfd.readouterr().out
-    assert said.index(f"removing {own}") < said.index("removed 1 run of viggo_quickstart")
+    printed = capfd.readouterr().out
+    assert printed.index(f"removing {own}") < printed.index("removed 1 run of viggo_quickstart")
     assert (foreign.is_dir(), copied.is_dir(), own.exists()) == (True, True, False)
     for left in (foreign, copied, home / "linked"):
-        assert f"leaving {left}" in said
+        assert f"leaving {left}" in printed
 
 
 def test_clean_without_a_recipe_removes_nothing(capsys: pytest.CaptureFixture[str]) -> None:

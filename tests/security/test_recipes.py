@@ -48,7 +48,7 @@ def filled(text: str) -> str:
     return text.replace(":SECRET@", f":{SECRET}@")
 
 
-def said(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+def refusals(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
     """Problems by key that the command prints, which shows no secret, nor a character that steers a terminal."""
     code = main([*arguments, "action=validate", "format=json", "--config-dir", str(folder)])
     shown = capsys.readouterr()
@@ -65,7 +65,7 @@ def test_it_is_refused_by_name_and_nothing_runs(
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "attack.yaml").write_text(HEAD + filled(case.get("recipe", "")))
     overrides = [filled(text) for text in case.get("overrides", [])]
-    found = said(["recipe=attack", *overrides], tmp_path, capsys)
+    found = refusals(["recipe=attack", *overrides], tmp_path, capsys)
     for key, word in case["refused"].items():
         key = key.replace("CANARY", MODULE)
         assert key in found, sorted(found)
@@ -108,7 +108,7 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_composed(
     (tmp_path / "recipe").mkdir()
     file = tmp_path / "recipe" / "attack.yaml"
     file.write_text(HEAD + text)
-    problem = said(["recipe=attack"], tmp_path, capsys)[""]
+    problem = refusals(["recipe=attack"], tmp_path, capsys)[""]
     assert word in problem["message"]
     assert problem["origin"] == str(file)
 
@@ -129,7 +129,7 @@ def test_the_limits_hold_for_what_links_lead_to(link: str, tmp_path: Path, capsy
         (given / "recipe").mkdir()
         (given / "recipe" / "attack.yaml").symlink_to(elsewhere / "attack.yaml")
     name = "linked/attack" if link == "a folder below" else "attack"
-    assert "aliases written out" in said([f"recipe={name}"], given, capsys)[""]["message"]
+    assert "aliases written out" in refusals([f"recipe={name}"], given, capsys)[""]["message"]
 
 
 def test_a_pipe_among_the_recipes_is_refused_and_not_waited_for(
@@ -137,7 +137,7 @@ def test_a_pipe_among_the_recipes_is_refused_and_not_waited_for(
 ) -> None:
     (tmp_path / "recipe").mkdir()
     os.mkfifo(tmp_path / "recipe" / "attack.yaml")
-    assert said(["recipe=attack"], tmp_path, capsys)
+    assert refusals(["recipe=attack"], tmp_path, capsys)
 
 
 def test_code_of_the_model_is_run_only_where_the_command_line_trusts_it_and_the_plan_says_it(

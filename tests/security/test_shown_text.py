@@ -62,5 +62,5 @@ def test_a_preview_of_rows_shows_text(tmp_path: Path, capsys: pytest.CaptureFixt
     own = "dataset.prompt.user='{instruction} {input}'"
     source = f"dataset.source={tmp_path}"
     main(["recipe=viggo_quickstart", "action=preview", source, own, f"storage.root={tmp_path}/runs"])
-    said = capsys.readouterr()
-    assert_only_text(said.out.replace("\r", "") + said.err.replace("\r", ""))
+    printed = capsys.readouterr()
+    assert_only_text(printed.out.replace("\r", "") + printed.err.replace("\r", ""))

@@ -58,7 +58,7 @@ def run(
 ) -> tuple[int, dict[str, Any]]:
     """Run the recipe. Returns the exit code and the summary (see `runner.pipeline.engine.summary`).
 
-    observers: who is told what happens. origins: dotted key -> the file or override that set it, kept with the run.
+    observers: called with every event. origins: dotted key -> the file or override that set it, kept with the run.
     Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made, or the
     folder of the runs cannot be written to.
     """
@@ -114,8 +114,8 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
             for record in plan.borrowed:
                 run_.known |= {artifact.name: artifact for artifact in record.artifacts}
             if step.action == "run":
-                _warm_up(plan.steps[1:], beside=step.name, run_=run_, ray=ray)
-            record = _take_over(step) if step.action == "skip" else _swept(_execute(step, run_, ray), run_, ray)
+                _warm_up(plan.steps[1:], running_stage=step.name, run_=run_, ray=ray)
+            record = _reused(step) if step.action == "skip" else _swept(_execute(step, run_, ray), run_, ray)
             _commit(run_, record)
             _share(run_, step, record)
             code = _verdict(run_, record)
@@ -136,18 +136,18 @@ def _run_steps(run_: Run, plan: planning.Plan, past: planning.PastRuns) -> int:
     return code
 
 
-def _warm_up(later: Sequence[planning.Step], *, beside: str, run_: Run, ray: RaySession) -> None:
+def _warm_up(later: Sequence[planning.Step], *, running_stage: str, run_: Run, ray: RaySession) -> None:
     """Let stages that come later start what takes long. That it cannot be started now is for their own `run` to say."""
     for step in later:
         if not isinstance(step.stage, WarmsUp) or step.action != "run" or step.name in run_.warmed:
             continue
         run_.capture(step.name)
         try:
-            if what := step.stage.warm_up(_context(step, run_, ray, run_.folder / step.name), beside):
+            if what := step.stage.warm_up(_context(step, run_, ray, run_.folder / step.name), running_stage):
                 run_.warmed.add(step.name)
-                run_.say(f"  {step.name}: {what} is starting while {beside} runs")
+                run_.say(f"  {step.name}: {what} is starting while {running_stage} runs")
         except Exception as error:
-            run_.say(f"  {step.name}: could not start anything while {beside} runs: {cause_of(error)}")
+            run_.say(f"  {step.name}: could not start anything while {running_stage} runs: {cause_of(error)}")
 
 
 def _kept_alive(run_: Run) -> str:
@@ -160,7 +160,7 @@ def _kept_alive(run_: Run) -> str:
     return "\n".join(texts)
 
 
-def _take_over(step: planning.Step) -> StageRecord:
+def _reused(step: planning.Step) -> StageRecord:
     """The earlier record of a skipped step; a step that had nothing to do has none."""
     if step.record is None:
         return StageRecord(name=step.name, status="skipped", note=step.why)
@@ -168,7 +168,7 @@ def _take_over(step: planning.Step) -> StageRecord:
 
 
 def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
-    """Run one stage and describe what became of it; a failure becomes a record, an interruption goes on upwards."""
+    """Run one stage and describe what became of it; a failure becomes a record, an interruption is raised again."""
     run_.save()
     run_.capture(step.name)
     run_.notify(StageStarted(step.name))
@@ -244,7 +244,7 @@ def _own_artifacts(manifest: Manifest) -> list[Artifact]:
 def _commit(run_: Run, record: StageRecord) -> None:
     """Artifacts are in place by now; the record makes them count."""
     run_.manifest.record(record)
-    if record.status != "skipped":  # `_execute` and the run's end save what was taken over
+    if record.status != "skipped":  # `_execute` and the run's end save reused results
         run_.save()
     if record.status in ("done", "skipped"):
         run_.known |= {artifact.name: artifact for artifact in record.artifacts}
@@ -272,7 +272,7 @@ def _verdict(run_: Run, record: StageRecord) -> int:
 
 
 def _close(run_: Run, ray: RaySession) -> None:
-    """Undo what the stages started, last first; one that fails is said and does not stop the others."""
+    """Undo what the stages started, last first; a failure is reported and does not stop the others."""
     with uninterrupted():
         for what, undo in reversed(run_.deferred):
             try:

@@ -1,4 +1,4 @@
-"""A run while it goes on: its folder, what it has made so far, and what must be undone at its end."""
+"""A run while it is active: its folder, what it has made so far, and what must be undone at its end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runner.storage.atomic import read_state, write_state, write_text
 from runner.storage.lock import Lock
 from runner.storage.verify import Digests
 
-_RESERVE = ".reserve"  # room for the last record of a run whose disk is full
+_RESERVE = ".reserve"  # space for the last record of a run whose disk is full
 _RESERVED_BYTES = 256 << 10
 
 
@@ -138,7 +138,7 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
 
 
 def _unfinished(home: Path, identity: str, say: Callable[[str], None]) -> Manifest | None:
-    """The newest run of the recipe of that digest, if it did not finish. `say` is told of files that are damaged."""
+    """The newest run of the recipe of that digest, if it did not finish. `say` gets remarks about damaged files."""
     for folder in sorted((path.parent for path in home.glob(f"*/{MANIFEST}")), reverse=True):
         try:
             same = read_state(folder / "identity.json")["recipe_sha256"] == identity
@@ -146,7 +146,7 @@ def _unfinished(home: Path, identity: str, say: Callable[[str], None]) -> Manife
             say(f"{error}; {folder.name} is not continued, though its results are used")
             continue
         if same:
-            with suppress(RunnerError, OSError):  # PastRuns has said so
+            with suppress(RunnerError, OSError):  # PastRuns has reported it
                 manifest = Manifest.load(folder)
                 return manifest if manifest.status in ("running", "failed", "interrupted") else None
     return None

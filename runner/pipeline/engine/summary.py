@@ -17,8 +17,8 @@ def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
     hold their figures instead of `metrics` in `stages`.
     """
     records = {record.name: record for record in manifest.stages}
-    tellers = [stage for stage in concerned(recipe) if isinstance(stage, HasSummary)]
-    told = {stage.name: stage.summary(records.get(stage.name)) for stage in tellers}
+    summarizing = [stage for stage in concerned(recipe) if isinstance(stage, HasSummary)]
+    own_keys = {stage.name: stage.summary(records.get(stage.name)) for stage in summarizing}
     summary = {
         "run_id": manifest.run_id,
         "recipe": manifest.recipe,
@@ -30,7 +30,7 @@ def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
                 "status": record.status,
                 "wall_s": round(record.wall_s, 3),
                 "resources": record.resources or recipe.resources_of(record.name).model_dump(exclude_defaults=True),
-                "metrics": {} if record.name in told else record.metrics,
+                "metrics": {} if record.name in own_keys else record.metrics,
                 "origin_run": record.origin_run,
                 "error": record.error,
             }
@@ -39,4 +39,4 @@ def summarize(manifest: Manifest, recipe: Recipe) -> dict[str, Any]:
         "gate": next((record.gate for record in manifest.stages if record.gate is not None), None),
         "artifacts": [artifact.summary() for record in manifest.stages for artifact in record.artifacts],
     }
-    return {**{key: value for own in told.values() for key, value in own.items()}, **summary}
+    return {**{key: value for own in own_keys.values() for key, value in own.items()}, **summary}

@@ -45,7 +45,7 @@ def _check(mapped: Mapped, key: str, given: Mapping[str, Any], mappings: Sequenc
             message = f"has a key of its own in the recipe: {home}" if home else "is not for a recipe to set"
             yield Problem(dotted, value, message, f"Remove it; {mapped.reserved[name]}.")
         elif name not in entries:
-            message = f"is no {mapped.what} of {mapped.library.versioned}"
+            message = f"is not a known {mapped.what} of {mapped.library.versioned}"
             yield Problem(dotted, value, message, _hint_for_name(name, key, mapped, mappings))
         elif not accepts(entries[name], value) and not (value is None and mapped.null_drops):
             yield Problem(dotted, value, f"must be {allowed(entries[name])}", _hint_for_value(entries[name], value))
@@ -123,7 +123,7 @@ def _number(text: str) -> int | float | None:
 
 
 def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
-    """A schema's problem about an unknown key, told which mapping takes it, or which key has its words."""
+    """A schema's problem about an unknown key, with the mapping that accepts it or the key with the same words."""
     section, _, name = problem.key.rpartition(".")
     if not problem.message.startswith("is not a known key"):
         return problem

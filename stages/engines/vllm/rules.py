@@ -120,7 +120,7 @@ def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]
             continue
         told.add(length)
         if answer >= length:
-            message = f"leaves no room for a prompt in {section}.engine_kwargs.max_model_len={length}"
+            message = f"leaves no tokens for a prompt in {section}.engine_kwargs.max_model_len={length}"
             yield Problem("infer.sampling.max_tokens", answer, message, "Lower it, or raise max_model_len.")
         elif prompt is not None and prompt.tokens + answer > length:
             yield Problem(

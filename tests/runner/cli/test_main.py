@@ -13,7 +13,7 @@ from runner.cli.verbs import VERBS
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> str:
+def printed_error(capsys: pytest.CaptureFixture[str]) -> str:
     """What was printed as an error, in one line."""
     return " ".join(capsys.readouterr().err.split())
 
@@ -78,7 +78,7 @@ def test_a_wrong_command_line_is_refused_with_what_to_write(
     arguments: list[str], words: str, fake_stages: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == EXIT_INVALID_RECIPE
-    assert words in said(capsys)
+    assert words in printed_error(capsys)
     assert fake_stages.runs == []
 
 
@@ -180,13 +180,13 @@ def test_a_sweep_runs_each_value_and_ingests_once(
 
 
 @pytest.mark.parametrize("place", ["a_file/runs", "a_file"])
-def test_a_root_that_cannot_be_used_is_said_in_one_sentence(
+def test_a_root_that_cannot_be_used_is_reported_in_one_sentence(
     place: str, fake_stages: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a_file").touch()
     for verb in ("run", "clean", "plan", "validate"):
         assert main([verb, "recipe=viggo_quickstart", f"storage.root={tmp_path}/{place}"]) == EXIT_INVALID_RECIPE
-        text = said(capsys)
+        text = printed_error(capsys)
         assert "storage.root" in text
         assert "is a file" in text
         assert "Traceback" not in text
@@ -199,6 +199,6 @@ def test_an_error_of_the_system_is_one_sentence(
     (tmp_path / "a_file").touch()
     words = ["export", "recipe=viggo_quickstart", "target=ray-job", f"export_to={tmp_path}/a_file/x", *local]
     assert main(words) == EXIT_STAGE_FAILED
-    text = said(capsys)
+    text = printed_error(capsys)
     assert f"cannot use {tmp_path}/a_file/x" in text
     assert "not a directory" in text

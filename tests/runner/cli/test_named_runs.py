@@ -43,7 +43,7 @@ def make_sweep(root: Path, run_ids: list[str]) -> Path:
     return folder
 
 
-def test_the_first_runs_recipe_is_served_with_the_others_beside(run_ids: list[str], local: list[str]) -> None:
+def test_the_first_runs_recipe_is_served_with_the_others(run_ids: list[str], local: list[str]) -> None:
     served, options = serving(call(f"runs=[{','.join(run_ids)}]", "serve.port=0", *local))
     recipe = load_recipe(served)[0]
     assert recipe.name == "viggo_quickstart"
@@ -61,7 +61,7 @@ def test_only_serve_and_query_run(run_ids: list[str], local: list[str], fake_sta
 @pytest.mark.parametrize(
     "names", [["recipe=viggo_quickstart"], ["runs=[latest]"], ["runs=[@best]"], ["action=serve", "runs=[latest]"]]
 )
-def test_an_endpoint_comes_back_by_any_name_of_its_run(
+def test_an_endpoint_starts_again_by_any_name_of_its_run(
     names: list[str], run_ids: list[str], local: list[str], fake_stages: Any, tmp_path: Path
 ) -> None:
     make_sweep(tmp_path / "runs", run_ids)

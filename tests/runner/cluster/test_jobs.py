@@ -155,7 +155,7 @@ def test_address_must_be_the_dashboards(address: str | None) -> None:
     assert caught.value.problems[0].key == "cluster.address"
 
 
-def test_log_goes_on_after_a_broken_connection(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_continues_after_a_broken_connection(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Cluster(log=[["one\n", "tw", OSError("gone")], ["one\ntwo", "\n", "three\n"]])
     assert jobs.follow(cluster, "job", ADDRESS) == EXIT_DONE
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
@@ -169,13 +169,13 @@ def test_exit_code_is_the_jobs(ends: str, code: int | None, expected: int) -> No
     assert jobs.follow(Cluster(ends=ends, code=code), "job", ADDRESS) == expected
 
 
-def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_leaves_the_job_and_says_how_to_return_to_it(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Cluster(log=[["one\n", KeyboardInterrupt()]])
     assert jobs.follow(cluster, "job-1", ADDRESS) == EXIT_INTERRUPTED
     assert cluster.stopped == []
     shown = capsys.readouterr().out
     assert f"python -m runner logs job=job-1 cluster.address={ADDRESS}" in shown
-    assert "job-1 goes on" in shown
+    assert "job-1 continues" in shown
 
 
 def test_submit_can_return_at_once() -> None:

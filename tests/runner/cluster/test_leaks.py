@@ -82,8 +82,8 @@ def test_a_process_that_listens_is_named_with_its_port(leaks: Leaks) -> None:
     with subprocess.Popen([sys.executable, "-c", code + "time.sleep(600)"], stdout=subprocess.PIPE) as process:
         assert process.stdout
         port = int(process.stdout.readline())
-        (said,) = leaks.sweep(ray_session=False, grace_s=0.0)
-    assert f"which listens on {port}, ended" in said
+        (warning,) = leaks.sweep(ray_session=False, grace_s=0.0)
+    assert f"which listens on {port}, ended" in warning
 
 
 def test_a_listener_in_this_process_is_named(leaks: Leaks) -> None:
@@ -97,6 +97,6 @@ def test_a_listener_in_this_process_is_named(leaks: Leaks) -> None:
 def test_memory_of_a_gpu_that_a_process_holds_is_named(leaks: Leaks, monkeypatch: pytest.MonkeyPatch) -> None:
     process = subprocess.Popen(SLEEP)
     monkeypatch.setattr("runner.cluster.leaks._gpu_memory", lambda: {process.pid: 3 << 30})
-    (said,) = leaks.sweep(ray_session=False, grace_s=0.0)
-    assert "which holds 3072 MiB of a GPU, ended" in said
+    (warning,) = leaks.sweep(ray_session=False, grace_s=0.0)
+    assert "which holds 3072 MiB of a GPU, ended" in warning
     process.wait()

@@ -1,4 +1,4 @@
-"""An address that does not answer, a head that is lost, and a temporary folder with too long a path are each said."""
+"""Reports of an address that does not answer, a lost head, and a temporary folder with too long a path."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("address", ["host:port", "127.0.0.1:99999", "no.such.host.invalid:6379"])
-def test_what_is_no_address_is_named(address: str) -> None:
+def test_what_is_not_an_address_is_named(address: str) -> None:
     with pytest.raises(RunnerError, match=f"cluster.address={address}"):
         check_reachable(address)
 
@@ -43,10 +43,10 @@ def test_a_head_that_is_lost_is_told_once_and_one_that_answers_never(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "_EVERY_S", 0.02)
-    told, lost = [], threading.Event()
+    reasons, lost = [], threading.Event()
 
     def on_lost(reason: str) -> None:
-        told.append(reason)
+        reasons.append(reason)
         lost.set()
 
     address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -54,8 +54,8 @@ def test_a_head_that_is_lost_is_told_once_and_one_that_answers_never(
     assert not lost.wait(0.3)
     listener.close()
     assert lost.wait(10)
-    assert len(told) == 1
-    assert told[0].startswith(f"the head of the Ray cluster at {address} is lost")
+    assert len(reasons) == 1
+    assert reasons[0].startswith(f"the head of the Ray cluster at {address} is lost")
     watch.stop()
 
 

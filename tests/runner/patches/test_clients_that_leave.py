@@ -94,7 +94,7 @@ def test_a_body_that_stops_is_cut_off_and_an_answer_that_pauses_is_not(tmp_path:
             assert client.recv(4096).startswith(b"HTTP/1.1 4")
 
 
-def test_thousands_of_half_sent_requests_leave_room_for_others(tmp_path: Path) -> None:
+def test_thousands_of_half_sent_requests_leave_capacity_for_others(tmp_path: Path) -> None:
     """From one address: 3,000 connections that never end their headers; a client of another address is answered."""
     back, front = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     held: list[socket.socket] = []

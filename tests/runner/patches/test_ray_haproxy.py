@@ -118,7 +118,7 @@ def test_only_the_cluster_that_starts_in_the_block_gets_the_folder(monkeypatch: 
     assert dict(os.environ) == before
 
 
-def test_who_says_no_keeps_rays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_haproxy_switched_off_keeps_rays_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
     assert list(haproxy.environment()) == ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
 

@@ -110,7 +110,7 @@ async def test_endless_headers_are_cut_off() -> None:
 
 
 @in_loop
-async def test_thousands_of_half_sent_requests_leave_room_for_others() -> None:
+async def test_thousands_of_half_sent_requests_leave_capacity_for_others() -> None:
     async with serving() as port:
         held = [await sent(port, WHOLE[:20]) for _ in range(2000)]
         assert Quick.of_address["127.0.0.1"] <= 50

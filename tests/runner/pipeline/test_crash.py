@@ -89,8 +89,8 @@ def run_in_child(place: Place, crash_at: int, power: bool) -> tuple[int, int]:
             os._exit(code)
     os.close(writer)
     _, status = os.waitpid(child, 0)
-    with os.fdopen(reader) as told:
-        return os.waitstatus_to_exitcode(status), int(told.read() or 0)
+    with os.fdopen(reader) as report:
+        return os.waitstatus_to_exitcode(status), int(report.read() or 0)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every file that a run leaves, torn in turn: it is named, made again or done without, and the results are the same."""
+"""Every file that a run leaves, corrupt in turn: it is named, rewritten or skipped, and the results are the same."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def names_of(files: list[Path]) -> set[str]:
 
 
 # What the next run reads of a finished run, and must say when it cannot use it. A stage's mark says nothing of its own:
-# what lies beside an unknown mark is put aside.
+# what is next to an unknown mark is put aside.
 READ_AGAIN = {"manifest.json", "identity.json"}
 
 
 @pytest.mark.parametrize(
     ("tear", "stopped_at"), [(truncated, "publish"), (emptied, None), (flipped, "publish"), (edited, None)]
 )
-def test_a_torn_file_never_changes_the_result(
+def test_a_corrupt_file_never_changes_the_result(
     fake_stages: Any, tmp_path: Path, tear: Callable[[bytes], bytes], stopped_at: str | None
 ) -> None:
     place = Place(tmp_path)
@@ -69,7 +69,7 @@ def test_a_torn_file_never_changes_the_result(
             assert file.parts[2] in fake_stages.runs, file
 
 
-def test_a_torn_manifest_loses_nothing_while_its_copy_is_whole(fake_stages: Any, tmp_path: Path) -> None:
+def test_a_corrupt_manifest_loses_nothing_while_its_copy_is_whole(fake_stages: Any, tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.run()
     manifest = next(place.root.glob("*/*/manifest.json"))
@@ -81,7 +81,7 @@ def test_a_torn_manifest_loses_nothing_while_its_copy_is_whole(fake_stages: Any,
     assert ".manifest.copy.json is used" in shown
 
 
-def test_a_run_whose_manifest_and_copy_are_torn_is_done_again(fake_stages: Any, tmp_path: Path) -> None:
+def test_a_run_whose_manifest_and_copy_are_corrupt_is_done_again(fake_stages: Any, tmp_path: Path) -> None:
     place = Place(tmp_path)
     _, reference, _ = place.run()
     folder = next(place.root.glob("*/*/manifest.json")).parent
@@ -106,7 +106,7 @@ def test_an_edited_record_is_not_believed(fake_stages: Any, tmp_path: Path) -> N
     assert "its content has changed since it was written (self_sha256)" in shown
 
 
-def test_what_killed_writers_left_is_removed_when_the_run_goes_on(fake_stages: Any, tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_removed_when_the_run_resumes(fake_stages: Any, tmp_path: Path) -> None:
     place = Place(tmp_path)
     fake_stages.fail.add("publish")
     place.run()

@@ -1,4 +1,4 @@
-"""The loop, with stages that write a file each: what is run, what is taken over, what a failure leaves."""
+"""The loop, with stages that write a file each: what is run, what is reused, what a failure leaves."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_force_runs_a_cached_stage_and_stops_where_its_output_is_the_same(fake_s
 def test_a_damaged_artifact_is_named_and_made_again(fake_stages: Any, local: list[str], tmp_path: Path) -> None:
     _, first = run_once(local)
     adapter = next(artifact for artifact in first["artifacts"] if artifact["name"] == "adapter")
-    (Path(adapter["uri"]) / "content.json").write_text("torn")
+    (Path(adapter["uri"]) / "content.json").write_text("corrupt")
     fake_stages.runs.clear()
     screen = io.StringIO()
     _, second = run_once(local, screen)
@@ -116,7 +116,7 @@ def test_the_same_command_continues_a_failed_run_in_its_folder(fake_stages: Any,
     assert fake_stages.runs == ["infer", "evaluate", "serve", "query", "cleanup"]
 
 
-def test_what_a_continued_run_made_is_taken_over_by_the_next(fake_stages: Any, local: list[str]) -> None:
+def test_what_a_continued_run_made_is_reused_by_the_next(fake_stages: Any, local: list[str]) -> None:
     fake_stages.fail.add("infer")
     run_once(local)
     fake_stages.fail.clear()
@@ -135,7 +135,7 @@ def test_latest_points_at_the_newest_run(fake_stages: Any, local: list[str], tmp
     assert Manifest.load(latest).status == "done"
 
 
-def test_a_gate_that_says_no_stops_before_serve(
+def test_a_gate_that_refuses_stops_before_serve(
     fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.conftest import Evaluate
@@ -175,13 +175,13 @@ def test_undoes_what_a_stage_started_even_when_a_later_one_fails(
 
 @pytest.fixture
 def warming(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Has infer start something as soon as the model is there; the list says beside which stages it was asked to."""
+    """Has infer start something as soon as the model is there; the list says during which stages it was asked to."""
     from tests.conftest import Infer
 
     asked: list[str] = []
 
-    def warm_up(self: Any, ctx: Any, beside: str) -> str:
-        asked.append(beside)
+    def warm_up(self: Any, ctx: Any, running_stage: str) -> str:
+        asked.append(running_stage)
         assert not ctx.stage_dir.exists()
         ctx.defer("the engine", lambda: asked.append("undone"))
         return "the engine" if "model" in ctx.inputs else ""
@@ -190,21 +190,21 @@ def warming(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_a_later_stage_starts_what_takes_long_beside_an_earlier_one(warming: list[str], local: list[str]) -> None:
+def test_a_later_stage_starts_what_takes_long_while_an_earlier_one_runs(warming: list[str], local: list[str]) -> None:
     screen = io.StringIO()
     assert run_once(local, screen)[0] == EXIT_DONE
     assert warming == ["ingest", "train", "undone", "undone"]
     assert "infer: the engine is starting while train runs" in screen.getvalue()
     run_once([*local, "force=[query]"])
-    assert warming == ["ingest", "train", "undone", "undone"], "infer's results are taken over"
+    assert warming == ["ingest", "train", "undone", "undone"], "infer's results are reused"
 
 
-def test_what_cannot_start_early_is_said_and_left_to_the_stage(
+def test_what_cannot_start_early_is_reported_and_left_to_the_stage(
     fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.conftest import Infer
 
-    def warm_up(self: Any, ctx: Any, beside: str) -> str:
+    def warm_up(self: Any, ctx: Any, running_stage: str) -> str:
         raise RunnerError("the port is taken")
 
     monkeypatch.setattr(Infer, "warm_up", warm_up, raising=False)

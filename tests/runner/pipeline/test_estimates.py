@@ -186,7 +186,7 @@ def test_published_figures_are_not_used_for_another_model(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("config", "why"), [('{"model_type": "mamba"}', "'mamba' are not known"), ("{", "cannot be used"), ("[]", "cannot")]
 )
-def test_a_config_that_says_nothing_countable_is_told(config: str, why: str, tmp_path: Path) -> None:
+def test_a_config_that_says_nothing_countable_is_reported(config: str, why: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
     found = architecture.read_architecture(tmp_path)
     assert isinstance(found, str)
@@ -194,7 +194,7 @@ def test_a_config_that_says_nothing_countable_is_told(config: str, why: str, tmp
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 9, struct.pack("<Q", 2) + b"{}"[:1], struct.pack("<Q", 2) + b"[]"])
-def test_a_torn_safetensors_file_gives_no_count(content: bytes, tmp_path: Path) -> None:
+def test_a_corrupt_safetensors_file_gives_no_count(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     assert architecture.stored_weights(tmp_path) is None
 

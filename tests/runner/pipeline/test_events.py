@@ -1,4 +1,4 @@
-"""What observers of a run are told, and that one that fails costs nothing."""
+"""Events that observers of a run receive, and that an observer that fails costs nothing."""
 
 from __future__ import annotations
 
@@ -44,11 +44,18 @@ def test_observers_are_told_what_happens_in_order(fake_stages: Any, local: list[
     recipe, options = to_recipe(compose(["recipe=viggo_quickstart", "pipeline=[ingest,train]", *local]))
     noted = Noted()
     code, summary = run(recipe, options, "again", [noted])
-    told = noted.of(RunStarted, StageStarted, StageFinished, WorkEnded, ResultsWritten, RunEnded)
+    received = noted.of(RunStarted, StageStarted, StageFinished, WorkEnded, ResultsWritten, RunEnded)
     per_stage = [StageStarted, StageFinished]
-    assert [type(event) for event in told] == [RunStarted, *per_stage, *per_stage, WorkEnded, ResultsWritten, RunEnded]
+    assert [type(event) for event in received] == [
+        RunStarted,
+        *per_stage,
+        *per_stage,
+        WorkEnded,
+        ResultsWritten,
+        RunEnded,
+    ]
     assert [event.record.name for event in noted.of(StageFinished)] == ["ingest", "train"]
-    ended = told[-1]
+    ended = received[-1]
     assert (ended.code, ended.command, ended.summary) == (code, "again", summary)
     assert (ended.folder / "summary.json").is_file()
 

@@ -343,14 +343,14 @@ NEUTRAL = {
     "model.architecture": "for estimates",
     "dataset.anonymous": "how to get at the same rows",
     "dataset.max_bad_share": "whether a run goes through, not what it makes",
-    "train.max_failures": "how often to go on",
+    "train.max_failures": "how often to retry",
     "train.checkpoints.keep": "what stays while it trains",
     "train.checkpoints.on_stop_s": "patience",
     "train.storage_path": "where checkpoints lie",
     "infer.batch_size": "speed",
     "infer.concurrency": "speed",
     "infer.engine": "speed",
-    "evaluate.objective": "what a sweep is told",
+    "evaluate.objective": "what a sweep is change",
     "tracking": "where a run is logged",
     "serve.host": "where the endpoint listens",
     "serve.port": "where the endpoint listens",
@@ -415,7 +415,7 @@ def record(name: str = "train", **values: Any) -> StageRecord:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "told"),
+    ("before", "now", "change"),
     [
         ({"recipe": {"train.lora_rank": 16}}, {"recipe": {"train.lora_rank": 8}}, "train.lora_rank 16 -> 8"),
         ({"recipe": {"train.args": {"a": 1}}}, {"recipe": {"train.args": {"a": 1, "b": 0}}}, "train.args.b null -> 0"),
@@ -426,9 +426,9 @@ def record(name: str = "train", **values: Any) -> StageRecord:
     ],
 )  # fmt: skip
 def test_the_reason_names_what_changed_with_old_and_new_value(
-    before: dict[str, Any], now: dict[str, Any], told: str
+    before: dict[str, Any], now: dict[str, Any], change: str
 ) -> None:
-    assert explain([record(**before)], covered(**now)) == f"changed: {told}"
+    assert explain([record(**before)], covered(**now)) == f"changed: {change}"
 
 
 def test_the_reason_compares_with_the_nearest_earlier_result() -> None:

@@ -33,7 +33,7 @@ def test_a_slow_start_does_not_count_after_a_minute() -> None:
     assert event["seconds_left"] == pytest.approx(900.0)
 
 
-def test_what_was_reused_from_an_earlier_run_is_no_speed() -> None:
+def test_what_was_reused_from_an_earlier_run_does_not_count_as_speed() -> None:
     event = measured((0.0, 900.0), (10.0, 910.0))
     assert (event["rate_per_s"], event["seconds_left"]) == (1.0, 90.0)
 
@@ -64,7 +64,7 @@ def test_waiting_has_no_rate_and_an_unknown_total_no_time_left() -> None:
     assert measured((0.0, 0.0), (5.0, 5.0), total=None)["seconds_left"] is None
 
 
-def test_the_live_line_is_measured_anew_each_time_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_line_is_measured_again_each_time_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("runner.report.live.Pace", lambda: Pace(clock))
     line = StageLine("train")

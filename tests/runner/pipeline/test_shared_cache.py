@@ -1,4 +1,4 @@
-"""Two machines with folders of their own and one store: what one has made, the other takes over."""
+"""Two machines with folders of their own and one store: what one has made, the other reuses."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def machines(fake_stages: Any, tmp_path: Path) -> tuple[Machine, Machine]:
 
 @pytest.fixture
 def far(fake_stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Machine, Machine]:
-    """The same with a store that is no folder for the runner, as S3 is none."""
+    """The same with a store that is not a folder for the runner, like S3."""
     bucket = Store("s3://bucket/results", FolderBlobs(tmp_path / "bucket"))
     monkeypatch.setattr(sharing, "open_store", lambda *args, **options: bucket)
     first, second = (Machine(tmp_path / name, "s3://bucket/results", fake_stages) for name in ("first", "second"))
     return first, second
 
 
-def test_another_machine_takes_over_what_is_in_the_store(machines: tuple[Machine, Machine]) -> None:
+def test_another_machine_reuses_what_is_in_the_store(machines: tuple[Machine, Machine]) -> None:
     first, second = machines
     assert "train" in first.run()
     assert second.run() == []
@@ -125,7 +125,7 @@ def test_a_stage_is_shared_as_soon_as_it_has_finished(machines: tuple[Machine, M
     assert first.run() == []
 
 
-def test_a_run_from_before_sharing_is_shared_when_it_is_taken_over(machines: tuple[Machine, Machine]) -> None:
+def test_a_run_from_before_sharing_is_shared_when_it_is_reused(machines: tuple[Machine, Machine]) -> None:
     first, second = machines
     first.run("storage.share_cache=false")
     assert "train" in second.run("stop_after=train")
@@ -153,7 +153,7 @@ def test_a_damaged_record_is_named_and_the_stage_runs(machines: tuple[Machine, M
     assert f"{record} is damaged" in second.screen
 
 
-def test_a_damaged_artifact_is_not_taken_over(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_not_reused(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
     first, second = machines
     first.run()
     (kept,) = (tmp_path / "store" / "cache" / "files" / "predictions").glob("*/content.json")

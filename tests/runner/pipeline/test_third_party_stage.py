@@ -35,7 +35,7 @@ GIVEN = ["viggo_quickstart", PIPELINE, "stages.lengths.column=input"]
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The package as pip would leave it: its module on the path, and its entry points beside it."""
+    """The package as pip would leave it: its module on the path, and its entry points next to it."""
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
     info = tmp_path / "site" / "text_lengths-1.0.dist-info"
     info.mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_the_stages_own_schema_checks_its_keys() -> None:
     assert_problems(expect, "viggo_quickstart", PIPELINE, *wrong, "resources.lenghts.num_workers=1")
 
 
-def test_a_key_that_the_stage_requires_is_missed_when_nothing_is_said_of_it() -> None:
+def test_a_key_that_the_stage_requires_is_missed_when_it_is_not_set() -> None:
     assert_problems({"stages.lengths.column": "is required"}, "viggo_quickstart", PIPELINE)
 
 

@@ -173,7 +173,7 @@ def test_every_reserved_argument_is_one_of_the_library() -> None:
         assert set(mapped.reserved) <= set(mapped.entries()), mapped.key
 
 
-def test_a_mistake_that_serve_takes_over_from_infer_is_reported_once() -> None:
+def test_a_mistake_that_serve_inherits_from_infer_is_reported_once() -> None:
     assert list(problems({"infer.engine_kwargs.max_modle_len": 1})) == ["infer.engine_kwargs.max_modle_len"]
 
 

@@ -90,7 +90,7 @@ def test_values_are_judged_by_kind_choice_and_bound(entry: Entry, good: list[obj
         ({"type": "bool"}, "true or false"),
     ],
 )
-def test_what_is_allowed_is_said_in_words(entry: Entry, words: str) -> None:
+def test_what_is_allowed_is_written_in_words(entry: Entry, words: str) -> None:
     assert allowed(entry) == words
 
 

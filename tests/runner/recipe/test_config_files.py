@@ -1,4 +1,4 @@
-"""Folders and files of the user's: any path, any usual encoding, and what cannot be used is said in one sentence."""
+"""The user's folders and files: any path, any usual encoding; one sentence reports a file that cannot be used."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_a_byte_order_mark_a_blank_line_and_dashes_are_nothing_special(text: str
 )
 def test_a_file_that_cannot_be_used_is_named_with_the_reason(text: str | bytes, words: str, tmp_path: Path) -> None:
     file = write(tmp_path, "bot.yaml", text)
-    said = refused(tmp_path, "recipe=bot")
-    assert words in said
-    assert str(file) in said
+    message = refused(tmp_path, "recipe=bot")
+    assert words in message
+    assert str(file) in message
 
 
 def test_a_file_behind_a_link_has_the_same_limits(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_file_behind_a_link_has_the_same_limits(tmp_path: Path) -> None:
     assert "bytes; there may be" in refused(tmp_path / "mine", "recipe=big")
 
 
-def test_files_of_the_folder_that_are_no_recipes_are_not_read(tmp_path: Path) -> None:
+def test_files_of_the_folder_that_are_not_recipes_are_not_read(tmp_path: Path) -> None:
     write(tmp_path, "bot.yaml", HEAD)
     (tmp_path / "config.yaml").write_text("name: another\n")
     (tmp_path / "data").mkdir()
@@ -117,7 +117,7 @@ def test_a_file_by_its_path_is_a_recipe_with_its_own_origins(tmp_path: Path) -> 
         ("mine/recipe/bot.yaml", ["recipe=bot"], "is a file, not a folder"),
     ],
 )
-def test_a_path_that_is_not_what_it_should_be_is_said_plainly(
+def test_a_path_that_is_not_what_it_should_be_is_reported_plainly(
     folder: str | None, overrides: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -162,9 +162,9 @@ def test_a_mapping_may_be_json() -> None:
     ],
 )
 def test_what_cannot_be_read_is_named_in_this_products_words(override: str, words: str) -> None:
-    said = refused(None, "recipe=viggo_quickstart", override)
-    assert words in said
-    assert "LexerNoViableAlt" not in said
+    message = refused(None, "recipe=viggo_quickstart", override)
+    assert words in message
+    assert "LexerNoViableAlt" not in message
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_secret_of_the_environment_is_not_read(monkeypatch: pytest.MonkeyPatch
     assert "canary" not in str(found)
 
 
-def test_keys_about_tokens_of_text_are_no_secrets() -> None:
+def test_keys_about_tokens_of_text_are_not_secrets() -> None:
     recipe, _ = to_recipe(compose(["recipe=viggo_quickstart", "infer.engine_kwargs.max_num_batched_tokens=512"]))
     assert recipe.infer.engine_kwargs["max_num_batched_tokens"] == 512
 

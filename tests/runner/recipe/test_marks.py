@@ -20,7 +20,7 @@ LIBRARIES = [VLLM, LLAMAFACTORY, RAY]
 
 
 def names(library: Library, table: str) -> list[str]:
-    """Names of the review, one for each place that it stands in; a reason may stand beside a list of values."""
+    """Names of the review, one for each place that it stands in; a reason may stand next to a list of values."""
     marks: dict[str, Any] = dict(reviewed(library)[table])
     reasons = set(marks.pop("asks", {})) - set(marks.get("values", {}))
     return [*(name for part in marks.values() for name in part), *reasons]

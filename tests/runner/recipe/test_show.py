@@ -61,7 +61,7 @@ def test_an_engine_argument_of_the_endpoint_has_the_origin_of_the_batchs(capsys:
 def test_a_shown_recipe_runs_without_the_groups_it_was_made_from(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Nothing of the default groups may come back in: neither their keys nor what the endpoint has dropped."""
+    """Nothing of the default groups may appear again: neither their keys nor what the endpoint has dropped."""
     overrides = ["recipe=viggo_qwen7b", "storage.artifacts=s3://b/p", "serve.engine_kwargs.max_num_batched_tokens=null"]
     before, _ = load_recipe(compose(overrides))
     (tmp_path / "recipe").mkdir()
@@ -83,6 +83,6 @@ def test_text_stays_the_same_text(text: str, tmp_path: Path) -> None:
 def test_a_login_in_an_address_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     given = "storage.endpoint_url=https://me:hunter2@host:9000"
     assert main(["action=show", "recipe=viggo_quickstart", given]) == EXIT_INVALID_RECIPE
-    said = capsys.readouterr()
-    assert "hunter2" not in said.out + said.err
-    assert "https://***@host:9000" in said.err
+    printed = capsys.readouterr()
+    assert "hunter2" not in printed.out + printed.err
+    assert "https://***@host:9000" in printed.err

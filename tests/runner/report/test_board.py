@@ -69,7 +69,7 @@ def test_a_run_leaves_nothing_in_the_store_of_a_cluster_that_stays(store: dict[t
     assert len(store) == 1
 
 
-def test_work_goes_on_when_its_progress_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_continues_when_its_progress_cannot_be_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ConnectionError
 

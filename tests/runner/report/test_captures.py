@@ -1,6 +1,6 @@
 """What is left on a terminal after a run, a failure, a gate, an interrupt and a sweep, as text.
 
-UPDATE_GOLDEN=1 writes the captures anew.
+UPDATE_GOLDEN=1 writes the captures again.
 """
 
 from __future__ import annotations

@@ -96,5 +96,5 @@ def test_progress_is_written_at_a_bounded_rate(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
     ProgressFile(tmp_path / "gone", ["train"], lambda: "").begin("train")
     assert read_progress(tmp_path / "gone") is None
-    (tmp_path / PROGRESS).write_text("torn {")
+    (tmp_path / PROGRESS).write_text("corrupt {")
     assert read_progress(tmp_path) is None

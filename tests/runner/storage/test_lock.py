@@ -163,7 +163,7 @@ def test_a_holder_that_was_taken_for_dead_finds_out_and_leaves_the_lock_alone(
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("harm", ["removed", "torn"])
+@pytest.mark.parametrize("harm", ["removed", "corrupt"])
 def test_a_holder_whose_file_is_harmed_finds_out(path: Path, harm: str) -> None:
     with hold(path) as lock:
         if harm == "removed":
@@ -175,7 +175,7 @@ def test_a_holder_whose_file_is_harmed_finds_out(path: Path, harm: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff"])
-def test_a_torn_lock_holds_for_as_long_as_a_lease(path: Path, content: bytes) -> None:
+def test_a_corrupt_lock_holds_for_as_long_as_a_lease(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(LockedError, match="an unknown process"), hold(path):
@@ -204,11 +204,11 @@ def test_a_holder_that_cannot_touch_its_file_gives_up_after_a_lease(
 
 
 def test_the_loss_is_told_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = threading.Event()
+    notified = threading.Event()
     monkeypatch.setattr(locks, "BEAT_S", 0.01)
-    with hold(path, on_lost=told.set):
+    with hold(path, on_lost=notified.set):
         path.unlink()
-        assert told.wait(10)
+        assert notified.wait(10)
 
 
 def test_beats_keep_the_lease(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_a_file_system_without_links_will_do(path: Path, monkeypatch: pytest.Mon
     assert holder_of(path) is None
 
 
-def test_what_killed_processes_left_beside_the_lock_is_removed(path: Path) -> None:
+def test_what_killed_processes_left_next_to_the_lock_is_removed(path: Path) -> None:
     path.parent.mkdir()
     for name in (f"{path.name}.{'1' * 16}", f".{path.name}.0123456789ab.tmp"):
         (path.parent / name).touch()
@@ -244,7 +244,7 @@ def test_what_killed_processes_left_beside_the_lock_is_removed(path: Path) -> No
 
 
 def left_over(path: Path, kind: int) -> None:
-    """A free lock, or one that a dead process has left: of this machine, of another, torn, or with a dead successor."""
+    """A free lock, or one that a dead process left: of this machine, of another, corrupt, or with a dead successor."""
     if kind == 0:
         return
     if kind == 3:
@@ -320,7 +320,7 @@ def test_a_run_that_has_lost_its_lock_writes_nothing_more(
     assert fake_stages.runs == ["ingest", "train"]
 
 
-def test_clean_removes_nothing_while_any_run_is_going_on(
+def test_clean_removes_nothing_while_any_run_is_active(
     fake_stages: Any, local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["recipe=viggo_quickstart", *local]) == 0

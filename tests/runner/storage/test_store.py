@@ -105,7 +105,7 @@ def test_a_manifest_that_is_cut_is_written_again(store: Store, adapter: Artifact
     assert store.exists("a") == published
 
 
-def test_damage_on_both_sides_is_said_and_nothing_is_repaired_with_it(store: Store, adapter: Artifact) -> None:
+def test_damage_on_both_sides_is_reported_and_nothing_is_repaired_with_it(store: Store, adapter: Artifact) -> None:
     published = store.publish(adapter, "a", "adapter")
     for path in (adapter.path / "adapter_config.json",):
         path.write_text("[]")
@@ -185,9 +185,9 @@ def test_fetch_refuses_a_damaged_file(
     "key", ["../a", "/etc", "a/../b", "a//b", "a/./b", "a\\b", "a\nb", "a\x00b", "", "a/", "a\x7fb", "a\u2028b"]
 )
 def test_refuses_keys_that_leave_the_store(store: Store, adapter: Artifact, key: str) -> None:
-    with pytest.raises(RunnerError, match="no legal path"):
+    with pytest.raises(RunnerError, match="not a legal path"):
         store.publish(adapter, key, "adapter")
-    with pytest.raises(RunnerError, match="no legal path"):
+    with pytest.raises(RunnerError, match="not a legal path"):
         store.exists(key)
 
 
@@ -195,7 +195,7 @@ def test_refuses_a_manifest_whose_paths_leave_the_folder(store: Store, tmp_path:
     files = [FileEntry(path="../../evil", size_bytes=1, sha256="0" * 64)]
     values = {"name": "x", "sha256": digest_files(files), "files": [files[0].model_dump()]}
     put(store, f"a/{SET_MANIFEST}", json.dumps(sealed(values)).encode())
-    with pytest.raises(RunnerError, match="no legal path"):
+    with pytest.raises(RunnerError, match="not a legal path"):
         store.fetch("a", tmp_path / "copy")
 
 
@@ -280,7 +280,7 @@ def test_missing_bucket_and_missing_credentials_are_explained(bucket: str, monke
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///a", "s3://b/../c", "gs://bucket"])
-def test_refuses_what_is_no_store(uri: str) -> None:
+def test_refuses_what_is_not_a_store(uri: str) -> None:
     with pytest.raises(RunnerError):
         open_store(uri)
 

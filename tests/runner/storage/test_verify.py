@@ -81,7 +81,7 @@ def test_a_place_that_cannot_be_written_to_changes_nothing(artifact: Artifact) -
     assert damage(artifact, Digests(Path("/proc/nowhere"))) == ""
 
 
-def test_what_is_cut_or_gone_is_said(artifact: Artifact, tmp_path: Path) -> None:
+def test_what_is_cut_or_gone_is_reported(artifact: Artifact, tmp_path: Path) -> None:
     (artifact.path / "a.bin").write_bytes(b"0123")
     assert "has 4 bytes, not 10" in damage(artifact, Digests(None))
     (artifact.path / "a.bin").unlink()

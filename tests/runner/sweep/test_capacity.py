@@ -31,7 +31,7 @@ def machine(num_cores: int, *gpus: str) -> Machine:
 def test_one_job_at_a_time_where_it_takes_the_whole_machine(quickstart: Recipe) -> None:
     found, why = shares([quickstart] * 4, STAGES, None, machine(2), [])
     assert found == [Share()]
-    assert why == "there is room for one job at a time"
+    assert why == "the machine has capacity for one job at a time"
 
 
 def test_cores_are_divided_among_the_jobs_that_fit(quickstart: Recipe) -> None:
@@ -65,17 +65,17 @@ def test_on_a_cluster_the_largest_stage_says_how_many_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [({}, "serve.port=8000"), ({"serve.port": 0, "cluster.address": "10.0.0.1:6379"}, "one endpoint at a time")],
 )
-def test_jobs_whose_endpoints_would_meet_run_one_after_another(changes: dict[str, Any], said: str) -> None:
+def test_jobs_whose_endpoints_would_meet_run_one_after_another(changes: dict[str, Any], words: str) -> None:
     recipes, stages = [recipe_of(**changes)] * 2, [*STAGES, "serve"]
     found, why = shares(recipes, stages, None, machine(8), [{"CPU": 8.0}])
     assert found == [Share()]
-    assert said in why
+    assert words in why
     with pytest.raises(RecipeError) as refused:
         shares(recipes, stages, 2, machine(8), [])
-    assert said in refused.value.problems[0].message
+    assert words in refused.value.problems[0].message
 
 
 def test_endpoints_at_free_ports_of_clusters_of_their_own_do_not_meet() -> None:

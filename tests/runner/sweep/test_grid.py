@@ -24,7 +24,7 @@ RANKS = "train.lora_rank=4,8,16"
 
 @pytest.fixture
 def scores(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
-    """Exact match by rank; a rank without one fails in training. Negative: the gate says no."""
+    """Exact match by rank; a rank without one fails in training. Negative: the gate refuses."""
     found = {4: 0.5, 8: 0.9, 16: 0.7}
     original = fake_stages.run
 
@@ -108,7 +108,7 @@ def test_an_interrupted_sweep_is_continued(
     monkeypatch.setattr(fake_stages, "run", run)
     fake_stages.runs.clear()
     assert begin(local, "train.lora_rank=4,8") == EXIT_DONE
-    assert fake_stages.runs[0] == "infer"  # the first job is done, and the second goes on where it was
+    assert fake_stages.runs[0] == "infer"  # the first job is done, and the second resumes where it stopped
     assert [job.value for job in Sweep.load(sweep_folder(tmp_path)).jobs] == [0.5, 0.9]
 
 
@@ -189,15 +189,15 @@ def test_a_job_that_the_gate_refused_is_best_only_when_none_passed() -> None:
     assert sweep.model_copy(update={"jobs": jobs[:1]}).best() is jobs[0]
 
 
-@pytest.mark.parametrize(("low", "kind", "said"), [(0.2, "plain", True), (0.6, "good", False)])
-def test_a_best_job_no_better_than_its_base_is_no_good_news(tmp_path: Path, low: float, kind: str, said: bool) -> None:
+@pytest.mark.parametrize(("low", "kind", "shown"), [(0.2, "plain", True), (0.6, "good", False)])
+def test_a_best_job_no_better_than_its_base_is_not_good(tmp_path: Path, low: float, kind: str, shown: bool) -> None:
     sweep, folder = open_sweep(tmp_path, ["a=1,2"], "python -m runner -m a=1,2")
     job = sweep.job(["a=1"])
     job.status, job.value, job.interval, job.base = "done", 0.7, (low, 0.9), 0.5
     sweep.save(folder)
     html = write_sweep_report(folder)[0].read_text()
     assert f'class="verdict {kind}"' in html
-    assert ("no job is better than it beyond chance" in html) is said
+    assert ("no job is better than it beyond chance" in html) is shown
 
 
 def test_a_sweep_without_scores_has_a_report(tmp_path: Path) -> None:

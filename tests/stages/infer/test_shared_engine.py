@@ -139,7 +139,7 @@ def test_an_engine_is_shared_with_an_endpoint_that_this_run_starts(overrides: li
 
 @pytest.fixture
 def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[Any]]]:
-    """Calls `shared_engine.warm_up` beside training, on a machine of so many CPUs and GiB; gives what was deployed."""
+    """Calls `shared_engine.warm_up` during training, on a machine of so many CPUs and GiB; gives what was deployed."""
 
     def call(
         *overrides: str,
@@ -147,7 +147,7 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[An
         num_gpus: float = 0,
         memory_gib: float = 16,
         inputs: Sequence[str] = ("model",),
-        beside: str = "train",
+        running_stage: str = "train",
     ) -> tuple[str, list[Any]]:
         deployed: list[Any] = []
         node = {"Alive": True, "Resources": {"CPU": num_cpus, "GPU": num_gpus}}
@@ -161,12 +161,12 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[An
             input=lambda name: model,
             ray=SimpleNamespace(start=lambda: None),
         )
-        return shared_engine.warm_up(ctx, beside), deployed  # type: ignore[arg-type]
+        return shared_engine.warm_up(ctx, running_stage), deployed  # type: ignore[arg-type]
 
     return call
 
 
-def test_the_engine_starts_beside_training_as_the_infer_stage_will_want_it(warm_up: Any) -> None:
+def test_the_engine_starts_during_training_as_the_infer_stage_will_want_it(warm_up: Any) -> None:
     from stages.engines.vllm.server import engine_env, llm_config
 
     started, (config,) = warm_up()
@@ -177,7 +177,7 @@ def test_the_engine_starts_beside_training_as_the_infer_stage_will_want_it(warm_
 
 
 def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_up: Any) -> None:
-    _, (config,) = warm_up("pipeline=[ingest,infer,evaluate,serve]", beside="ingest")
+    _, (config,) = warm_up("pipeline=[ingest,infer,evaluate,serve]", running_stage="ingest")
     assert "lora_config" not in config
 
 
@@ -207,7 +207,7 @@ def test_on_gpus_an_engine_starts_early_when_training_leaves_one(warm_up: Any, n
     assert bool(started) == starts
 
 
-def test_evaluate_asks_for_no_cpu_beside_the_engine_unless_the_recipe_does() -> None:
+def test_evaluate_asks_for_no_cpu_next_to_the_engine_unless_the_recipe_does() -> None:
     assert evaluate.resources(recipe_of()).cpus_per_worker == 0
     assert evaluate.resources(recipe_of("infer.engine=own")).cpus_per_worker == 1
     assert evaluate.resources(recipe_of("+resources.evaluate.cpus_per_worker=2")).cpus_per_worker == 2

@@ -65,7 +65,7 @@ def test_the_page_links_the_runs_and_needs_no_network(root: Path) -> None:
 
 def test_a_damaged_run_is_named_and_the_others_are_shown(root: Path) -> None:
     for name in ("manifest.json", ".manifest.copy.json"):
-        (root / "viggo_quickstart" / "20260102-120000-abcdef" / name).write_text("torn {")
+        (root / "viggo_quickstart" / "20260102-120000-abcdef" / name).write_text("corrupt {")
     facts = recipe_facts(root, "viggo_quickstart")
     assert len(facts["runs"]) == 1
     assert facts["damaged"][0].startswith("20260102-120000-abcdef: ")

@@ -96,7 +96,7 @@ def test_rows_are_shown_with_request_reference_answer_and_base(run_folder: Path)
     assert [each["right"] for each in cases["rows"]] == [False] * 10 + [True] * 30
 
 
-def test_slices_and_base_stand_beside_the_scores(run_folder: Path) -> None:
+def test_slices_and_base_stand_next_to_the_scores(run_folder: Path) -> None:
     facts = part(run_folder, "evaluate")
     assert [(row["value"], row["n"]) for row in facts["slices"][0]["rows"]] == [("inform", 30), ("confirm", 10)]
     first = facts["scores"]["rows"][0]
@@ -118,7 +118,7 @@ def test_the_endpoints_models_stand_side_by_side(run_folder: Path) -> None:
     assert [(each["model"], each["matches_batch"]) for each in answers] == [("base", True), ("base:a", True)]
 
 
-def test_warnings_are_said(run_folder: Path) -> None:
+def test_warnings_are_shown(run_folder: Path) -> None:
     assert run_facts(run_folder)["remarks"] == ["Only 40 rows were scored; the intervals are wide."]
 
 
@@ -151,7 +151,7 @@ def test_a_run_without_scores_says_what_it_came_to(tmp_path: Path) -> None:
 
 def test_artifacts_that_are_gone_are_left_out(run_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "predictions")
-    (tmp_path / "training_log" / "trainer_log.jsonl").write_text("torn {")
+    (tmp_path / "training_log" / "trainer_log.jsonl").write_text("corrupt {")
     assert part(run_folder, "evaluate")["cases"]["rows"] == []
     training = next(each.part for each in run_facts(run_folder)["parts"] if each.stage == "train")
     assert training.charts == {}
