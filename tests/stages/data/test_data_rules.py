@@ -149,7 +149,7 @@ def test_a_split_that_a_stage_needs_has_a_file() -> None:
         ("generated://viggo?test=0", "no test rows"),
         ("generated://[", ""),
         ("s4://bucket/prefix", "unknown scheme"),
-        ("s3://", "no S3 URI"),
+        ("s3://", "not an S3 URI"),
         ("s3://bu cket/x", "the bucket"),
         ("http://example.org/data", "not encrypted"),
     ],
