@@ -48,7 +48,7 @@ class Library:
     """A library that recipes pass arguments through to.
 
     name: as in the file's `versions`. title: for people. file: the JSON file of its tables. Bounds that the library
-    states in words only, or not at all, have been reviewed and lie in `bounds.json` beside it.
+    states in words only, or not at all, have been reviewed and lie in `bounds.json` next to it.
     """
 
     name: str
