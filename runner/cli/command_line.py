@@ -13,8 +13,9 @@ from runner.errors import Problem, RecipeError, nearest
 
 ORIGIN = "command line"
 OTHER_VERBS = ("help", "completion")
+ASKING_VERBS = ("init",)
 _PROGRAM = "python -m runner"
-_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "-h", "--help", "--version")
+_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "-h", "--help", "--version", "--yes")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CommandLine:
     """verb: "" where none is named and there is nothing to run. overrides: `key=value` words, without `action=`.
 
     argument: the verb to help with, or the shell to complete in. completed: that shell's line.
+    yes: whether nothing is to be asked.
     text: the whole command, for people to repeat.
     """
 
@@ -33,6 +35,7 @@ class CommandLine:
     version: bool = False
     argument: str = ""
     completed: str = ""
+    yes: bool = False
     text: str = ""
 
     @property
@@ -66,6 +69,9 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     overrides = [word for word in flags.words if word not in words]
     problems = [_unknown_flag(word) for word in unknown]
     verb, argument, wrong = _verb(words, overrides)
+    if flags.yes and verb not in ASKING_VERBS:
+        hint = f"Leave it out; these ask: {', '.join(ASKING_VERBS)}."
+        wrong.append(Problem("--yes", None, f"is not an option of {verb or 'run'}, which asks nothing", hint, ORIGIN))
     if problems := [*problems, *wrong]:
         raise RecipeError(problems)
     overrides = [word for word in overrides if key_of(word) != "action"]
@@ -82,6 +88,7 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         help_,
         flags.version,
         argument=argument or (verb if help_ and verb in VERBS else ""),
+        yes=flags.yes,
         text=" ".join([_PROGRAM, *map(shlex.quote, argv)]),
     )
 
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-env", action="append", default=[])
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
+    parser.add_argument("--yes", action="store_true")
     return parser
 
 

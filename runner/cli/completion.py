@@ -19,7 +19,7 @@ _CHOICES = {
     "runs": ("[latest]", "[@best]"),
     "other": ("latest",),
 }
-_FLAGS = ("--allow-env", "--trust", "--config-dir", "--help", "--multirun", "--version")
+_FLAGS = ("--allow-env", "--trust", "--config-dir", "--help", "--multirun", "--version", "--yes")
 _BASH = """\
 _recipe_runner() {
   local IFS=$'\\n'

@@ -15,6 +15,7 @@ usage: python -m runner [VERB] [recipe=NAME] [key=value ...] [--config-dir DIR]
 Run a recipe: ingest a dataset, fine-tune with LoRA, publish, batch-infer,
 evaluate, serve, query, clean up.
 
+  python -m runner init data=tickets.csv              write a recipe for your data
   python -m runner list                               the recipes there are
   python -m runner run recipe=viggo_quickstart        run one (or without `run`)
   python -m runner validate recipe=path/to/mine.yaml  check a file of your own
@@ -53,6 +54,7 @@ exit codes: 0 done, 1 a stage failed, 2 the recipe or command line is invalid,
 """
 _SWEEP = ("-m, --multirun", "do it for each combination of key=a,b,c")
 _CONFIG_DIR = ("--config-dir DIR", "folder of your own recipes and group variants")
+_YES = ("--yes", "ask nothing, and overwrite files that are there")
 _GRANTS = (
     ("--trust KEY,KEY", "let these keys of the recipe name code, files, packages, processes or hosts"),
     ("--allow-env NAME", "let the recipe read these environment variables (NAME,NAME)"),
@@ -95,6 +97,10 @@ def _options(verb: Verb) -> list[str]:
         shown = "sweep=ID" if key == "sweep_id" else f"{key}={_value(key, info.examples)}"
         rows.append((shown, info.description or ""))
     rows += [_SWEEP] if verb.sweeps else []
+    if not verb.composes:
+        rows += [("recipe=FILE.yaml", "the file to write"), ("model=NAME", "the variant to train"),
+                 ("cluster=NAME", "the variant to train on"), _YES]  # fmt: skip
+        return [line for shown, text in rows for line in _row(shown, text)]
     rows += [_CONFIG_DIR, *(_GRANTS if verb.on == "recipe" else ())]
     return [line for shown, text in rows for line in _row(shown, text)]
 

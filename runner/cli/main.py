@@ -63,6 +63,9 @@ def dispatch(line: CommandLine) -> int:
     from runner.recipe.load import compose
 
     verb = VERBS[line.verb]
+    if not verb.composes and not line.multirun:
+        written: int = verb.load()(line)
+        return written
     overrides = checked_overrides(line, verb)
     if line.multirun:
         return _each_job(line, overrides)

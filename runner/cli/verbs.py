@@ -18,7 +18,7 @@ class Verb:
     summary: one line of the overview. example: arguments that show it. on: `recipe` needs `recipe=NAME`; `result` takes
     the recipe of a run where `runs=[...]` names one; `none` needs neither. options: keys of `RunOptions` that it uses.
     function: `module:function` below runner.cli; it takes a `Call`, or where the verb `sweeps` (with -m) the checked
-    recipe of each job, which is one without -m.
+    recipe of each job, which is one without -m. One that composes no recipe takes the `CommandLine`.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Verb:
     options: tuple[str, ...]
     function: str
     sweeps: bool = False
+    composes: bool = True
 
     def load(self) -> Any:
         """The function that does it."""
@@ -39,6 +40,10 @@ _RECIPE = "recipe=viggo_quickstart"
 _HEAD = "cluster.address=http://10.0.0.1:8265"
 
 FAMILIES: dict[str, tuple[Verb, ...]] = {
+    "begin": (
+        Verb("init", "write a recipe and its test for data of your own", "data=tickets.csv", "none",
+             ("data", "user", "answer"), "init:init", composes=False),
+    ),
     "run a recipe": (
         Verb("run", "run the pipeline; unchanged stages are reused (the default verb)", f"{_RECIPE} train.lora_rank=16",
              "recipe", (*SELECTION, "max_parallel_jobs"), "run:run", True),

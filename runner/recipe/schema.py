@@ -36,6 +36,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 
+    @classmethod
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The section's raw values with those that they imply."""
+        return values
+
 
 class Architecture(Section):
     """A model's published figures, by the names of its config.json; only estimates use them.
@@ -240,7 +245,7 @@ class Dataset(Section):
         "first ones of generated rows, and a sample of all others.",
         examples=["head"],
     )
-    prompt: Prompt
+    prompt: Prompt = Prompt()
     ignore_keys: list[str] = Field(
         default_factory=list,
         description="Keys of messages to leave out. Any other key that is not known is refused.",
@@ -260,21 +265,28 @@ class Dataset(Section):
         examples=["http://127.0.0.1:9000"],
     )
 
-    @model_validator(mode="after")
-    def _fit_the_default_files(self) -> Dataset:
+    @classmethod
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A source of one file has that, a hub's dataset its split; what is held out of the training rows has none."""
+        source, files, split = values.get("source"), values.get("files", {}), values.get("split")
+        files = files.model_dump(exclude_unset=True) if isinstance(files, SplitFiles) else files
+        split = split.model_dump() if isinstance(split, HeldOut) else split
+        if not isinstance(source, str) or not isinstance(files, dict):
+            return values
         implied: dict[str, str | None] = {}
-        if self.source.startswith("hf://"):
-            named = re.search(r"[?&]split=([^&]+)", self.source)
+        if source.startswith("hf://"):
+            named = re.search(r"[?&]split=([^&]+)", source)
             implied = {"train": named[1] if named else "train", "val": None, "test": None}
-        elif (name := data_file(self.source)) is not None:
+        elif (name := data_file(source)) is not None:
             implied = {"train": name, "val": None, "test": None}
-        if self.split is not None:
-            implied |= {split: None for split in ("val", "test") if getattr(self.split, split) is not None}
-        given = self.files.model_fields_set
-        if changed := {split: name for split, name in implied.items() if split not in given}:
-            object.__setattr__(self, "files", self.files.model_copy(update=changed))
-        return self
+        if isinstance(split, dict):
+            implied |= {each: None for each in ("val", "test") if split.get(each) is not None}
+        return values | {"files": implied | files}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        return cls.completed(values) if isinstance(values, dict) else values
 
 
 class Checkpoints(Section):
@@ -760,6 +772,17 @@ class RunOptions(Section):
     )
     image: str = Field(
         "recipe-runner:latest", description="The image that `containerfile` builds, by its name.", examples=["bot:1"]
+    )
+    data: str | None = Field(
+        None,
+        description="Your rows: a file, a folder, a pattern, hf://org/name, s3://bucket/folder, or https:// of a file.",
+        examples=["tickets.csv"],
+    )
+    user: str | None = Field(
+        None, description="The column, or the template, of what is asked; null: recognised.", examples=["text"]
+    )
+    answer: str | None = Field(
+        None, description="The column, or the template, of the answer; null: recognised.", examples=["label"]
     )
     row: Annotated[int, Field(ge=0)] = Field(0, description="Which row to show, from 0.", examples=[3])
     format: Literal["text", "json"] = Field(

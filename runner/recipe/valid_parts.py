@@ -12,13 +12,13 @@ from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
-from runner.recipe.schema import Recipe
+from runner.recipe.schema import Recipe, Section
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[Section] | None:
     """The section that an annotation means: the model itself, or the one in `Section | None`."""
     for each in (annotation, *get_args(annotation)):
-        if isinstance(each, type) and issubclass(each, BaseModel):
+        if isinstance(each, type) and issubclass(each, Section):
             return each
     return None
 
@@ -54,7 +54,7 @@ class PartialSection:
         if section is not None and isinstance(value, Mapping):
             if section is not annotation:  # one that may be null is read whole or not at all
                 self._refuse(path)
-            return PartialSection(section, value, self._wrong, path)
+            return PartialSection(section, section.completed(value), self._wrong, path)
         inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
         if inner is Any:  # the items of a pass-through mapping stand for themselves
             return {key: item for key, item in value.items() if not self._holds_wrong(f"{path}.{key}")}

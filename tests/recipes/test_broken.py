@@ -20,6 +20,7 @@ CORPUS = [
     for file in sorted((Path(__file__).parent / "broken").glob("*.yaml"))
     for case in yaml.safe_load(file.read_text())
 ]
+DATA = "dataset=viggo_generated"  # which no recipe has by itself
 BASE = "# @package _global_\n# A broken recipe.\n"
 
 
@@ -37,7 +38,8 @@ def reported_by_command_line(
     (folder / "recipe" / "broken.yaml").write_text(f"{BASE}{body}")
     overrides = case.get("overrides", [])
     chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken"]
-    code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *overrides])
+    data = [] if any(text.startswith("dataset=") for text in overrides) else [DATA]
+    code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *data, *overrides])
     captured = capsys.readouterr()
     assert code == EXIT_INVALID_RECIPE
     assert "canary" not in captured.out + captured.err
@@ -48,7 +50,7 @@ def reported_by_command_line(
 
 @cache
 def defaults() -> Composed:
-    return compose(["name=broken"])
+    return compose(["name=broken", DATA])
 
 
 def test_the_corpus_is_large() -> None:

@@ -30,7 +30,7 @@ def fetch_patterns(
     Raises RunnerError naming the file (bucket and key, or URL) when it is missing or cannot be read, or when two
     splits mean the same file.
     """
-    files = _opened(source, endpoint_url, anonymous)
+    files = open_files(source, endpoint_url, anonymous)
     for names in patterns.values():
         for name in names:
             checked_key(name)
@@ -63,7 +63,8 @@ def fetch_files(
     return {name: found[name][name] for name in names}
 
 
-def _opened(source: str, endpoint_url: str | None, anonymous: bool) -> FileSource:
+def open_files(source: str, endpoint_url: str | None, anonymous: bool) -> FileSource:
+    """The files below an address. Raises RunnerError for a scheme that has none."""
     scheme = scheme_of(source)
     if scheme not in FILE_SOURCES:
         raise RunnerError(

@@ -20,7 +20,7 @@ class LocalFiles:
         """As FileSource."""
         if not self.folder.is_dir():
             raise RunnerError(f"dataset.source={self._source}: there is no folder {self.folder}", "Correct the path.")
-        if not is_pattern(pattern):
+        if not is_pattern(pattern) or (self.folder / pattern).is_file():
             return [pattern]
         return matching(self._source, pattern, names_below(self.folder))
 

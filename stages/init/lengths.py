@@ -1,0 +1,121 @@
+"""How long the rows are, in tokens, and the limits that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.data.example import Example, text_of
+from stages.models import obtain as models
+
+BYTES_PER_TOKEN = 3
+"""Of text in general, rather too few than too many: English has about four."""
+_ROW_TOKENS, _MESSAGE_TOKENS = 32, 8  # of the chat template: the default system message, and around each message
+_ANSWER_END, _MOST_ANSWER = 8, 1024
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of each row and of each answer. exact: counted by the model's tokenizer, not estimated from bytes."""
+
+    rows: list[int]
+    answers: list[int]
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`cutoff_len`, `max_tokens`, `max_model_len`. num_over: rows longer than cutoff_len. longest: of the rows."""
+
+    cutoff_len: int
+    max_tokens: int
+    max_model_len: int
+    num_over: int
+    longest: int
+    p50: int
+    p99: int
+
+
+def tokenizer_of(source: str, cache: Path) -> Any:
+    """The tokenizer of a model that is on this machine (`tokenizers.Tokenizer`); None for one that is not."""
+    if not is_here(source):
+        return None
+    try:
+        file = models.obtain_tokenizer(source, None, cache) / "tokenizer.json"
+    except RunnerError:
+        return None
+    if not file.is_file():
+        return None
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(file))
+
+
+def is_here(source: str) -> bool:
+    """Whether a model is in a package that is installed, or in a folder: nothing has to be downloaded."""
+    if models.is_local(source):
+        return True
+    if not source.startswith("package://"):
+        return False
+    try:
+        distribution(source.removeprefix("package://").partition("/")[0])
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+class Counter:
+    """Collects the texts' lengths of examples, one after the other."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.rows: list[int] = []
+        self.answers: list[int] = []
+
+    def add(self, example: Example) -> None:
+        """Count the example's prompt and its longest answer."""
+        if example.text is not None:
+            self.rows.append(self.tokens(example.text))
+            return
+        asked = sum(self.tokens(text_of(each)) + _MESSAGE_TOKENS for each in example.prompt)
+        answers = [each[-1] for each in (example.chosen, example.rejected, [example.answer]) if each and each[-1]]
+        answer = max((self.tokens(text_of(each)) for each in answers), default=0)
+        self.rows.append(asked + answer + _MESSAGE_TOKENS + _ROW_TOKENS)
+        self.answers.append(answer)
+
+    def tokens(self, text: str) -> int:
+        """Tokens of the text, or an estimate from its bytes."""
+        if self._tokenizer is not None:
+            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
+
+    @property
+    def found(self) -> Lengths:
+        return Lengths(self.rows, self.answers, self._tokenizer is not None)
+
+
+def limits_of(lengths: Lengths, most_tokens: int, extra: int = 0) -> Limits:
+    """Limits that hold every row, as far as most_tokens allows. extra: tokens that each row has besides."""
+    rows, answers = [length + extra for length in sorted(lengths.rows)] or [1], sorted(lengths.answers) or [0]
+    cutoff = min(up(rows[-1], _BLOCK), most_tokens)
+    answer = min(up(answers[-1] + _ANSWER_END, 8), _MOST_ANSWER)
+    over = sum(length > cutoff for length in rows)
+    return Limits(
+        cutoff, answer, up(cutoff + answer, _BLOCK), over, rows[-1], percentile(rows, 50), percentile(rows, 99)
+    )
+
+
+def up(number: int, step: int) -> int:
+    """The next multiple of the step."""
+    return max(step, -(-number // step) * step)
+
+
+def percentile(ordered: Sequence[int], percent: int) -> int:
+    """The value below which that many percent of the ordered values lie."""
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]

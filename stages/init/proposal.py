@@ -1,0 +1,199 @@
+"""What `init` proposes: everything that the recipe says, from what was seen of the data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter as Counts
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Dataset
+from stages.data.example import BadRowError, Example
+from stages.data.prompt import only_column
+from stages.data.shapes.convert import make_example
+from stages.data.sources import Wanted, open_splits
+from stages.ingest.bad_rows import lines as bad_lines
+from stages.ingest.collect import Collected, collect
+from stages.ingest.remarks import remarks as data_remarks
+from stages.init.columns import columns_of
+from stages.init.found import Found
+from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of
+from stages.init.lengths import Counter, Limits, limits_of
+from stages.init.shape import Shape, shape_of
+from stages.init.target import Target
+
+MOST_ROWS = 20_000
+_MOST_BAD = 0.5
+_SEED = 42
+_RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
+Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """found, target, shape: what it is for. split: `dataset.split`. labels: the answers where they are labels.
+
+    num_rows: good rows of each split that was read. bad_share: of the rows, those that cannot be used. whole: whether
+    all rows were read. remarks: for the person, each one line.
+    """
+
+    found: Found
+    target: Target
+    shape: Shape
+    columns: list[str]
+    num_rows: dict[str, int]
+    split: dict[str, Any]
+    labels: list[str]
+    limits: Limits
+    exact: bool
+    bad_share: float = 0.0
+    whole: bool = True
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def label_column(self) -> str | None:
+        """The column of the labels; None where the answers are not labels, or not a column."""
+        return only_column(self.shape.prompt.get("assistant") or "") if self.labels else None
+
+    @property
+    def max_bad_share(self) -> float:
+        """What `dataset.max_bad_share` has to be for the bad rows: at least its default of 1 %."""
+        return max(0.01, math.ceil(self.bad_share * 100 + 1) / 100)
+
+
+def propose(
+    found: Found, target: Target, tokenizer: Any = None, user: str | None = None, answer: str | None = None
+) -> Proposal:
+    """Read the rows and decide. tokenizer: of the model, where it is on this machine.
+
+    Raises RunnerError when the rows cannot be read or used, or nothing tells what is asked and answered.
+    """
+    with TemporaryDirectory() as folder:
+        rows = read(found, Path(folder))
+        good = [row for _, row in rows["train"] if not isinstance(row, BadRowError)]
+        if not good:
+            raise RunnerError(
+                f"data: {found.source} has no row that can be read{_first_bad(rows)}", "Correct the file."
+            )
+        shape, seen = _settled(found, shape_of(good, user, answer), rows, tokenizer, Path(folder))
+    labels = labels_of(seen.answers) if shape.stage == "sft" else []
+    extra = 0
+    if labels and shape.kind == "prompt and completion" and "system" not in shape.prompt:
+        system = label_system(labels)
+        shape, extra = replace(shape, prompt={"system": system, **shape.prompt}), seen.counter.tokens(system)
+    limits = limits_of(seen.counter.found, target.most_tokens, extra)
+    num_rows = {split: each.num_rows for split, each in seen.splits.items()}
+    share = _bad_share(found, seen.splits)
+    made = Proposal(
+        found, target, shape, columns_of(good), num_rows, {}, labels, limits, tokenizer is not None, share,
+        all(len(each) <= MOST_ROWS for each in rows.values()),
+    )  # fmt: skip
+    split = split_for(made)
+    lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
+    return replace(made, split=split, remarks=[*lines, *_of_limits(made)])
+
+
+def read(found: Found, folder: Path) -> dict[str, Rows]:
+    """The first rows of each split, one more than MOST_ROWS where there are more."""
+    placed = open_splits(Wanted(_dataset(found, {}), found.splits, _SEED, folder), lambda done, total: None)
+    return {split: list(islice(each, MOST_ROWS + 1)) for split, each in placed.items()}
+
+
+def _dataset(found: Found, prompt: Mapping[str, Any]) -> Dataset:
+    files = {split: list(names) for split, names in found.files.items()}
+    given = {"files": {"train": None, "val": None, "test": None, **files}} if files else {}
+    return Dataset.model_validate({"source": found.source, "prompt": dict(prompt), **given})
+
+
+@dataclass
+class _Seen:
+    """What became of the rows with a prompt. answers: each answer's number of rows."""
+
+    splits: dict[str, Collected]
+    counter: Counter
+    answers: Counts[str]
+    remarks: list[str]
+
+
+def _settled(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, folder: Path) -> tuple[Shape, _Seen]:
+    """The shape with the rules that its conversations need, and what becomes of the rows then."""
+    while True:
+        seen = _seen(found, shape, rows, tokenizer, folder)
+        fixes = [kind.fix for each in seen.splits.values() for kind in each.kinds.values()]
+        rule = next((match for fix in fixes if (match := _RULE.search(fix)) and match[1] not in shape.prompt), None)
+        if rule is None:
+            return shape, seen
+        shape = Shape(shape.kind, shape.stage, shape.prompt | {rule[1]: rule[2]}, shape.doubt)
+
+
+def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, folder: Path) -> _Seen:
+    dataset, counter, answers = _dataset(found, shape.prompt), Counter(tokenizer), Counts[str]()
+    paths = {split: folder / f"{split}.jsonl" for split in rows}
+
+    def look(example: Example) -> None:
+        counter.add(example)
+        answers[example.reference] += 1
+
+    splits = {
+        split: collect(
+            each, paths[split], make_example(dataset, shape.stage, split), split, MOST_ROWS, lambda done: None, look
+        )
+        for split, each in rows.items()
+    }
+    return _Seen(splits, counter, answers, data_remarks(splits, paths))
+
+
+def _first_bad(rows: Mapping[str, Rows]) -> str:
+    return next((f": {place}: {row.why}" for place, row in chain(*rows.values()) if isinstance(row, BadRowError)), "")
+
+
+def _bad_share(found: Found, splits: Mapping[str, Collected]) -> float:
+    """The largest share of a split's rows that cannot be used. Raises RunnerError when it is most of them."""
+    share = max(each.num_bad / max(1, each.num_bad + each.num_rows) for each in splits.values())
+    if share > _MOST_BAD or not splits["train"].num_rows:
+        kinds = "".join(f"\n  {line}" for line in bad_lines(splits)[:5])
+        raise RunnerError(
+            f"data: {share:.0%} of the rows of {found.source} cannot be used:{kinds}", "Correct the rows."
+        )
+    return share
+
+
+def _bad(splits: Mapping[str, Collected]) -> list[str]:
+    return [f"cannot be used: {line}" for line in bad_lines(splits)]
+
+
+def split_for(made: Proposal) -> dict[str, Any]:
+    """`dataset.split` for splits that have no file: shares of few rows, numbers of many."""
+    total = made.num_rows["train"]
+    wanted = {
+        "val": 500 if total > 10_000 else 0.05 if total > 1000 else 0.1,
+        "test": 1000 if total > 10_000 else 0.1 if total > 1000 else 0.2,
+    }
+    if made.shape.stage == "pt":  # nothing is asked of a text
+        del wanted["test"]
+    split: dict[str, Any] = {name: share for name, share in wanted.items() if name not in made.found.splits}
+    if split and total < 10:
+        raise RunnerError(f"data: {made.found.source} has {total} usable rows, too few to hold some out", "Give more.")
+    if split and made.label_column is not None:
+        split["stratify"] = made.label_column
+    return split
+
+
+def _of_limits(made: Proposal) -> list[str]:
+    limits, lines = made.limits, []
+    if limits.num_over:
+        lines.append(
+            f"{limits.num_over:,} rows are longer than {limits.cutoff_len:,} tokens and will be cut: the longest has "
+            f"{'' if made.exact else 'about '}{limits.longest:,}"
+        )
+    if not made.whole:
+        lines.append(f"the first {MOST_ROWS:,} rows of each split were looked at, and not those after them")
+    if len(made.labels) > MOST_LISTED:
+        lines.append(f"there are {len(made.labels)} labels, too many to list in the prompt")
+    return lines

@@ -1,0 +1,148 @@
+"""A proposal as a recipe file with comments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from stages.init.proposal import Proposal
+
+SCHEMA = "recipe.schema.json"
+_METHODS = {
+    "sft": "answers to questions",
+    "dpo": "preference pairs",
+    "kto": "answers with a verdict",
+    "pt": "plain text",
+}
+_WIDTH = 116
+
+
+def recipe_text(made: Proposal, name: str, command: str) -> str:
+    """The file. name: of the recipe. command: the one that wrote it."""
+    parts = (_head(made, name, command), _dataset(made), _train(made), _infer(made), _evaluate(made))
+    return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def quoted(value: Any) -> str:
+    """A value for YAML; a text in double quotes in which `${` is no interpolation."""
+    if isinstance(value, str):
+        return json.dumps(value.replace("${", "\\${"), ensure_ascii=False)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {quoted(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(quoted, value)) + "]"
+    return f"{value:.1e}".replace("e-0", "e-") if isinstance(value, float) and value < 0.01 else json.dumps(value)
+
+
+def comment(text: str, indent: str = "") -> list[str]:
+    """The text as comment lines."""
+    import textwrap
+
+    plain = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return textwrap.wrap(plain, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ",
+                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
+
+
+def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
+    rows = " + ".join(f"{count:,} {split}" for split, count in made.num_rows.items())
+    what = f"{len(made.labels)} labels" if made.labels else _METHODS[made.shape.stage]
+    yield "# @package _global_"
+    yield f"# yaml-language-server: $schema={SCHEMA}"
+    yield from comment(f"{made.found.source}: {rows} rows of the shape {made.shape.kind}, {what}.")
+    yield from comment(f"Proposed by: {command}")
+    yield "defaults:"
+    yield from comment(f"{made.target.why}; python -m runner list shows other variants", "  ")
+    yield f"  - override /model: {made.target.model}"
+    yield f"  - override /cluster: {made.target.cluster}"
+    yield "  - override /storage: local"
+    yield "  - override /evaluate: exact_match"
+    yield f"name: {quoted(name)}"
+    yield "seed: 42"
+    if made.shape.stage == "pt":
+        yield "# Nothing is asked of plain text: the adapter is trained and published."
+        yield "pipeline: [ingest, train, publish, cleanup]"
+
+
+def _dataset(made: Proposal) -> Iterator[str]:
+    yield "dataset:"
+    yield f"  source: {quoted(made.found.source)}"
+    yield from _files(made)
+    if made.split:
+        kept = "; the labels are as frequent in each" if "stratify" in made.split else ""
+        yield from comment(f"Held out of the training rows. Rows with the same prompt stay in one split{kept}.", "  ")
+        yield f"  split: {quoted(made.split)}"
+    if made.bad_share:
+        yield from comment(f"{made.bad_share:.1%} of the rows cannot be used and are left out: see the remarks.", "  ")
+        yield "  on_bad_row: skip"
+        yield f"  max_bad_share: {made.max_bad_share:g}"
+    for remark in made.remarks:
+        yield from comment(f"Remark: {remark}", "  ")
+    yield "  prompt:"
+    yield from _prompt(made)
+
+
+def _files(made: Proposal) -> Iterator[str]:
+    if made.found.files:
+        listed = dict.fromkeys(("train", "val", "test")) | {
+            split: names[0] if len(names) == 1 else list(names) for split, names in made.found.files.items()
+        }
+        yield f"  files: {quoted(listed)}"
+
+
+def _prompt(made: Proposal) -> Iterator[str]:
+    names = f"Columns: {', '.join(made.columns[:20])}."
+    if made.shape.doubt:
+        yield from comment(f"A guess, {made.shape.doubt}: correct it if it is wrong. {names}", "    ")
+    else:
+        yield from comment(names, "    ")
+    for key, value in made.shape.prompt.items():
+        yield f"    {key}: {quoted(value)}"
+
+
+def _train(made: Proposal) -> Iterator[str]:
+    limits, stage = made.limits, made.shape.stage
+    about = "" if made.exact else "about "
+    num_train = made.num_rows["train"]
+    args: dict[str, Any] = {"cutoff_len": limits.cutoff_len}
+    if stage == "sft" and ("val" in made.split or "val" in made.found.splits):
+        args |= {"eval_dataset": "val", "eval_strategy": "epoch"}
+    yield "train:"
+    yield f"  stage: {stage}"
+    yield f"  learning_rate: {quoted(made.target.learning_rate(stage))}"
+    yield f"  num_epochs: {made.target.num_epochs(num_train)}"
+    basis = "" if made.exact else f" ({_ESTIMATED})"
+    spread = f"{about}{limits.p50:,} tokens (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
+    yield from comment(f"Rows have {spread}{basis}.", "  ")
+    yield f"  args: {quoted(args).replace(chr(34), '')}"
+
+
+_ESTIMATED = "estimated from bytes: preview counts them with the model's tokenizer"
+
+
+def _infer(made: Proposal) -> Iterator[str]:
+    if made.shape.stage == "pt":
+        return
+    limits = made.limits
+    yield "infer:"
+    yield "  engine: shared  # with the endpoint: it starts once"
+    yield "  # a row of cutoff_len and an answer of max_tokens"
+    yield f"  engine_kwargs: {{max_model_len: {limits.max_model_len}}}"
+    yield f"  sampling: {{temperature: 0.0, max_tokens: {limits.max_tokens}}}"
+
+
+def _evaluate(made: Proposal) -> Iterator[str]:
+    if made.shape.stage == "pt":
+        return
+    yield "evaluate:"
+    if made.labels:
+        yield "  metrics: [exact_match]  # of labels: the share of rows that got the right one"
+        if made.label_column is not None:
+            yield f"  slices: {quoted([made.label_column])}"
+    else:
+        yield from comment(
+            "Exact match is strict with free text; rouge and bleu need: pip install rouge-score sacrebleu.", "  "
+        )
+        yield "  metrics: [exact_match, exact_match_normalized]"
+    yield "  # Serve nothing that is worse than this (exit code 3):"
+    yield '  # require: {exact_match: ">=0.8", delta_vs_base: ">=0.1"}'

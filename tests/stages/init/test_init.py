@@ -1,0 +1,319 @@
+"""`init`: each shape of data becomes a valid recipe with a test that passes; nothing is overwritten unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cli.main import main
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
+from runner.recipe.schema import Recipe
+from runner.testing import load_recipe
+from stages.init import draft, target
+from tests.paths import ROOT
+
+GOLDEN = ROOT / "tests" / "golden" / "init"
+Rows = list[dict[str, Any]]
+LABELS = ("billing", "shipping", "login")
+
+
+def tickets(number: int) -> Rows:
+    return [{"id": at, "text": f"Ticket {at} about {LABELS[at % 3]}", "label": LABELS[at % 3]} for at in range(number)]
+
+
+def talk(*turns: tuple[str, str]) -> Rows:
+    return [{"role": role, "content": f"{text} {at}"} for at, (role, text) in enumerate(turns)]
+
+
+SHAPES: dict[str, Rows] = {
+    "labels": tickets(60),
+    "prompt_completion": [{"prompt": f"Say {at}", "completion": f"It is {at}"} for at in range(30)],
+    "alpaca": [{"instruction": f"Add {at}", "input": "1" if at % 2 else "", "output": f"{at + 1}"} for at in range(30)],
+    "messages": [{"messages": talk(("user", f"Hello {at}"), ("assistant", f"Good day {at}"))} for at in range(30)],
+    "sharegpt": [
+        {"conversations": [{"from": "gpt", "value": "Welcome"}, {"from": "human", "value": f"Hi {at}"},
+                           {"from": "gpt", "value": f"Hello {at}"}]}
+        for at in range(30)
+    ],
+    "preference": [{"prompt": f"Ask {at}", "chosen": f"Yes {at}", "rejected": f"No {at}"} for at in range(30)],
+    "kto": [{"prompt": f"Ask {at}", "completion": f"Yes {at}", "label": at % 2 == 0} for at in range(30)],
+    "text": [{"text": f"A page of a book, number {at}."} for at in range(30)],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU and without a tokenizer, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(target, "gpu_memory_gib", lambda: 0.0)
+    monkeypatch.setattr(draft, "is_here", lambda source: False)
+    monkeypatch.setattr(draft, "tokenizer_of", lambda source, cache: None)
+
+
+def write(name: str, rows: Rows) -> None:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def init(*words: str) -> Recipe:
+    """The recipe that `init --yes` writes as the one of its `recipe=`, or as data.yaml."""
+    assert main(["init", "--yes", *words]) == EXIT_DONE
+    named = [word.partition("=")[2] for word in words if word.startswith("recipe=")]
+    return load_recipe(named[0] if named else "data.yaml")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_shape_has_its_own_recipe(shape: str) -> None:
+    write("data.jsonl", SHAPES[shape])
+    init("data=data.jsonl")
+    file, text = GOLDEN / f"{shape}.yaml", Path("data.yaml").read_text()
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        file.write_text(text)
+    assert text == file.read_text(), "write it anew with UPDATE_GOLDEN=1 if that is meant"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_rows_of_each_shape_are_those_that_ingest_makes(shape: str, tmp_path: Path) -> None:
+    from stages.ingest.data import prepare_data
+
+    write("data.jsonl", SHAPES[shape])
+    recipe = init("data=data.jsonl")
+    rows = prepare_data(recipe, tmp_path / "work", lambda *args, **figures: None).metrics["rows"]
+    assert rows["train"] > 0
+    assert sum(rows.values()) == len(SHAPES[shape])
+    assert rows.get("test", 0) > 0 or shape == "text"
+
+
+def test_the_written_pytest_passes_from_any_folder(tmp_path: Path) -> None:
+    write("rows/data.jsonl", tickets(30))
+    init("data=rows/data.jsonl", "recipe=deep/er/my-tickets.yaml")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path / "deep/er/test_my_tickets.py"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 passed" in done.stdout
+
+
+def test_few_labels_are_listed_in_the_prompt_and_scored_by_label() -> None:
+    write("data.jsonl", tickets(60))
+    recipe = init("data=data.jsonl")
+    assert "billing, login, shipping" in str(recipe.dataset.prompt.system)
+    assert (recipe.evaluate.metrics, recipe.evaluate.slices) == (["exact_match"], ["label"])
+    assert recipe.dataset.split
+    assert recipe.dataset.split.stratify == "label"
+
+
+def test_more_than_twenty_labels_are_not_listed_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"text": f"Text {at}", "label": f"class {at % 21}"} for at in range(210)])
+    recipe = init("data=data.jsonl")
+    assert "class 1" not in str(recipe.dataset.prompt.system)
+    assert "21 labels, too many to list" in capsys.readouterr().out
+
+
+def test_labels_with_braces_dollars_and_commas_stay_what_they_are() -> None:
+    from stages.data.prompt import render
+
+    labels = ("{x}", "${seed}", "a, b")
+    write("data.jsonl", [{"text": f"Text {at}", "label": labels[at % 3]} for at in range(30)])
+    system = init("data=data.jsonl").dataset.prompt.system
+    assert system
+    assert render(system, {}).splitlines()[1:] == sorted(labels)
+
+
+def test_a_guess_is_called_one_with_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"a": f"A long text, number {at}", "b": LABELS[at % 3]} for at in range(30)])
+    recipe = init("data=data.jsonl")
+    assert (recipe.dataset.prompt.user, recipe.dataset.prompt.assistant) == ("{a}", "{b}")
+    assert "# A guess, a has the longest texts, b a few short values: correct it" in Path("data.yaml").read_text()
+    assert "Columns: a, b." in Path("data.yaml").read_text()
+    assert "the prompt is a guess" in capsys.readouterr().out
+
+
+def test_two_columns_that_may_be_the_answer_are_both_named() -> None:
+    write("data.jsonl", [{"body": f"Text {at}", "category": LABELS[at % 3], "priority": "low"} for at in range(30)])
+    recipe = init("data=data.jsonl")
+    assert recipe.dataset.prompt.assistant == "{category}"
+    assert "priority might be meant too" in Path("data.yaml").read_text()
+
+
+def test_a_subject_comes_before_the_body() -> None:
+    rows = [{"Subject": f"S{at}" if at % 2 else "", "Body": f"Text {at}", "Queue": LABELS[at % 3]} for at in range(30)]
+    write("data.jsonl", rows)
+    assert init("data=data.jsonl").dataset.prompt.user == "{Subject|}\n{Body}"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int = EXIT_STAGE_FAILED) -> str:
+    assert main(["init", *words]) == code
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return " ".join(shown.split())
+
+
+def test_columns_that_tell_nothing_are_one_sentence_with_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"a": f"x {at}", "b": f"y {at}", "c": f"z {at}"} for at in range(30)])
+    shown = refused(capsys, "data=data.jsonl")
+    assert "they have: a, b, c" in shown
+    assert "user=COLUMN answer=COLUMN" in shown
+    recipe = init("data=data.jsonl", "user=a", "answer={b} and {c}")
+    assert (recipe.dataset.prompt.user, recipe.dataset.prompt.assistant) == ("{a}", "{b} and {c}")
+    assert "Did you mean user=a?" in refused(capsys, "data=data.jsonl", "user=aa", "answer=b")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("data=dato.jsonl", "Did you mean data.jsonl?"),
+        ("data=org/name", "data=hf://org/name"),
+        ("data=ftp://host/x.csv", "is not an address of rows"),
+        ("data=empty", "data: empty has no file like *; it holds: nothing"),
+    ],
+)
+def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", tickets(30))
+    Path("empty").mkdir()
+    assert words in refused(capsys, word)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "data is needed by init"),
+        (("data=data.jsonl", "train.lora_rank=8"), "train.lora_rank = '8' is not an option of init"),
+        (("data=data.jsonl", "recipe=x.yml"), "recipe=x.yaml"),
+        (("data=data.jsonl", "recipe=meine daten.yaml"), "recipe=meine_daten.yaml"),
+        (("data=data.jsonl", "model=smollm"), "smollm2_135m"),
+    ],
+)
+def test_wrong_options_are_refused(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", tickets(30))
+    assert said in refused(capsys, *words, code=EXIT_INVALID_RECIPE)
+    assert not list(Path().glob("*.yaml"))
+
+
+def test_yes_is_an_option_of_init_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "recipe=viggo_quickstart", "--yes"]) == EXIT_INVALID_RECIPE
+    assert "--yes" in capsys.readouterr().err
+
+
+def folders(kind: str) -> None:
+    """Data of several files."""
+    names: Mapping[str, Callable[[], Rows]] = {
+        "train.jsonl": lambda: tickets(40), "test.jsonl": lambda: tickets(50)[40:], "README.txt": lambda: tickets(1),
+    } if kind == "splits" else {"a.jsonl": lambda: tickets(20), "b.jsonl": lambda: tickets(40)[20:]}  # fmt: skip
+    for name, rows in names.items():
+        write(f"rows/{name}", rows())
+
+
+def test_files_named_after_splits_are_those_splits(capsys: pytest.CaptureFixture[str]) -> None:
+    folders("splits")
+    recipe = init("data=rows", "recipe=r.yaml")
+    assert (recipe.dataset.files.train, recipe.dataset.files.test) == ("train.jsonl", "test.jsonl")
+    assert recipe.dataset.split
+    assert (recipe.dataset.split.val, recipe.dataset.split.test) == (0.1, None)
+    assert "left out of rows: README.txt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("data", "files"), [("rows", ["a.jsonl", "b.jsonl"]), ("rows/*.jsonl", "*.jsonl")])
+def test_other_files_are_all_training_rows_of_which_some_are_held_out(data: str, files: Any) -> None:
+    folders("parts")
+    recipe = init(f"data={data}", "recipe=r.yaml")
+    assert recipe.dataset.files.train == files
+    assert recipe.dataset.split
+    assert recipe.dataset.split.test == 0.2
+
+
+def test_rows_that_cannot_be_used_are_named_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tickets(60)
+    rows[3]["label"] = ""
+    rows.append(dict(rows[5]))
+    write("data.jsonl", rows)
+    recipe = init("data=data.jsonl")
+    assert (recipe.dataset.on_bad_row, recipe.dataset.max_bad_share) == ("skip", 0.03)
+    shown = capsys.readouterr().out
+    assert "cannot be used: data.jsonl:4: column 'label' is empty" in shown
+    assert "1 row is a duplicate of another" in shown
+
+
+def test_labels_that_differ_in_case_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tickets(60)
+    rows[0]["label"] = "Billing"
+    write("data.jsonl", rows)
+    init("data=data.jsonl")
+    shown = capsys.readouterr().out
+    assert "the labels 'Billing' and 'billing' differ in case or spaces alone" in shown
+    assert "fewer than 5 rows have the label 'Billing'" in shown
+
+
+def test_limits_hold_the_longest_row_and_long_ones_are_cut_with_a_remark(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"question": "word " * 300, "answer": f"It is {at}"} for at in range(30)])
+    recipe = init("data=data.jsonl")
+    cutoff = recipe.train.args["cutoff_len"]
+    assert 500 <= cutoff <= 640
+    assert recipe.infer.engine_kwargs["max_model_len"] >= cutoff + recipe.infer.sampling["max_tokens"]
+    write("data.jsonl", [{"question": "word " * 3000, "answer": f"It is {at}"} for at in range(30)])
+    assert init("data=data.jsonl").train.args["cutoff_len"] == 2048
+    assert "30 rows are longer than 2,048 tokens and will be cut" in capsys.readouterr().out
+
+
+def test_a_gpu_gets_the_variants_that_fit_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "gpu_memory_gib", lambda: 80.0)
+    assert (target.target().model, target.target().cluster) == ("qwen2_5_7b_instruct", "local_gpu")
+    monkeypatch.setattr(target, "gpu_memory_gib", lambda: 16.0)
+    assert (target.target().model, target.target().cluster) == ("smollm2_135m", "local_gpu")
+    write("data.jsonl", tickets(30))
+    assert init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_cpu").model.template == "qwen"
+
+
+def test_a_name_with_spaces_and_umlauts_becomes_one_of_a_recipe() -> None:
+    write("Tickets für März [2].jsonl", tickets(30))
+    assert main(["init", "data=Tickets für März [2].jsonl"]) == EXIT_DONE
+    assert load_recipe("Tickets_f_r_M_rz_2.yaml").name == "Tickets_f_r_M_rz_2"
+
+
+def test_nothing_is_overwritten_without_a_terminal_or_yes(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", tickets(30))
+    Path("data.yaml").write_text("mine")
+    shown = refused(capsys, "data=data.jsonl")
+    assert "data.yaml would be overwritten" in shown
+    assert "--yes" in shown
+    assert Path("data.yaml").read_text() == "mine"
+    assert not Path("test_data.py").exists()
+    init("data=data.jsonl")
+    assert Path("data.yaml").read_text() != "mine"
+    assert main(["init", "--yes", "data=data.jsonl"]) == EXIT_DONE
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("n\n", True), ("y\n", False)])
+def test_a_terminal_is_asked_before_a_file_is_overwritten(typed: str, kept: bool, tmp_path: Path) -> None:
+    write("data.jsonl", tickets(30))
+    Path("data.yaml").write_text("mine")
+    command = [sys.executable, "-m", "runner", "init", "data=data.jsonl", "model=qwen2_5_7b_instruct"]
+    session = Session(["sh", "-c", f"cd {tmp_path} && exec {shlex.join(command)}"], 200, {})
+    session.read_until(lambda shown: "Overwrite data.yaml? [y/N]" in shown)
+    session.type(typed)
+    assert session.wait() == (EXIT_STAGE_FAILED if kept else EXIT_DONE)
+    assert (Path("data.yaml").read_text() == "mine") == kept
+
+
+def test_the_data_of_a_recipe_elsewhere_is_named_absolutely(tmp_path: Path, tmp_path_factory: Any) -> None:
+    write("data.jsonl", tickets(30))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    recipe = init("data=data.jsonl", f"recipe={elsewhere / 'r.yaml'}")
+    assert recipe.dataset.source == str(tmp_path / "data.jsonl")
