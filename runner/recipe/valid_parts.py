@@ -54,7 +54,7 @@ class PartialSection:
         if section is not None and isinstance(value, Mapping):
             if section is not annotation:  # one that may be null is read whole or not at all
                 self._refuse(path)
-            return PartialSection(section, section.completed(value), self._wrong, path)
+            return PartialSection(section, section.completed(dict(value)), self._wrong, path)
         inner = get_args(annotation)[1] if get_origin(annotation) is dict else None
         if inner is Any:  # the items of a pass-through mapping stand for themselves
             return {key: item for key, item in value.items() if not self._holds_wrong(f"{path}.{key}")}

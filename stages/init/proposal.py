@@ -175,9 +175,8 @@ def split_for(made: Proposal) -> dict[str, Any]:
         "val": 500 if total > 10_000 else 0.05 if total > 1000 else 0.1,
         "test": 1000 if total > 10_000 else 0.1 if total > 1000 else 0.2,
     }
-    if made.shape.stage == "pt":  # nothing is asked of a text
-        del wanted["test"]
-    split: dict[str, Any] = {name: share for name, share in wanted.items() if name not in made.found.splits}
+    used = {"sft": ("val", "test"), "pt": ()}.get(made.shape.stage, ("test",))  # nothing is asked of a text
+    split: dict[str, Any] = {name: wanted[name] for name in used if name not in made.found.splits}
     if split and total < 10:
         raise RunnerError(f"data: {made.found.source} has {total} usable rows, too few to hold some out", "Give more.")
     if split and made.label_column is not None:

@@ -19,6 +19,7 @@ from runner.recipe.schema import Recipe
 from runner.testing import load_recipe
 from stages.init import draft, target
 from tests.paths import ROOT
+from tests.terminal import Session
 
 GOLDEN = ROOT / "tests" / "golden" / "init"
 Rows = list[dict[str, Any]]
@@ -278,7 +279,8 @@ def test_a_gpu_gets_the_variants_that_fit_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(target, "gpu_memory_gib", lambda: 16.0)
     assert (target.target().model, target.target().cluster) == ("smollm2_135m", "local_gpu")
     write("data.jsonl", tickets(30))
-    assert init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_cpu").model.template == "qwen"
+    recipe = init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_cpu")
+    assert (recipe.model.source, recipe.cluster.accelerator) == ("Qwen/Qwen2.5-7B-Instruct", "cpu")
 
 
 def test_a_name_with_spaces_and_umlauts_becomes_one_of_a_recipe() -> None:
