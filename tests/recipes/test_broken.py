@@ -95,7 +95,7 @@ def test_each_problem_says_where_its_value_came_from(tmp_path: Path, capsys: pyt
     (tmp_path / "recipe").mkdir()
     file = tmp_path / "recipe" / "broken.yaml"
     file.write_text(f"{BASE}train: {{args: {{lora_rnk: 4}}}}\npipeline: [ingest, trian]\n")
-    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2"])
+    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2", DATA])
     origins = {problem["key"]: problem["origin"] for problem in json.loads(capsys.readouterr().out)["problems"]}
     assert origins == {
         "train.args.lora_rnk": f"{file}:3",

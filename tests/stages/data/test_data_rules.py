@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runner import testing
 from tests.runner.recipes import QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -220,3 +221,25 @@ def test_the_column_of_conversations_must_be_there() -> None:
     found = problems({"dataset.prompt": {"conversations": "inputs"}})
     assert list(found) == ["dataset.prompt.conversations"]
     assert found["dataset.prompt.conversations"].hint == "Did you mean input?"
+
+
+def test_a_recipe_has_no_dataset_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.yaml"
+    file.write_text("# @package _global_\nname: mine\n")
+    testing.assert_problems({"dataset": "is required and was not given"}, f"{file}")
+    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 20)
+    file.write_text("# @package _global_\ndataset: {source: rows.jsonl, split: {test: 0.2}}\n")
+    found = testing.problems_of(str(file))
+    assert set(found) == {"dataset.prompt.user", "dataset.prompt.assistant"}
+    assert 'write dataset.prompt: {user: "{question}", assistant: "{answer}"}' in found["dataset.prompt.user"].hint
+
+
+def test_another_mistake_does_not_hide_what_a_source_of_one_file_implies(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 20)
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"# @package _global_\ndataset:\n  source: {tmp_path}/rows.jsonl\n  split: {{test: 0.2}}\n"
+        '  prompt: {user: "{question}", assistant: "{answer}"}\ntrain: {lora_rank: 0}\n'
+    )
+    testing.assert_problems({"train.lora_rank": ""}, str(file))
