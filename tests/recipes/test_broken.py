@@ -20,7 +20,6 @@ CORPUS = [
     for file in sorted((Path(__file__).parent / "broken").glob("*.yaml"))
     for case in yaml.safe_load(file.read_text())
 ]
-DATA = "dataset=viggo_generated"  # which no recipe has by itself
 BASE = "# @package _global_\n# A broken recipe.\n"
 
 
@@ -38,8 +37,7 @@ def reported_by_command_line(
     (folder / "recipe" / "broken.yaml").write_text(f"{BASE}{body}")
     overrides = case.get("overrides", [])
     chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken"]
-    data = [] if any(text.startswith("dataset=") for text in overrides) else [DATA]
-    code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *data, *overrides])
+    code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *overrides])
     captured = capsys.readouterr()
     assert code == EXIT_INVALID_RECIPE
     assert "canary" not in captured.out + captured.err
@@ -50,7 +48,7 @@ def reported_by_command_line(
 
 @cache
 def defaults() -> Composed:
-    return compose(["name=broken", DATA])
+    return compose(["name=broken"])
 
 
 def test_the_corpus_is_large() -> None:
@@ -95,7 +93,7 @@ def test_each_problem_says_where_its_value_came_from(tmp_path: Path, capsys: pyt
     (tmp_path / "recipe").mkdir()
     file = tmp_path / "recipe" / "broken.yaml"
     file.write_text(f"{BASE}train: {{args: {{lora_rnk: 4}}}}\npipeline: [ingest, trian]\n")
-    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2", DATA])
+    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2"])
     origins = {problem["key"]: problem["origin"] for problem in json.loads(capsys.readouterr().out)["problems"]}
     assert origins == {
         "train.args.lora_rnk": f"{file}:3",

@@ -223,13 +223,12 @@ def test_the_column_of_conversations_must_be_there() -> None:
     assert found["dataset.prompt.conversations"].hint == "Did you mean input?"
 
 
-def test_a_recipe_has_no_dataset_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_without_a_prompt_is_told_the_one_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.yaml"
-    file.write_text("# @package _global_\nname: mine\n")
-    testing.assert_problems({"dataset": "is required and was not given"}, f"{file}")
     (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 20)
-    file.write_text("# @package _global_\ndataset: {source: rows.jsonl, split: {test: 0.2}}\n")
+    head = "# @package _global_\ndefaults:\n  - override /dataset: null\n"
+    file.write_text(head + "dataset: {source: rows.jsonl, split: {test: 0.2}}\n")
     found = testing.problems_of(str(file))
     assert set(found) == {"dataset.prompt.user", "dataset.prompt.assistant"}
     assert 'write dataset.prompt: {user: "{question}", assistant: "{answer}"}' in found["dataset.prompt.user"].hint
