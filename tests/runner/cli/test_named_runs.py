@@ -139,9 +139,12 @@ def test_report_writes_the_page_of_the_named_run_again(
     assert str(page) in capsys.readouterr().out
 
 
-def test_an_export_of_a_run_repeats_the_runs_own_command(run_ids: list[str], local: list[str], tmp_path: Path) -> None:
-    words = ["export", f"runs=[{run_ids[0]}]", "target=ray-job", f"export_to={tmp_path}/out", *local]
-    assert main(words) == EXIT_DONE
+def test_an_export_of_a_run_repeats_the_runs_own_command(
+    fake_stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "recipe=viggo_quickstart", "train.lora_rank=4"]) == EXIT_DONE
+    assert main(["export", "runs=[latest]", "target=ray-job", "export_to=out"]) == EXIT_DONE
     text = (tmp_path / "out" / "ray-job.sh").read_text()
     assert "-- python -m runner recipe=viggo_quickstart train.lora_rank=4" in text
     assert "runs=" not in text
