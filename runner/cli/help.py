@@ -15,7 +15,7 @@ usage: python -m runner [VERB] [recipe=NAME] [key=value ...] [--config-dir DIR]
 Run a recipe: ingest a dataset, fine-tune with LoRA, publish, batch-infer,
 evaluate, serve, query, clean up.
 
-  python -m runner init data=tickets.csv              write a recipe for your data
+  python -m runner init data=tickets.csv              a recipe for your data
   python -m runner list                               the recipes there are
   python -m runner run recipe=viggo_quickstart        run one (or without `run`)
   python -m runner validate recipe=path/to/mine.yaml  check a file of your own

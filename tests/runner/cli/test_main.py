@@ -33,7 +33,7 @@ def test_every_page_of_help_fits_eighty_columns(arguments: list[str], capsys: py
     assert main(arguments) == EXIT_DONE
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    assert "--config-dir" in text
+    assert ("--config-dir" in text) == ("init" not in arguments)
 
 
 def test_the_overview_teaches_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
