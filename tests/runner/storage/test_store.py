@@ -145,7 +145,7 @@ def test_a_published_set_never_changes(store: Store, adapter: Artifact) -> None:
 
 def test_refuses_to_mix_a_set_with_unknown_files(store: Store, adapter: Artifact) -> None:
     put(store, "a/optimizer.pt", b"x")
-    with pytest.raises(RunnerError, match=r"no part of adapter: a/optimizer\.pt"):
+    with pytest.raises(RunnerError, match=r"do not belong to adapter: a/optimizer\.pt"):
         store.publish(adapter, "a", "adapter")
 
 
