@@ -162,17 +162,22 @@ def test_something_in_the_store_that_is_not_a_file_is_not_waited_for(kind: str, 
         fetch_adapter(store, "good", tmp_path / "cache")
 
 
+# The readers of datasets open the one member of a zip file as a stream of limited size; nothing is written to the disk.
+READS_ZIP = {"sniff.py", "opened.py"}
+
+
 def test_the_project_unpacks_no_archive_and_reads_no_pickle() -> None:
     """Links, devices and bombs in archives are nobody's concern while this holds."""
     refused = {"tarfile", "zipfile", "pickle", "cloudpickle", "joblib", "dill", "marshal", "shelve"}
-    calls = {"unpack_archive", "eval", "exec", "unsafe_load", "full_load", "instantiate"}
+    calls = {"unpack_archive", "extract", "extractall", "eval", "exec", "unsafe_load", "full_load", "instantiate"}
     for file in [*(ROOT / "runner").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {alias.name.split(".")[0] for alias in node.names} | {
                     (getattr(node, "module", "") or "").split(".")[0]
                 }
-                assert not names & refused, file
+                reads_zip = file.parent == ROOT / "stages" / "data" / "readers" and file.name in READS_ZIP
+                assert not names & (refused - {"zipfile"} if reads_zip else refused), file
             elif isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 assert name not in calls, f"{file}:{node.lineno} calls {name}"

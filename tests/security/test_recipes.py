@@ -13,6 +13,7 @@ import yaml
 
 from runner.cli.main import main
 from runner.errors import EXIT_INVALID_RECIPE
+from stages.trainers.llamafactory import packages
 
 CASES = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
 SECRET = "canary-Zx8Qw3Rt6Yv1"
@@ -37,6 +38,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DATABASE_URL", "GITHUB_PAT", "DB_PASS", "OPENAI_APIKEY", "RECIPE_TOKEN"):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("PLAIN", HF_SECRET)
+    monkeypatch.setattr(packages, "installed", lambda module: True)  # a missing one would be named in place of the harm
     return seen
 
 
@@ -176,6 +178,7 @@ def test_a_variable_that_the_command_line_allows_is_read(
 ) -> None:
     monkeypatch.setenv("DATA_HOST", "data.example")
     given = ["recipe=viggo_quickstart", "action=show", "dataset.source=https://${oc.env:DATA_HOST}/x"]
+    given += ["dataset.prompt.user='{input}'"]
     assert main(given) == EXIT_INVALID_RECIPE
     assert "--allow-env DATA_HOST" in capsys.readouterr().err
     assert main([*given, "--allow-env", "DATA_HOST"]) == 0

@@ -146,7 +146,7 @@ def test_refuses_a_manifest_whose_paths_lead_out(make: Make, tmp_path: Path, pat
     good = folder_artifact("trained_weights", tmp_path / "run" / "trained_weights")
     (tmp_path / "victim.txt").write_text("v")
     bad = good.model_copy(update={"files": [good.files[0].model_copy(update={"path": path})]})
-    with pytest.raises(RunnerError, match="no legal path"):
+    with pytest.raises(RunnerError, match="not a legal path"):
         Cleanup().run(make("cleanup.delete=[trained_weights]", artifacts=(bad,)))
     assert (tmp_path / "victim.txt").exists()
 
