@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_CUTOFF = 2048
 MOST_SHOWN = 5
 Columns = dict[str, Any]
+# Columns that the collators of pairs and of judged answers read, whether or not there are any.
+_NO_MEDIA: Columns = {"images": None, "videos": None, "audios": None}
 
 
 @dataclass
@@ -189,7 +191,8 @@ class Encoder:
             return []
         self._count(pair)
         names = ("chosen", "rejected")
-        return [{f"{n}_{key}": v for n, each in zip(names, pair, strict=True) for key, v in _of(each).items()}]
+        columns = {f"{n}_{key}": v for n, each in zip(names, pair, strict=True) for key, v in _of(each).items()}
+        return [{**columns, **_NO_MEDIA}]
 
     def _judged(self, example: Example) -> list[tuple[Sample, bool]]:
         return [(sample, bool(example.label)) for sample in self._kept(example)]
@@ -244,7 +247,8 @@ def _with_other_answers(rows: list[tuple[Sample, bool]]) -> Iterator[Columns]:
         answer = other.ids[other.answer_at :]
         prompt = sample.ids[: sample.answer_at]
         divergent = _columns(prompt + answer, [NO_LOSS] * len(prompt) + answer)
-        yield {**_of(sample), "kto_tags": label, **{f"kl_{name}": value for name, value in divergent.items()}}
+        other_columns = {f"kl_{name}": value for name, value in divergent.items()}
+        yield {**_of(sample), "kto_tags": label, **other_columns, **_NO_MEDIA}
 
 
 def tokenize(recipe: Recipe, model: str, train_set: str, target: str) -> dict[str, Any]:
