@@ -9,18 +9,17 @@ the address of the endpoint.
 from __future__ import annotations
 
 import asyncio
-import functools
 import resource
+import socket
 import sys
 from collections import Counter
-from collections.abc import Callable
+from types import ModuleType
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _LOOPBACK = "127.0.0.1"
-_SERVERS = ("ray.serve._private.proxy", "ray.serve._private.replica")
 _HEADERS_S, _BODY_S = 15.0, 120.0
 _HEADER_BYTES = 1 << 16
 _SHARE = 4  # no address has more than this part of the files that the process may open
@@ -34,22 +33,28 @@ def prepare() -> list[Any]:
     if not RAY_SERVE_ENABLE_HA_PROXY:
         auto.AutoHTTPProtocol = Limited
     elif ray.util.get_node_ip_address() == _LOOPBACK:
-        for name in _SERVERS:
-            if name in sys.modules:
-                _bind_to_loopback(sys.modules[name])
+        from ray.serve._private import http_util
+
+        _bind_to_loopback(http_util)
     return []
 
 
+class _LoopbackSocket(socket.socket):
+    """A socket that is bound to loopback, whatever address it is asked for."""
+
+    def bind(self, address: Any) -> None:
+        super().bind((_LOOPBACK, *address[1:]))
+
+
 def _bind_to_loopback(module: Any) -> None:
-    start: Callable[..., Any] = module.start_asgi_http_server
-    if getattr(start, "__wrapped__", None):
-        return
+    """Have the module's servers listen on loopback.
 
-    @functools.wraps(start)
-    async def started(app: Any, http_options: Any, **how: Any) -> Any:
-        return await start(app, http_options.model_copy(update={"host": _LOOPBACK}), **how)
-
-    module.start_asgi_http_server = started
+    Patched is what the module itself looks up when it starts one: Ray copies the globals of its proxy's class into the
+    proxy's process, where a name that is replaced in the proxy's module has no effect.
+    """
+    own = ModuleType("socket")
+    own.__dict__.update(vars(socket) | {"socket": _LoopbackSocket})
+    module.socket = own
 
 
 def most_of_an_address() -> int:

@@ -219,8 +219,8 @@ def test_optuna_is_told_the_scores_and_proposes_by_them(
 import json, sys, warnings
 warnings.simplefilter("ignore")
 from runner.pipeline import registry
-registry.BUILTIN = json.loads(sys.argv[1])
 from tests.conftest import FakeStage
+registry.BUILTIN = json.loads(sys.argv[1])
 original = FakeStage.run
 def run(self, ctx):
     from dataclasses import replace
@@ -246,4 +246,4 @@ sys.exit(main(sys.argv[2:]))
     assert len(sweep.jobs) == 3, done.stderr
     assert done.returncode == sweep.exit_code()
     assert {job.value for job in sweep.jobs if job.finished} <= {4 / 64, 8 / 64, 32 / 64}
-    assert "Best value" in done.stdout
+    assert "No trials are completed" not in done.stderr  # Optuna knows the scores
