@@ -101,6 +101,7 @@ def test_schemas_and_grammars_that_the_engine_cannot_use_are_refused_and_others_
     assert up.post({**ASK, "structured_outputs": {"choice": ["yes", "no"]}}).status_code == 200
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the sockets that are left
 def test_clients_that_give_up_free_the_engine(up: Up) -> None:
     """16 requests of 400 tokens, each left after a second; then one of 8 tokens is no slower than before."""
     quick = {**ASK, "ignore_eos": True}
