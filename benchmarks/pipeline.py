@@ -22,8 +22,9 @@ from benchmarks.stages import Work, parser, prepare, process, run_bare, run_reci
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_runtime_env
-from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.llamafactory.arguments import llamafactory_args
 from stages.trainers.llamafactory.tokens import tokenize
+from stages.trainers.worker.environment import worker_env
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
 # What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.

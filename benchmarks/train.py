@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
-from stages.trainers.llamafactory.arguments import llamafactory_args, worker_env
+from stages.trainers.llamafactory.arguments import llamafactory_args
 from stages.trainers.llamafactory.tokens import tokenize
+from stages.trainers.worker.environment import worker_env
 
 
 def main() -> None:

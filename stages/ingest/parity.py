@@ -18,7 +18,8 @@ from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import Sample, asked_ids
 from stages.models.time_limit import SECONDS, within
-from stages.trainers.llamafactory.tokens import Encoder
+from stages.trainers.base import load_trainer
+from stages.trainers.rows.encoder import Encoder
 
 if TYPE_CHECKING:
     from runner.recipe.schema import Recipe
@@ -78,7 +79,7 @@ def check(recipe: Recipe, template: ChatTemplate, examples: Iterable[Example]) -
             "the chat template writes today's date into every prompt, so requests of another day differ from training",
             "Give the date a fixed value, such as model.chat_template_kwargs.date_string='26 Jul 2024'.",
         )
-    encoder = Encoder.of(recipe, template)
+    encoder = load_trainer(recipe).encoder(recipe, template)
 
     def compare() -> int:
         count = 0

@@ -27,8 +27,10 @@ from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
 from stages.models.time_limit import within
-from stages.trainers.llamafactory.tokens import Encoder, judge
-from stages.trainers.llamafactory.too_long import shortened
+from stages.trainers.base import load_trainer
+from stages.trainers.rows.dataset import judge
+from stages.trainers.rows.encoder import Encoder
+from stages.trainers.rows.too_long import shortened
 
 MOST_ROWS = 2000
 _PERCENTILES = (50, 90, 99)
@@ -105,10 +107,10 @@ def _training(
     examples = list(read_examples(path)) if "train" in recipe.pipeline and path.is_file() else []
     if not examples:
         return None
-    encoder = Encoder.of(recipe, template)
+    encoder = load_trainer(recipe).encoder(recipe, template)
     _tell(problems, lambda: parity.check(recipe, template, parity.sample_of(path, recipe.seed)))
     rows = [_sequences(encoder, example) for example in examples]
-    counts = Encoder.of(recipe, template)
+    counts = load_trainer(recipe).encoder(recipe, template)
     for _ in counts.columns(examples):
         pass
     _tell(problems, lambda: judge(counts.counts, counts.rules, "train"))
@@ -116,7 +118,7 @@ def _training(
     limit = encoder.rules.limit
     return {
         "rows": _shown_training(encoder, examples[index], rows[index]) if index < len(examples) else [],
-        "lengths": _lengths(lengths, limit, f"cutoff_len {limit}") | {"num_rows": len(examples)},
+        "lengths": _lengths(lengths, limit, f"{encoder.rules.limit_name} {limit}") | {"num_rows": len(examples)},
         "counts": asdict(counts.counts),
         "too_long": recipe.train.too_long,
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -18,6 +18,10 @@ from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from stages.models.trained import LongestRow, Trained
+
+if TYPE_CHECKING:
+    from stages.models.chat_template import ChatTemplate
+    from stages.trainers.rows.encoder import Encoder
 
 DEFAULT = "llamafactory"
 TRAINERS = {DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory"}
@@ -67,6 +71,9 @@ class Trainer(Protocol):
 
         Returns figures of the rows; `chat_template` among them is the text that the trained weights are to carry.
         """
+
+    def encoder(self, recipe: Recipe, template: ChatTemplate) -> Encoder:
+        """What turns rows into what is learned, for the comparison with requests and for `preview`."""
 
     def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
         """What a person should know of the figures of `prepare`, a line each."""

@@ -19,7 +19,7 @@ from runner.storage.store import SET_MANIFEST, Store, checked_key, open_store
 from stages.data.sources.fetch import fetch_files
 from stages.models.adapter import AdapterNotFoundError, fetch_adapter, find_adapter, list_adapters
 from stages.serve.other_runs import run_folder
-from stages.trainers.llamafactory.output import is_model_file
+from stages.trainers.output import is_model_file
 from tests.paths import ROOT
 
 KEYS = [

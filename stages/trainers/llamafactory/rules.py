@@ -5,9 +5,7 @@ LLaMA-Factory's own rules (`hparams/parser.py`, version 0.9.5) would say most of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
@@ -15,18 +13,8 @@ from runner.recipe.schema import Recipe
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
 from stages.trainers.llamafactory.values import argument
-
-Get = Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Arguments that do not go together. `holds` is true when they clash; `key` is the one to name."""
-
-    key: str
-    holds: Callable[[Get], Any]
-    message: str
-    hint: str
+from stages.trainers.rules import schedule
+from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
 
 
 def _only_with_lora(name: str) -> Conflict:
@@ -48,34 +36,9 @@ def _never_with_lora(name: str) -> Conflict:
 
 
 _ADAPTERS_ONLY = ("lora", "oft")
-_EVALUATES = ("steps", "epoch")
 
 CONFLICTS = (
-    Conflict(
-        "fp16", lambda get: get("fp16") and get("bf16"), "and bf16 exclude each other", "Set one of them to false."
-    ),
-    Conflict(
-        "eval_strategy",
-        lambda get: get("eval_strategy") in _EVALUATES and not get("eval_dataset") and not get("val_size"),
-        "evaluates during training, but there is nothing to evaluate on",
-        "Set train.args.eval_dataset=val, or train.args.val_size=0.1.",
-    ),
-    Conflict(
-        "val_size",
-        lambda get: get("eval_dataset") and get("val_size"),
-        "and eval_dataset exclude each other",
-        "Remove one of them.",
-    ),
-    Conflict(
-        "load_best_model_at_end",
-        lambda get: (
-            get("load_best_model_at_end")
-            and get("save_strategy") != "best"
-            and get("eval_strategy") != get("save_strategy")
-        ),
-        "needs eval_strategy and save_strategy to be the same",
-        "Set train.args.eval_strategy and train.args.save_strategy both to steps, or both to epoch.",
-    ),
+    *COMMON,
     Conflict(
         "streaming",
         lambda get: get("streaming") and get("max_steps") == -1,
@@ -120,13 +83,6 @@ _GPU_ARGUMENTS = (
     "enable_liger_kernel",
     "use_liger_kernel",
 )
-
-
-def arguments_agree(recipe: Recipe) -> Iterator[Problem]:
-    for conflict in CONFLICTS:
-        if conflict.holds(lambda name: argument(recipe, name)):
-            value = argument(recipe, conflict.key)
-            yield Problem(f"train.args.{conflict.key}", value, conflict.message, conflict.hint)
 
 
 def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
@@ -194,10 +150,11 @@ def longest_row(recipe: Recipe) -> LongestRow | None:
 
 
 RULES = (
-    arguments_agree,
+    agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
     hardware_can_train,
     *template_rules.RULES,
     *schedule_rules.RULES,
+    *schedule.schedule_rules(argument),
     *packages.RULES,
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -13,8 +12,15 @@ from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from stages.models.trained import LongestRow, Trained
-from stages.trainers.llamafactory import arguments, estimate, output, packages, rules
+from stages.trainers import estimate, output
+from stages.trainers.llamafactory import arguments, packages, rules
 from stages.trainers.llamafactory.mappings import MAPPINGS
+from stages.trainers.llamafactory.setup import setup_of
+from stages.trainers.worker.environment import worker_env
+
+if TYPE_CHECKING:
+    from stages.models.chat_template import ChatTemplate
+    from stages.trainers.rows.encoder import Encoder
 
 
 class LlamaFactory:
@@ -41,10 +47,10 @@ class LlamaFactory:
         return {"train.args": kept, "train.lora_rank": None, "train.lora_target": None}
 
     def estimate(self, known: Known) -> Iterator[Estimate]:
-        return estimate.train(known)
+        return estimate.train(known, setup_of(known.recipe))
 
     def adapter_bytes(self, known: Known) -> tuple[int, str] | str:
-        return estimate.adapter_bytes(known)
+        return estimate.adapter_bytes(known, setup_of(known.recipe))
 
     def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:
         return estimate.speed_conditions(values)
@@ -60,8 +66,13 @@ class LlamaFactory:
 
         return tokenize
 
+    def encoder(self, recipe: Recipe, template: ChatTemplate) -> Encoder:
+        from stages.trainers.llamafactory.tokens import encoder_of
+
+        return encoder_of(recipe, template)
+
     def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
-        from stages.trainers.llamafactory.tokens import remarks
+        from stages.trainers.rows.dataset import remarks
 
         return remarks(dict(figures), recipe.train.too_long)
 
@@ -73,7 +84,7 @@ class LlamaFactory:
         )
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
-        return arguments.worker_env(resources)
+        return worker_env(resources)
 
     def worker(self) -> Callable[[dict[str, Any]], None]:
         from stages.trainers.llamafactory.loop import train_loop
@@ -87,5 +98,4 @@ class LlamaFactory:
         return output.is_model_file(path, code=code)
 
     def log_points(self, log: Path) -> list[dict[str, Any]]:
-        lines = (log / output.TRAINER_LOG).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        return output.log_points(log)

@@ -26,7 +26,8 @@ from runner.report.terminal import Report
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import write_state
 from stages.models import architecture
-from stages.trainers.llamafactory import memory, packages
+from stages.trainers import memory
+from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
 

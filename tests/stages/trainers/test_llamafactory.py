@@ -11,7 +11,8 @@ import pytest
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, StageResources
 from runner.testing import assert_golden
-from stages.trainers.llamafactory.arguments import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in, worker_env
+from stages.trainers.llamafactory.arguments import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in
+from stages.trainers.worker.environment import worker_env
 from tests.paths import GOLDEN
 
 WHERE = {

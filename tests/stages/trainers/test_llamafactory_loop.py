@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from stages.trainers.llamafactory import loop as training_loop
-from stages.trainers.llamafactory.loop import Reporter, _prepare, _work_folder
+from stages.trainers.llamafactory.loop import _can_resume, resumed
+from stages.trainers.worker import reporter as reporting
+from stages.trainers.worker.folder import work_folder
+from stages.trainers.worker.loop import fetched
+from stages.trainers.worker.reporter import Reporter
 
 ARGS = SimpleNamespace(train_batch_size=8, gradient_accumulation_steps=2)
 
@@ -49,7 +52,7 @@ def trained(reporter: Reporter, clock: Clock, first: int = 0, history: list[dict
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
-    monkeypatch.setattr(training_loop, "_report", lambda metrics, folder, **part: made.append((metrics, folder, part)))
+    monkeypatch.setattr(reporting, "report", lambda metrics, folder, **part: made.append((metrics, folder, part)))
     return made
 
 
@@ -131,7 +134,7 @@ def test_the_first_worker_asks_now_and_then_whether_to_stop() -> None:
 
 
 def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_loop, "_first_ones", lambda flag, device: True)
+    monkeypatch.setattr(reporting, "first_ones", lambda flag, device: True)
     reporter = Reporter(1, 2, SimpleNamespace())
     assert reporter.must_stop("cpu")
     assert reporter.is_stopping
@@ -146,21 +149,21 @@ class FakeCheckpoint:
 
 def test_resumes_from_the_checkpoint_and_goes_on_with_its_log(tmp_path: Path) -> None:
     args = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
-    resumed = _prepare(args, FakeCheckpoint(), tmp_path)
-    assert resumed == {**args, "resume_from_checkpoint": str(tmp_path / "resume")}
+    resume = fetched(FakeCheckpoint(), tmp_path, args)
+    assert resumed(args, resume) == {**args, "resume_from_checkpoint": str(tmp_path / "resume")}
     assert (tmp_path / "out" / "trainer_log.jsonl").read_text() == "earlier\n"
 
 
 def test_reward_model_gets_its_adapter_back_too(tmp_path: Path) -> None:
     args = {"stage": "rm", "finetuning_type": "lora", "output_dir": "out"}
-    assert _prepare(args, FakeCheckpoint(), tmp_path)["adapter_name_or_path"] == str(tmp_path / "resume")
+    assert resumed(args, tmp_path / "resume")["adapter_name_or_path"] == str(tmp_path / "resume")
 
 
 def test_starts_afresh_without_a_checkpoint_and_for_ppo(tmp_path: Path) -> None:
     sft = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
-    assert _prepare(sft, None, tmp_path) == sft
-    ppo = {**sft, "stage": "ppo"}
-    assert _prepare(ppo, FakeCheckpoint(), tmp_path) == ppo
+    assert resumed(sft, fetched(None, tmp_path, sft)) == sft
+    assert _can_resume(sft)
+    assert not _can_resume({**sft, "stage": "ppo"})
 
 
 def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +171,7 @@ def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HF_DATASETS_CACHE", "")
     (tmp_path / "rank-0").mkdir()
     (tmp_path / "rank-0" / "torn").touch()
-    with _work_folder(0, 0) as work:
+    with work_folder(0, 0) as work:
         assert Path.cwd() == work
         assert list(work.iterdir()) == []
     assert Path.cwd() == tmp_path

@@ -12,9 +12,11 @@ from runner.recipe.schema import Recipe
 from stages.data.example import Example, Message, write_examples
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import NO_LOSS, Sample
-from stages.trainers.llamafactory.packing import blocks, packed
-from stages.trainers.llamafactory.tokens import Encoder, Rules, judge, remarks, write_tokens
-from stages.trainers.llamafactory.too_long import shortened
+from stages.trainers.llamafactory.tokens import encoder_of, rules_of
+from stages.trainers.rows.dataset import judge, remarks, write_tokens
+from stages.trainers.rows.encoder import Encoder
+from stages.trainers.rows.packing import blocks, packed
+from stages.trainers.rows.too_long import shortened
 from tests.stages.models.families import tokenizer_of
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
@@ -39,7 +41,7 @@ def recipe_of(stage: str = "sft", **args: Any) -> Recipe:
 
 
 def encoder(stage: str = "sft", **args: Any) -> Encoder:
-    return Encoder(ChatTemplate(tokenizer_of("chatml")), Rules.of(recipe_of(stage, **args)))
+    return Encoder(ChatTemplate(tokenizer_of("chatml")), rules_of(recipe_of(stage, **args)))
 
 
 def text(of: Encoder, ids: list[int]) -> str:
@@ -167,7 +169,7 @@ def test_the_dataset_on_disk_is_what_was_encoded_with_a_part_for_validation(tmp_
     rows = [Example(str(n), [ASKED, answer(f"A{n}")], columns={"n": n}) for n in range(8)]
     write_examples(tmp_path / "train.jsonl", rows)
     template = ChatTemplate(tokenizer_of("chatml"))
-    counts = write_tokens(recipe_of(val_size=2, max_samples=6), template, tmp_path, tmp_path / "tokens")
+    counts = write_tokens(recipe_of(val_size=2, max_samples=6), template, tmp_path, tmp_path / "tokens", encoder_of)
     made = load_from_disk(str(tmp_path / "tokens"))
     assert {name: len(made[name]) for name in made} == {"train": 4, "validation": 2}
     assert counts["train"]["samples"] == 6

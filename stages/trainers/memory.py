@@ -5,81 +5,91 @@ Left out: what torch, CUDA and the processes themselves take (a GPU's context an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from runner.pipeline.estimates.figure import Parts
 from runner.recipe.schema import Architecture, Recipe
 from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
-from stages.trainers.llamafactory.values import argument
 
 _ADAM_BYTES = 8  # two moments in float32 (Rajbhandari et al. 2020, ZeRO, section 3.1)
-_TRAINED_BYTES = 4  # LLaMA-Factory keeps what it trains in float32 (model/adapter.py), and so are its gradients
+_TRAINED_BYTES = 4  # trainers keep what they train in float32, and so are its gradients
 ADAM = ("adamw_torch", "adamw_torch_fused", "adamw_apex_fused")
-# Arguments that shard, shrink or offload what is counted here.
-_UNCOUNTED = (
-    "deepspeed", "fsdp", "quantization_bit", "use_galore", "use_apollo", "use_badam", "use_unsloth", "pure_bf16",
-    "packing", "neat_packing", "use_dora", "additional_target", "use_muon", "use_adam_mini",
-)  # fmt: skip
 
 
-def trained_params(recipe: Recipe, model: Architecture, num_params: int) -> int | str:
+@dataclass(frozen=True)
+class Setup:
+    """What decides on the memory and the steps of a training, in the words that trainers share.
+
+    kind: lora, full, or another of the trainer's. batch: rows of a worker's step. gather: steps until the optimizer's.
+    length: the most tokens of a row. max_steps: 0 where epochs decide. half: computes in 16 bits. eager: writes
+    attention out. checkpointed: computes activations again. fused_loss: without all logits at once. uncounted: an
+    argument that shards, shrinks or offloads what is counted here, "" for none. rows_by: one after which the number of
+    rows is not known beforehand, "" for none.
+    """
+
+    kind: str
+    batch: int
+    gather: int
+    length: int
+    max_steps: int
+    optimizer: str
+    weights_only: bool
+    half: bool
+    eager: bool
+    checkpointed: bool
+    fused_loss: bool
+    uncounted: str = ""
+    rows_by: str = ""
+
+
+def trained_params(recipe: Recipe, setup: Setup, model: Architecture, num_params: int) -> int | str:
     """How many parameters training changes, or why that is not known."""
-    kind = argument(recipe, "finetuning_type")
-    if kind == "full":
+    if setup.kind == "full":
         return num_params
-    if kind != "lora":
-        return f"train.args.finetuning_type={kind} is not counted here"
+    if setup.kind != "lora":
+        return f"train.args.finetuning_type={setup.kind} is not counted here"
     target = recipe.train.lora_target
     if (count := lora_params(model, recipe.train.lora_rank, target)) is None:
         return f"a layer of {model.model_type} has no modules {target}"
     return count
 
 
-def checkpoint_bytes(recipe: Recipe, trained: int) -> int | str:
+def checkpoint_bytes(setup: Setup, trained: int) -> int | str:
     """Bytes of one of the trainer's checkpoints: what is trained and Adam's two moments of it, all in float32."""
-    optimizer = argument(recipe, "optim")
-    if optimizer not in ADAM:
-        return f"the states of train.args.optim={optimizer} are not counted here"
-    states = 0 if argument(recipe, "save_only_model") else _ADAM_BYTES
-    return trained * (_TRAINED_BYTES + states)
+    if setup.optimizer not in ADAM:
+        return f"the states of train.args.optim={setup.optimizer} are not counted here"
+    return trained * (_TRAINED_BYTES + (0 if setup.weights_only else _ADAM_BYTES))
 
 
-def train_memory(recipe: Recipe, model: Architecture, num_params: int) -> Parts | str:
+def train_memory(recipe: Recipe, setup: Setup, model: Architecture, num_params: int) -> Parts | str:
     """Weights, LoRA, gradients, optimizer and activations of one training worker, or why they are not known.
 
-    Under LoRA the frozen weights are as they are stored (LLaMA-Factory's `load_model` asks for "auto"), in full
-    training in float32. Activations: two bytes with `bf16`/`fp16` or on a GPU. On CPUs four: without autocast the
-    inputs of LoRA's matrices are kept in float32.
+    Under LoRA the frozen weights are as they are stored (trainers load them with dtype "auto"), in full training in
+    float32. Activations: two bytes in 16 bits or on a GPU. On CPUs four: without autocast the inputs of LoRA's matrices
+    are kept in float32.
     """
-    for name in _UNCOUNTED:
-        if argument(recipe, name):
-            return f"with train.args.{name} it is not counted here"
+    if setup.uncounted:
+        return f"with train.args.{setup.uncounted} it is not counted here"
     if recipe.train.stage not in ("sft", "pt"):
         return f"train.stage={recipe.train.stage} holds more than one model or row at a time"
-    trained = trained_params(recipe, model, num_params)
+    trained = trained_params(recipe, setup, model, num_params)
     if isinstance(trained, str):
         return trained
-    optimizer = argument(recipe, "optim")
-    if optimizer not in ADAM:
-        return f"the states of train.args.optim={optimizer} are not counted here"
-    half = argument(recipe, "bf16") or argument(recipe, "fp16") or recipe.cluster.accelerator == "gpu"
-    computing = 2 if half else 4
-    full = argument(recipe, "finetuning_type") == "full"
+    if setup.optimizer not in ADAM:
+        return f"the states of train.args.optim={setup.optimizer} are not counted here"
+    computing = 2 if setup.half or recipe.cluster.accelerator == "gpu" else 4
+    full = setup.kind == "full"
     parts = {"weights": num_params * (_TRAINED_BYTES if full else DTYPE_BYTES[model.dtype])}
     if not full:
         parts["LoRA"] = trained * _TRAINED_BYTES
     parts |= {"gradients": trained * _TRAINED_BYTES, "optimizer": trained * _ADAM_BYTES}
-    tokens, length = batch_tokens(recipe)
-    checkpointed = not argument(recipe, "disable_gradient_checkpointing")
-    eager = argument(recipe, "flash_attn") == "disabled"
-    parts["activations"] = activation_bytes(model, tokens, length, computing, eager=eager, checkpointed=checkpointed)
-    if not argument(recipe, "enable_liger_kernel"):
+    tokens = setup.batch * setup.length
+    parts["activations"] = activation_bytes(
+        model, tokens, setup.length, computing, eager=setup.eager, checkpointed=setup.checkpointed
+    )
+    if not setup.fused_loss:
         parts["logits"] = logit_bytes(model, tokens)
     return parts
-
-
-def batch_tokens(recipe: Recipe) -> tuple[int, int]:
-    """The most tokens of a training batch on one worker, and of one row."""
-    length = int(argument(recipe, "cutoff_len"))
-    return int(argument(recipe, "per_device_train_batch_size")) * length, length
 
 
 def activation_bytes(

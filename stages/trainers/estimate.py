@@ -11,9 +11,8 @@ from runner.pipeline.estimates.rates import Conditions, measured, never_ran
 from runner.pipeline.fingerprint import value_at
 from stages.data.row_facts import known_rows
 from stages.models.known import MODEL, conditions, known_model
-from stages.trainers.llamafactory.memory import checkpoint_bytes, train_memory, trained_params
-from stages.trainers.llamafactory.output import is_model_file
-from stages.trainers.llamafactory.values import argument
+from stages.trainers.memory import Setup, checkpoint_bytes, train_memory, trained_params
+from stages.trainers.output import is_model_file
 
 _TOKENIZER = ("tokenizer", "chat_template", "vocab", "merges")
 
@@ -43,42 +42,40 @@ def _seconds(known: Known, num_rows: float) -> tuple[float, str] | str:
     return num_rows / rate + around, basis
 
 
-def train(known: Known) -> Iterator[Estimate]:
+def train(known: Known, setup: Setup) -> Iterator[Estimate]:
     """Steps, memory of a worker, checkpoints and time."""
     recipe, model = known.recipe, known_model(known)
-    yield _steps(known)
+    yield _steps(known, setup)
     if model.architecture is None or model.num_params is None:
         yield unknown("memory of a worker", "bytes", model.basis)
         yield unknown("checkpoints", "bytes", model.basis)
     else:
-        parts = train_memory(recipe, model.architecture, model.num_params)
-        batch, length = argument(recipe, "per_device_train_batch_size"), argument(recipe, "cutoff_len")
-        basis = f"batches of {batch} rows of {length} tokens; {model.basis}"
+        parts = train_memory(recipe, setup, model.architecture, model.num_params)
+        basis = f"batches of {setup.batch} rows of {setup.length} tokens; {model.basis}"
         yield memory("memory of a worker", parts, basis, most=True)
-        trained = trained_params(recipe, model.architecture, model.num_params)
-        each = trained if isinstance(trained, str) else checkpoint_bytes(recipe, trained)
+        trained = trained_params(recipe, setup, model.architecture, model.num_params)
+        each = trained if isinstance(trained, str) else checkpoint_bytes(setup, trained)
         keep = recipe.train.checkpoints.keep
         if isinstance(each, str):
             yield unknown("checkpoints", "bytes", each)
         else:
             basis = f"{keep} (train.checkpoints.keep) of {trained:,} trained parameters with Adam's states"
             yield Estimate("checkpoints", keep * each, "bytes", basis, most=True)
-    rows, why = _train_rows(known)
-    if rows is None or argument(recipe, "max_steps") > 0:
+    rows, why = _train_rows(known, setup)
+    if rows is None or setup.max_steps:
         yield unknown("time", "s", why)
     else:
         epochs = recipe.train.num_epochs
         yield time(_seconds(known, rows * epochs))
 
 
-def _train_rows(known: Known) -> tuple[int | None, str]:
+def _train_rows(known: Known, setup: Setup) -> tuple[int | None, str]:
     """Rows that training uses, and where the number is from or why there is none."""
     recipe, rows = known.recipe, known_rows(known).counts["train"]
     most = recipe.train.max_samples
-    for name in ("packing", "neat_packing", "streaming", "val_size"):
-        if argument(recipe, name):
-            return None, f"with train.args.{name} the number of training rows is not known beforehand"
-    if argument(recipe, "max_steps") > 0:
+    if setup.rows_by:
+        return None, f"with train.args.{setup.rows_by} the number of training rows is not known beforehand"
+    if setup.max_steps:
         return rows, "train.args.max_steps ends the training"
     if rows is None:
         return None, known_rows(known).basis
@@ -87,18 +84,18 @@ def _train_rows(known: Known) -> tuple[int | None, str]:
     return rows, known_rows(known).basis
 
 
-def _steps(known: Known) -> Estimate:
+def _steps(known: Known, setup: Setup) -> Estimate:
     """Optimizer steps, as transformers' Trainer counts them (`set_initial_training_values`)."""
     recipe = known.recipe
-    if (said := argument(recipe, "max_steps")) > 0:
-        return Estimate("steps", said, "steps", "train.args.max_steps")
-    rows, basis = _train_rows(known)
+    if setup.max_steps:
+        return Estimate("steps", setup.max_steps, "steps", "train.args.max_steps")
+    rows, basis = _train_rows(known, setup)
     most = recipe.train.max_samples
     bounded = rows is None and most is not None and "packing" not in basis and "val_size" not in basis
     if rows is None and not bounded:
         return unknown("steps", "steps", basis)
-    counted = most if rows is None else rows
-    batch, gather = argument(recipe, "per_device_train_batch_size"), argument(recipe, "gradient_accumulation_steps")
+    counted = rows if rows is not None else most or 0
+    batch, gather = setup.batch, setup.gather
     epochs = recipe.train.num_epochs
     workers = recipe.resources_of("train").num_workers
     per_epoch = max(1, math.ceil(math.ceil(math.ceil(counted / max(1, batch)) / workers) / max(1, gather)))
@@ -109,12 +106,12 @@ def _steps(known: Known) -> Estimate:
     return Estimate("steps", math.ceil(epochs * per_epoch), "steps", worked, most=bounded)
 
 
-def adapter_bytes(known: Known) -> tuple[int, str] | str:
+def adapter_bytes(known: Known, setup: Setup) -> tuple[int, str] | str:
     """Bytes of the adapter to come and what they are, or why they are not known."""
     model = known_model(known)
     if model.architecture is None or model.num_params is None:
         return model.basis
-    trained = trained_params(known.recipe, model.architecture, model.num_params)
+    trained = trained_params(known.recipe, setup, model.architecture, model.num_params)
     if isinstance(trained, str):
         return trained
     basis = f"{trained:,} parameters in float32"

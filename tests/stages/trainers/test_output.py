@@ -1,4 +1,4 @@
-"""What of LLaMA-Factory's output folder becomes the adapter, the log, or nothing."""
+"""What of a trainer's output folder becomes the adapter, the log, or nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.storage.artifact import scan_folder
-from stages.trainers.llamafactory.output import collect, is_model_file
+from stages.trainers.output import collect, is_model_file
 
 FIGURES = {"train_loss": 1.77}
 ARGS = {

@@ -1,4 +1,4 @@
-"""What a finished training leaves: which of LLaMA-Factory's files are the adapter, which results, which neither."""
+"""What a finished training leaves: which of a trainer's files are the adapter, which results, which neither."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str, figure
 def keep_chat_template(adapter: Path, text: str | None) -> None:
     """Have the adapter's folder hold the chat template that it was trained with, and none where that is not known.
 
-    LLaMA-Factory writes one of its own beside a model that has none.
+    Trainers write one of their own, LLaMA-Factory also beside a model that has none.
     """
     path = adapter / "chat_template.jinja"
     path.unlink(missing_ok=True)
@@ -83,6 +83,11 @@ def portable_args(args: dict[str, Any], source: str) -> dict[str, Any]:
     """The arguments as kept beside the results: the model by its source, and no folder of the worker."""
     kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "tokenized_path", "output_dir")}
     return {**kept, "model_name_or_path": source}
+
+
+def log_points(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log folder's TRAINER_LOG. Raises OSError or ValueError when they are gone or damaged."""
+    return [json.loads(line) for line in (log / TRAINER_LOG).read_text(encoding="utf-8").splitlines()]
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

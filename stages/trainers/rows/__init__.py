@@ -1,0 +1,1 @@
+"""Rows as the tokens that every trainer here learns."""

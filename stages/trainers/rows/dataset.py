@@ -1,0 +1,128 @@
+"""The tokenized training set on disk, and what a person should know of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import RunnerError
+from stages.data.example import Example, read_examples
+from stages.models.chat_template import ChatTemplate
+from stages.trainers.rows.encoder import Columns, Encoded, Encoder, Rules
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import Recipe
+
+EncoderOf = Callable[["Recipe", ChatTemplate], Encoder]
+
+
+def tokenize(recipe: Recipe, model: str, train_set: str, target: str, encoder_of: EncoderOf) -> dict[str, Any]:
+    """`write_tokens` with the chat template's text (`chat_template`) beside the counts.
+
+    model, train_set, target: folders that every node sees. encoder_of: the trainer's.
+    """
+    template = ChatTemplate.of(recipe, model)
+    counts = write_tokens(recipe, template, Path(train_set), Path(target), encoder_of)
+    return {**counts, "chat_template": template.source_or_none()}
+
+
+def write_tokens(
+    recipe: Recipe, template: ChatTemplate, train_set: Path, target: Path, encoder_of: EncoderOf
+) -> dict[str, Any]:
+    """Write `train` and, where the recipe evaluates during training, `validation` as a dataset on disk.
+
+    Returns the counts of each. Raises RunnerError naming the rows that cannot be learned, and rows that are too long
+    where `train.too_long` is fail.
+    """
+    from datasets import Dataset, DatasetDict
+
+    shutil.rmtree(target, ignore_errors=True)
+    parts = target.with_name(f"{target.name}.parts")
+    shutil.rmtree(parts, ignore_errors=True)
+    made, counts = {}, {}
+    for name, split in _splits(recipe).items():
+        encoder = encoder_of(recipe, template)
+        examples = _limited(read_examples(train_set / f"{split}.jsonl"), recipe.train.max_samples)
+        path = _write(encoder.columns(examples), parts / f"{name}.arrow")
+        judge(encoder.counts, encoder.rules, split)
+        made[name], counts[name] = Dataset.from_file(str(path)), asdict(encoder.counts)
+    DatasetDict(_split_off(made, recipe)).save_to_disk(str(target))
+    shutil.rmtree(parts)
+    return counts
+
+
+def _splits(recipe: Recipe) -> dict[str, str]:
+    wanted = recipe.train.args.get("eval_dataset")
+    return {"train": "train", **({"validation": str(wanted)} if wanted else {})}
+
+
+def _limited(examples: Iterator[Example], limit: int | None) -> Iterator[Example]:
+    return (example for index, example in enumerate(examples) if limit is None or index < limit)
+
+
+def _split_off(made: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """With `val_size`, a part of the training set apart for validation, drawn by the recipe's seed."""
+    size = float(recipe.train.args.get("val_size") or 0)
+    if not size:
+        return made
+    both = made["train"].train_test_split(test_size=int(size) if size > 1 else size, seed=recipe.seed)
+    return {"train": both["train"], "validation": both["test"]}
+
+
+def _write(rows: Iterator[Columns], path: Path) -> Path:
+    from datasets.arrow_writer import ArrowWriter
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ArrowWriter(path=str(path)) as writer:
+        for row in rows:
+            writer.write(row)
+        writer.finalize()
+    return path
+
+
+def judge(counts: Encoded, rules: Rules, split: str) -> None:
+    """Raises RunnerError for rows that cannot be learned as they are, and where nothing is left to learn."""
+    if counts.num_refused:
+        shown = "".join(f"\n  {line}" for line in counts.refused)
+        more = counts.num_refused - len(counts.refused)
+        raise RunnerError(
+            f"{counts.num_refused:,} rows of the {split} split cannot be learned as they are:{shown}"
+            + (f"\n  and {more:,} more" if more else ""),
+            "Correct the rows or the keys named above.",
+        )
+    if counts.too_long and rules.too_long == "fail":
+        name = rules.limit_name
+        raise RunnerError(
+            f"{counts.too_long:,} of the {split} split's samples are longer than {name}={rules.limit} tokens, the "
+            f"longest {counts.longest:,}",
+            f"Raise train.args.{name}, or set train.too_long to what is to be done: drop, cut_start or cut_middle.",
+        )
+    if not counts.samples:
+        raise RunnerError(
+            f"the {split} split has nothing to learn", f"Raise train.args.{rules.limit_name}, or correct the data."
+        )
+
+
+def remarks(counts: dict[str, Any], too_long: str) -> list[str]:
+    """Lines for the terminal: what became of rows that are too long or whose answers the template trims."""
+    lines = []
+    for split, each in counts.items():
+        if each["too_long"]:
+            cut = "left out" if too_long == "drop" else f"cut ({too_long})"
+            alone = (
+                f", {each['unanswerable']:,} of them left out because the answer alone is longer"
+                if each["unanswerable"] and too_long != "drop"
+                else ""
+            )
+            lines.append(f"{split}: {each['too_long']:,} samples are too long and {cut}{alone}")
+        if each["samples"] > each["rows"]:
+            lines.append(
+                f"{split}: {each['rows']:,} conversations are {each['samples']:,} samples, because the chat template "
+                "renders earlier turns otherwise than the last"
+            )
+        if each["trimmed"]:
+            lines.append(f"{split}: the chat template trims white space around {each['trimmed']:,} answers")
+    return lines

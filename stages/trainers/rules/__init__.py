@@ -1,0 +1,1 @@
+"""Rules about arguments that several trainers take from transformers."""

@@ -1,0 +1,32 @@
+"""Rules about the chat template and the rows to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.errors import Problem, RunnerError
+from runner.recipe.schema import Recipe
+from stages.models.chat_template import template_text
+
+_OWN_KWARGS = ("messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template")
+
+
+def chat_template_can_be_read(recipe: Recipe) -> Iterator[Problem]:
+    try:
+        template_text(recipe.model.chat_template)
+    except RunnerError as error:
+        yield Problem("model.chat_template", recipe.model.chat_template, "cannot be read", error.hint)
+    for name in _OWN_KWARGS:
+        if name in recipe.model.chat_template_kwargs:
+            value = recipe.model.chat_template_kwargs[name]
+            yield Problem(f"model.chat_template_kwargs.{name}", value, "is set for each request", "Remove it.")
+
+
+def evaluation_rows_are_a_split(recipe: Recipe) -> Iterator[Problem]:
+    wanted = recipe.train.args.get("eval_dataset")
+    if wanted not in (None, "val"):
+        message = "is no split to evaluate on during training; there is: val"
+        yield Problem("train.args.eval_dataset", wanted, message, "Set train.args.eval_dataset=val.")
+
+
+RULES = (chat_template_can_be_read, evaluation_rows_are_a_split)

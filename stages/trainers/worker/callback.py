@@ -1,0 +1,45 @@
+"""The reporter as a callback of transformers' trainer, which every trainer here builds on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.trainers.worker.reporter import Reporter
+
+
+class StoppedError(Exception):
+    """The run is to end; what was trained so far is saved."""
+
+
+def callback(reporter: Reporter) -> Any:
+    """The reporter as a callback of transformers' trainer."""
+    from transformers import TrainerCallback
+
+    class Forward(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            rows: Any = getattr(
+                kwargs.get("train_dataloader"), "dataset", None
+            )  # a stream has no length, PPO no loader
+            reporter.begin(args, state, len(rows) if hasattr(rows, "__len__") else None)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.flush()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.step(state, log_follows=control.should_log)
+            if reporter.must_stop(args.device) and state.global_step < state.max_steps:
+                control.should_save = control.should_training_stop = True
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            reporter.log(state, logs or {})
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.saved(Path(args.output_dir, f"checkpoint-{state.global_step}"), Path(args.output_dir))
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.flush(wait=True)
+            if state.global_step < state.max_steps and reporter.is_stopping:
+                raise StoppedError
+
+    return Forward()

@@ -1,0 +1,28 @@
+"""The folder that a worker trains in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def work_folder(rank: int, node_rank: int) -> Iterator[Path]:
+    """A fresh folder in Ray Train's working directory on this node, made the current one; removed at the end.
+
+    The node's workers share the cache of tokenised data: the first makes it and the others read it.
+    """
+    home = Path.cwd()
+    work = home / f"rank-{rank}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    os.environ["HF_DATASETS_CACHE"] = str(home / f"datasets-{node_rank}")
+    os.chdir(work)
+    try:
+        yield work
+    finally:
+        os.chdir(home)
+        shutil.rmtree(work, ignore_errors=True)

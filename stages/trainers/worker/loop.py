@@ -1,0 +1,84 @@
+"""What each Ray Train worker runs: a trainer's training, with its checkpoints and progress reported to Ray.
+
+A worker writes to a folder of its own on its node. Two kinds of checkpoints go to Ray Train's storage: one for each
+checkpoint of the trainer, with all that resuming needs, and at the end one with `adapter/` and `log/`, the results.
+Each is sealed (`stages.trainers.checkpoints`), so that a corrupt one is never resumed from. When the run is to end, the
+workers save a checkpoint after the step that they are at, and stop.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.trainers.base import ADAPTER
+from stages.trainers.failure import explain_in_worker
+from stages.trainers.output import TRAINER_LOG, collect, keep_chat_template
+from stages.trainers.worker.callback import StoppedError, callback
+from stages.trainers.worker.folder import work_folder
+from stages.trainers.worker.report import is_final, report
+from stages.trainers.worker.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trainer's own part of a worker.
+
+    train: called with the arguments, the folder of the checkpoint to resume from (None for none) and the reporter's
+    callback; leaves its files in `args["output_dir"]`. known: the trainer's own mistakes as RunnerErrors, None for
+    others. can_resume: whether it can resume a training with these arguments.
+    """
+
+    train: Callable[[dict[str, Any], Path | None, Any], None]
+    memory_hint: str
+    known: Callable[[Exception], RunnerError | None]
+    can_resume: Callable[[dict[str, Any]], bool] = lambda args: True
+
+
+def run(config: dict[str, Any], training: Training) -> None:
+    """Train, on one of the workers. Raises RunnerError for what would fail again, RuntimeError for what may not.
+
+    config: `args` (of the trainer's `arguments`, with `output_dir` and `trust_remote_code`), `source` (the model's, as
+    published), `chat_template` (its text), `progress`.
+    """
+    import ray.train
+
+    context = ray.train.get_context()
+    rank, args = context.get_world_rank(), config["args"]
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None and is_final(checkpoint):
+        return  # an earlier attempt finished, but its results were not kept
+    with work_folder(rank, context.get_node_rank()) as work:
+        reporter = Reporter(rank, context.get_world_size(), config["progress"])
+        try:
+            resume = fetched(checkpoint, work, args) if training.can_resume(args) else None
+            training.train(dict(args), resume, callback(reporter))
+        except StoppedError:
+            return
+        except RunnerError:
+            raise
+        except Exception as error:
+            begun, hint = reporter.num_steps > 0, training.memory_hint
+            raise explain_in_worker(error, begun=begun, memory_hint=hint, known=training.known) from error
+        figures = reporter.summary()
+        final = None
+        if rank == 0:
+            final = collect(Path(args["output_dir"]), work / "final", args, config["source"], figures)
+            keep_chat_template(final / ADAPTER, config["chat_template"])
+        report(figures | {"final": True}, final, rank=rank, num_parts=1)
+
+
+def fetched(checkpoint: Any, work: Path, args: dict[str, Any]) -> Path | None:
+    """The checkpoint to resume from as a folder on this node, its log moved to the output folder; None for none."""
+    if checkpoint is None:
+        return None
+    resume, output = work / "resume", work / args["output_dir"]
+    checkpoint.to_directory(str(resume))
+    output.mkdir(parents=True, exist_ok=True)
+    if (resume / TRAINER_LOG).is_file():
+        shutil.move(resume / TRAINER_LOG, output / TRAINER_LOG)
+    return resume

@@ -1,0 +1,161 @@
+"""Follows a training by transformers' trainer: progress, figures, checkpoints, and whether it is to stop."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.trainers.output import TRAINER_LOG
+from stages.trainers.worker.report import first_ones, report
+
+_PROGRESS_EVERY_S = 0.5
+_ASK_EVERY_S = 0.5
+
+# Files of a trainer's checkpoint that resuming does not read: the tokenizer comes from the model, the rest is a pickle
+# of the arguments and a model card.
+_NOT_NEEDED_TO_RESUME = {
+    "training_args.bin", "README.md", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
+    "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+}  # fmt: skip
+
+
+def _require_finite(loss: float, step: int) -> None:
+    """Raise RunnerError for a loss that is no number: the weights are none either, and no later step mends them."""
+    if not math.isfinite(loss):
+        raise RunnerError(
+            f"the loss of step {step} is {loss}: training has diverged, or the model's weights are damaged",
+            "Lower train.learning_rate, or train with bf16 instead of fp16; a damaged model is fetched again when its "
+            "folder below storage.cache is removed.",
+        )
+
+
+@dataclass
+class Reporter:
+    """Follows the trainer: tells the driver how far it is, and reports its checkpoints.
+
+    `num_steps` is the trainer's count, which goes on where a resumed training left off.
+    """
+
+    rank: int
+    world_size: int
+    progress: Any
+    now: Callable[[], float] = time.monotonic
+    num_steps: int = 0
+    total_steps: int = 0
+    num_samples: int | None = None
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    eval_losses: list[float] = field(default_factory=list)
+    _rows_per_step: int = 1
+    _begun_at: float = 0.0
+    _first_step: int = 0
+    _ended_at: float = 0.0
+    _first_step_at: float | None = None
+    _told_at: float = float("-inf")
+    _asked_at: float = float("-inf")
+    is_stopping: bool = False
+    checkpoints_s: float = 0.0
+    _pending: tuple[Path, Path] | None = None
+
+    def begin(self, args: Any, state: Any, num_samples: int | None) -> None:
+        self.num_samples = num_samples
+        self.num_steps = self._first_step = state.global_step
+        self.total_steps = state.max_steps
+        self._rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * self.world_size
+        self._begun_at = self._ended_at = self.now()
+        self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+        self.eval_losses = [float(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
+        self._tell()
+
+    def step(self, state: Any, *, log_follows: bool) -> None:
+        self.num_steps = state.global_step
+        self._ended_at = self.now()
+        self._first_step_at = self._first_step_at or time.time()
+        if not log_follows:
+            self._tell_now_and_then()
+
+    def log(self, state: Any, logs: dict[str, Any]) -> None:
+        if "loss" in logs:
+            _require_finite(float(logs["loss"]), state.global_step)
+            self.losses.append((state.global_step, float(logs["loss"])))
+            self._tell_now_and_then()
+        if "eval_loss" in logs:
+            self.eval_losses.append(float(logs["eval_loss"]))
+
+    def samples_per_s(self) -> float | None:
+        """Rows a second of this attempt, over all workers."""
+        elapsed = self._ended_at - self._begun_at
+        done = self.num_steps - self._first_step
+        return done * self._rows_per_step / elapsed if done and elapsed > 0 else None
+
+    def _tell_now_and_then(self) -> None:
+        if self.now() - self._told_at >= _PROGRESS_EVERY_S or self.num_steps == self.total_steps:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.rank:
+            return
+        self._told_at = self.now()
+        loss = self.losses[-1][1] if self.losses else None
+        self.progress.update(self.num_steps, self.total_steps, "step", loss=loss, rows_per_s=self.samples_per_s())
+
+    def saved(self, folder: Path, output: Path) -> None:
+        """The trainer has written a checkpoint. It is reported at its next event, when all callbacks are through."""
+        self._pending = (folder, output)
+
+    def flush(self, *, wait: bool = False) -> None:
+        """Report the checkpoint that waits for it; every worker does so at the same step.
+
+        Training goes on while it is uploaded, unless `wait` says that this is its end.
+        """
+        if self._pending is None:
+            return
+        (folder, output), self._pending = self._pending, None
+        for name in _NOT_NEEDED_TO_RESUME:
+            (folder / name).unlink(missing_ok=True)
+        if self.rank == 0 and (output / TRAINER_LOG).is_file():
+            shutil.copyfile(output / TRAINER_LOG, folder / TRAINER_LOG)
+        folder.mkdir(exist_ok=True)  # a rank of a trainer that saves nothing on it still reports its part
+        begin = self.now()
+        report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size, wait=wait)
+        self.checkpoints_s += self.now() - begin
+
+    def must_stop(self, device: Any) -> bool:
+        """Whether the run is to end, the same answer on every worker: the first one's, which asks now and then."""
+        if self.rank == 0 and self.now() - self._asked_at >= _ASK_EVERY_S:
+            self._asked_at = self.now()
+            self.is_stopping = self.progress.is_stopping()
+        if self.world_size > 1:
+            self.is_stopping = first_ones(self.is_stopping, device)
+        return self.is_stopping
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.
+
+        first_step_at: when this attempt's first step ended (Unix time, s); None when it had none to do.
+        checkpoints_s: how long training stood still for checkpoints to be reported.
+        """
+        weighted, before = 0.0, 0
+        for step, loss in self.losses:
+            weighted += loss * (step - before)
+            before = step
+        return {
+            "num_steps": self.num_steps,
+            "num_samples": self.num_samples,
+            "num_workers": self.world_size,
+            "train_loss": weighted / before if before else None,
+            "loss_first": self.losses[0][1] if self.losses else None,
+            "loss_last": self.losses[-1][1] if self.losses else None,
+            "eval_loss_last": self.eval_losses[-1] if self.eval_losses else None,
+            "eval_loss_best": min(self.eval_losses, default=None),
+            "samples_per_s": self.samples_per_s(),
+            "train_runtime_s": self._ended_at - self._begun_at,
+            "resumed_at_step": self._first_step or None,
+            "first_step_at": self._first_step_at,
+            "checkpoints_s": self.checkpoints_s,
+        }
