@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks import measure
 from runner.recipe.schema import ApiKeys, Limits
-from stages.serve.guard import Gate, Guard
-from stages.serve.keys import ring_settings
+from stages.serve.guard.gate import Gate, Guard
+from stages.serve.guard.keys import ring_settings
 
 _NUM_KEYS = 1000
 _BODY = b'{"model": "base", "messages": [{"role": "user", "content": "' + b"x" * 4000 + b'"}], "stream": true}'

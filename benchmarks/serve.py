@@ -26,7 +26,7 @@ from benchmarks.load import measure_endpoint
 from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
 from stages.data.example import read_examples
 from stages.engines.vllm.batch import engine_kwargs as batch_engine_kwargs
-from stages.engines.vllm.server import engine_env, engine_kwargs
+from stages.engines.vllm.serving.server import engine_env, engine_kwargs
 from stages.models.adapter import CONFIG, largest_rank
 
 _START_S = 900

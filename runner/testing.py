@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import Problem, RecipeError
-from runner.pipeline import check
+from runner.pipeline.rules import check
 from runner.recipe.load import Composed, compose
 from runner.recipe.schema import Recipe
 from runner.storage.atomic import write_text

@@ -45,7 +45,7 @@ class Call:
 
     def checked(self) -> Asked:
         """The call with its recipe. Raises RecipeError with every problem."""
-        from runner.pipeline.check import load_recipe
+        from runner.pipeline.rules.check import load_recipe
 
         recipe, options = load_recipe(self.composed)
         return Asked(recipe, options, self.composed, self.line)

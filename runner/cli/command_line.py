@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.cli.verbs import VERBS
+from runner.cli.verbs.table import VERBS
 from runner.errors import Problem, RecipeError, nearest
 
 ORIGIN = "command line"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.cli.verbs import VERBS
+from runner.cli.verbs.table import VERBS
 from runner.errors import Problem, RecipeError
 
 RECIPES_DIR = Path(__file__).resolve().parents[2] / "recipes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from runner.cli.command_line import unknown_word
-from runner.cli.verbs import FAMILIES, VERBS, Verb
+from runner.cli.verbs.table import FAMILIES, VERBS, Verb
 from runner.errors import RecipeError
 
 WIDTH = 80

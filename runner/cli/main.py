@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
-from runner.cli.verbs import VERBS
+from runner.cli.verbs.table import VERBS
 from runner.errors import (
     EXIT_DONE,
     EXIT_INTERRUPTED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.cli.command_line import ORIGIN, CommandLine, key_of
-from runner.cli.verbs import GRANTS, VERBS, Verb
+from runner.cli.verbs.table import GRANTS, VERBS, Verb
 from runner.errors import Problem, RecipeError
 from runner.recipe.load import recipe_roots
 from runner.recipe.schema import RunOptions

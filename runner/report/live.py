@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from runner.pipeline.progress import Pace
+from runner.pipeline.engine.progress import Pace
 from runner.report.console import SafeConsole
 from runner.report.progress_text import progress_parts
 from runner.text import duration_text

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from runner.pipeline.check import trusted_values
 from runner.pipeline.optional import HasRemarks
 from runner.pipeline.plan import Step
+from runner.pipeline.rules.check import trusted_values
 from runner.recipe.schema import Recipe
 from runner.recipe.secrets import redact
 from runner.report.console import SafeConsole

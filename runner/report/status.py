@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from runner.pipeline.engine.progress import read_progress
 from runner.pipeline.manifest import Manifest
-from runner.pipeline.progress import read_progress
 from runner.pipeline.run_locks import lock_path
 from runner.report.progress_text import progress_text
 from runner.storage.atomic import read_state

@@ -50,7 +50,7 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
 
     Raises RecipeError with the problems of all jobs before the first one starts.
     """
-    from runner.pipeline.check import load_recipe
+    from runner.pipeline.rules.check import load_recipe
 
     overrides = readable(overrides)
     jobs = combinations(overrides)
@@ -222,8 +222,8 @@ def _job(state: Sweep, folder: Path, folders: Folders) -> float:
 
 
 def _run_job(overrides: list[str], config_dir: Path | None, job: Job, objective: str) -> None:
-    from runner.pipeline.check import load_recipe
     from runner.pipeline.engine import run
+    from runner.pipeline.rules.check import load_recipe
     from runner.report.observers import observers
 
     command = shlex.join(["python", "-m", "runner", "run", *overrides])

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from runner.errors import RunnerError
-from runner.pipeline.progress import read_progress
+from runner.pipeline.engine.progress import read_progress
 from runner.report.progress_text import progress_text
 from runner.storage.atomic import read_state
 from runner.sweep.capacity import Share

@@ -39,8 +39,8 @@ from stages.deploy.serve_config import (
 )
 from stages.query.stage import ask_all
 from stages.serve.config import app_name, server_name
+from stages.serve.guard.keys import own_key
 from stages.serve.health import wait_until_running
-from stages.serve.keys import own_key
 
 Ask = Callable[[str, list[str], list[dict[str, Any]], Any, str | None], Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from runner.errors import Problem, RecipeError
-from runner.pipeline.check import load_recipe
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import RECIPES_DIR, compose
 from runner.recipe.schema import Recipe
 from stages.data.sources import scheme_of

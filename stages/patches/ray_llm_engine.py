@@ -22,7 +22,7 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
 
     Ray asks for vLLM's multiprocess executor on CPUs, which starts one process more, to set the OpenMP variables for
     it. Here the engine's process gets them, and starting is shorter by the other's imports. On a GPU, see
-    `stages.engines.vllm.server.has_gpu_itself`.
+    `stages.engines.vllm.serving.server.has_gpu_itself`.
     """
 
     def _prepare_engine_config(self, callback_ctx: Any) -> tuple[Any, Any, Any]:

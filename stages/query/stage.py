@@ -26,7 +26,7 @@ from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.models.endpoint_form import sent_messages
 from stages.models.known import ENGINE, conditions
 from stages.serve.endpoint import Endpoint
-from stages.serve.keys import own_key
+from stages.serve.guard.keys import own_key
 from stages.serve.other_runs import same_rows
 
 # What the openai client names itself; all else of vLLM's sampling parameters travels in the request's extra body.

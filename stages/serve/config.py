@@ -18,7 +18,7 @@ from runner.errors import RunnerError
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
 from stages.engines.base import DEFAULT, Engine, engine_named, load_engine
-from stages.serve.keys import ring_settings
+from stages.serve.guard.keys import ring_settings
 
 IMPORT_PATH = "stages.serve.config:build_app"
 
@@ -118,7 +118,7 @@ def engine_arg(recipe: Recipe) -> dict[str, str]:
 
 
 def api_settings(recipe: Recipe, served: Sequence[str] | None) -> dict[str, Any]:
-    """What a replica learns while it runs (`user_config`): adapters, and what `stages.serve.guard.Gate` takes.
+    """What a replica learns while it runs (`user_config`): adapters, and what `stages.serve.guard.gate.Gate` takes.
 
     served: ids of the adapters that it knows; None: all in the store. It has no key in it, but the path of a file and
     digests. Raises RunnerError when `serve.api_keys.env` names no keys.
@@ -152,7 +152,7 @@ def build_app(args: dict[str, Any]) -> Any:
 
 def _front() -> Any:
     """Made in the replica, which alone imports it."""
-    from stages.serve.front import GuardedFront
+    from stages.serve.guard.front import GuardedFront
 
     return GuardedFront()
 

@@ -9,7 +9,7 @@ from runner.errors import Problem
 from runner.recipe.arguments import RAY
 from runner.recipe.machine import is_loopback
 from runner.recipe.schema import Recipe
-from stages.serve.keys import NoKeysError, keys_of_environment, keys_of_file
+from stages.serve.guard.keys import NoKeysError, keys_of_environment, keys_of_file
 
 
 def open_endpoint_asks_for_a_key(recipe: Recipe) -> Iterator[Problem]:

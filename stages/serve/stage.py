@@ -29,8 +29,8 @@ from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, engine_arg, replica_version
 from stages.serve.endpoint import Endpoint
 from stages.serve.fit import fit_to_serve
+from stages.serve.guard.keys import own_key
 from stages.serve.health import Listener, application_status, listen, wait_until_running, warm
-from stages.serve.keys import own_key
 from stages.serve.mappings import MAPPINGS
 from stages.serve.other_runs import ServedRun, served_runs
 from stages.serve.replicas import least_replicas

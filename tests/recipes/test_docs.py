@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from runner.cli.command_line import read_command_line
-from runner.cli.init import OPTIONS, _options
 from runner.cli.overrides import checked_overrides
-from runner.cli.verbs import VERBS
-from runner.pipeline.check import load_recipe
+from runner.cli.verbs.init import OPTIONS, _options
+from runner.cli.verbs.table import VERBS
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import compose, to_options
 from runner.sweep.grid import combinations
 from tests.paths import ROOT

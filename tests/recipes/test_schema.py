@@ -15,8 +15,8 @@ from jsonschema import Draft7Validator
 
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
-from runner.pipeline.check import load_recipe
 from runner.pipeline.registry import BUILTIN, mappings
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.json_schema import FromStages, file_schema, file_schemas, recipe_schema, sections
 from runner.recipe.load import RECIPES_DIR, compose
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY

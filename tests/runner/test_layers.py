@@ -45,8 +45,8 @@ RAY_SIDE = {
     "stages.patches.ray_llm_server",
     "stages.patches.vllm_cpu_executor",
     "stages.patches.vllm_cpu_lora",
-    "stages.engines.vllm.replica",
-    "stages.engines.vllm.replica_entry",
+    "stages.engines.vllm.serving.replica",
+    "stages.engines.vllm.serving.replica_entry",
 }
 
 

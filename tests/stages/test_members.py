@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.errors import Problem
-from runner.pipeline.check import load_recipe
 from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.optional import Rule
 from runner.pipeline.plan import PastRuns, build
 from runner.pipeline.registry import load_stage
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.arguments import RAY
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources

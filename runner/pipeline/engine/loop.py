@@ -22,6 +22,7 @@ from runner.errors import (
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.engine.interrupts import Interrupted, interruptible, uninterrupted, wait_for_interrupt
+from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.engine.run import Run, Watched, open_run, stage_folder
 from runner.pipeline.engine.summary import summarize
 from runner.pipeline.events import (
@@ -38,7 +39,6 @@ from runner.pipeline.events import (
 )
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
 from runner.pipeline.optional import KeepsAlive, WarmsUp
-from runner.pipeline.progress import ProgressFile
 from runner.pipeline.registry import load_stage
 from runner.pipeline.run_locks import one_run
 from runner.pipeline.shared_cache import SharedCache, is_shared

@@ -13,9 +13,9 @@ from typing import Any
 from runner.cluster.leaks import Leaks, kill_children
 from runner.errors import EXIT_STAGE_FAILED, RunnerError
 from runner.pipeline.engine.output import Output
+from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
 from runner.pipeline.manifest import MANIFEST, Manifest
-from runner.pipeline.progress import ProgressFile
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.load import redact
 from runner.recipe.machine import machine_name

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner import __version__
-from runner.pipeline.check import trusted_values
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
 from runner.pipeline.results import FinishedRun
+from runner.pipeline.rules.check import trusted_values
 from runner.recipe.load import flatten
 from runner.recipe.schema import Recipe
 from runner.report.pages.parts import StagePart, finished_run, outcomes_of, parts_of, state_of, verdict_of

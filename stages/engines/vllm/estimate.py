@@ -7,8 +7,8 @@ from typing import Any
 
 from runner.pipeline.estimates.figure import Estimate, Known, memory, unknown
 from stages.engines.vllm import batch as batch_engine
-from stages.engines.vllm import server as server_engine
 from stages.engines.vllm.memory import context_length, engine_memory, kv_element_bytes
+from stages.engines.vllm.serving import server as server_engine
 from stages.models.architecture import head_dim, kv_bytes_per_token
 from stages.models.known import known_model
 

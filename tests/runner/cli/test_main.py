@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.cli.verbs import VERBS
+from runner.cli.verbs.table import VERBS
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
 
 

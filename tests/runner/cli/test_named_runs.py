@@ -13,9 +13,9 @@ from runner.cli.command_line import read_command_line
 from runner.cli.main import main
 from runner.cli.named_runs import serving
 from runner.cli.overrides import checked_overrides, name_the_sweep
-from runner.cli.verbs import VERBS
+from runner.cli.verbs.table import VERBS
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
-from runner.pipeline.check import load_recipe
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import compose
 from runner.sweep.state import Job, open_sweep
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from runner.cli.main import main
 from runner.errors import RecipeError
-from runner.pipeline.check import load_recipe
 from runner.pipeline.estimates import Estimate, estimate
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns, Plan, build
 from runner.pipeline.registry import mappings
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import redact
 from runner.recipe.machine import machine_name
 from runner.recipe.schema import Architecture, Recipe, RunOptions

@@ -13,11 +13,11 @@ import pytest
 from pydantic import BaseModel
 
 from runner.pipeline import fingerprint
-from runner.pipeline.check import load_recipe
 from runner.pipeline.fingerprint import explain
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns, Step, build, digests
 from runner.pipeline.registry import BUILTIN, load_stage
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import RECIPES_DIR, compose
 from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.storage.artifact import Artifact

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runner.pipeline.progress import Pace
+from runner.pipeline.engine.progress import Pace
 from runner.report.live import StageLine
 
 

@@ -15,10 +15,11 @@ import pytest
 from runner.cli.main import main
 from runner.cluster.session import RaySession
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED
-from runner.pipeline import check, engine, registry
+from runner.pipeline import engine, registry
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates import estimate
 from runner.pipeline.plan import PastRuns, build, fingerprint_inputs
+from runner.pipeline.rules import check
 from runner.recipe.load import compose
 from runner.recipe.schema import RunOptions
 from runner.report.observers import observers

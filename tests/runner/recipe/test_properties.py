@@ -16,8 +16,8 @@ from pydantic import BaseModel
 
 from runner.cli.main import main
 from runner.errors import Problem, RecipeError
-from runner.pipeline.check import check, load_recipe
 from runner.pipeline.registry import mappings
+from runner.pipeline.rules.check import check, load_recipe
 from runner.recipe.load import Composed, compose, flatten
 from runner.recipe.schema import Recipe, RunOptions, StageResources
 from runner.recipe.show import as_yaml

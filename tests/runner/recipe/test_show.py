@@ -9,7 +9,7 @@ import pytest
 
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
-from runner.pipeline.check import load_recipe
+from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import compose
 from runner.recipe.show import as_yaml
 from tests.paths import ROOT

@@ -10,8 +10,8 @@ import pytest
 
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED
+from runner.pipeline.engine.progress import PROGRESS, ProgressFile, read_progress
 from runner.pipeline.manifest import Manifest, StageRecord
-from runner.pipeline.progress import PROGRESS, ProgressFile, read_progress
 from runner.pipeline.run_locks import one_run
 from runner.report.status import status_lines, status_of
 from runner.storage.atomic import write_state

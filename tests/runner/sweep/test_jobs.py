@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.pipeline.progress import PROGRESS
+from runner.pipeline.engine.progress import PROGRESS
 from runner.storage.atomic import write_state
 from runner.sweep.capacity import Share
 from runner.sweep.jobs import JobView, Planned, run_side_by_side

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from stages.engines.vllm.grammar_check import GrammarCheck, Worker
-from stages.engines.vllm.grammar_worker import EngineConfig, reason
+from stages.engines.vllm.serving.grammar_check import GrammarCheck, Worker
+from stages.engines.vllm.serving.grammar_worker import EngineConfig, reason
 from tests.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore::DeprecationWarning")]

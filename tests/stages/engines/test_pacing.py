@@ -1,4 +1,4 @@
-"""`stages.engines.vllm.pacing`: nothing lost, nothing late, fewer messages when many listen."""
+"""`stages.engines.vllm.serving.pacing`: nothing lost, nothing late, fewer messages when many listen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain
 
 import pytest
 
-from stages.engines.vllm.pacing import Pacer
+from stages.engines.vllm.serving.pacing import Pacer
 
 
 async def numbers(count: int, every_s: float = 0.0) -> AsyncGenerator[int, None]:

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from runner.recipe.schema import Limits
-from stages.serve.front import GuardedFront
+from stages.serve.guard.front import GuardedFront
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -51,7 +51,7 @@ def client() -> Iterator[TestClient]:
     import ray.serve  # noqa: F401
     from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard
 
-    from stages.engines.vllm.replica import OpenAIApi
+    from stages.engines.vllm.serving.replica import OpenAIApi
 
     front = GuardedFront()
     front.configure({"keys": None, "limits": Limits(max_tokens=64).model_dump()})

@@ -17,7 +17,7 @@ from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, FileEntry
 from stages.data.example import Example, Message, write_examples
 from stages.data.prediction import BASE, TUNED
-from stages.engines.vllm.pieces import answer_piece
+from stages.engines.vllm.serving.pieces import answer_piece
 from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
@@ -167,7 +167,7 @@ def warm_up(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, list[An
 
 
 def test_the_engine_starts_during_training_as_the_infer_stage_will_want_it(warm_up: Any) -> None:
-    from stages.engines.vllm.server import engine_env, llm_config
+    from stages.engines.vllm.serving.server import engine_env, llm_config
 
     started, (config,) = warm_up()
     recipe = recipe_of("storage.artifacts=/store")

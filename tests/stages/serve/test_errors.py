@@ -10,7 +10,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from stages.serve.errors import Errors, refusal_of_validation, sentence
+from stages.serve.guard.errors import Errors, refusal_of_validation, sentence
 
 
 def status_of(error: Exception, request_id: str) -> int:

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.middleware.cors import CORSMiddleware
 
-from stages.serve.front import GuardedFront
-from stages.serve.keys import digest
+from stages.serve.guard.front import GuardedFront
+from stages.serve.guard.keys import digest
 
 KEY = "k" * 20
 LIMITS = {"max_body_bytes": 100, "max_tokens": 8, "max_n": 1, "requests_per_minute": None}

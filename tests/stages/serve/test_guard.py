@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from runner.recipe.schema import Limits
-from stages.serve.costs import set_max_tokens
-from stages.serve.guard import Gate, Guard, route_of
-from stages.serve.keys import digest
+from stages.serve.guard.costs import set_max_tokens
+from stages.serve.guard.gate import Gate, Guard, route_of
+from stages.serve.guard.keys import digest
 
 KEY, OTHER = "a-good-key-0123456789", "another-key-0123456789"
 PATHS = ("/v1/models", "/v1/chat/completions", "/metrics", "/docs", "/openapi.json", "/", "/health/", "/health/../x")
@@ -349,7 +349,7 @@ def test_a_request_that_names_no_length_gets_the_most_that_it_may_have() -> None
 
 
 def test_a_body_that_comes_too_slowly_is_refused(echo: Echo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.serve.guard.BODY_S", 0.05)
+    monkeypatch.setattr("stages.serve.guard.gate.BODY_S", 0.05)
     sent: list[Any] = []
 
     async def receive() -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.schema import ApiKeys
-from stages.serve.keys import KeyRing, digest, known_keys, own_key, parse_keys, ring_settings
+from stages.serve.guard.keys import KeyRing, digest, known_keys, own_key, parse_keys, ring_settings
 
 OLD, NEW, OTHER = "old-key-0123456789", "new-key-0123456789", "another-key-0123456789"
 
@@ -94,7 +94,7 @@ def test_only_whole_keys_are_good(ring: KeyRing) -> None:
 def test_every_key_is_compared_even_after_one_has_matched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     real = KeyRing.owner.__globals__["hmac"].compare_digest
-    monkeypatch.setattr("stages.serve.keys.hmac.compare_digest", lambda a, b: compared.append(a) or real(a, b))
+    monkeypatch.setattr("stages.serve.guard.keys.hmac.compare_digest", lambda a, b: compared.append(a) or real(a, b))
     assert KeyRing(file, [digest(NEW)], logging.getLogger("ring")).owner(NEW) == digest(NEW)
     assert len(compared) == 3
 
@@ -111,9 +111,9 @@ def test_a_file_that_has_not_changed_for_a_while_is_not_read_again(
     ring: KeyRing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = time.time_ns() + 10_000_000_000
-    monkeypatch.setattr("stages.serve.keys.time.time_ns", lambda: later)
+    monkeypatch.setattr("stages.serve.guard.keys.time.time_ns", lambda: later)
     assert ring.owner(OLD)
-    monkeypatch.setattr("stages.serve.keys.Path.open", None)
+    monkeypatch.setattr("stages.serve.guard.keys.Path.open", None)
     assert ring.owner(OLD)
 
 

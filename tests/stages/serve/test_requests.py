@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, field_validator
 from starlette.testclient import TestClient
 
 from runner.recipe.schema import Limits
-from stages.serve.front import GuardedFront
-from stages.serve.request_names import names_of
+from stages.serve.guard.front import GuardedFront
+from stages.serve.guard.names import names_of
 
 
 class Sub(BaseModel, extra="allow"):
@@ -312,7 +312,7 @@ def test_an_exception_tells_nothing_of_the_inside(client: TestClient) -> None:
 def test_a_failure_of_the_guard_itself_tells_nothing_either(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.serve.guard.read_object", lambda kind, body: {}["secret"])
+    monkeypatch.setattr("stages.serve.guard.gate.read_object", lambda kind, body: {}["secret"])
     answer = post(client, {"prompt": "hi"})
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text

@@ -20,7 +20,7 @@ from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
 from stages.engines.root_cause import root_cause
-from stages.engines.vllm.server import engine_env, engine_kwargs, llm_config, num_bundles
+from stages.engines.vllm.serving.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.adapter import (
     AdapterNotFoundError,
@@ -34,8 +34,8 @@ from stages.models.weights import Adapter
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.serve.config import api_settings, replica_version
 from stages.serve.endpoint import Endpoint
+from stages.serve.guard.keys import digest
 from stages.serve.health import error_message, free_port, holder_of, wait_until_running
-from stages.serve.keys import digest
 from stages.serve.other_runs import ServedRun
 from stages.serve.stage import Serve, own_adapter, with_room
 from tests.paths import GOLDEN

@@ -4,6 +4,6 @@ from stages.patches.vllm_forkserver import begin
 
 begin()
 
-from stages.engines.vllm.replica import AdapterServer  # noqa: E402
+from stages.engines.vllm.serving.replica import AdapterServer  # noqa: E402
 
 __all__ = ["AdapterServer"]

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stages.serve.refusal import Refusal
+from stages.serve.guard.refusal import Refusal
 
 _MAX_MESSAGE = 500
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 429: "rate_limit_exceeded"}

@@ -40,8 +40,8 @@ def plan(jobs: Sequence[Asked]) -> int:
 def _plan(asked: Asked, heading: str) -> dict[str, Any]:
     """The plan of one job, shown unless JSON is asked for."""
     from runner.pipeline import plan
-    from runner.pipeline.check import trusted_values
     from runner.pipeline.estimates import estimate
+    from runner.pipeline.rules.check import trusted_values
     from runner.pipeline.runs import unusable_root
 
     recipe, past = asked.recipe, _past_runs(asked)

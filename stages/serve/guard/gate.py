@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.recipe.schema import Limits
-from stages.serve.costs import refuse_costly
-from stages.serve.grammars import grammars_of, refuse_large
-from stages.serve.keys import KeyRing
-from stages.serve.refusal import (
+from stages.serve.guard.body import read_object
+from stages.serve.guard.costs import refuse_costly
+from stages.serve.guard.grammars import grammars_of, refuse_large
+from stages.serve.guard.keys import KeyRing
+from stages.serve.guard.names import Names, refuse_unknown
+from stages.serve.guard.refusal import (
     CLOSED,
     INCOMPLETE,
     NO_KEY,
@@ -27,8 +29,6 @@ from stages.serve.refusal import (
     bad_request,
     too_large,
 )
-from stages.serve.request_body import read_object
-from stages.serve.request_names import Names, refuse_unknown
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -59,7 +59,7 @@ class Gate:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take other keys and limits.
 
-        settings: plain values, `{keys, limits}`: of `stages.serve.keys.ring_settings`, and of the recipe.
+        settings: plain values, `{keys, limits}`: of `stages.serve.guard.keys.ring_settings`, and of the recipe.
         """
         keys, limits = settings["keys"], Limits.model_validate(settings["limits"])
         file = Path(keys["file"]) if keys is not None and keys["file"] else None
@@ -124,7 +124,7 @@ def _too_many(most: int, answers: int) -> Refusal:
 class Guard:
     """ASGI middleware: asks the gate, and refuses bodies that no route reads. It answers GET /health itself.
 
-    names: the parameters of each route that reads JSON, by path (`stages.serve.request_names`).
+    names: the parameters of each route that reads JSON, by path (`stages.serve.guard.names`).
     """
 
     def __init__(

@@ -17,8 +17,8 @@ class Verb:
 
     summary: one line of the overview. example: arguments that show it. on: `recipe` needs `recipe=NAME`; `result` takes
     the recipe of a run where `runs=[...]` names one; `none` needs neither. options: keys of `RunOptions` that it uses.
-    function: `module:function` below runner.cli; it takes a `Call`, or where the verb `sweeps` (with -m) the checked
-    recipe of each job, which is one without -m. One that composes no recipe takes the `CommandLine`.
+    function: `module:function` below runner.cli.verbs; it takes a `Call`, or where the verb `sweeps` (with -m) the
+    checked recipe of each job, which is one without -m. One that composes no recipe takes the `CommandLine`.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Verb:
     def load(self) -> Any:
         """The function that does it."""
         module, _, name = self.function.partition(":")
-        return getattr(import_module(f"runner.cli.{module}"), name)
+        return getattr(import_module(f"runner.cli.verbs.{module}"), name)
 
 
 _RECIPE = "recipe=viggo_quickstart"

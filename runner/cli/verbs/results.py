@@ -16,7 +16,7 @@ def status(call: Call) -> int:
     from runner.report.status import status_lines, status_of
 
     if call.options.job:
-        from runner.cli.cluster import job_of
+        from runner.cli.verbs.cluster import job_of
         from runner.cluster import jobs
 
         return jobs.status(*job_of(call), call.options.format == "json")
@@ -43,8 +43,8 @@ def report(call: Call) -> int:
 
 def serve(call: Call) -> int:
     """Serve adapters of finished runs behind one endpoint, by the first run's recipe."""
-    from runner.cli.run import run
-    from runner.pipeline.check import load_recipe
+    from runner.cli.verbs.run import run
+    from runner.pipeline.rules.check import load_recipe
 
     served, options = serving(call)
     return run([Asked(load_recipe(served)[0], options, served, call.line)])

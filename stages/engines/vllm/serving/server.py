@@ -24,7 +24,7 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
-        "callback_config": {"callback_class": "stages.engines.vllm.replica:LocalModel"},
+        "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
         "engine_kwargs": {**engine_kwargs(recipe, with_adapters=adapters is not None), **template_kwargs(recipe)},
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.

@@ -18,11 +18,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from stages.serve.costs import set_max_tokens
-from stages.serve.errors import Errors, refusal_of, refusal_of_status, refusal_of_validation
-from stages.serve.guard import Gate, Guard, TryGrammar
-from stages.serve.refusal import Refusal
-from stages.serve.request_names import names_of_routes
+from stages.serve.guard.costs import set_max_tokens
+from stages.serve.guard.errors import Errors, refusal_of, refusal_of_status, refusal_of_validation
+from stages.serve.guard.gate import Gate, Guard, TryGrammar
+from stages.serve.guard.names import names_of_routes
+from stages.serve.guard.refusal import Refusal
 
 
 class GuardedFront:

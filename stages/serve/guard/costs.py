@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.recipe.schema import Limits
-from stages.serve.refusal import Refusal, RefusedError
+from stages.serve.guard.refusal import Refusal, RefusedError
 
 _PER_PROMPT = ("n", "best_of")
 _INPUTS = ("prompt", "prompt_embeds", "input", "text_1", "text_2", "queries", "documents", "data_1", "data_2")

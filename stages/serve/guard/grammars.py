@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stages.serve.refusal import bad_request
+from stages.serve.guard.refusal import bad_request
 
 MAX_DEPTH = 64  # of JSON: an object in an object's properties is two levels deeper
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from stages.serve.refusal import bad_request
+from stages.serve.guard.refusal import bad_request
 
 Names = Mapping[str, "Names | None"]  # None: what is inside is not checked here
 

@@ -40,7 +40,7 @@ def job_of(call: Call) -> tuple[str, str]:
 
 def deploy(call: Call) -> int:
     """Serve the adapter of the recipe, or of the run that `runs` names, as an application of the cluster."""
-    from runner.cli.results import of_run
+    from runner.cli.verbs.results import of_run
     from stages.deploy import rollout
 
     asked = of_run(call)[0].checked()
@@ -49,7 +49,7 @@ def deploy(call: Call) -> int:
 
 def undeploy(call: Call) -> int:
     """Remove the application of the recipe, or of the run that `runs` names."""
-    from runner.cli.results import of_run
+    from runner.cli.verbs.results import of_run
     from stages.deploy import rollout
 
     return rollout.undeploy(of_run(call)[0].checked().recipe, Report().say)

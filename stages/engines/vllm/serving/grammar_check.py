@@ -15,7 +15,7 @@ from hashlib import sha256
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stages.engines.vllm.grammar_worker import EngineConfig, run
+from stages.engines.vllm.serving.grammar_worker import EngineConfig, run
 
 NUM_WORKERS = 2
 _REMEMBERED = 1024

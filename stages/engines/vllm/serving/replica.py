@@ -26,10 +26,10 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
 from stages.engines.root_cause import ENGINE_FAILED, root_cause
-from stages.engines.vllm.grammar_check import NUM_WORKERS, GrammarCheck, Worker
-from stages.engines.vllm.grammar_worker import EngineConfig
-from stages.engines.vllm.pacing import Pacer
-from stages.engines.vllm.pieces import answer_piece
+from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
+from stages.engines.vllm.serving.grammar_worker import EngineConfig
+from stages.engines.vllm.serving.pacing import Pacer
+from stages.engines.vllm.serving.pieces import answer_piece
 from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
@@ -53,7 +53,7 @@ class AdapterServer(ReplicaServer):
     loader = StoreLoader
 
     async def __init__(self, llm_config: dict[str, Any], front: Callable[[], Front]) -> None:  # type: ignore[misc]  # as Ray's own
-        """llm_config: of `stages.engines.vllm.server.llm_config`. front: makes what stands before the API."""
+        """llm_config: of `stages.engines.vllm.serving.server.llm_config`. front: makes what stands before the API."""
         ray_serve.listen_on_loopback()
         self._loading = asyncio.Lock()
         self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first

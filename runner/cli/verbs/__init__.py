@@ -1,0 +1,1 @@
+"""The verbs: their table, and a module for each family."""
