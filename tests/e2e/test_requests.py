@@ -52,7 +52,11 @@ def up(request: pytest.FixtureRequest, workspace: Path) -> Iterator[Up]:
     ]  # fmt: skip
     before = processes()
     with serving(log, *overrides, env={"RAY_SERVE_ENABLE_HA_PROXY": request.param}) as (url, pid):
-        yield Up(url, pid, before)
+        up = Up(url, pid, before)
+        try:
+            yield up
+        finally:
+            up.client.close()
 
 
 def refused(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
@@ -101,7 +105,6 @@ def test_schemas_and_grammars_that_the_engine_cannot_use_are_refused_and_others_
     assert up.post({**ASK, "structured_outputs": {"choice": ["yes", "no"]}}).status_code == 200
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the sockets that are left
 def test_clients_that_give_up_free_the_engine(up: Up) -> None:
     """16 requests of 400 tokens, each left after a second; then one of 8 tokens is no slower than before."""
     quick = {**ASK, "ignore_eos": True}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,11 @@ def write_tokens(
     for name, split in _splits(recipe).items():
         encoder = encoder_of(recipe, template)
         examples = _limited(read_examples(train_set / f"{split}.jsonl"), recipe.train.max_samples)
-        path = _write(encoder.columns(examples), parts / f"{name}.arrow")
+        rows = encoder.columns(examples)
+        first = list(islice(rows, 1))
+        if not first:
+            judge(encoder.counts, encoder.rules, split)
+        path = _write(chain(first, rows), parts / f"{name}.arrow")
         judge(encoder.counts, encoder.rules, split)
         made[name], counts[name] = Dataset.from_file(str(path)), asdict(encoder.counts)
     DatasetDict(_split_off(made, recipe)).save_to_disk(str(target))
@@ -72,7 +77,7 @@ def _split_off(made: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return {"train": both["train"], "validation": both["test"]}
 
 
-def _write(rows: Iterator[Columns], path: Path) -> Path:
+def _write(rows: Iterable[Columns], path: Path) -> Path:
     from datasets.arrow_writer import ArrowWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +106,11 @@ def judge(counts: Encoded, rules: Rules, split: str) -> None:
             f"Raise train.args.{name}, or set train.too_long to what is to be done: drop, cut_start or cut_middle.",
         )
     if not counts.samples:
+        name = rules.limit_name
+        longer = f": all {counts.too_long:,} samples are longer than {name}={rules.limit} tokens" if counts.too_long else ""
         raise RunnerError(
-            f"the {split} split has nothing to learn", f"Raise train.args.{rules.limit_name}, or correct the data."
+            f"the {split} split has nothing to learn{longer}",
+            f"Raise train.args.{name} (the longest sample has {counts.longest:,} tokens), or correct the data.",
         )
 
 

@@ -156,6 +156,14 @@ def test_rows_that_cannot_be_learned_are_named_with_what_to_do() -> None:
         assert part in caught.value.message
 
 
+def test_a_split_of_which_no_row_fits_the_limit_ends_the_run_with_its_longest(tmp_path: Path) -> None:
+    write_examples(tmp_path / "train.jsonl", [Example("1", [ASKED, answer("x" * 100)])])
+    recipe = recipe_of(cutoff_len=60, too_long="cut_start")
+    with pytest.raises(RunnerError, match=r"all 1 samples are longer than cutoff_len=60 tokens") as caught:
+        write_tokens(recipe, ChatTemplate(tokenizer_of("chatml")), tmp_path, tmp_path / "tokens")
+    assert "the longest sample has 1" in caught.value.hint
+
+
 def test_the_remarks_count_what_was_cut_split_and_trimmed() -> None:
     counts = {"train": {"rows": 2, "samples": 3, "too_long": 1, "unanswerable": 0, "trimmed": 1}}
     assert [line.partition(":")[2][:22] for line in remarks(counts, "drop")] == [
