@@ -45,7 +45,7 @@ def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
         f"model.source={model}", "evaluate.compare_base=true",
         f'dataset.source="generated://viggo?train=64&val=4&test={NUM_TEST_ROWS}&seed=7"',
         f"train.args.max_steps={NUM_STEPS}", f"+train.args.save_steps={SAVE_STEPS}",
-        "train.args.per_device_train_batch_size=2", "train.args.cutoff_len=512",
+        "train.args.per_device_train_batch_size=2", "train.args.cutoff_len=496",
         "infer.batch_size=8", "infer.sampling.max_tokens=16", "infer.engine_kwargs.max_model_len=512",
         "infer.engine_kwargs.dtype=float32", "infer.engine=own", "serve.port=0", "query.num_rows=20", *overrides,
     ]  # fmt: skip

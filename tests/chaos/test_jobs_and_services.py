@@ -91,7 +91,7 @@ class Cluster:
             "pipeline=[ingest,train,publish,serve]", f"storage.root={self.root}", f"model.source={self.model}",
             'dataset.source="generated://viggo?train=64&val=4&test=4&seed=7"',
             "train.args.max_steps=60", "+train.args.save_steps=20", "train.args.per_device_train_batch_size=2",
-            "train.args.cutoff_len=512", "infer.sampling.max_tokens=8", "infer.engine_kwargs.max_model_len=512",
+            "train.args.cutoff_len=496", "infer.sampling.max_tokens=8", "infer.engine_kwargs.max_model_len=512",
             "serve.model_id=base", f"serve.port={self.http_port}", f"serve.startup_timeout_s={STARTUP_S}",
             "resources.train.cpus_per_worker=1", "resources.serve.cpus_per_worker=1",
             "resources.serve.custom={head_node: 0.1}", *overrides,
