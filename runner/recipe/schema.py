@@ -363,11 +363,13 @@ class Infer(Section):
     )
     batch_size: PositiveInt = Field(64, description="Rows handed to an engine at a time.")
     concurrency: PositiveInt = Field(1, description="Number of engines (replicas) that work side by side.")
-    engine: Literal["own", "shared"] = Field(
-        "own",
+    engine: Literal["auto", "own", "shared"] = Field(
+        "auto",
         description="own: engines of ray.data.llm, which end with the stage. shared: where there is a serve stage, the "
         "endpoint's replicas, which it then opens to clients, so that the engine starts once; serve.* says how many. "
-        "On a cluster that the run starts itself it starts while earlier stages run, where there is capacity for both.",
+        "On a cluster that the run starts itself it starts while earlier stages run, where there is capacity for both. "
+        "auto: shared where batch inference and the endpoint's first replicas have the same arguments, GPUs and "
+        "number, and an adapter is trained; own otherwise.",
     )
 
 

@@ -90,6 +90,9 @@ class Engine(BatchEngine, ServerEngine, Protocol):
     def rules(self) -> Sequence[Rule]:
         """Rules about the keys that only this engine reads, in batch inference and at the endpoint."""
 
+    def differing(self, recipe: Recipe) -> Iterator[tuple[str, Any]]:
+        """Name and the endpoint's value of each argument for which batch inference would need another engine."""
+
     def ranks(self, kwargs: Mapping[str, Any]) -> int:
         """Processes of one engine with these arguments, each of which computes on a GPU of its own."""
 

@@ -1,4 +1,4 @@
-"""Batch inference on the endpoint's engine, before it is an endpoint (`infer.engine: shared`): one start for both.
+"""Batch inference on the endpoint's engine, before it is an endpoint (`infer.engine`): one start for both.
 
 The infer stage deploys the application without a route, so that nothing but this run reaches its replicas, which
 answer no request by HTTP until they are given `user_config`. The serve stage then deploys it with both, and Ray Serve
@@ -25,6 +25,7 @@ from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import load_engine
+from stages.trainers.base import load_trainer
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
@@ -43,10 +44,23 @@ _ROOM_GIB, _ROOM_OF_MODEL = 8, 12
 def is_shared(recipe: Recipe) -> bool:
     """Whether the recipe has one engine for batch inference and the endpoint.
 
-    An endpoint that is updated in place (`serve.redeploy`) goes on serving, and lends no engine.
+    An endpoint that is updated in place (`serve.redeploy`) keeps serving, and lends no engine.
     """
-    stages = {"infer", "serve"} <= set(recipe.pipeline)
-    return recipe.infer.engine == "shared" and stages and not recipe.serve.redeploy
+    if recipe.infer.engine == "own" or recipe.serve.redeploy or not {"infer", "serve"} <= set(recipe.pipeline):
+        return False
+    return recipe.infer.engine == "shared" or _agree(recipe)
+
+
+def _agree(recipe: Recipe) -> bool:
+    """Whether the endpoint's first replicas are the engines that batch inference asks for."""
+    batch, endpoint, backend = recipe.resources_of("infer"), recipe.resources_of("serve"), load_engine(recipe)
+    trains = {"train", "publish"} <= set(recipe.pipeline)
+    return (
+        (batch.gpus_per_worker, batch.accelerator_type) == (endpoint.gpus_per_worker, endpoint.accelerator_type)
+        and recipe.infer.concurrency * backend.ranks(recipe.infer.engine_kwargs) == backend.num_bundles(recipe)
+        and not list(backend.differing(recipe))
+        and not (trains and load_trainer(recipe).trained(recipe).kind == "model")
+    )
 
 
 def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engine:

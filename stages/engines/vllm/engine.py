@@ -35,6 +35,9 @@ class Vllm:
     def server_mappings(self) -> Sequence[Mapped]:
         return SERVER_MAPPINGS
 
+    def differing(self, recipe: Recipe) -> Iterator[tuple[str, Any]]:
+        return rules.differing(recipe)
+
     def ranks(self, kwargs: Mapping[str, Any]) -> int:
         sizes = (kwargs.get(name) for name in ("tensor_parallel_size", "pipeline_parallel_size"))
         return prod(size for size in sizes if isinstance(size, int) and size > 0)

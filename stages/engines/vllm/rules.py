@@ -161,15 +161,21 @@ def hardware_can_infer(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"{section}.engine_kwargs.dtype", "bfloat16", message, "Set it to float16.")
 
 
+def differing(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Name and the endpoint's value of each argument for which batch inference would need another engine."""
+    own, known = recipe.infer.engine_kwargs, VLLM.table("engine")  # of the endpoint's server others are
+    for name, value in recipe.serve.engine_kwargs.items():
+        if name in known and name not in _MAY_DIFFER and value != own.get(name):
+            yield name, value
+
+
 def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
     """What differs between batch and endpoint would be another engine."""
     if recipe.infer.engine != "shared" or not {"infer", "serve"} <= set(recipe.pipeline):
         return
-    own, known = recipe.infer.engine_kwargs, VLLM.table("engine")  # of the endpoint's server others are
-    for name, value in recipe.serve.engine_kwargs.items():
-        if name in known and name not in _MAY_DIFFER and value != own.get(name):
-            hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."
-            yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
+    for name, value in differing(recipe):
+        hint = f"Move it to infer.engine_kwargs.{name}, or set infer.engine=own."
+        yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
 
 
 RULES = (

@@ -131,6 +131,14 @@ def test_a_whole_model_needs_an_engine_of_its_own() -> None:
         (["infer.engine=own"], False),
         (["pipeline=[ingest,train,publish,infer,evaluate]"], False),
         (["serve.redeploy=true"], False),
+        (["infer.engine=auto"], True),
+        (["infer.engine=auto", "cluster=local_gpu"], True),
+        (["infer.engine=auto", "infer.concurrency=2"], False),
+        (["infer.engine=auto", "infer.concurrency=2", "serve.autoscaling.min_replicas=2"], True),
+        (["infer.engine=auto", "+serve.engine_kwargs.max_num_seqs=4"], False),
+        (["infer.engine=auto", "+serve.engine_kwargs.max_loras=4"], True),
+        (["infer.engine=auto", "cluster=local_gpu", "resources.serve.accelerator_type=L4"], False),
+        (["infer.engine=auto", "+train.args.finetuning_type=full"], False),
     ],
 )
 def test_an_engine_is_shared_with_an_endpoint_that_this_run_starts(overrides: list[str], shared: bool) -> None:
