@@ -107,7 +107,9 @@ def judge(counts: Encoded, rules: Rules, split: str) -> None:
         )
     if not counts.samples:
         name = rules.limit_name
-        longer = f": all {counts.too_long:,} samples are longer than {name}={rules.limit} tokens" if counts.too_long else ""
+        longer = (
+            f": all {counts.too_long:,} samples are longer than {name}={rules.limit} tokens" if counts.too_long else ""
+        )
         raise RunnerError(
             f"the {split} split has nothing to learn{longer}",
             f"Raise train.args.{name} (the longest sample has {counts.longest:,} tokens), or correct the data.",

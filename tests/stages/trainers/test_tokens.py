@@ -160,7 +160,7 @@ def test_a_split_of_which_no_row_fits_the_limit_ends_the_run_with_its_longest(tm
     write_examples(tmp_path / "train.jsonl", [Example("1", [ASKED, answer("x" * 100)])])
     recipe = recipe_of(cutoff_len=60, too_long="cut_start")
     with pytest.raises(RunnerError, match=r"all 1 samples are longer than cutoff_len=60 tokens") as caught:
-        write_tokens(recipe, ChatTemplate(tokenizer_of("chatml")), tmp_path, tmp_path / "tokens")
+        write_tokens(recipe, ChatTemplate(tokenizer_of("chatml")), tmp_path, tmp_path / "tokens", encoder_of)
     assert "the longest sample has 1" in caught.value.hint
 
 
