@@ -8,8 +8,12 @@ RUN := $(VENV)/bin/python -m runner
 # PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip continues and finds the wheel
 # wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Of the environments besides .venv: which (`make env NAME=accelerate`), and for which accelerator.
+NAME ?= accelerate
+ACCELERATOR ?= cpu
+UV := uv==0.13.9
 
-.PHONY: help setup quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
+.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
@@ -30,6 +34,13 @@ $(VENV)/.dev: $(VENV)/.cpu requirements/dev.lock
 	$(PIP) install --no-deps -r requirements/dev.lock
 	@touch $@
 
+$(VENV)/bin/uv: $(VENV)/.cpu
+	$(PIP) install $(UV)
+	@touch $@
+
+env: $(VENV)/bin/uv ## Make the environment NAME in .venv/environments (a minute), for ACCELERATOR=cpu or gpu
+	$(VENV)/bin/python -m runner.cluster.environments.build $(NAME) --accelerator $(ACCELERATOR) --torch-index $(TORCH_INDEX)
+
 quickstart: setup ## Run the whole pipeline on a real model on the CPU (set-up included)
 	$(RUN) recipe=viggo_quickstart $(ARGS)
 
@@ -38,7 +49,7 @@ test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on rea
 test-unit: $(VENV)/.dev ## Unit tests, without Ray (under a minute)
 	$(VENV)/bin/python -m pytest -m "not e2e and not chaos" $(ARGS)
 
-test-e2e: $(VENV)/.dev ## The tests on real Ray, vLLM and LLaMA-Factory
+test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 	$(VENV)/bin/python -m pytest -m "e2e and not chaos" $(ARGS)
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)

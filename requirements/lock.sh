@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Resolve requirements/*.in into the locks that `make setup` and the containerfile install with `--no-deps`.
+# Resolve requirements/*.in into the locks that `make setup` and the containerfile install with `--no-deps`, and
+# requirements/environments/*.in into those of `make env`.
 # Needs uv and PyPI only: torch is resolved by its plain version and written as `+cpu` for the CPU locks, so the
 # machine that locks need not reach PyTorch's own index.
 set -euo pipefail
@@ -19,3 +20,16 @@ compile 3.11 excludes-cpu.txt cpu.in cpu.lock --override overrides-cpu.txt --upg
 compile 3.11 excludes-cpu.txt dev.in dev.lock --override overrides-cpu.txt --override overrides-dev.txt --constraint cpu.lock
 sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' cpu.lock dev.lock
 compile 3.12 excludes-gpu.txt gpu.in gpu.lock --upgrade
+
+# What crosses between the processes of two environments has one version in all: the driver's lock holds it there.
+shared() { # shared LOCK
+  grep -E '^(ray|pydantic|pydantic-core|numpy|pandas|pyarrow|boto3|botocore|rich|jinja2|psutil|setuptools|fsspec|protobuf|msgpack)==' "$1"
+}
+
+for input in environments/*.in; do
+  name=$(basename "$input" .in)
+  [ "$name" = shared ] && continue
+  compile 3.11 excludes-cpu.txt "$input" "environments/$name-cpu.lock" --override overrides-cpu.txt --constraint <(shared cpu.lock) --upgrade
+  sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' "environments/$name-cpu.lock"
+  compile 3.12 excludes-gpu.txt "$input" "environments/$name-gpu.lock" --constraint <(shared gpu.lock) --upgrade
+done

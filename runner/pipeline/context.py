@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runner.cluster import environments
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, StageResources
@@ -20,6 +21,7 @@ class RunContext:
     stage: its name. run_dir: the run's folder; stage_dir: this stage's own below it, empty or holding what an
     interrupted attempt with the same fingerprint left. fingerprint: digest of all that affects the result.
     inputs: the artifacts that it needs, by name. ray: the run's one Ray session, started at the first use.
+    environment: of its workers; None for the runner's own.
     """
 
     recipe: Recipe
@@ -33,11 +35,14 @@ class RunContext:
     deferred: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     say: Callable[[str], None] = lambda message: None
     manifest_artifacts: Callable[[], list[Artifact]] = list
+    environment: str | None = None
 
     @property
     def resources(self) -> StageResources:
-        """This stage's resources of the recipe."""
-        return self.recipe.resources_of(self.stage)
+        """This stage's resources of the recipe, with the interpreter of its environment."""
+        wanted = self.recipe.resources_of(self.stage)
+        env = environments.runtime_env(self.environment, wanted.runtime_env)
+        return wanted.model_copy(update={"runtime_env": env})
 
     def input(self, name: str) -> Artifact:
         """The input artifact of that name. Raises RunnerError when no stage has made it."""

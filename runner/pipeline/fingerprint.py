@@ -8,8 +8,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from runner.cluster import environments
 from runner.pipeline.manifest import StageRecord
-from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks
+from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks, environment_of
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
@@ -41,9 +42,12 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
 
 
 def library_versions(stage: Stage, recipe: Recipe) -> dict[str, str | None]:
-    """The versions of the libraries that the stage's result depends on."""
+    """The versions of the libraries that the stage's result depends on, in the environment that it runs in."""
     own = stage.libraries_of(recipe) if isinstance(stage, ChoosesLibraries) else ()
-    return {name: library_version(name) for name in (*stage.libraries, *own)}
+    names = (*stage.libraries, *own)
+    if chosen := environment_of(stage, recipe):
+        return environments.versions(chosen.name, names, recipe.cluster.accelerator)
+    return {name: library_version(name) for name in names}
 
 
 def fingerprint(stage: Stage, inputs: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from runner.cluster.environments import Chosen
 from runner.errors import Problem
 from runner.recipe.schema import Section
 
@@ -40,6 +41,14 @@ class OnlyChecks(Protocol):
 class ChoosesLibraries(Protocol):
     def libraries_of(self, recipe: Recipe) -> Sequence[str]:
         """Distributions besides `libraries` whose versions affect the result of this recipe."""
+
+
+@runtime_checkable
+class RunsIn(Protocol):
+    def environment(self, recipe: Recipe) -> Chosen | None:
+        """The environment of the stage's workers where that is not the runner's own; its `libraries` are those of that
+        environment then. `RunContext.resources` has its interpreter. Nothing of the runner's own packages but what
+        `requirements/environments/shared.in` names can be imported there, Hydra least of all."""
 
 
 @runtime_checkable
@@ -125,6 +134,11 @@ class HasSummary(Protocol):
 
     def summary(self, record: StageRecord | None) -> dict[str, Any]:
         """Keys of the stage's own in summary.json. record: of this run; None when the stage is not in it."""
+
+
+def environment_of(stage: Any, recipe: Recipe) -> Chosen | None:
+    """The environment of its own that the stage runs in, None for the runner's."""
+    return stage.environment(recipe) if isinstance(stage, RunsIn) else None
 
 
 def settings_model(stage: Any) -> type[Section] | None:

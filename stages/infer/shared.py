@@ -25,13 +25,13 @@ from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import load_engine
-from stages.trainers.base import load_trainer
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
 from stages.serve.config import app_name, build_app, engine_arg, replica_version, server_name
 from stages.serve.health import Progress, application_status, listen, wait_until_running
+from stages.trainers.base import load_trainer
 
 _PIECES_AT_ONCE = 8  # for each replica, so that the engine has the next requests when it ends some
 _MOST_LOSSES = 2  # of a piece's replica

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runner.cluster import environments
+from runner.cluster.environments import Chosen
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.patches import ray_train
@@ -70,6 +72,10 @@ class Train:
     def libraries_of(self, recipe: Recipe) -> Sequence[str]:
         return load_trainer(recipe).libraries
 
+    def environment(self, recipe: Recipe) -> Chosen | None:
+        name = load_trainer(recipe).environment
+        return Chosen(name, "train.trainer", recipe.train.trainer) if name else None
+
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """What the trainer makes of its keys. A local model is known by its digest."""
         meaning = template_meaning(recipe) | load_trainer(recipe).canonical(recipe)
@@ -110,6 +116,7 @@ class Train:
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
+        one = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
         counts = ctx.ray.call(trainer.prepare(), one, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
@@ -165,8 +172,9 @@ def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -
     for all that affects the result, and the path is the run's own, so only an attempt of this very run is continued.
     """
     resources = recipe.resources_of("train")
-    runtime_env = dict(resources.runtime_env)
-    runtime_env["env_vars"] = load_trainer(recipe).worker_env(resources) | runtime_env.get("env_vars", {})
+    trainer = load_trainer(recipe)
+    runtime_env = environments.runtime_env(trainer.environment, resources.runtime_env)
+    runtime_env["env_vars"] = trainer.worker_env(resources) | runtime_env.get("env_vars", {})
     return {
         "name": f"{recipe.name}-{fingerprint[:16]}",
         "storage_path": storage_path(recipe, stage_dir, run_id),

@@ -18,6 +18,8 @@ from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, StageResources
 from stages.models.trained import LongestRow, Trained
+from stages.trainers.checkpoints import ADAPTER as ADAPTER
+from stages.trainers.checkpoints import LOG as LOG
 
 if TYPE_CHECKING:
     from stages.models.chat_template import ChatTemplate
@@ -26,16 +28,16 @@ if TYPE_CHECKING:
 DEFAULT = "llamafactory"
 TRAINERS = {DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory"}
 
-# Folders of the checkpoint in which the worker reports what it leaves: the adapter or model, and the training's log.
-ADAPTER, LOG = "adapter", "log"
-
 
 class Trainer(Protocol):
     """What the stages ask a trainer for.
 
-    libraries: distributions whose versions affect what is trained. memory_hint: what to do when memory runs out.
+    environment: name of the environment that its workers run in (`requirements/environments`); None for the runner's
+    own. libraries: distributions there whose versions affect what is trained. memory_hint: what to do when memory runs
+    out.
     """
 
+    environment: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]]
     memory_hint: ClassVar[str]
 

@@ -15,6 +15,9 @@ from runner.patches import ray_train
 from runner.storage.atomic import write_json
 from runner.storage.digest import digest_file
 
+# Folders of the last checkpoint, in which the worker reports what it leaves: the adapter or model, and the log.
+ADAPTER, LOG = "adapter", "log"
+
 _SEAL = "seal-{}.json"
 _FOLDER = "checkpoint_"  # how Ray Train names them; the rest of the name is the time
 _CHUNK_BYTES = 1 << 20

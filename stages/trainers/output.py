@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages.trainers.base import ADAPTER, LOG
+from stages.trainers.checkpoints import ADAPTER, LOG
 
 TRAINER_LOG = "trainer_log.jsonl"
 

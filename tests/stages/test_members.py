@@ -8,7 +8,11 @@ from typing import Any, ClassVar
 
 import pytest
 
+from runner.cluster import environments
+from runner.cluster.environments import unusable
+from runner.cluster.session import RaySession
 from runner.errors import Problem
+from runner.pipeline.context import RunContext
 from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.optional import Rule
 from runner.pipeline.plan import PastRuns, build
@@ -234,6 +238,44 @@ def test_only_the_rules_and_arguments_of_the_trainer_that_a_recipe_names_are_app
     assert problems(strange).keys() == {"train.args.cutoff_len"}
     loaded = problems({**DUMMY_TRAINER, "train.num_epochs": 1.0, "pipeline": ["ingest", "train", "publish", "infer"]})
     assert "train.trainer" in loaded
+
+
+@pytest.fixture
+def trainer_with_environment(dummy_trainer: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Changes that name the dummy trainer, which runs in the environment `tool` whose lock is there."""
+    (tmp_path / "tool-cpu.lock").write_text("dummy-trainer==7.1\n")
+    monkeypatch.setattr(environments, "LOCKS", tmp_path)
+    monkeypatch.setenv(environments.HOME, str(tmp_path / "environments"))
+    monkeypatch.setattr(DummyTrainer, "environment", "tool")
+    return {**DUMMY_TRAINER, "train.num_epochs": 1.0}
+
+
+def test_a_trainer_runs_in_the_environment_that_it_names(
+    trainer_with_environment: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = load_recipe(changed(trainer_with_environment))[0]
+    covered = fingerprint_inputs(load_stage("train"), recipe, {})["libraries"]
+    assert covered == {"dummy-trainer": "7.1", "environment tool": environments.digest(tmp_path / "tool-cpu.lock")}
+    workers = run_config(recipe, tmp_path, "r1", "f" * 64)["worker_runtime_env"]
+    assert workers["py_executable"] == str(tmp_path / "environments" / "tool" / "bin" / "python")
+    assert workers["env_vars"]["DUMMY"] == "1"
+    ctx = RunContext(recipe, "train", "r1", tmp_path, tmp_path, "f", {}, RaySession(recipe.cluster), environment="tool")
+    assert ctx.resources.runtime_env["py_executable"] == workers["py_executable"]
+
+
+def test_a_trainer_whose_environment_is_not_made_is_refused_where_it_would_run(
+    trainer_with_environment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.pipeline.rules.environments.unusable", unusable)
+    refused = problems(trainer_with_environment)["train.trainer"]
+    assert "runs in the environment tool, which is not made" in refused.message
+    assert refused.hint == "Run: make env NAME=tool"
+    assert "train.trainer" not in problems({**trainer_with_environment, "cluster.address": "10.0.0.1:6379"})
+
+
+def test_workers_of_an_environment_take_no_other_packages(trainer_with_environment: dict[str, Any]) -> None:
+    found = problems({**trainer_with_environment, "resources.train.runtime_env": {"pip": ["x"]}})
+    assert "has the packages of its own environment" in found["resources.train.runtime_env.pip"].message
 
 
 @pytest.mark.usefixtures("dummy_trainer")

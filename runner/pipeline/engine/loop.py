@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from runner.cluster.environments.nodes import require_environment
 from runner.cluster.session import RaySession
 from runner.errors import (
     EXIT_DONE,
@@ -38,7 +39,7 @@ from runner.pipeline.events import (
     WorkEnded,
 )
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
-from runner.pipeline.optional import KeepsAlive, WarmsUp
+from runner.pipeline.optional import KeepsAlive, WarmsUp, environment_of
 from runner.pipeline.registry import load_stage
 from runner.pipeline.run_locks import one_run
 from runner.pipeline.shared_cache import SharedCache, is_shared
@@ -186,6 +187,8 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     begin = time.monotonic()
     try:
         stage_dir = stage_folder(run_.folder / step.name, step.fingerprint)
+        if chosen := environment_of(step.stage, run_.recipe):
+            require_environment(ray, run_.recipe.cluster, run_.recipe.resources_of(step.name), chosen)
         result = step.stage.run(_context(step, run_, ray, stage_dir))
         artifacts = result.artifacts
         if step.stage.ephemeral:
@@ -210,7 +213,7 @@ def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
 
 
 def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -> RunContext:
-    needs = step.stage.needs(run_.recipe)
+    needs, chosen = step.stage.needs(run_.recipe), environment_of(step.stage, run_.recipe)
     return RunContext(
         recipe=run_.recipe,
         stage=step.name,
@@ -223,6 +226,7 @@ def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -
         deferred=run_.deferred,
         say=run_.say,
         manifest_artifacts=lambda: _own_artifacts(run_.manifest),
+        environment=chosen.name if chosen else None,
     )
 
 

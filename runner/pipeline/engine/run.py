@@ -17,9 +17,9 @@ from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
 from runner.pipeline.manifest import MANIFEST, Manifest
 from runner.pipeline.shared_cache import SharedCache
-from runner.recipe.load import redact
 from runner.recipe.machine import machine_name
 from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.secrets import redact
 from runner.storage import atomic as durable
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import read_state, write_state, write_text

@@ -12,8 +12,8 @@ from runner.pipeline.fingerprint import value_at
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import PastRun
 from runner.pipeline.registry import load_stage
-from runner.recipe.load import redact
 from runner.recipe.machine import machine_name
+from runner.recipe.secrets import redact
 from runner.storage.atomic import read_state
 
 _CLUSTER = ("address", "num_cpus", "num_gpus", "accelerator", "cpu_kv_cache_gib")

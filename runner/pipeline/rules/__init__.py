@@ -1,5 +1,5 @@
 """Rules about every pipeline, whatever its stages are."""
 
-from runner.pipeline.rules import resources, stages
+from runner.pipeline.rules import environments, resources, stages
 
-RULES = (*stages.RULES, *resources.RULES)
+RULES = (*stages.RULES, *resources.RULES, *environments.RULES)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class LlamaFactory:
     """A trainer by LLaMA-Factory's own training function."""
 
+    environment: ClassVar[str | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     memory_hint: ClassVar[str] = arguments.MEMORY_HINT
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from stages.trainers.base import ADAPTER
+from stages.trainers.checkpoints import ADAPTER
 from stages.trainers.failure import explain_in_worker
 from stages.trainers.output import TRAINER_LOG, collect, keep_chat_template
 from stages.trainers.worker.callback import StoppedError, callback

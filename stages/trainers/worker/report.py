@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from stages.trainers.base import ADAPTER
-from stages.trainers.checkpoints import seal
+from stages.trainers.checkpoints import ADAPTER, seal
 
 
 def report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts: int, wait: bool = True) -> None:

@@ -1,0 +1,154 @@
+"""Environments of their own for tools that cannot share the runner's packages.
+
+Each is a folder with an interpreter, made from a lock by `make env NAME=...`, at the same path on every node. Its
+record is written last, so that a folder without one is not used. Only standard modules are imported here, because
+`plan` reads records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+HOME = "RECIPE_RUNNER_ENVIRONMENTS"
+RECORD = "environment.json"
+LOCKS = Path(__file__).resolve().parents[3] / "requirements" / "environments"
+# Fields of a runtime environment that say themselves which packages or interpreter a worker has.
+PACKAGES = ("pip", "uv", "conda", "py_executable", "image_uri", "container")
+_SHARED = "ray"  # of one version in all environments of a cluster
+
+
+@dataclass(frozen=True)
+class Record:
+    """What an environment holds. lock_sha256: of the lock that it was made from. python: its version, such as 3.11.9.
+
+    distributions: version by normalised name, as the lock has them.
+    """
+
+    name: str
+    lock: str
+    lock_sha256: str
+    python: str
+    distributions: Mapping[str, str]
+
+    def text(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An environment that a stage runs in. key: of the recipe that chose it, with its value."""
+
+    name: str
+    key: str
+    value: Any = None
+
+
+def home() -> Path:
+    """The folder of all environments: the operator's variable, or `environments` in the runner's own."""
+    return Path(os.environ.get(HOME) or Path(sys.prefix, "environments")).expanduser().absolute()
+
+
+def folder(name: str) -> Path:
+    return home() / name
+
+
+def python(name: str) -> Path:
+    """The environment's interpreter."""
+    return folder(name) / "bin" / "python"
+
+
+def runtime_env(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Ray's runtime environment of workers: what the recipe gives, in the named environment; None: the runner's own."""
+    return {**given, "py_executable": str(python(name))} if name else dict(given)
+
+
+def record(name: str, at: str | None = None) -> Record | None:
+    """The record of the environment on this machine, None where it is not made or its record is damaged.
+
+    at: the folder of all environments, where it is another process's.
+    """
+    own = Path(at or home(), name)
+    try:
+        found = Record(**json.loads((own / RECORD).read_text(encoding="utf-8")))
+        return found if os.access(own / "bin" / "python", os.X_OK) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def lock_file(name: str, accelerator: str) -> Path:
+    """The lock of the environment for an accelerator (cpu or gpu); a wheel of the project has none."""
+    return LOCKS / f"{name}-{accelerator}.lock"
+
+
+def held(name: str, accelerator: str) -> Record | None:
+    """What the environment holds, or will hold when it is made here: by its record, else by its lock."""
+    path = lock_file(name, accelerator)
+    return record(name) or (_locked(name, path, path.stat().st_mtime_ns) if path.is_file() else None)
+
+
+@lru_cache
+def _locked(name: str, path: Path, changed_at: int) -> Record:
+    return Record(name, path.name, digest(path), "", pinned(path.read_text(encoding="utf-8").splitlines()))
+
+
+def pinned(lines: Iterable[str]) -> dict[str, str]:
+    """Versions by name of the lines `name==version` of a lock."""
+    pairs = (line.split(";")[0].strip().split("==") for line in lines if "==" in line and line[:1] not in "#-")
+    return {name.lower().replace("_", "-"): version for name, version in pairs}
+
+
+def digest(lock: Path) -> str:
+    return sha256(lock.read_bytes()).hexdigest()
+
+
+def version(name: str, distribution: str, accelerator: str) -> str | None:
+    """Version of a distribution in the environment; None where it has none of it, or nothing is known of it."""
+    known = held(name, accelerator)
+    return known.distributions.get(distribution.lower().replace("_", "-")) if known else None
+
+
+def versions(name: str, distributions: Iterable[str], accelerator: str) -> dict[str, str | None]:
+    """For a fingerprint: the versions of the distributions, and the digest of the lock as `environment NAME`."""
+    known = held(name, accelerator)
+    return {
+        **{each: version(name, each, accelerator) for each in distributions},
+        f"environment {name}": known.lock_sha256 if known else None,
+    }
+
+
+def command(name: str, accelerator: str) -> str:
+    """What makes the environment."""
+    return f"make env NAME={name}" + (f" ACCELERATOR={accelerator}" if accelerator != "cpu" else "")
+
+
+def unusable(name: str, accelerator: str) -> str:
+    """Why the environment on this machine cannot be used as it is, "" where it can."""
+    found, lock = record(name), lock_file(name, accelerator)
+    if found is None:
+        return f"is not made: {folder(name)} holds no complete one"
+    if lock.is_file() and found.lock_sha256 != digest(lock):
+        return f"was made from another lock than {lock.name} is now"
+    return other_than_here(found)
+
+
+def other_than_here(found: Record) -> str:
+    """Ray refuses workers of another Python or of another Ray, minutes later and in other words."""
+    own = ".".join(map(str, sys.version_info[:3]))
+    if found.python != own:
+        return f"has Python {found.python}, and the runner has {own}"
+    try:
+        ray = installed_version(_SHARED)
+    except PackageNotFoundError:
+        return ""
+    other = found.distributions.get(_SHARED)
+    return "" if other == ray else f"has Ray {other}, and the runner has {ray}"

@@ -1,0 +1,156 @@
+"""`python -m runner.cluster.environments.build NAME`: make an environment from its lock, with uv.
+
+Packages are unpacked once into a cache next to the environments and linked from there, so that those that two of them
+share take their place on the disk once. The project itself is installed in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.cluster import environments
+from runner.cluster.environments import Record
+from runner.errors import EXIT_DONE, RunnerError
+from runner.storage.atomic import write_text
+
+_ROOT = Path(__file__).resolve().parents[3]
+_INSTALLED = """
+import json, platform
+from importlib.metadata import distributions
+print(json.dumps([platform.python_version(), {each.name: each.version for each in distributions()}]))
+"""
+_CACHE = ".cache"
+_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def build(name: str, accelerator: str, torch_index: str = _TORCH_INDEX) -> bool:
+    """Make the environment, unless it is there as its lock says. Returns whether there was something to do.
+
+    Raises RunnerError where the lock or uv is missing, or a package cannot be installed.
+    """
+    lock = environments.lock_file(name, accelerator)
+    if not lock.is_file():
+        raise RunnerError(f"there is no {lock}", f"There are: {', '.join(known(accelerator))}.")
+    with _alone():
+        if not environments.unusable(name, accelerator):
+            return False
+        folder = environments.folder(name)
+        (folder / environments.RECORD).unlink(missing_ok=True)
+        _install(folder, lock, torch_index)
+        write_text(folder / environments.RECORD, _record(name, lock, folder).text())
+    return True
+
+
+def known(accelerator: str) -> list[str]:
+    """Names of the environments that have a lock."""
+    ending = f"-{accelerator}.lock"
+    return sorted(path.name.removesuffix(ending) for path in environments.LOCKS.glob(f"*{ending}"))
+
+
+def _install(folder: Path, lock: Path, torch_index: str) -> None:
+    python, cache = str(folder / "bin" / "python"), str(environments.home() / _CACHE)
+    uv = [_uv(), "--quiet", "--no-config", "--cache-dir", cache]
+    _run(*uv, "venv", "--clear", "--python", sys.executable, str(folder))
+    with tempfile.TemporaryDirectory(prefix="wheels-", dir=environments.home()) as wheels:
+        _download_torch(lock, wheels, torch_index)
+        places = [option for place in (wheels, *pip_links()) for option in ("--find-links", place)]
+        options = ["--python", python, "--link-mode", "hardlink", "--no-deps", *places]
+        _run(*uv, "pip", "install", *options, "--requirement", str(lock))
+    _run(*uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", str(_ROOT))
+
+
+def _uv() -> str:
+    """uv, of the runner's environment or of the machine."""
+    found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
+    if found is None:
+        raise RunnerError("uv is not installed, which makes environments", "Run: pip install uv")
+    return found
+
+
+def _download_torch(lock: Path, wheels: str, index: str) -> None:
+    """PyTorch keeps its CPU builds on an index of its own; only pip takes a single package from there."""
+    version = environments.pinned(lock.read_text(encoding="utf-8").splitlines()).get("torch", "")
+    if "+" in version:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq"]
+        _run(*pip, "download", "--no-deps", "--dest", wheels, "--extra-index-url", index, f"torch=={version}")
+
+
+def pip_links() -> list[str]:
+    """Where this machine's pip looks for wheels besides indexes; uv does not read pip's configuration."""
+    shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    return links_in(shown.stdout.splitlines())
+
+
+def links_in(lines: Sequence[str]) -> list[str]:
+    """The places in the lines that `pip config list` prints, such as `global.find-links='/wheels'`, each once."""
+    values = (value for key, _, value in (line.partition("=") for line in lines) if key.endswith(".find-links"))
+    return list(dict.fromkeys(place for value in values for place in str(ast.literal_eval(value)).split()))
+
+
+def _run(*command: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        output = (done.stderr or done.stdout).strip()
+        raise RunnerError(f"{' '.join(command)} failed:\n{output}", "Correct this, and run the same command again.")
+
+
+def _record(name: str, lock: Path, folder: Path) -> Record:
+    """Of what is installed, which must be what the lock says."""
+    command = [str(folder / "bin" / "python"), "-I", "-c", _INSTALLED]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    python, found = json.loads(shown.stdout)
+    wanted = environments.pinned(lock.read_text(encoding="utf-8").splitlines())
+    there = environments.pinned(f"{name}=={version}" for name, version in found.items())
+    differing = [f"{each}=={version}" for each, version in wanted.items() if there.get(each) != version]
+    if differing:
+        raise RunnerError(f"{folder} has other versions than {lock.name} says: {', '.join(differing)}")
+    return Record(name, lock.name, environments.digest(lock), python, wanted)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Others who make environments here at the same time wait."""
+    environments.home().mkdir(parents=True, exist_ok=True)
+    with (environments.home() / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program: one line of what was made. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="runner.cluster.environments.build", description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--torch-index", default=_TORCH_INDEX, help="where PyTorch's CPU builds are")
+    args = parser.parse_args(argv)
+    begun = time.monotonic()
+    try:
+        made = build(args.name, args.accelerator, args.torch_index)
+    except RunnerError as error:
+        print(f"error: {error.message}\n  {error.hint}", file=sys.stderr)
+        return error.exit_code
+    folder = environments.folder(args.name)
+    size = f"{_bytes(folder) / 1e9:.1f} GB, part of them linked" if made else "nothing to do"
+    print(f"environment {args.name}: {folder} ({size}, {time.monotonic() - begun:.0f} s)")
+    return EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Environments of their own: when one counts as made, what a fingerprint learns of it, and that their locks agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cluster import environments
+from runner.cluster.environments import Chosen, Record, build, held, pinned, record, runtime_env, unusable, versions
+from runner.cluster.environments import version as version_in
+from runner.cluster.environments.nodes import differing, require_environment
+from runner.cluster.session import RaySession
+from runner.errors import RunnerError
+from runner.recipe.schema import Cluster, StageResources
+from tests.paths import ROOT
+
+PYTHON = ".".join(map(str, sys.version_info[:3]))
+RAY = installed_version("ray")
+LOCK = f"# a lock\nray=={RAY}\nSome_Tool==1.2\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of environments in which `tool` is made, and the folder of its lock."""
+    monkeypatch.setenv(environments.HOME, str(tmp_path / "environments"))
+    monkeypatch.setattr(environments, "LOCKS", tmp_path)
+    (tmp_path / "tool-cpu.lock").write_text(LOCK)
+    made(tmp_path / "environments" / "tool")
+    return tmp_path
+
+
+def made(folder: Path, **differs: Any) -> None:
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    (folder / "bin" / "python").write_text("#!/bin/sh\n")
+    (folder / "bin" / "python").chmod(0o755)
+    (folder / environments.RECORD).write_text(record_of(folder.parent.parent / "tool-cpu.lock", **differs).text())
+
+
+def record_of(lock: Path, **differs: Any) -> Record:
+    values = {
+        "name": "tool", "lock": lock.name, "lock_sha256": environments.digest(lock), "python": PYTHON,
+        "distributions": pinned(lock.read_text().splitlines()),
+    }  # fmt: skip
+    return Record(**{**values, **differs})
+
+
+def test_an_environment_of_its_lock_with_this_python_and_ray_is_used(folder: Path) -> None:
+    assert unusable("tool", "cpu") == ""
+    assert record("tool") == record_of(folder / "tool-cpu.lock")
+
+
+@pytest.mark.parametrize(
+    ("differs", "reason"),
+    [
+        ({"lock_sha256": "0"}, "another lock than tool-cpu.lock is now"),
+        ({"python": "3.9.1"}, "has Python 3.9.1, and the runner has"),
+        ({"distributions": {"ray": "1.0"}}, "has Ray 1.0, and the runner has"),
+        ({"distributions": {}}, "has Ray None"),
+    ],
+)
+def test_an_environment_of_other_versions_is_not_used(folder: Path, differs: dict[str, Any], reason: str) -> None:
+    made(folder / "environments" / "tool", **differs)
+    assert reason in unusable("tool", "cpu")
+
+
+@pytest.mark.parametrize("lost", ["environment.json", "bin/python"])
+def test_an_environment_without_its_record_or_interpreter_is_not_used(folder: Path, lost: str) -> None:
+    (folder / "environments" / "tool" / lost).unlink()
+    assert "is not made" in unusable("tool", "cpu")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "tool"}', "\xff"])
+def test_a_damaged_record_counts_as_none(folder: Path, text: str) -> None:
+    (folder / "environments" / "tool" / environments.RECORD).write_bytes(text.encode("latin-1"))
+    assert record("tool") is None
+
+
+def test_an_environment_for_another_accelerator_is_not_used(folder: Path) -> None:
+    (folder / "tool-gpu.lock").write_text(LOCK + "cuda==13\n")
+    assert "another lock than tool-gpu.lock" in unusable("tool", "gpu")
+
+
+def test_where_only_packages_are_installed_the_record_alone_counts(folder: Path) -> None:
+    (folder / "tool-cpu.lock").unlink()
+    assert unusable("tool", "cpu") == ""
+    assert version_in("tool", "some-tool", "cpu") == "1.2"
+
+
+def test_workers_get_the_interpreter_of_the_environment_and_all_that_the_recipe_gives(folder: Path) -> None:
+    given = {"env_vars": {"A": "1"}, "py_executable": "/recipe/python"}
+    expected = str(folder / "environments" / "tool" / "bin" / "python")
+    assert runtime_env("tool", given) == {"env_vars": {"A": "1"}, "py_executable": expected}
+    assert runtime_env(None, {"env_vars": {"A": "1"}}) == {"env_vars": {"A": "1"}}
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_fingerprint_has_the_digest_of_the_lock_and_versions_made_or_not(folder: Path, is_made: bool) -> None:
+    if not is_made:
+        (folder / "environments" / "tool" / environments.RECORD).unlink()
+    digest = environments.digest(folder / "tool-cpu.lock")
+    assert versions("tool", ["some_tool", "torch"], "cpu") == {
+        "some_tool": "1.2", "torch": None, "environment tool": digest,
+    }  # fmt: skip
+
+
+def test_a_fingerprint_follows_the_lock(folder: Path) -> None:
+    (folder / "environments" / "tool" / environments.RECORD).unlink()
+    before = versions("tool", ["some-tool"], "cpu")
+    (folder / "tool-cpu.lock").write_text(LOCK.replace("1.2", "1.3"))
+    assert versions("tool", ["some-tool"], "cpu") != before
+    assert held("other", "cpu") is None
+
+
+def test_nodes_without_the_environment_or_with_another_are_named(folder: Path) -> None:
+    own = record_of(folder / "tool-cpu.lock")
+    records = {"10.0.0.1": own, "10.0.0.2": None, "10.0.0.3": record_of(folder / "tool-cpu.lock", lock_sha256="f" * 64)}
+    lines = differing(records, own)
+    assert lines[0] == "node 10.0.0.2 does not have it"
+    assert lines[1].startswith("node 10.0.0.3 has it of another lock (ffffffff, expected ")
+    assert len(lines) == 2
+    assert differing({"10.0.0.1": own}, None) == []
+
+
+def test_a_stage_whose_environment_is_gone_fails_with_the_command_that_makes_it(folder: Path) -> None:
+    chosen, cluster = Chosen("tool", "train.trainer", "mine"), Cluster()
+    require_environment(RaySession(cluster), cluster, StageResources(), chosen)
+    (folder / "environments" / "tool" / environments.RECORD).unlink()
+    with pytest.raises(RunnerError, match=r"train\.trainer=mine runs in the environment tool.*is not made") as failure:
+        require_environment(RaySession(cluster), cluster, StageResources(), chosen)
+    assert "make env NAME=tool" in failure.value.hint
+
+
+def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_install", lambda *given: pytest.fail("installs again"))
+    assert not build.build("tool", "cpu")
+    with pytest.raises(RunnerError, match=r"there is no .*other-cpu\.lock") as failure:
+        build.build("other", "cpu")
+    assert failure.value.hint == "There are: tool."
+
+
+def test_an_environment_whose_making_fails_has_no_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "tool-cpu.lock").write_text(LOCK + "more==1\n")
+
+    def fail(*given: Any) -> None:
+        raise RunnerError("no network")
+
+    monkeypatch.setattr(build, "_install", fail)
+    with pytest.raises(RunnerError, match="no network"):
+        build.build("tool", "cpu")
+    assert record("tool") is None
+
+
+def test_places_of_wheels_are_read_from_what_pip_says() -> None:
+    lines = [
+        ":env:.find-links='/opt/wheels'", "global.cert='/c.crt'", "global.find-links='/opt/wheels\\n/more'",
+        "global.extra-index-url='https://x/simple'",
+    ]  # fmt: skip
+    assert build.links_in(lines) == ["/opt/wheels", "/more"]
+
+
+SHARED = ("ray", "pydantic", "pydantic-core", "numpy", "pandas", "pyarrow", "boto3")
+LOCKS = sorted((ROOT / "requirements" / "environments").glob("*.lock"))
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
+def test_what_crosses_between_processes_has_one_version_in_all_locks(lock: Path) -> None:
+    driver = pinned((ROOT / "requirements" / f"{lock.stem.rpartition('-')[2]}.lock").read_text().splitlines())
+    own = pinned(lock.read_text().splitlines())
+    assert {name: own.get(name) for name in SHARED} == {name: driver[name] for name in SHARED}
+    assert not {"hydra-core", "omegaconf"} & set(own)
+
+
+def test_every_environment_has_a_lock_for_each_accelerator() -> None:
+    names = {path.stem for path in (ROOT / "requirements" / "environments").glob("*.in")} - {"shared"}
+    assert {lock.stem for lock in LOCKS} == {f"{name}-{kind}" for name in names for kind in ("cpu", "gpu")}
+
+
+def test_the_record_is_json_that_reads_back(folder: Path) -> None:
+    text = record_of(folder / "tool-cpu.lock").text()
+    assert Record(**json.loads(text)) == record_of(folder / "tool-cpu.lock")
+
+
+def test_the_table_of_versions_in_the_docs_is_what_the_locks_hold() -> None:
+    (rows,) = re.findall(r"\| Environment \|.*?\n\n", (ROOT / "docs" / "operations.md").read_text(), re.S)
+    names = {"LLaMA-Factory": "llamafactory", "vLLM": "vllm"}
+    for row in rows.strip().splitlines()[2:]:
+        title, holds = [cell.strip() for cell in row.split("|")[1:3]]
+        lock = "gpu.lock" if "gpu.lock" in title else f"environments/{title.strip('`')}-gpu.lock"
+        held_there = pinned((ROOT / "requirements" / lock).read_text().splitlines())
+        for each in holds.split(", "):
+            name, version = each.split()
+            assert held_there[names.get(name, name).lower()] == version, f"{title}: {each}"
+
+
+def test_what_workers_of_other_environments_import_needs_no_hydra() -> None:
+    modules = "stages.trainers.base, stages.trainers.worker.loop, stages.trainers.rows.encoder, runner.cluster.session"
+    code = f"import sys; sys.modules.update(hydra=None, omegaconf=None); import {modules}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
