@@ -51,12 +51,13 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
 
 
 def has_gpu_itself(recipe: Recipe) -> bool:
-    """Whether a replica's own actor takes the one GPU of its engine, which then runs in one process below it.
+    """Whether a replica's own actor takes the GPU of its engine, or its share of one, which then runs in one process
+    below it.
 
     Ray Serve LLM gives the GPU to a further actor, that vLLM's Ray executor starts and asks for every step. That one
     cannot schedule a step while another is computed, and has processes that import vLLM one after the other.
     """
-    one_gpu = recipe.cluster.accelerator != "cpu" and recipe.resources_of("serve").gpus_per_worker == 1
+    one_gpu = recipe.cluster.accelerator != "cpu" and 0 < recipe.resources_of("serve").gpus_per_worker <= 1
     kwargs = recipe.serve.engine_kwargs
     alone = num_ranks(kwargs) == 1 and "data_parallel_size" not in kwargs
     return one_gpu and alone and "ray_actor_options" not in recipe.serve.deployment
