@@ -393,19 +393,20 @@ def test_an_adapter_that_was_found_is_not_looked_for_again_for_a_moment() -> Non
     [
         ((), True),
         (("+serve.engine_kwargs.tensor_parallel_size=2",), False),
-        (("resources.serve.gpus_per_worker=0.5",), False),
+        (("resources.serve.gpus_per_worker=0.5",), True),
         (("+serve.deployment.ray_actor_options={num_cpus: 1}",), False),
         (("cluster=local_cpu",), False),
     ],
 )
-def test_a_replica_with_one_gpu_takes_it_itself_and_any_other_leaves_it_to_its_engines_workers(
+def test_a_replica_with_one_gpu_or_less_takes_it_itself_and_any_other_leaves_it_to_its_engines_workers(
     overrides: tuple[str, ...], itself: bool
 ) -> None:
     recipe, _ = to_recipe(compose(["recipe=viggo_qwen7b", "storage=local", *overrides]))
     config = llm_config(recipe, "/model", None, {})
     bundle = config["placement_group_config"]["bundle_per_worker"]
-    assert config["deployment_config"]["ray_actor_options"].get("num_gpus", 0) == int(itself)
-    assert bundle.get("GPU", 0) == (0 if itself else recipe.resources_of("serve").gpus_per_worker)
+    share = recipe.resources_of("serve").gpus_per_worker
+    assert config["deployment_config"]["ray_actor_options"].get("num_gpus", 0) == (share if itself else 0)
+    assert bundle.get("GPU", 0) == (0 if itself else share)
     in_replica = "cpu" if recipe.cluster.accelerator == "cpu" else "gpu" if itself else None
     assert engine_env(recipe).get(ENGINE_IN_REPLICA) == in_replica
 
