@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = "RECIPE_RUNNER_ENVIRONMENTS"
+MAKE = "RECIPE_RUNNER_MAKE_ENVIRONMENTS"  # 1: a stage makes what it needs, on every node
 RECORD = "environment.json"
 LOCKS = Path(__file__).resolve().parents[3] / "requirements" / "environments"
 # Fields of a runtime environment that say themselves which packages or interpreter a worker has.
@@ -67,17 +68,19 @@ def python(name: str) -> Path:
     return folder(name) / "bin" / "python"
 
 
+def may_be_made() -> bool:
+    """Whether the operator lets a run make the environments that it needs."""
+    return os.environ.get(MAKE) == "1"
+
+
 def runtime_env(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Ray's runtime environment of workers: what the recipe gives, in the named environment; None: the runner's own."""
     return {**given, "py_executable": str(python(name))} if name else dict(given)
 
 
-def record(name: str, at: str | None = None) -> Record | None:
-    """The record of the environment on this machine, None where it is not made or its record is damaged.
-
-    at: the folder of all environments, where it is another process's.
-    """
-    own = Path(at or home(), name)
+def record(name: str) -> Record | None:
+    """The record of the environment on this machine, None where it is not made or its record is damaged."""
+    own = folder(name)
     try:
         found = Record(**json.loads((own / RECORD).read_text(encoding="utf-8")))
         return found if os.access(own / "bin" / "python", os.X_OK) else None

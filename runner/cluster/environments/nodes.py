@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from runner.cluster import environments
 from runner.cluster.environments import Chosen, Record
+from runner.cluster.environments.build import build
 from runner.cluster.session import RaySession, num_places, worker_bundle
 from runner.errors import RunnerError
 from runner.recipe.schema import Cluster, StageResources
@@ -14,14 +16,17 @@ from runner.recipe.schema import Cluster, StageResources
 def require_environment(session: RaySession, cluster: Cluster, resources: StageResources, chosen: Chosen) -> None:
     """Raise RunnerError naming the nodes that lack the environment, and the command that makes it.
 
-    A cluster that the run starts has this machine alone; on another each node that could hold a worker is asked.
+    A cluster that the run starts has this machine alone; on another each node that could hold a worker is asked. What
+    is missing is made first where the operator allows it.
     """
     if cluster.address is None:
+        if environments.may_be_made():
+            build(chosen.name, cluster.accelerator)
         reason = environments.unusable(chosen.name, cluster.accelerator)
         missing = [f"it {reason}"] if reason else []
     else:
         expected = environments.held(chosen.name, cluster.accelerator)
-        missing = differing(_records(session, resources, chosen.name), expected)
+        missing = differing(records(session, cluster, resources, chosen.name), expected)
     if missing:
         raise RunnerError(
             f"{chosen.key}={chosen.value} runs in the environment {chosen.name}: {'; '.join(missing)}",
@@ -46,18 +51,29 @@ def _problem(found: Record | None, expected: Record | None) -> str:
     return environments.other_than_here(found)
 
 
-def _records(session: RaySession, resources: StageResources, name: str) -> dict[str, Record | None]:
-    """By a task on each node that could hold a worker, in the runner's own environment."""
+def records(session: RaySession, cluster: Cluster, resources: StageResources, name: str) -> dict[str, Record | None]:
+    """The record on each node that could hold a worker, by a task there in the runner's own environment."""
     session.start()
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    bundle, home = worker_bundle(resources), str(environments.home())
+    bundle, place = worker_bundle(resources), (name, str(environments.home()))
+    making = cluster.accelerator if environments.may_be_made() else None
     nodes = [node for node in ray.nodes() if node["Alive"] and num_places([node["Resources"]], bundle, "PACK")]
-    asked = [
-        ray.remote(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))(
-            environments.record
-        ).remote(name, home)
-        for node in nodes
-    ]
-    return dict(zip((node["NodeManagerAddress"] for node in nodes), ray.get(asked), strict=True))
+    asked = []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked.append(ray.remote(num_cpus=0, scheduling_strategy=there)(record_here).remote(*place, making))
+    names = [f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})" for node in nodes]
+    return dict(zip(names, ray.get(asked), strict=True))
+
+
+def record_here(name: str, home: str, making: str | None) -> Record | None:
+    """The environment's record on the node that runs this, made first for the accelerator `making`, None: never.
+
+    home: the folder of all environments, which is the driver's on every node.
+    """
+    os.environ[environments.HOME] = home
+    if making is not None:
+        build(name, making)
+    return environments.record(name)

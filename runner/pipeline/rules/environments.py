@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.cluster import environments
-from runner.cluster.environments import Chosen, command, unusable
+from runner.cluster.environments import Chosen, command, may_be_made, unusable
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem
 from runner.pipeline.fingerprint import library_version
@@ -15,9 +15,12 @@ from runner.recipe.schema import Recipe
 
 
 def environment_is_made(recipe: Recipe) -> Iterator[Problem]:
-    """Where the recipe would run on this machine; nodes elsewhere are asked when the stage starts."""
+    """Where the recipe would run on this machine; nodes elsewhere are asked when the stage starts.
+
+    What the operator lets a run make by itself need not be there.
+    """
     accelerator = recipe.cluster.accelerator
-    if not is_this_machine(recipe.cluster.address) or library_version("ray") is None:
+    if not is_this_machine(recipe.cluster.address) or library_version("ray") is None or may_be_made():
         return
     for _, chosen in _chosen(recipe):
         if reason := unusable(chosen.name, accelerator):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,20 @@ from typing import Any
 import pytest
 
 from runner.cluster import environments
-from runner.cluster.environments import Chosen, Record, build, held, pinned, record, runtime_env, unusable, versions
+from runner.cluster.environments import (
+    Chosen,
+    Record,
+    build,
+    held,
+    nodes,
+    pinned,
+    record,
+    runtime_env,
+    unusable,
+    versions,
+)
 from runner.cluster.environments import version as version_in
-from runner.cluster.environments.nodes import differing, require_environment
+from runner.cluster.environments.nodes import differing, record_here, require_environment
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.recipe.schema import Cluster, StageResources
@@ -135,6 +147,25 @@ def test_a_stage_whose_environment_is_gone_fails_with_the_command_that_makes_it(
     with pytest.raises(RunnerError, match=r"train\.trainer=mine runs in the environment tool.*is not made") as failure:
         require_environment(RaySession(cluster), cluster, StageResources(), chosen)
     assert "make env NAME=tool" in failure.value.hint
+
+
+@pytest.mark.parametrize("allowed", ["1", "0"])
+def test_a_missing_environment_is_made_by_the_stage_only_where_the_operator_allows_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    monkeypatch.setenv(environments.MAKE, allowed)
+    (folder / "environments" / "tool" / environments.RECORD).unlink()
+    monkeypatch.setattr(nodes, "build", lambda name, accelerator: made(environments.folder(name)))
+    chosen, cluster = Chosen("tool", "train.trainer", "mine"), Cluster()
+    with nullcontext() if allowed == "1" else pytest.raises(RunnerError):
+        require_environment(RaySession(cluster), cluster, StageResources(), chosen)
+
+
+def test_a_node_makes_it_in_the_folder_of_the_driver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = folder / "nodes"
+    monkeypatch.setattr(nodes, "build", lambda name, accelerator: made(environments.folder(name)))
+    assert record_here("tool", str(home), None) is None
+    assert record_here("tool", str(home), "cpu") == record_of(folder / "tool-cpu.lock")
 
 
 def test_what_is_there_is_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

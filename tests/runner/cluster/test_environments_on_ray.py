@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runner.cluster import environments
+from runner.cluster.environments.nodes import records
 from runner.cluster.session import RaySession
 from runner.recipe.schema import Cluster, StageResources
 
@@ -30,5 +31,7 @@ def test_a_task_runs_by_the_interpreter_and_packages_of_its_environment() -> Non
         assert transformers == environments.version(name, "transformers", "cpu")
         assert without_hydra
         assert session.call(seen, StageResources())[0] != prefix
+        found = records(session, Cluster(), StageResources(), name)
+        assert list(found.values()) == [environments.record(name)]
     finally:
         session.close()
