@@ -89,6 +89,18 @@ class Model(Section):
         description="Variables of the chat template, by its own names, in training, batch inference and the endpoint.",
         examples=[{"enable_thinking": False}, {"date_string": "26 Jul 2024"}],
     )
+    tool_parser: str | None = Field(
+        None,
+        description="vLLM's name of the parser that reads tool calls in answers, in batch inference and at the "
+        "endpoint; it must fit the chat template. Rows with tools need one; null: requests with tools are refused.",
+        examples=["hermes", "llama3_json"],
+    )
+    reasoning_parser: str | None = Field(
+        None,
+        description="vLLM's name of the parser that tells an answer's reasoning from the answer, in batch inference "
+        "and at the endpoint, which gives it as `reasoning`; null: reasoning stays in the text.",
+        examples=["qwen3", "deepseek_r1"],
+    )
     template: str | None = Field(
         None,
         description="LLaMA-Factory's name of a template of its own to train with; null: the chat template. What it "
@@ -380,7 +392,8 @@ class Evaluate(Section):
         ["exact_match", "exact_match_normalized"],
         description="Metrics to compute: exact_match, exact_match_normalized; of meaning representations such as "
         "f(a[x], b[y]): exact_match_unordered, parse_rate, function_accuracy, attribute_precision, attribute_recall, "
-        "attribute_f1; of text: rouge, bleu, regex, json_schema; and those that packages add.",
+        "attribute_f1; of tool calls: calls_match, call_decision, call_names, call_arguments, call_order; of text: "
+        "rouge, bleu, regex, json_schema; and those that packages add.",
         min_length=1,
     )
     metric_args: dict[str, PassThrough] = Field(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from runner.errors import RunnerError
+from stages.data.answer import answer_text, calls_of
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -72,8 +73,8 @@ class Example:
 
     @property
     def reference(self) -> str:
-        """The answer's text; "" without an answer or without text in it."""
-        return text_of(self.answer) if self.answer is not None else ""
+        """The answer's text, with its calls (`answer_text`); "" without an answer or without text in it."""
+        return answer_text(text_of(self.answer), calls_of(self.answer)) if self.answer is not None else ""
 
     def to_json(self) -> str:
         """One line, without fields that are not set. Raises ValueError for infinite numbers."""

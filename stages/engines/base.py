@@ -15,8 +15,9 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.members import Members
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
-from stages.engines.work import Work
+from runner.recipe.schema import Model, Recipe
+from stages.engines.work import Answers, Work
+from stages.models.chat_template import ChatTemplate
 from stages.models.trained import LongestRow, Trained
 
 DEFAULT = "vllm"
@@ -34,6 +35,9 @@ class BatchEngine(Protocol):
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them."""
+
+    def answers(self, model: Model, template: ChatTemplate) -> Answers:
+        """How tools are asked for and answers read, by the recipe's parsers. template: with the model's tokenizer."""
 
     def batch_failure(self, error: BaseException, since: float) -> RunnerError:
         """Why batch inference stopped. since: when it began (Unix time, s)."""

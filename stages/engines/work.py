@@ -5,8 +5,10 @@ The stages make these; an engine runs them where it computes, so they are pickle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+from stages.data.answer import Answer
 
 
 class Work(Protocol):
@@ -32,6 +34,16 @@ class Work(Protocol):
     def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The result of a row, given with the engine's output: `generated_text`, `num_input_tokens`,
         `num_generated_tokens`, `time_taken_llm` (s) and `__inference_error__`."""
+
+
+class Answers(Protocol):
+    """What the endpoint makes of tools and answers, for batch inference, which asks the engine below it."""
+
+    def sampling(self, own: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+        """The sampling parameters of a request with these tools, as the endpoint changes them. own: before that."""
+
+    def read(self, text: str, tools: Sequence[Mapping[str, Any]] | None) -> Answer:
+        """The answer that a client receives for the engine's text."""
 
 
 class Front(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.recipe.schema import Prompt
 from runner.storage.artifact import Artifact
+from stages.data.answer import answer_text, calls_of
 from stages.data.example import BadRowError, text_of
 from stages.data.prediction import BASE, TUNED, Prediction, read_predictions
 from stages.data.prompt import columns
@@ -18,7 +19,7 @@ from stages.data.shapes.conversation import read_messages
 from stages.evaluate.classes import label_scores
 from stages.evaluate.difference import difference
 from stages.evaluate.slices import Slices
-from stages.evaluators.base import Metric
+from stages.evaluators.base import CorpusMetric, Metric, judged
 from stages.evaluators.metrics import load_metrics
 
 MAX_WRONG, MAX_RIGHT = 300, 100
@@ -102,7 +103,7 @@ class Cases:
         if prompt is not None and prompt.conversations is not None:
             with suppress(BadRowError):
                 asked = answered.messages or read_messages(row.get(prompt.conversations), "the row", ())[:-1]
-                turns = [(str(message["role"]), text_of(message)) for message in asked]
+                turns = [(str(each["role"]), answer_text(text_of(each), calls_of(each))) for each in asked]
                 return [turn for turn in turns if turn[0] != "system" or prompt.system is None]
         names = columns(prompt.user) if prompt is not None and prompt.user else set()
         shown = [str(row[name]) for name in row if name in names]
@@ -132,15 +133,17 @@ def _metrics(keys: Mapping[str, Any]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for name in keys.get("metrics") or []:
         with suppress(RunnerError):
-            found |= {
-                key: metric for key, metric in load_metrics([name], keys.get("metric_args")).items() if callable(metric)
-            }
+            (metric,) = load_metrics([name], keys.get("metric_args")).values()
+            if not isinstance(metric, CorpusMetric):
+                found[name] = metric
     return found
 
 
-def _value(metric: Any, row: Prediction) -> float | None:
+def _value(metric: Metric, row: Prediction) -> float | None:
     """The row's own value; None where it has no chance to be right or wrong."""
-    found = metric(row.prediction, row.reference)
+    found = judged(metric, row)
+    if found is None:
+        return None
     if isinstance(found, tuple):
         hits, chances = found
         return hits / chances if chances else None

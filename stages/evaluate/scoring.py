@@ -20,7 +20,7 @@ from stages.evaluate.significance import (
     resampled_sums,
     wilson_interval,
 )
-from stages.evaluators.base import Metric
+from stages.evaluators.base import CorpusMetric, Metric, judged
 from stages.evaluators.metrics import load_metrics
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ class Column:
     values: array[float] = field(default_factory=lambda: array("f"))
     binary: bool = True
 
-    def add(self, prediction: str, reference: str, failed: bool) -> None:
-        """Judge a row. failed: the engine refused it, so a plain number is 0."""
-        if callable(self.metric):
-            found = self.metric(prediction, reference)
-            numbers: Sequence[float]
-            numbers = found if isinstance(found, tuple) else (0.0 if failed else float(found),)
+    def add(self, row: Prediction) -> None:
+        """Judge a row. Where the engine refused it, a plain number is 0."""
+        numbers: Sequence[float]
+        if isinstance(self.metric, CorpusMetric):
+            numbers = self.metric.sums(row.prediction, row.reference)
         else:
-            numbers = self.metric.sums(prediction, reference)
+            found = judged(self.metric, row)
+            assert found is not None, "only a corpus metric judges no single row"
+            numbers = found if isinstance(found, tuple) else (0.0 if row.error is not None else float(found),)
         self.width = len(numbers)
         self.binary = self.binary and len(numbers) == 1 and numbers[0] in (0.0, 1.0)
         self.values.extend(numbers)
@@ -73,7 +74,7 @@ class Column:
         """Scores of summed rows: (samples x width) in, (samples,) out. 0 where there was no chance."""
         import numpy as np
 
-        if not callable(self.metric):
+        if isinstance(self.metric, CorpusMetric):
             return np.array([self.metric.score(each) for each in sums])
         return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
 
@@ -122,7 +123,7 @@ class ScoreTable:
         kept.places.append(place)
         kept.num_errors += failed
         for column in kept.columns.values():
-            column.add(row.prediction, row.reference, failed)
+            column.add(row)
         return place, kept.columns[RIGHT].values[-1] == 1.0
 
     def summary(self, variant: str) -> dict[str, Any]:

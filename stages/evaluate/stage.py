@@ -25,7 +25,7 @@ from stages.evaluate.scoring import ScoreTable
 from stages.evaluate.slices import Slices
 from stages.evaluators.metrics import known_metrics, load_metrics
 from stages.infer.shared import is_shared
-from stages.models.endpoint_form import strip_thought
+from stages.models.endpoint_form import strip_thought, with_thought
 from stages.models.known import MODEL, conditions
 from stages.serve.other_runs import predictions_of_run
 
@@ -171,7 +171,11 @@ def scored_rows(predictions: Artifact, keys: Keys) -> Iterator[Prediction]:
     """Every prediction as it is scored: without reasoning, unless `evaluate.reasoning` keeps it."""
     for row in read_predictions(predictions):
         if keys.reasoning == "keep":
-            yield row
+            yield replace(
+                row,
+                prediction=with_thought(row.prediction, row.reasoning),
+                reference=with_thought(row.reference, row.expected_reasoning),
+            )
         else:
             yield replace(row, prediction=strip_thought(row.prediction), reference=strip_thought(row.reference))
 

@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from stages.data.answer import Call
+from stages.data.prediction import Prediction
 
 EVALUATORS = {
     "text_match": "stages.evaluators.text_match.evaluator:TextMatch",
     "meaning": "stages.evaluators.meaning.evaluator:MeaningMatch",
+    "tool_calls": "stages.evaluators.tool_calls.evaluator:ToolCalls",
 }
 
 
@@ -29,9 +33,24 @@ class CorpusMetric(Protocol):
         """The score in [0, 1] of the rows' summed numbers."""
 
 
-Metric = Callable[[str, str], float | tuple[float, float]] | CorpusMetric
+@dataclass(frozen=True)
+class CallMetric:
+    """A function of the tool calls, predicted and expected, in place of the texts."""
+
+    function: Callable[[Sequence[Call], Sequence[Call]], float | tuple[float, float]]
+
+
+Metric = Callable[[str, str], float | tuple[float, float]] | CorpusMetric | CallMetric
 """A function of (prediction, reference) returns a number in [0, 1], of which the mean is the score, or a pair (hits,
 chances), of which the sums are divided."""
+
+
+def judged(metric: Metric, row: Prediction) -> float | tuple[float, float] | None:
+    """What the metric says of a single row; None where it judges the rows together."""
+    if isinstance(metric, CallMetric):
+        return metric.function(row.calls, row.expected_calls)
+    return None if isinstance(metric, CorpusMetric) else metric(row.prediction, row.reference)
+
 
 Arguments = Mapping[str, Any]
 
@@ -42,11 +61,13 @@ class Offered:
 
     target: "module:name" of a function (prediction, reference, **arguments), or of a class whose objects are metrics
     and which is called with the arguments. library: the module that it needs besides this package, "" for none.
-    install: how to get it. check: why arguments that the signature accepts are wrong, as (what, what to do).
+    of: what it is given, the texts or the tool calls. install: how to get it. check: why arguments that the signature
+    accepts are wrong, as (what, what to do).
     """
 
     target: str
     library: str = ""
+    of: Literal["texts", "calls"] = "texts"
     install: str = "Install this package's extra `metrics`."
     check: Callable[[Arguments], tuple[str, str] | None] | None = None
 

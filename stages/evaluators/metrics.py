@@ -5,7 +5,8 @@ A metric is one of
 - a function (prediction, reference) of one row that returns a number in [0, 1]; the score is the mean over the rows;
 - such a function that returns a pair (hits, chances); the score is the sum of hits by the sum of chances;
 - a class whose objects have `sums(prediction, reference)`, some numbers of one row, and `score(sums)`, the score in
-  [0, 1] of their sums over the rows (a corpus's BLEU is no mean of its rows).
+  [0, 1] of their sums over the rows (a corpus's BLEU is no mean of its rows);
+- a function as the first two of the tool calls, predicted and expected (`CallMetric`).
 
 `evaluate.metric_args.<name>` are keyword arguments of the function or class. Evaluators offer metrics, and packages add
 single ones through the entry point group `recipe_runner.metrics`. A row that the engine refused has "" for a
@@ -24,7 +25,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from runner.errors import RunnerError
-from stages.evaluators.base import Metric, offered_metrics, other_names
+from stages.evaluators.base import CallMetric, Metric, offered_metrics, other_names
 
 ENTRY_POINT_GROUP = "recipe_runner.metrics"
 
@@ -49,6 +50,7 @@ def load_metrics(names: Iterable[str], args: Mapping[str, Mapping[str, Any]] | N
     Raises RunnerError for an unknown metric, one that cannot be imported, and arguments that it does not take.
     """
     metrics: dict[str, Metric] = {}
+    of_calls = {name for name, metric in offered_metrics().items() if metric.of == "calls"}
     for name, target in known_metrics(names).items():
         module, _, attribute = target.partition(":")
         try:
@@ -58,7 +60,8 @@ def load_metrics(names: Iterable[str], args: Mapping[str, Mapping[str, Any]] | N
                 f"the metric {name!r} ({target}) cannot be loaded: {error}",
                 "Mend the package that adds it, or remove the metric from evaluate.metrics.",
             ) from error
-        metrics[name] = _with_arguments(name, found, dict((args or {}).get(name, {})))
+        made = _with_arguments(name, found, dict((args or {}).get(name, {})))
+        metrics[name] = CallMetric(cast(Any, made)) if name in of_calls else made
     return metrics
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
 from runner.recipe.schema import Model, Recipe
+from stages.data.answer import Answer
 from stages.data.example import Example
 from stages.data.prediction import Prediction
+from stages.engines.base import engine_named
+from stages.engines.work import Answers
 from stages.infer.sampling import sampling_params
 from stages.models.chat_template import ChatTemplate
+from stages.models.end_of_turn import with_stop
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
 
@@ -100,7 +104,8 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
     A row that the template does not take is not given to the engine: Ray Data hands on a row with an error.
     """
-    template = _template(engine.source, recipe.model.model_dump_json())
+    model = recipe.model.model_dump_json()
+    template, answers = _template(engine.source, model), _answers(recipe.infer.backend, engine.source, model)
     tokens, error = [], ""
     example = Example.from_json(row["text"])
     try:
@@ -110,7 +115,7 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     return {
         "tokenized_prompt": tokens,
         "model": engine.models[row["variant"]],
-        "sampling_params": sampling_params(recipe),
+        "sampling_params": answers.sampling(with_stop(sampling_params(recipe), template.stop), example.tools),
         "__inference_error__": error,
     }
 
@@ -146,7 +151,7 @@ class PredictionWork:
 
     def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """See `answer`."""
-        return answer(row)
+        return answer(row, partial(_read, self.recipe, self.engine))
 
 
 @lru_cache(maxsize=1)
@@ -158,13 +163,29 @@ def _template(source: str, model: str) -> ChatTemplate:
     )
 
 
-def answer(row: Mapping[str, Any]) -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def _answers(backend: str, source: str, model: str) -> Answers:
+    return engine_named(backend).answers(Model.model_validate_json(model), _template(source, model))
+
+
+def _read(recipe: Recipe, engine: Engine, text: str, example: Example) -> Answer | None:
+    """What a client would receive for the engine's text; None where the recipe names no parser."""
+    if recipe.model.tool_parser is None and recipe.model.reasoning_parser is None:
+        return None
+    return _answers(recipe.infer.backend, engine.source, recipe.model.model_dump_json()).read(text, example.tools)
+
+
+def answer(
+    row: Mapping[str, Any], read: Callable[[str, Example], Answer | None] = lambda text, example: None
+) -> dict[str, Any]:
     """A finished request as a line of the predictions file, with what the writer needs to know of it.
 
-    started_at: when the engine was given the request (Unix time, s).
+    read: gives what a client would receive for the engine's text. started_at: when the engine was given the request
+    (Unix time, s).
     """
-    error = row["__inference_error__"] or None
-    made = Prediction.of(Example.from_json(row["text"]), row["variant"], row, error)
+    error, example = row["__inference_error__"] or None, Example.from_json(row["text"])
+    received = None if error else read(row["generated_text"], example)
+    made = Prediction.of(example, row["variant"], row, error, received)
     return {
         "index": row["index"],
         "variant": row["variant"],

@@ -48,12 +48,14 @@ class Infer:
     """Makes `predictions`: of each test row by the adapter (`tuned`) and, if asked for, by the base model (`base`)."""
 
     name: ClassVar[str] = "infer"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
         "seed",
         "model.trust_remote_code",
         "model.chat_template",
         "model.chat_template_kwargs",
+        "model.tool_parser",
+        "model.reasoning_parser",
         "train.reasoning",
         "infer.backend",
         "infer.engine_kwargs",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import RunnerError
 from stages.data.example import Example
+from stages.ingest.parsers_needed import check_needed
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import Sample, asked_ids
@@ -93,6 +94,7 @@ def check(recipe: Recipe, template: ChatTemplate, examples: Iterable[Example]) -
 def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
     """Compare one example. Raises RunnerError."""
     where = example.source or example.id
+    check_needed(recipe, example)
     try:
         samples = _samples(encoder, example)
         others = _samples(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
@@ -122,6 +124,7 @@ def check_parts(recipe: Recipe, model: str, train: str | None, test: str) -> int
     template = ChatTemplate.of(recipe, model)
     count = check(recipe, template, sample_of(Path(train), recipe.seed)) if train else 0
     for example in sample_of(Path(test), recipe.seed):
+        check_needed(recipe, example)
         try:
             asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
         except RefusedRowError as error:

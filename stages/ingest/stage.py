@@ -21,6 +21,7 @@ from stages.data import rules
 from stages.data.generated import grammar
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import split_names
+from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.canonical import file_state
 from stages.ingest.choose import samples
 from stages.ingest.data import prepare_data
@@ -47,7 +48,7 @@ class Ingest:
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
         "dataset.prompt", "dataset.ignore_keys", "dataset.on_bad_row", "dataset.endpoint_url", "model.source",
         "model.revision", "model.trust_remote_code", "model.template", "model.chat_template",
-        "model.chat_template_kwargs", "train.stage", "train.reasoning",
+        "model.chat_template_kwargs", "model.tool_parser", "model.reasoning_parser", "train.stage", "train.reasoning",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     provides: ClassVar[tuple[str, ...]] = ("train_set", "test_set", "model")
@@ -107,6 +108,9 @@ class Ingest:
         trained = str(folder / "train_set" / "train.jsonl") if "train" in recipe.pipeline else None
         parts = (str(model.path), trained, str(folder / "test_set" / "test.jsonl"))
         compared = ctx.ray.call(check_parts, ctx.resources, with_template_text(recipe), *parts)
+        if needs_reading(recipe):
+            files = [path for path in parts[1:] if path is not None]
+            ctx.ray.call(check_answers, ctx.resources, with_template_text(recipe), parts[0], files)
         rows_of = data.metrics["rows"]
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
         return StageResult(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
+from stages.models.end_of_turn import Stop, stop_of
 from stages.models.endpoint_form import RefusedRowError, template_messages, template_tools
 from stages.models.time_limit import SECONDS, within
 
@@ -145,6 +146,11 @@ class ChatTemplate:
             return now != self._render(messages, None, ask=True, strftime_now=_OTHER_DAY.strftime)
         except RefusedRowError:
             return False
+
+    @cached_property
+    def stop(self) -> Stop:
+        """What ends an answer, besides the tokenizer's own end."""
+        return stop_of(self)
 
     def messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Messages of an Example as the template is given them."""

@@ -16,6 +16,8 @@ from runner.errors import RunnerError
 _THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 _KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "train"}
 _TOOL_KEYS = {"type", "function"}
+NO_ID = "call"
+"""The id of a call that has none in the row: requests must have one."""
 _FUNCTION_KEYS = {"name", "description", "parameters", "strict"}
 
 
@@ -70,8 +72,8 @@ def _call(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
                 f"message {number} calls {function.get('name')!r} with arguments that are not JSON: {arguments[:80]!r}",
                 "Write the arguments as a JSON object.",
             ) from error
-    kept = {key: call[key] for key in ("id",) if call.get(key) is not None}
-    return {**kept, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    made = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    return {"id": call.get("id") or NO_ID, **made}
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -120,11 +122,26 @@ def sent_messages(messages: Sequence[Mapping[str, Any]], *, reasoning: str = "le
         sent = {key: value for key, value in message.items() if key not in ("train", "reasoning_content")}
         if message.get("reasoning_content") is not None:
             sent["reasoning"] = message["reasoning_content"]
+        if message.get("tool_calls"):
+            sent["tool_calls"] = [_sent_call(call) for call in message["tool_calls"]]
         made.append(sent)
     return made
+
+
+def _sent_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's arguments are JSON text."""
+    function = dict(call["function"])
+    if not isinstance(function["arguments"], str):
+        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "id": call.get("id") or NO_ID, "function": function}
 
 
 def strip_thought(text: str) -> str:
     """The text after its reasoning: without a `<think>` block, or without all up to a `</think>` alone."""
     before, end, after = text.partition("</think>")
     return after.lstrip() if end and ("<think>" not in before or before.lstrip().startswith("<think>")) else text
+
+
+def with_thought(text: str, reasoning: str | None) -> str:
+    """The text after its reasoning, where there is any, as one text."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{text}" if reasoning and reasoning.strip() else text

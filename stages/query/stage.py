@@ -25,6 +25,7 @@ from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.models.endpoint_form import sent_messages
 from stages.models.known import ENGINE, conditions
+from stages.query.received import Received
 from stages.serve.endpoint import Endpoint
 from stages.serve.guard.keys import own_key
 from stages.serve.other_runs import same_rows
@@ -97,6 +98,7 @@ def request_of(recipe: Recipe, example: Example) -> dict[str, Any]:
     extra = {name: value for name, value in sampling.items() if name not in _OPENAI_PARAMETERS}
     return {
         "messages": sent_messages(example.prompt, reasoning=recipe.train.reasoning),
+        **({"tools": example.tools} if example.tools else {}),
         **own,
         "extra_body": extra,
         "timeout": recipe.query.timeout_s,
@@ -165,26 +167,27 @@ def ask_all(
 
 
 def ask(client: Any, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Stream one answer: `{model, text, num_tokens, first_token_s, tokens_per_s, total_s, finish_reason}`.
+    """Stream one answer: `{model, text, num_tokens, first_token_s, tokens_per_s, total_s, finish_reason}`, with
+    `calls` and `reasoning` where it has them.
 
-    first_token_s: seconds from sending to the first token. tokens_per_s: tokens after the first by the time after it;
-    None for an answer of one token. Raises RunnerError with the endpoint's message.
+    text: with its calls (`answer_text`). first_token_s: seconds from sending to the first token. tokens_per_s: tokens
+    after the first by the time after it; None for an answer of one token.
+    Raises RunnerError with the endpoint's message.
     """
     import openai
 
     started = time.perf_counter()
     first = last = None
-    text, num_tokens, finish_reason = "", 0, None
+    received, num_tokens, finish_reason = Received(), 0, None
     try:
         for chunk in client.chat.completions.create(model=model, **request):
             if chunk.usage:
                 num_tokens = chunk.usage.completion_tokens
             for choice in chunk.choices:
                 finish_reason = choice.finish_reason or finish_reason
-                if choice.delta.content or choice.finish_reason:
+                if received.add(choice.delta) or choice.finish_reason:
                     last = time.perf_counter()
                     first = first or last
-                    text += choice.delta.content or ""
     except openai.APITimeoutError as error:
         raise RunnerError(
             f"{model} did not answer within query.timeout_s={request['timeout']:g}", "Raise query.timeout_s."
@@ -197,9 +200,12 @@ def ask(client: Any, model: str, request: Mapping[str, Any]) -> dict[str, Any]:
         raise RunnerError(f"{model} broke off its answer: {error.message}") from error
     if first is None or last is None:
         raise RunnerError(f"{model} ended its answer without a token")
+    answer = received.answer()
     return {
         "model": model,
-        "text": text,
+        "text": answer.text,
+        **({"calls": answer.calls} if answer.calls else {}),
+        **({"reasoning": answer.reasoning} if answer.reasoning is not None else {}),
         "num_tokens": num_tokens,
         "first_token_s": round(first - started, 4),
         "tokens_per_s": round((num_tokens - 1) / (last - first), 2) if num_tokens > 1 and last > first else None,

@@ -61,6 +61,8 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
     kwargs = dict(recipe.infer.engine_kwargs)
     if recipe.model.trust_remote_code:
         kwargs["trust_remote_code"] = True
+    if recipe.model.reasoning_parser is not None:  # a prescribed form begins after the reasoning, as at the endpoint
+        kwargs["reasoning_parser"] = recipe.model.reasoning_parser
     if recipe.cluster.accelerator == "cpu" and num_ranks(recipe.infer.engine_kwargs) == 1:
         kwargs.setdefault("distributed_executor_backend", CPU_EXECUTOR)
     if lora_rank is None:

@@ -10,11 +10,14 @@ from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
+from runner.recipe.schema import Model, Recipe
 from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules
+from stages.engines.vllm.answers import rules as answer_rules
+from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
 from stages.engines.vllm.serving import server
-from stages.engines.work import Work
+from stages.engines.work import Answers, Work
+from stages.models.chat_template import ChatTemplate
 from stages.models.trained import LongestRow, Trained
 
 
@@ -27,7 +30,7 @@ class Vllm:
     server: ClassVar[str] = "stages.engines.vllm.serving.replica_entry.AdapterServer"
 
     def rules(self) -> Sequence[Rule]:
-        return (*sampling_rules.RULES, *rules.RULES)
+        return (*sampling_rules.RULES, *answer_rules.RULES, *rules.RULES)
 
     def batch_mappings(self) -> Sequence[Mapped]:
         return BATCH_MAPPINGS
@@ -53,6 +56,9 @@ class Vllm:
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         return batch.generate(recipe, pieces, work)
+
+    def answers(self, model: Model, template: ChatTemplate) -> Answers:
+        return answers_of(model, template)
 
     def batch_failure(self, error: BaseException, since: float) -> RunnerError:
         return failure.batch_failure(error, since)

@@ -33,13 +33,16 @@ _SAMPLING_INTERNAL = {"output_kind", "skip_clone", "output_text_buffer_length"}
 def vllm_tables() -> Tables:
     """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams.
 
-    `structured_outputs`: of a sampling parameter. `structured_outputs_config`: of an engine argument.
+    `structured_outputs`: of a sampling parameter. `structured_outputs_config`: of an engine argument. `tool_parsers`,
+    `reasoning_parsers`: names of what reads answers.
     """
     from vllm import SamplingParams
     from vllm.config import StructuredOutputsConfig
     from vllm.engine import arg_utils
     from vllm.entrypoints.openai.cli_args import FrontendArgs
+    from vllm.reasoning import ReasoningParserManager
     from vllm.sampling_params import StructuredOutputsParams
+    from vllm.tool_parsers import ToolParserManager
 
     bounds = _engine_bounds(arg_utils)
     engine = dataclass_table(arg_utils.AsyncEngineArgs)
@@ -57,6 +60,8 @@ def vllm_tables() -> Tables:
         "sampling": sampling,
         "structured_outputs": dataclass_table(StructuredOutputsParams),
         "structured_outputs_config": dataclass_table(StructuredOutputsConfig),
+        "tool_parsers": sorted(ToolParserManager.list_registered()),
+        "reasoning_parsers": sorted(ReasoningParserManager.list_registered()),
     }
 
 

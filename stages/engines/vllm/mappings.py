@@ -48,6 +48,7 @@ _RESERVED = {
     "tokenizer_revision": "set model.revision",
     "download_dir": "set storage.cache",
     "enable_lora": "it is on when the pipeline has publish",
+    "reasoning_parser": "set model.reasoning_parser",
 }
 # Options of vLLM's own web server.
 _WEB_SERVER = (
@@ -61,6 +62,8 @@ _FRONTEND_RESERVED = {
     "chat_template": "set model.chat_template",
     "default_chat_template_kwargs": "set model.chat_template_kwargs",
     "chat_template_content_format": "content is given to the chat template as text",
+    "tool_call_parser": "set model.tool_parser",
+    "enable_auto_tool_choice": "it is on when model.tool_parser is set",
     "trust_request_chat_template": "requests use model.chat_template, as training does",
     **dict.fromkeys(_WEB_SERVER, "the endpoint is Ray Serve's and does not read it"),
 }

@@ -17,6 +17,7 @@ from stages.serve.guard.body import read_object
 from stages.serve.guard.costs import refuse_costly
 from stages.serve.guard.grammars import grammars_of, refuse_large
 from stages.serve.guard.keys import KeyRing
+from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.names import Names, refuse_unknown
 from stages.serve.guard.refusal import (
     CLOSED,
@@ -173,6 +174,7 @@ class Guard:
         assert self._gate.limits is not None  # it has admitted the request
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
         refuse_unknown(given, names)
+        refuse_unused(given)
         if refusal := self._gate.charge(scope, refuse_costly(given, self._gate.limits)):
             raise RefusedError(refusal)
         grammars = list(grammars_of(given))

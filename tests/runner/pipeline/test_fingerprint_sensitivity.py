@@ -107,6 +107,8 @@ BOTH = {
     "model.template": ({"model.template": "default"}, f"{INGEST} {TRAIN}"),
     "model.chat_template": ({"model.chat_template": "chatml"}, ALL),
     "model.chat_template_kwargs": ({"model.chat_template_kwargs": {"enable_thinking": False}}, ALL),
+    "model.tool_parser": ({"model.tool_parser": "hermes"}, f"{INGEST} {INFER}"),
+    "model.reasoning_parser": ({"model.reasoning_parser": "qwen3"}, f"{INGEST} {INFER}"),
     "train.reasoning": ({"train.reasoning": "strip"}, ALL),
     "train.too_long": ({"train.too_long": "drop"}, TRAIN),
     "evaluate.reasoning": ({"evaluate.reasoning": "keep"}, EVALUATE),

@@ -25,6 +25,9 @@ class Server:
     def engine_config(self) -> Any:
         raise RuntimeError("there is no engine")
 
+    def complete(self, body: Any) -> None:
+        """The chat template ends turns as the tokenizer does."""
+
     def has_place_for(self, model: str) -> bool:
         return True
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from runner.errors import RunnerError
 from stages.data.generated.grammar import GrammarSpec, generate
+from stages.data.prediction import Prediction
 from stages.evaluators import metrics
-from stages.evaluators.base import Offered, offered_metrics
+from stages.evaluators.base import CorpusMetric, Offered, judged, offered_metrics
 from stages.evaluators.meaning.representation import (
     Meaning,
     attribute_f1,
@@ -44,7 +45,9 @@ def test_every_builtin_metric_can_be_loaded_and_judges_an_empty_answer() -> None
     metrics = load_metrics(offered_metrics(), ARGS)
     assert set(metrics) == set(offered_metrics())
     for metric in metrics.values():
-        found = metric("", "f(a[x])") if callable(metric) else metric.score(metric.sums("", "f(a[x])"))
+        row = Prediction("1", "base", "", "f(a[x])", 1, 1, None, {}, expected_calls=[{"name": "f", "arguments": {}}])
+        found = judged(metric, row)
+        found = metric.score(metric.sums("", "f(a[x])")) if isinstance(metric, CorpusMetric) else found
         assert found in (0, (0, 0), (0, 1))
 
 

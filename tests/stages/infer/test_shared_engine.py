@@ -23,6 +23,7 @@ from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
 from stages.infer.requests import PredictionWork, RowFile
 from stages.models.adapter import CONFIG
+from stages.models.end_of_turn import Stop
 from stages.models.weights import Adapter, WholeModel
 from stages.serve.config import replica_version
 
@@ -65,7 +66,9 @@ def example(size: int) -> Example:
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
-    template = SimpleNamespace(prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))))
+    template = SimpleNamespace(
+        prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop()
+    )
     monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
     path = tmp_path / "test.jsonl"
     write_examples(path, map(example, (2, 3, 4)))

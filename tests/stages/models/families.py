@@ -57,7 +57,8 @@ _MARKED = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+_THINK = ("<think>", "</think>")  # whole tokens, but not special ones, as in the families' own tokenizers
+_CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *_THINK]
 _LLAMA = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 FAMILIES: dict[str, tuple[list[str], str, str, str | None]] = {
     "chatml": (_CHATML, "<|endoftext|>", "<|im_end|>", _TURNS),
@@ -66,7 +67,7 @@ FAMILIES: dict[str, tuple[list[str], str, str, str | None]] = {
     "gemma": (["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"], "<bos>", "<eos>", _NO_SYSTEM),
     "mistral": (["<s>", "</s>", "[INST]", "[/INST]"], "<s>", "</s>", _STRICT),
     "phi": (["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"], "<|endoftext|>", "<|endoftext|>", _PHI),
-    "deepseek-r1": (["<|bos|>", "<|eos|>", "<|User|>", "<|Assistant|>", "<think>", "</think>"], "<|bos|>", "<|eos|>", _OPEN_THOUGHT),
+    "deepseek-r1": (["<|bos|>", "<|eos|>", "<|User|>", "<|Assistant|>", *_THINK], "<|bos|>", "<|eos|>", _OPEN_THOUGHT),
     "base": (_CHATML, "<|endoftext|>", "<|endoftext|>", None),
     "generation marks": (_CHATML, "<|endoftext|>", "<|im_end|>", _MARKED),
 }  # fmt: skip
@@ -75,7 +76,7 @@ FAMILIES: dict[str, tuple[list[str], str, str, str | None]] = {
 
 def tokenizer_of(family: str) -> Any:
     """A byte tokenizer with the family's special tokens and template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     special, bos, eos, template = FAMILIES[family]
@@ -83,7 +84,8 @@ def tokenizer_of(family: str) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab={name: at for at, name in enumerate(names)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens([name for name in special if name not in _THINK])
+    tokenizer.add_tokens([AddedToken(name, special=False) for name in special if name in _THINK])
     given = {"chat_template": template} if template else {}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, **given)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
+from stages.data.answer import Answer
 from stages.data.example import Example
 from stages.data.prediction import Prediction
+from stages.query.received import Received
 from stages.query.stage import Query, ask_all, batch_predictions, figures, request_of, row_report
 
 ROW = {"id": "test-000000", "instruction": "Say it.", "input": "a game", "output": "inform(name[a])"}
@@ -211,3 +214,24 @@ def test_the_base_model_alone_has_figures_too() -> None:
 def test_needs_predictions_only_when_the_pipeline_infers(quickstart: Recipe) -> None:
     assert Query().needs(quickstart) == ("endpoint", "test_set", "predictions")
     assert Query().needs(recipe_of("pipeline=[ingest,serve,query]")) == ("endpoint", "test_set")
+
+
+def test_a_streamed_answer_is_put_together_from_text_reasoning_and_calls() -> None:
+    def delta(**fields: Any) -> Any:
+        return SimpleNamespace(**{"content": None, "tool_calls": None, **fields})
+
+    def call(index: int, arguments: str, name: str | None = None) -> Any:
+        return SimpleNamespace(index=index, function=SimpleNamespace(name=name, arguments=arguments))
+
+    received = Received()
+    assert not received.add(delta())
+    assert received.add(delta(reasoning="Count "))
+    received.add(delta(reasoning="them."))
+    received.add(delta(content="\n\nLet me look."))
+    received.add(delta(tool_calls=[call(0, '{"item":', "stock")]))
+    received.add(delta(tool_calls=[call(0, ' "rye"}'), call(1, "{", "open")]))
+    assert received.answer() == Answer(
+        "\n\nLet me look.",
+        [{"name": "stock", "arguments": {"item": "rye"}}, {"name": "open", "arguments": "{"}],
+        "Count them.",
+    )

@@ -345,3 +345,37 @@ def test_a_union_with_a_type_of_any_names_is_not_checked() -> None:
     assert names_of(list[Sub | Form]) == {"name": None, "schema": None, "type": None, "json_schema": names_of(Sub)}
     for annotation in (Sub | dict[str, Any], list[dict[str, Any] | Sub], Any, str | None, dict[str, Sub]):
         assert names_of(annotation) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "hint"),
+    [
+        ({"role": "user", "content": "a", "weight": 1}, "messages[0].weight", "It uses: role, content, name."),
+        (
+            {"role": "assistant", "content": "a", "reasoning_content": "b"},
+            "messages[0].reasoning_content",
+            "Use reasoning.",
+        ),
+        ({"role": "user", "content": "a", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls", "It uses:"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]},
+            "messages[0].content[0].cache_control",
+            "It uses: type, text.",
+        ),
+        ({"role": "user", "content": "a", "name": {"first": "Ann"}}, "messages[0].name", "a text"),
+    ],
+)
+def test_what_the_endpoint_would_not_use_of_a_message_is_refused(
+    client: TestClient, message: dict[str, Any], param: str, hint: str
+) -> None:
+    error = client.post("/v1/completions", json={"model": "base", "messages": [message]}).json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param} is not used by this endpoint.")
+    assert hint in error["message"]
+
+
+def test_an_answer_may_be_sent_back_with_all_of_its_fields(client: TestClient) -> None:
+    answer = {"role": "assistant", "content": "a", "refusal": None, "annotations": [], "audio": None, "reasoning": "b"}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [answer, {**answer, "tool_calls": [call]}, {"role": "tool", "content": "2", "tool_call_id": "c"}]
+    assert client.post("/v1/completions", json={"model": "base", "messages": messages}).status_code == 200

@@ -32,6 +32,8 @@ from stages.engines.vllm.serving.pacing import Pacer
 from stages.engines.vllm.serving.pieces import answer_piece
 from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.models.chat_template import ChatTemplate
+from stages.models.end_of_turn import Stop, with_stop
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
 from stages.patches.ray_llm_server import AdapterLoader, LLMConfig, ReplicaServer, StartCallback
 from stages.patches.vllm_process import engine_end
@@ -58,6 +60,7 @@ class AdapterServer(ReplicaServer):
         self._loading = asyncio.Lock()
         self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first
         self._pacer: Pacer[Any] = Pacer()
+        self._stop = Stop()
         config = LLMConfig(**llm_config)
         self._api = OpenAIApi(self, config, front())
         await super().__init__(config)
@@ -79,7 +82,21 @@ class AdapterServer(ReplicaServer):
             if not cause:
                 raise
             raise RuntimeError(f"The engine did not start. {cause}") from error
+        self._stop = await asyncio.to_thread(lambda: self.chat_template().stop)
         self._watch = asyncio.create_task(_end_with_engine(self.engine_client))
+
+    def chat_template(self) -> ChatTemplate:
+        """The chat template of requests, with the engine's tokenizer."""
+        given = self._llm_config.engine_kwargs
+        kwargs = given.get("default_chat_template_kwargs")
+        return ChatTemplate(self.engine_client.get_tokenizer(), given.get("chat_template"), kwargs)
+
+    def complete(self, body: Any) -> None:
+        """Have the answer to a parsed chat request end where the chat template ends a turn, as in batch inference."""
+        if hasattr(body, "messages") and hasattr(body, "stop_token_ids"):
+            own = {"stop": body.stop, "stop_token_ids": body.stop_token_ids}
+            for name, value in with_stop(own, self._stop).items():
+                setattr(body, name, value)
 
     async def answer_piece(self, piece: dict[str, Any], work: Work) -> list[dict[str, Any]]:
         """Batch inference on this engine, by a call of this actor: the results of a piece of the work."""
@@ -208,6 +225,7 @@ class OpenAIApi(ReplicaApi):
     async def refuse(self, body: Any) -> Response | None:
         """The response to a request for a model that there is not. Limits that the request leaves open are set."""
         self._front.complete(body)
+        self._server.complete(body)
         missing = await self.missing(body.model) if body.model else ""
         return _not_found(missing) if missing else None
 

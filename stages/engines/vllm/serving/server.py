@@ -25,7 +25,7 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
-        "engine_kwargs": {**engine_kwargs(recipe, with_adapters=adapters is not None), **template_kwargs(recipe)},
+        "engine_kwargs": {**engine_kwargs(recipe, with_adapters=adapters is not None), **chat_kwargs(recipe)},
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
@@ -74,8 +74,13 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
     return {"max_lora_rank": engine_rank(recipe.train.lora_rank), **kwargs, "enable_lora": True, "max_loras": max_loras}
 
 
+def chat_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """Chat template and parsers, as vLLM's endpoint takes them: those of training and batch inference."""
+    return {**template_kwargs(recipe), **parser_kwargs(recipe)}
+
+
 def template_kwargs(recipe: Recipe) -> dict[str, Any]:
-    """The chat template and its variables, as vLLM's endpoint takes them: those of training and batch inference.
+    """The chat template and its variables.
 
     Content is given to the template as text, as it is there. Raises RunnerError when the template cannot be read.
     """
@@ -84,6 +89,16 @@ def template_kwargs(recipe: Recipe) -> dict[str, Any]:
         kwargs["chat_template"] = text
     if recipe.model.chat_template_kwargs:
         kwargs["default_chat_template_kwargs"] = dict(recipe.model.chat_template_kwargs)
+    return kwargs
+
+
+def parser_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """The parsers of tool calls and reasoning."""
+    kwargs: dict[str, Any] = {}
+    if recipe.model.tool_parser is not None:
+        kwargs |= {"enable_auto_tool_choice": True, "tool_call_parser": recipe.model.tool_parser}
+    if recipe.model.reasoning_parser is not None:
+        kwargs["reasoning_parser"] = recipe.model.reasoning_parser
     return kwargs
 
 

@@ -1,0 +1,91 @@
+"""What the endpoint makes of requests with tools and of answers, for batch inference: by the endpoint's own parsers.
+
+Imports vLLM (seconds) only where the recipe names a parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.recipe.schema import Model
+from stages.data.answer import Answer, call_of
+from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import template_tools
+
+Tools = Sequence[Mapping[str, Any]] | None
+
+
+class ParsedAnswers:
+    """Answers as vLLM's chat completions give them with these parsers."""
+
+    def __init__(self, model: Model, template: ChatTemplate) -> None:
+        """Raises RunnerError when a parser does not fit the tokenizer."""
+        from vllm.parser import ParserManager
+
+        self._tokenizer, self._kwargs = template.tokenizer, dict(model.chat_template_kwargs)
+        self._has_tools, self._has_reasoning = model.tool_parser is not None, model.reasoning_parser is not None
+        try:
+            self._parser = ParserManager.get_parser(
+                tool_parser_name=model.tool_parser,
+                reasoning_parser_name=model.reasoning_parser,
+                enable_auto_tools=self._has_tools,
+            )
+            self._made(None)
+        except (RuntimeError, ValueError, TypeError) as error:
+            named = [f"{key}={value}" for key, value in named_parsers(model).items()]
+            raise RunnerError(
+                f"{' and '.join(named)} cannot be used with the model's tokenizer: {error}",
+                "Name the parser of the model's family.",
+            ) from error
+
+    def sampling(self, own: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
+        """See `stages.engines.work.Answers`. Every request has the same keys: Ray Data would fill in nulls."""
+        request = self._request(tools, skip_special_tokens=own.get("skip_special_tokens", True))
+        made = {**own, "skip_special_tokens": request.skip_special_tokens}
+        if request.structured_outputs is not None:  # of tools that are strict
+            made["structured_outputs"] = {"structural_tag": request.structured_outputs.structural_tag}
+        return made
+
+    def read(self, text: str, tools: Tools) -> Answer:
+        """The answer that a client receives for the engine's text."""
+        request = self._request(tools)
+        reasoning, content, calls = self._made(request.tools).parse(text, request, enable_auto_tools=self._has_tools)
+        return Answer(content or "", [call_of(each.name, each.arguments) for each in calls or []], reasoning)
+
+    def _made(self, tools: Any) -> Any:
+        return self._parser(self._tokenizer, tools, model_config=None, chat_template_kwargs=self._kwargs)
+
+    def _request(self, tools: Tools, **fields: Any) -> Any:
+        """The request as vLLM's renderer hands it on (`OnlineRenderer.preprocess_chat`)."""
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        given: dict[str, Any] = {"messages": [{"role": "user", "content": ""}], "model": "", **fields}
+        if rendered := template_tools(tools):
+            given["tools"] = rendered
+        request = ChatCompletionRequest.model_validate(given)
+        if self._has_reasoning or request.tool_choice != "none":
+            request = self._made(request.tools).adjust_request(request)
+        return request
+
+
+class PlainAnswers:
+    """Answers whose text is all there is."""
+
+    def sampling(self, own: Mapping[str, Any], tools: Tools) -> dict[str, Any]:
+        return dict(own)
+
+    def read(self, text: str, tools: Tools) -> Answer:
+        return Answer(text)
+
+
+def answers_of(model: Model, template: ChatTemplate) -> PlainAnswers | ParsedAnswers:
+    """The reader of the recipe's parsers. template: with the model's tokenizer."""
+    return ParsedAnswers(model, template) if named_parsers(model) else PlainAnswers()
+
+
+def named_parsers(model: Model) -> dict[str, str]:
+    """The keys that name a parser, and what they name."""
+    keys = {"model.tool_parser": model.tool_parser, "model.reasoning_parser": model.reasoning_parser}
+    return {key: name for key, name in keys.items() if name is not None}

@@ -1,0 +1,97 @@
+"""Can the answers that are learned be read back? Proven before training, on the user's own rows and tokenizer.
+
+The tokens of a row's answer are turned into text as the engine does it, and read by the parsers that the recipe names.
+What a client of the endpoint would receive must be the row's answer: content, calls and reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import RunnerError
+from stages.data.answer import Answer, calls_of
+from stages.data.example import Example
+from stages.engines.base import load_engine
+from stages.engines.work import Answers
+from stages.ingest.parity import sample_of
+from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import RefusedRowError, strip_thought, without_reasoning
+from stages.models.learned import Sample, learned
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import Recipe
+
+
+def needs_reading(recipe: Recipe) -> bool:
+    """Whether the recipe asks a model for answers that a parser reads."""
+    named = recipe.model.tool_parser is not None or recipe.model.reasoning_parser is not None
+    return named and bool({"infer", "serve"} & set(recipe.pipeline)) and recipe.train.stage != "pt"
+
+
+def check_answers(recipe: Recipe, model: str, paths: Iterable[str]) -> int:
+    """Read sampled answers of the files back, as a task of its own; how many. Raises RunnerError at the first that is
+    read otherwise.
+
+    model: folder of the model. paths: files of examples. Imports the engine's library.
+    """
+    template = ChatTemplate.of(recipe, model)
+    answers, count = load_engine(recipe).answers(recipe.model, template), 0
+    for path in paths:
+        for example in sample_of(Path(path), recipe.seed):
+            for messages in _answered(example):
+                check_one(recipe, template, answers, example, messages)
+                count += 1
+    return count
+
+
+def _answered(example: Example) -> Iterable[list]:  # type: ignore[type-arg]
+    """The conversations of the example that end with an answer."""
+    if example.chosen is not None:
+        return [[*example.messages, *each] for each in (example.chosen, example.rejected or []) if each]
+    return [example.messages] if example.answer is not None else []
+
+
+def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example: Example, messages: list) -> None:  # type: ignore[type-arg]
+    """Read one answer back. Raises RunnerError when it is not what the row has."""
+    where = example.source or example.id
+    asked = without_reasoning(messages) if recipe.train.reasoning == "strip" else messages
+    try:
+        last = learned(template, asked, example.tools, last_only=True)[-1:]
+        (message,) = template.messages(asked[-1:])
+    except RefusedRowError as error:
+        raise RunnerError(f"{where}: {error.message}", error.hint) from error
+    for sample in last:
+        expected = Answer(message["content"], calls_of(message), message.get("reasoning"))
+        found = answers.read(_text(template, answers, sample, example), example.tools)
+        _compare(recipe, where, expected, found)
+
+
+def _text(template: ChatTemplate, answers: Answers, sample: Sample, example: Example) -> str:
+    """The answer's text as the engine gives it: to the end of the turn, which is left out."""
+    tokenizer, ids = template.tokenizer, sample.ids[sample.answer_at :]
+    ends = {tokenizer.eos_token_id, *template.stop.token_ids}
+    ids = ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]
+    skips = answers.sampling({}, example.tools).get("skip_special_tokens", True)
+    text = str(tokenizer.decode(ids, skip_special_tokens=skips))
+    for end in template.stop.texts:
+        text = text.partition(end)[0]
+    return text
+
+
+def _compare(recipe: Recipe, where: str, expected: Answer, found: Answer) -> None:
+    parsers = {"tool_parser": recipe.model.tool_parser, "reasoning_parser": recipe.model.reasoning_parser}
+    named = " and ".join(f"model.{key}={name}" for key, name in parsers.items() if name is not None)
+    thought = (expected.reasoning or "").strip() if recipe.model.reasoning_parser else ""
+    pairs = [
+        ("calls", expected.calls, found.calls),
+        ("content", expected.content.strip(), strip_thought(found.content).strip()),
+        ("reasoning", thought, (found.reasoning or "").strip()),
+    ]
+    for name, wanted, read in pairs:
+        if wanted != read:
+            raise RunnerError(
+                f"{where}: read by {named}, the {name} of the row's answer would be {read!r} and not {wanted!r}",
+                "Name the parser that reads what the chat template writes, or set model.chat_template.",
+            )

@@ -1,0 +1,53 @@
+"""Where an answer ends: what the chat template writes after it, which the engine must stop at.
+
+A base model's own end of text is seldom what a chat template ends a turn with. The model learns the template's, and an
+engine that stops only at the model's own would go on to `max_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages.models.endpoint_form import RefusedRowError
+
+if TYPE_CHECKING:
+    from stages.models.chat_template import ChatTemplate
+
+_PROBE = "q7Zx-answer"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """token_ids: to stop at besides the tokenizer's own end. texts: where the end is no single token."""
+
+    token_ids: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+def stop_of(template: ChatTemplate) -> Stop:
+    """What ends an answer of the template; nothing where that is the tokenizer's own end, or the template has none."""
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+    try:
+        after = template.text(messages, None, ask=False).rpartition(_PROBE)[2]
+    except RefusedRowError:
+        return Stop()
+    end, tokenizer = after.strip(), template.tokenizer
+    ids = template.ids(end)
+    if not ids or ids[0] == tokenizer.eos_token_id:
+        return Stop()
+    if ids[0] in {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}:
+        return Stop(token_ids=(ids[0],))
+    return Stop(texts=(end.splitlines()[0],))
+
+
+def with_stop(sampling: Mapping[str, Any], stop: Stop) -> dict[str, Any]:
+    """The sampling parameters with these ends beside their own."""
+    made = dict(sampling)
+    if stop.token_ids:
+        made["stop_token_ids"] = [*dict.fromkeys([*(made.get("stop_token_ids") or []), *stop.token_ids])]
+    if stop.texts:
+        own = made.get("stop") or []
+        made["stop"] = [*dict.fromkeys([*([own] if isinstance(own, str) else own), *stop.texts])]
+    return made

@@ -1,0 +1,55 @@
+"""The messages of a chat request: what the endpoint would not use of them is refused, and named.
+
+The request models leave messages open, and vLLM takes from each what it knows (`vllm.entrypoints.chat_utils`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stages.serve.guard.refusal import bad_request
+
+_KEYS = ("role", "content", "name")
+_MORE = {
+    "assistant": ("tool_calls", "reasoning"),
+    "tool": ("tool_call_id",),
+    "developer": ("tools",),
+}
+_PRESENT = {"reasoning_content": "reasoning", "thinking": "reasoning", "function_call": "tool_calls"}
+_TEXT_PART = ("type", "text")
+
+
+def refuse_unused(body: Mapping[str, Any]) -> None:
+    """Raise RefusedError naming the first key of a message that no chat template would see. Empty values pass: clients
+    send answers back with all of their fields."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return
+    for index, message in enumerate(messages):
+        if isinstance(message, dict):
+            for key, used in _unused(message):
+                param = f"messages[{index}].{key}"[:200]
+                raise bad_request(f"{param} is not used by this endpoint.{_hint(key, used)}", param, "unused_parameter")
+
+
+def _unused(message: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Keys that are not used, with those that are."""
+    used = (*_KEYS, *_MORE.get(str(message.get("role")), ()))
+    for key, value in message.items():
+        if key not in used and value not in (None, "", [], {}):
+            yield key, used
+    name = message.get("name")
+    if name is not None and not isinstance(name, str):
+        yield "name", ("a text as the name",)
+    parts = message.get("content")
+    for at, part in enumerate(parts if isinstance(parts, list) else ()):
+        if isinstance(part, dict) and part.get("type") == "text":
+            for key in part:
+                if key not in _TEXT_PART and part[key] is not None:
+                    yield f"content[{at}].{key}", _TEXT_PART
+
+
+def _hint(key: str, used: tuple[str, ...]) -> str:
+    instead = _PRESENT.get(key)
+    return f" Use {instead}." if instead in used else f" It uses: {', '.join(used)}."
