@@ -68,6 +68,11 @@ class ReplicaServer(LLMServer):  # type: ignore[misc]
         return self.engine._engine_client
 
     @property
+    def engine_arguments(self) -> dict[str, Any]:
+        """The arguments of vLLM and of its server, as they were given to the replica."""
+        return dict(self._llm_config.engine_kwargs)
+
+    @property
     def max_adapters(self) -> int | None:
         """How many adapters this replica may hold; None when it serves the base model alone."""
         multiplex = self._llm_config.multiplex_config()

@@ -87,7 +87,7 @@ class AdapterServer(ReplicaServer):
 
     def chat_template(self) -> ChatTemplate:
         """The chat template of requests, with the engine's tokenizer."""
-        given = self._llm_config.engine_kwargs
+        given = self.engine_arguments
         kwargs = given.get("default_chat_template_kwargs")
         return ChatTemplate(self.engine_client.get_tokenizer(), given.get("chat_template"), kwargs)
 
