@@ -17,8 +17,8 @@ from stages.data.prediction import Prediction
 from stages.engines.base import engine_named
 from stages.engines.work import Answers
 from stages.infer.sampling import sampling_params
+from stages.models.chat.end_of_turn import with_stop
 from stages.models.chat_template import ChatTemplate
-from stages.models.end_of_turn import with_stop
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
-from stages.models.end_of_turn import Stop, stop_of
+from stages.models.chat.end_of_turn import Stop, stop_of
 from stages.models.endpoint_form import RefusedRowError, template_messages, template_tools
 from stages.models.time_limit import SECONDS, within
 

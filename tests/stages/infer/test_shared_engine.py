@@ -23,7 +23,7 @@ from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
 from stages.infer.requests import PredictionWork, RowFile
 from stages.models.adapter import CONFIG
-from stages.models.end_of_turn import Stop
+from stages.models.chat.end_of_turn import Stop
 from stages.models.weights import Adapter, WholeModel
 from stages.serve.config import replica_version
 

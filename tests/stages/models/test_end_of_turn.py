@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from stages.models.chat.end_of_turn import Stop, with_stop
 from stages.models.chat_template import ChatTemplate
-from stages.models.end_of_turn import Stop, with_stop
 from tests.stages.models.families import FAMILIES, tokenizer_of
 
 

@@ -9,7 +9,7 @@ from runner.recipe.schema import Recipe
 from stages.data.sample import first_example
 from stages.engines.vllm.answers.families import REASONING, TOOLS, parsers_for
 from stages.engines.vllm.mappings import VLLM
-from stages.models.template_here import template_here
+from stages.models.chat.template_here import template_here
 
 _TABLES = {"tool_parser": ("tool_parsers", TOOLS), "reasoning_parser": ("reasoning_parsers", REASONING)}
 

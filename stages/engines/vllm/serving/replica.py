@@ -32,8 +32,8 @@ from stages.engines.vllm.serving.pacing import Pacer
 from stages.engines.vllm.serving.pieces import answer_piece
 from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.models.chat.end_of_turn import Stop, with_stop
 from stages.models.chat_template import ChatTemplate
-from stages.models.end_of_turn import Stop, with_stop
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
 from stages.patches.ray_llm_server import AdapterLoader, LLMConfig, ReplicaServer, StartCallback
 from stages.patches.vllm_process import engine_end

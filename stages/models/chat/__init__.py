@@ -1,0 +1,1 @@
+"""The chat template on disk, and where it ends an answer."""
