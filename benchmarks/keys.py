@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from runner.recipe.schema import ApiKeys, Limits
+from stages.sections.serve import ApiKeys, Limits
 from stages.serve.guard.gate import Gate, Guard
 from stages.serve.guard.keys import ring_settings
 

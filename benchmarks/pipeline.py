@@ -99,8 +99,9 @@ def _rows_command(overrides: list[str], root: Path) -> list[str]:
 def _work(overrides: list[str], root: Path) -> Work:
     from runner.recipe.load import compose, to_recipe
     from stages.ingest.stage import obtain_model
+    from stages.sections.recipe import with_sections
 
-    recipe, _ = to_recipe(compose(overrides))
+    recipe = with_sections(to_recipe(compose(overrides))[0])
     model = obtain_model(recipe, lambda *args, **figures: None)
     folders = {"model": model.path, "train_set": root / "train_set", "test_set": root / "test_set"}
     return Work(recipe, tuple(overrides), {**folders, "adapter": root / "train" / "output"}, root)

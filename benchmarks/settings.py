@@ -20,6 +20,7 @@ from benchmarks.stages import Work, parser, prepare, run_recipe, say, with_defau
 from benchmarks.train import mean_tokens
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
+from stages.sections.recipe import with_sections
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def run(work: Work, label: str, overrides: list[str]) -> dict[str, Any]:
     run_recipe(given, log)
     scores = _record(work.root, "evaluate").metrics["tuned"]
     results = json.loads((_log_folder(training) / "train_results.json").read_text())
-    recipe, _ = to_recipe(compose(given))
+    recipe = with_sections(to_recipe(compose(given))[0])
     num_rows = len((work.folders["train_set"] / "train.jsonl").read_text().splitlines())
     # The trainer's own samples a second count what is packed together as one.
     num_samples = min(num_rows, recipe.train.max_samples or num_rows) * recipe.train.num_epochs

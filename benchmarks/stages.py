@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks import measure
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe, with_sections
 
 _WAIT_FOR_MEMORY_S = 60
 
@@ -85,7 +85,7 @@ def prepare(overrides: Sequence[str], root: Path, stop_after: str) -> Work:
     run_recipe([*given, f"stop_after={stop_after}"], root / "logs" / "prepare.log")
     manifest = Manifest.load((root / "latest").resolve())
     artifacts = [artifact for record in manifest.stages for artifact in record.artifacts]
-    return Work(recipe, given, {artifact.name: artifact.path for artifact in artifacts}, root)
+    return Work(with_sections(recipe), given, {artifact.name: artifact.path for artifact in artifacts}, root)
 
 
 def run_recipe(overrides: Sequence[str], log: Path) -> Turn:

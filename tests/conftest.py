@@ -13,8 +13,8 @@ from hypothesis import settings
 from runner.pipeline import registry
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
+from stages.sections.recipe import Recipe
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)

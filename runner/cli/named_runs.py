@@ -10,12 +10,11 @@ from typing import Any
 from runner.cli.asked import Call
 from runner.errors import Problem, RecipeError, RunnerError
 from runner.pipeline.runs import LATEST, find_run, known_roots
+from runner.recipe.extension import recipe_class
 from runner.recipe.load import Composed, section_of
-from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema import RunOptions
 from runner.storage.atomic import read_state
 from runner.sweep.state import Sweep
-
-_SECTIONS = {name for name, info in Recipe.model_fields.items() if section_of(info.annotation)}
 
 
 def named_runs(call: Call) -> list[Path]:
@@ -42,12 +41,13 @@ def find_named(call: Call, name: str) -> Path:
 
 def recipe_of_run(composed: Composed, folder: Path) -> Composed:
     """The run's recipe, below the recipe keys that the command line gives."""
-    values = {key: value for key, value in read_state(folder / "recipe.json").items() if key in Recipe.model_fields}
+    fields = recipe_class().model_fields
+    values = {key: value for key, value in read_state(folder / "recipe.json").items() if key in fields}
     for dotted in sorted(composed.given - {"name", "recipe"}):
-        if dotted in _SECTIONS:
+        if dotted in fields and section_of(fields[dotted].annotation):
             hint = f"Give single keys, {dotted}.KEY=VALUE, or run the recipe itself."
             raise RecipeError([Problem(dotted, None, "swaps a whole part, and the recipe is the run's", hint)])
-        if dotted.partition(".")[0] in Recipe.model_fields:
+        if dotted.partition(".")[0] in fields:
             _copy(composed.values, values, dotted.split("."))
     values["storage"]["root"] = str(folder.parent.parent)
     return replace(Composed(values, []), overrides=composed.overrides, settings=composed.settings, recorded=True)

@@ -39,7 +39,7 @@ _PATIENCE_S = 90.0
 _NOT_YET = "No available agent to submit job"
 _RECONNECT_S = 2.0
 _NUM_RECONNECTS = 30
-_STOP_MARGIN_S = 30  # to end Ray and write the run's record, after a checkpoint has been saved
+_STOP_MARGIN_S = 30  # to end Ray and write the run's record, after the stage has saved its work
 _HEARTBEAT_S = 15.0
 # What steers the submission, and is not for the job.
 _OWN_KEYS = ("cluster.address", "job", "follow", "format", "submit")
@@ -90,9 +90,12 @@ def submit(
     overrides: Sequence[str],
     config_dir: Path | None,
     connect_to: Callable[[str], Client] = connect,
+    *,
+    stop_s: float,
 ) -> int:
     """Send the recipe as a job and follow its log. Returns the job's exit code.
 
+    stop_s: seconds that its stages need to save their work when the job is stopped.
     Raises RecipeError for keys that cannot work on another machine.
     """
     address = dashboard_address(recipe.cluster.address)
@@ -104,7 +107,9 @@ def submit(
         folder = Path(temporary) / "code"
         pack(folder, recipe, config_dir)
         overrides = _with_recipe_files(overrides, folder)
-        settings = job_settings(recipe, overrides, config_dir, folder if any(folder.iterdir()) else None, os.environ)
+        settings = job_settings(
+            recipe, overrides, config_dir, folder if any(folder.iterdir()) else None, os.environ, stop_s
+        )
         job = _accepted(client, settings)
     print(f"submitted {job}\n{return_commands(job, address)}", flush=True)
     return follow(client, job, address) if options.follow else EXIT_DONE
@@ -177,6 +182,7 @@ def job_settings(
     config_dir: Path | None,
     working_dir: Path | None,
     environment: Mapping[str, str],
+    stop_s: float,
 ) -> dict[str, Any]:
     """What `JobSubmissionClient.submit_job` takes.
 
@@ -191,8 +197,7 @@ def job_settings(
                 f"the value of {name} is part of the command line, which the cluster shows to everybody",
                 f"Write ${{oc.env:{name}}} into the recipe instead.",
             )
-    # Ray kills a job that is stopped after 3 s, and a training saves a checkpoint first.
-    wait_s = int(recipe.train.checkpoints.on_stop_s) + _STOP_MARGIN_S
+    wait_s = int(stop_s) + _STOP_MARGIN_S  # Ray kills a job that is stopped after 3 s
     env_vars = {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s), "PYTHONUNBUFFERED": "1", **passed}
     settings: dict[str, Any] = {
         "entrypoint": command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from runner.cluster import environments
 from runner.cluster.session import RaySession
@@ -13,9 +13,11 @@ from runner.errors import RunnerError
 from runner.recipe.schema import Recipe, StageResources
 from runner.storage.artifact import Artifact
 
+R = TypeVar("R", bound=Recipe)
+
 
 @dataclass
-class RunContext:
+class RunContext(Generic[R]):
     """A stage's view of the run.
 
     stage: its name. run_dir: the run's folder; stage_dir: this stage's own below it, empty or holding what an
@@ -24,7 +26,7 @@ class RunContext:
     environment: of its workers; None for the runner's own.
     """
 
-    recipe: Recipe
+    recipe: R
     stage: str
     run_id: str
     run_dir: Path

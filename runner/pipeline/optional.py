@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.recipe.schema import Recipe
     from runner.storage.artifact import Artifact
 
-Rule = Callable[["Recipe"], Iterator[Problem]]
+Rule = Callable[[Any], Iterator[Problem]]  # of the recipe, which has the sections of the stages
 
 
 @runtime_checkable
@@ -74,7 +74,7 @@ class PassesThrough(Protocol):
 
 @runtime_checkable
 class WarmsUp(Protocol):
-    def warm_up(self, ctx: RunContext, running_stage: str) -> str:
+    def warm_up(self, ctx: RunContext[Any], running_stage: str) -> str:
         """Start what takes long to start, if `running_stage` leaves enough of the cluster free. Returns what was
         started, "" for nothing. Called before each stage that runs before this one, until it has started something;
         not all inputs are there by then, and `run` must do without it."""
@@ -139,6 +139,42 @@ class HasSummary(Protocol):
 def environment_of(stage: Any, recipe: Recipe) -> Chosen | None:
     """The environment of its own that the stage runs in, None for the runner's."""
     return stage.environment(recipe) if isinstance(stage, RunsIn) else None
+
+
+@runtime_checkable
+class SavesWhenStopped(Protocol):
+    def stop_s(self, recipe: Recipe) -> float:
+        """Seconds that the stage needs to save its work when the run is interrupted."""
+
+
+@runtime_checkable
+class Excludes(Protocol):
+    def conflict(self, recipes: Sequence[Any]) -> tuple[str, str]:
+        """Why runs of these recipes cannot be at the same time, and what to do instead; ("", "") when they can."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run returns to a sweep. interval: its confidence interval. base: what the run compares the value with."""
+
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    base: float | None = None
+
+
+@runtime_checkable
+class HasObjective(Protocol):
+    def objective(self, recipe: Any) -> str:
+        """The name of the figure that a sweep looks at."""
+
+    def reached(self, summary: Mapping[str, Any], objective: str) -> Objective:
+        """The figure of that name in summary.json."""
+
+
+@runtime_checkable
+class HasFigures(Protocol):
+    def figures(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Figures to track from run to run, by their whole names. Those of other stages begin with the stage's."""
 
 
 def settings_model(stage: Any) -> type[Section] | None:

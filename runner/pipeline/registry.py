@@ -9,7 +9,16 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from runner.errors import Problem, RecipeError
-from runner.pipeline.optional import Deletes, HasRules, PassesThrough, Rule, settings_model, settings_of
+from runner.pipeline.optional import (
+    Deletes,
+    HasObjective,
+    HasRules,
+    PassesThrough,
+    Rule,
+    SavesWhenStopped,
+    settings_model,
+    settings_of,
+)
 from runner.pipeline.stage import Stage
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import Recipe, Section
@@ -81,6 +90,18 @@ def deleted_artifacts(recipe: Recipe) -> set[str]:
     """Names of artifacts that a stage deletes."""
     found = (stage.deletes(recipe) for stage in concerned(recipe) if isinstance(stage, Deletes))
     return {name for names in found for name in names}
+
+
+def stop_seconds(recipe: Recipe) -> float:
+    """Seconds that the stages of the pipeline need at most to save their work when the run is interrupted."""
+    saving = (stage for stage in loadable(recipe.pipeline) if isinstance(stage, SavesWhenStopped))
+    return max((stage.stop_s(recipe) for stage in saving), default=0.0)
+
+
+def objective_of(recipe: Recipe) -> tuple[str, HasObjective | None]:
+    """The figure that a sweep of the recipe looks at, and the stage that has it; ("", None) for a recipe without."""
+    having = (stage for stage in concerned(recipe) if isinstance(stage, HasObjective))
+    return next(((stage.objective(recipe), stage) for stage in having), ("", None))
 
 
 def mappings(names: Iterable[str] | None = None) -> list[Mapped]:

@@ -52,5 +52,5 @@ class Stage(Protocol):
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         """Names of the artifacts it takes, each made by an earlier stage of this run or an earlier one."""
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Any]) -> StageResult:
         """Do the work and return its outputs. Raises RunnerError for a failure that the user can correct."""

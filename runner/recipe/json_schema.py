@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from runner.recipe.arguments import Entry
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
+from runner.recipe.extension import recipe_class
 from runner.recipe.load import section_of
-from runner.recipe.schema import Recipe
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # what editors know best
 _KINDS = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
@@ -50,12 +50,12 @@ class FromStages:
 
 def recipe_schema(stages: FromStages) -> dict[str, Any]:
     """Schema of a resolved recipe: every key with type, range, default, examples and meaning."""
-    return {"$schema": _DIALECT, **_described(Recipe, stages)}
+    return {"$schema": _DIALECT, **_described(recipe_class(), stages)}
 
 
 def sections() -> dict[str, type[BaseModel]]:
     """The recipe's sections that can be groups: name -> model."""
-    found = {name: section_of(info.annotation) for name, info in Recipe.model_fields.items()}
+    found = {name: section_of(info.annotation) for name, info in recipe_class().model_fields.items()}
     return {name: model for name, model in found.items() if model is not None and name != "resources"}
 
 
@@ -64,7 +64,7 @@ def file_schema(group: str, stages: FromStages) -> dict[str, Any]:
 
     A file that begins with `# @package _global_` has the recipe's schema, whatever its group.
     """
-    schema = _described(Recipe if group == "recipe" else sections()[group], stages)
+    schema = _described(recipe_class() if group == "recipe" else sections()[group], stages)
     if group == "recipe":
         schema["properties"] = {"defaults": _DEFAULTS, **schema["properties"], "hydra": _HYDRA}
     else:
@@ -95,7 +95,7 @@ def _compact(value: Any, indent: str = "") -> str:
 
 def _described(model: type[BaseModel], stages: FromStages) -> dict[str, Any]:
     schema = _completed(model, "#/$defs/{model}")
-    if model is Recipe:
+    if model is recipe_class():
         described = {name: _completed(each, f"#/$defs/{name}.{{model}}") for name, each in stages.settings.items()}
         for name, each in described.items():
             schema["$defs"] |= {f"{name}.{inner}": part for inner, part in each.pop("$defs", {}).items()}
@@ -138,7 +138,7 @@ def _complete(field: dict[str, Any], info: Any) -> None:
 
 def _mappings(model: type[BaseModel], stages: FromStages) -> Iterator[tuple[str, Mapped]]:
     """(dotted key below the model, mapping) of each pass-through mapping whose arguments are known."""
-    name = "" if model is Recipe else next((key for key, each in sections().items() if each is model), None)
+    name = "" if model is recipe_class() else next((key for key, each in sections().items() if each is model), None)
     for mapped in (*stages.mappings, RUNTIME_ENV):
         section, _, rest = mapped.key.partition(".")
         if section == "stages" and rest.partition(".")[0] not in stages.settings:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from runner.errors import Problem, RecipeError, nearest
+from runner.recipe.extension import extension, recipe_class
 from runner.recipe.grants import GRANTS, granted_by_files
 from runner.recipe.hydra.compose import Composed as Composed
 from runner.recipe.hydra.compose import compose as compose
@@ -22,7 +23,6 @@ from runner.recipe.secrets import REDACTED, secrets_in
 from runner.recipe.secrets import redact as redact
 from runner.recipe.valid_parts import partial_recipe
 
-_ONLY_OF_INFER = ("max_loras",)  # the endpoint's is serve.max_adapters_per_replica
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
 _KINDS = {
@@ -53,9 +53,8 @@ def parse(composed: Composed) -> Parsed:
     bad = {problem.key for problem in problems}
     options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
     values = {key: value for key, value in composed.values.items() if key not in RunOptions.model_fields}
-    fill_serve_engine(values)
-    fill_model_id(values)
-    recipe = _validate(Recipe, values, composed, problems, bad)
+    extension().complete(values)
+    recipe = _validate(recipe_class(), values, composed, problems, bad)
     options = _validate(RunOptions, options_values, composed, problems, bad)
     if recipe is None or problems:
         recipe = partial_recipe(values, {problem.key for problem in problems})
@@ -84,31 +83,6 @@ def to_options(composed: Composed) -> RunOptions:
 def recipe_roots(config_dir: Path | None) -> list[Path]:
     """Folders of recipes and group variants: the shipped one, and the user's."""
     return [RECIPES_DIR, *([config_dir] if config_dir else [])]
-
-
-def fill_serve_engine(values: dict[str, Any]) -> None:
-    """Complete `serve.engine_kwargs` from `infer.engine_kwargs`, in place, once for all that read it.
-
-    A null there drops the key. What the section has a key of its own for is not copied.
-    """
-    infer, serve = values.get("infer"), values.get("serve")
-    if not (isinstance(infer, dict) and isinstance(serve, dict)):
-        return
-    base, own = infer.get("engine_kwargs") or {}, serve.get("engine_kwargs") or {}
-    if isinstance(base, dict) and isinstance(own, dict):
-        copied = {key: value for key, value in base.items() if key not in _ONLY_OF_INFER}
-        serve["engine_kwargs"] = {key: value for key, value in {**copied, **own}.items() if value is not None}
-
-
-def fill_model_id(values: dict[str, Any]) -> None:
-    """Name the endpoint's base model after `model.source` where `serve.model_id` says nothing, in place.
-
-    Adapters are published under that name, so that a store shared by several base models offers each its own.
-    """
-    model, serve = values.get("model"), values.get("serve")
-    if isinstance(model, dict) and isinstance(serve, dict) and serve.get("model_id") in (None, ""):
-        last = str(model.get("source") or "").rstrip("/").rpartition("/")[2].removesuffix(".gguf")
-        serve["model_id"] = re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-") or "base"
 
 
 def flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

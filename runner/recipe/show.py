@@ -9,11 +9,11 @@ from typing import Any
 
 import yaml
 
+from runner.recipe.extension import extension
 from runner.recipe.load import RECIPES_DIR, Composed, flatten, redact
 from runner.recipe.schema import Recipe
 
 DEFAULT = "default"
-_ENGINE = "serve.engine_kwargs"
 _WIDEST = 60  # columns before the origin; a longer line pushes its own origin to the right
 # Text that YAML, whoever reads it, takes for nothing but text. Everything else is quoted.
 _PLAIN = re.compile(r"(?!(?:true|false|yes|no|on|off|y|n|null)\Z)[a-z_/][a-z0-9_./-]*", re.IGNORECASE)
@@ -21,14 +21,9 @@ _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def shown_values(recipe: Recipe) -> dict[str, Any]:
-    """The whole recipe as plain values, redacted.
-
-    An engine argument that the endpoint drops is null there, as in a recipe: otherwise batch inference's value
-    would be used again when these values are read.
-    """
+    """The whole recipe as plain values, redacted, which mean the same when they are read as a recipe again."""
     values: dict[str, Any] = redact(recipe.model_dump(mode="json"))
-    serve = values["serve"]["engine_kwargs"]
-    serve |= {name: None for name in values["infer"]["engine_kwargs"] if name not in serve}
+    extension().as_given(values)
     return values
 
 
@@ -37,8 +32,7 @@ def value_origins(values: dict[str, Any], composed: Composed) -> dict[str, str]:
     known = composed.origins
 
     def origin(key: str) -> str:
-        inherited = f"infer.engine_kwargs{key.removeprefix(_ENGINE)}" if key.startswith(f"{_ENGINE}.") else key
-        return known.get(key) or known.get(inherited) or DEFAULT
+        return known.get(key) or known.get(extension().inherits(key)) or DEFAULT
 
     return {key: origin(key) for key, _ in flatten(values)}
 

@@ -12,6 +12,7 @@ from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
+from runner.recipe.extension import recipe_class
 from runner.recipe.schema import Recipe, Section
 
 
@@ -77,4 +78,4 @@ class PartialSection:
 
 def partial_recipe(values: Mapping[str, Any], wrong: Collection[str]) -> Recipe:
     """What can be read of the recipe. Every field that is missing although it is required must be among the wrong."""
-    return cast(Recipe, PartialSection(Recipe, values, wrong, ""))
+    return cast(Recipe, PartialSection(recipe_class(), values, wrong, ""))

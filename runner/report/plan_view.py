@@ -11,6 +11,7 @@ from rich.table import Table
 from runner.pipeline.optional import HasRemarks
 from runner.pipeline.plan import Step
 from runner.pipeline.rules.check import trusted_values
+from runner.recipe.extension import extension
 from runner.recipe.schema import Recipe
 from runner.recipe.secrets import redact
 from runner.report.console import SafeConsole
@@ -68,8 +69,8 @@ def _step_table(recipe: Recipe, step: Step, estimates: Sequence[Estimate]) -> Ta
 
 
 def _warn_of_code(console: SafeConsole, recipe: Recipe) -> None:
-    if recipe.model.trust_remote_code:
-        console.print("[bold red]model.trust_remote_code is on: code of the model's repository will run[/]")
+    for key, _, whose in extension().code(recipe):
+        console.print(f"[bold red]{key} is on: {whose} will run[/]")
     for key, value in trusted_values(recipe).items():
         console.print(f"[bold red]trusted by --trust:[/] {escape(f'{key} = {redact(value)}')}")
 

@@ -1,7 +1,4 @@
-"""`tracking: mlflow`: a run's scores, artifacts and recipe as an MLflow run, at the end of the pipeline.
-
-Training itself can report to TensorBoard, W&B or MLflow through LLaMA-Factory (`train.args.report_to`).
-"""
+"""`tracking: mlflow`: a run's figures, artifacts and recipe as an MLflow run, at the end of the pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.pipeline.manifest import Manifest
+from runner.pipeline.manifest import Manifest, StageRecord
+from runner.pipeline.optional import HasFigures
+from runner.pipeline.registry import loadable
 from runner.recipe.load import flatten
 from runner.storage.atomic import read_state
 
@@ -72,15 +71,16 @@ def params(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def metrics(manifest: Manifest) -> Iterator[tuple[str, float]]:
-    """Numbers of the stages: scores as `tuned.exact_match`, `base.exact_match`, `delta_vs_base.exact_match`, others as
-    `<stage>.<figure>`, and `<stage>.wall_s`."""
+    """Numbers of the stages: as the stage names them (`HasFigures`), else `<stage>.<figure>`; and `<stage>.wall_s`."""
     for record in manifest.stages:
         yield f"{record.name}.wall_s", record.wall_s
-        for key, value in record.metrics.items():
-            prefix = key if record.name == "evaluate" else f"{record.name}.{key}"
+        for name, value in _figures(record).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                yield prefix, float(value)
-            elif isinstance(value, dict) and key in ("tuned", "base", "delta_vs_base", "delta_vs_run"):
-                for name, number in value.items():
-                    if isinstance(number, int | float) and not isinstance(number, bool):
-                        yield f"{prefix}.{name}", float(number)
+                yield name, float(value)
+
+
+def _figures(record: StageRecord) -> Mapping[str, Any]:
+    stage = next(iter(loadable([record.name])), None)
+    if isinstance(stage, HasFigures):
+        return stage.figures(record.metrics)
+    return {f"{record.name}.{name}": value for name, value in record.metrics.items()}

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from runner.cluster.session import num_places, worker_bundle
 from runner.errors import Problem, RecipeError
+from runner.pipeline.optional import Excludes
+from runner.pipeline.registry import loadable
 from runner.pipeline.rules.resources import num_workers
 from runner.recipe.schema import Cluster, Recipe
 
@@ -57,13 +59,11 @@ def shares(
 
     wanted: `max_parallel_jobs`; None: as many as fit. stages: those that the jobs run. nodes: resources of each node of
     the cluster, empty without `cluster.address`.
-    Raises RecipeError when several are wanted whose endpoints would be in each other's way.
+    Raises RecipeError when several are wanted and a stage excludes that they run at the same time.
     """
-    conflict = _port_conflict(recipes, stages)
+    conflict, hint = _conflict(recipes, stages)
     if conflict and wanted is not None and wanted > 1:
-        raise RecipeError(
-            [Problem(_KEY, wanted, conflict, "Set serve.port=0, or end the jobs with stop_after=evaluate.")]
-        )
+        raise RecipeError([Problem(_KEY, wanted, conflict, hint)])
     if conflict:
         return [Share()], conflict
     fitting = min(_fitting(recipe, stages, machine, nodes) for recipe in recipes)
@@ -97,13 +97,10 @@ def cluster_nodes(cluster: Cluster) -> list[dict[str, float]]:
         session.close()
 
 
-def _port_conflict(recipes: Sequence[Recipe], stages: Sequence[str]) -> str:
-    if "serve" not in stages:
-        return ""
-    if any(recipe.cluster.address is not None for recipe in recipes):
-        return "the jobs serve, and a cluster has one endpoint at a time"
-    fixed = next((recipe.serve.port for recipe in recipes if recipe.serve.port), 0)
-    return f"every job would serve at serve.port={fixed}" if fixed else ""
+def _conflict(recipes: Sequence[Recipe], stages: Sequence[str]) -> tuple[str, str]:
+    """Why a stage excludes that the jobs run at the same time, and what to do; ("", "") when none does."""
+    found = (stage.conflict(recipes) for stage in loadable(stages) if isinstance(stage, Excludes))
+    return next((each for each in found if each[0]), ("", ""))
 
 
 def _fitting(recipe: Recipe, stages: Sequence[str], machine: Machine, nodes: list[dict[str, float]]) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -31,7 +32,9 @@ from runner.errors import (
     RunnerError,
 )
 from runner.patches.hydra_classes import GRID_SWEEPER
+from runner.pipeline.optional import Objective
 from runner.pipeline.plan import PastRuns, build, select
+from runner.pipeline.registry import objective_of
 from runner.recipe.hydra.compose import accept_new_keys, compose, prepared
 from runner.recipe.hydra.folders import RECIPES_DIR, Folders
 from runner.recipe.hydra.overrides import as_text, parsed, readable
@@ -67,11 +70,11 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
     recipe = loaded[0][0]
     root = recipe.storage.runs
     state, folder = open_sweep(root, [*_of_the_jobs(overrides), str(config_dir or "")], command)
-    state.recipe, state.objective = recipe.name, recipe.evaluate.objective
+    state.recipe, state.objective = recipe.name, objective_of(recipe)[0]
     try:
         if len(parts) > 1:
             planned = [_planned(job, each, state, config_dir) for job, each in zip(jobs, loaded, strict=True)]
-            _side_by_side(_labelled(planned, state), parts, state, folder)
+            _side_by_side(_labelled(planned, state), parts, recipe, state, folder)
         else:
             with prepared(overrides, config_dir) as (texts, folders):
                 _hand_to_hydra(texts, folder, lambda config: _job(state, folder, folders))
@@ -132,11 +135,11 @@ def _labelled(planned: list[Planned], state: Sweep) -> list[Planned]:
     return [replace(each, label=labels[each.job.number]) for each in planned]
 
 
-def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, folder: Path) -> None:
+def _side_by_side(planned: list[Planned], parts: list[Share], recipe: Recipe, state: Sweep, folder: Path) -> None:
     report = Report()
 
     def ended(each: Planned, code: int) -> None:
-        _record(each, code, state.objective, folder)
+        _record(each, code, recipe, folder)
         report.stop()
         value = "" if each.job.value is None else f"  {state.objective} {each.job.value:.3f}"
         report.say(f"job {each.job.number} {each.label}: {each.job.status}{value} {each.job.error}".rstrip())
@@ -158,16 +161,23 @@ def _side_by_side(planned: list[Planned], parts: list[Share], state: Sweep, fold
         report.stop()
 
 
-def _record(each: Planned, code: int, objective: str, folder: Path) -> None:
+def _record(each: Planned, code: int, recipe: Recipe, folder: Path) -> None:
     """What became of a job whose process ended with that code."""
     run = each.run_folder()
     try:
         if run is None or code not in (EXIT_DONE, EXIT_STAGE_FAILED, EXIT_GATE_REFUSED):
             raise FileNotFoundError
-        outcome(each.job, code, read_state(run / "summary.json"), objective, run)
+        summary = read_state(run / "summary.json")
+        outcome(each.job, code, summary, _reached(recipe, summary), run)
     except (RunnerError, OSError):
         each.job.status = "failed"
         each.job.error = f"ended with {code}; see {folder / 'jobs' / f'{each.job.number}.log'}"
+
+
+def _reached(recipe: Recipe, summary: dict[str, Any]) -> Objective:
+    """What the run of that summary returns to the sweep."""
+    name, stage = objective_of(recipe)
+    return stage.reached(summary, name) if stage else Objective()
 
 
 def combinations(overrides: list[str]) -> list[list[str]]:
@@ -212,7 +222,7 @@ def _job(state: Sweep, folder: Path, folders: Folders) -> float:
     report.say(f"job {job.number}: {' '.join(overrides)}")
     job.status, job.error = "running", ""
     state.save(folder)
-    _run_job(overrides, folders.config_dir, job, state.objective)
+    _run_job(overrides, folders.config_dir, job)
     _finish(state, folder, None)
     if job.value is None:
         if HydraConfig.get().sweeper._target_ == GRID_SWEEPER:
@@ -221,7 +231,7 @@ def _job(state: Sweep, folder: Path, folders: Folders) -> float:
     return job.value
 
 
-def _run_job(overrides: list[str], config_dir: Path | None, job: Job, objective: str) -> None:
+def _run_job(overrides: list[str], config_dir: Path | None, job: Job) -> None:
     from runner.pipeline.engine import run
     from runner.pipeline.rules.check import load_recipe
     from runner.report.observers import observers
@@ -242,7 +252,7 @@ def _run_job(overrides: list[str], config_dir: Path | None, job: Job, objective:
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     home = recipe.storage.runs / recipe.name
-    outcome(job, code, summary, objective, home / summary["run_id"])
+    outcome(job, code, summary, _reached(recipe, summary), home / summary["run_id"])
 
 
 def _finish(state: Sweep, folder: Path, report: Report | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_STAGE_FAILED, RunnerError
+from runner.pipeline.optional import Objective
 from runner.pipeline.runs import SWEEP, SWEEPS
 from runner.storage.atomic import read_state, write_state
 from runner.storage.digest import digest_json
@@ -19,7 +20,7 @@ from runner.storage.digest import digest_json
 class Job(BaseModel):
     """One combination of values, and the results of its run.
 
-    value: the objective (`evaluate.objective`) of the adapter; interval: its confidence interval, where there is one.
+    value, interval, base: see `runner.pipeline.optional.Objective`.
     """
 
     number: int
@@ -45,7 +46,7 @@ class Sweep(BaseModel):
     identity: str
     command: str
     recipe: str = ""
-    objective: str = "exact_match"
+    objective: str = ""
     created_at: float = 0.0
     status: Literal["running", "done", "failed"] = "running"
     jobs: list[Job] = Field(default_factory=list)
@@ -120,14 +121,9 @@ def open_sweep(root: Path, overrides: list[str], command: str) -> tuple[Sweep, P
     return sweep, folder
 
 
-def outcome(job: Job, code: int, summary: dict[str, Any], objective: str, folder: Path) -> None:
+def outcome(job: Job, code: int, summary: dict[str, Any], reached: Objective, folder: Path) -> None:
     """Write into the job what its run's exit code and summary say."""
-    scores = summary["scores"]
-    main = scores.get("tuned") or scores.get("base") or {}
-    value = main.get(objective)
     job.status = {EXIT_DONE: "done", EXIT_GATE_REFUSED: "gate_refused"}.get(code, "failed")  # type: ignore[assignment]
     job.run_id, job.folder, job.wall_s = summary["run_id"], str(folder), summary["wall_s"]
-    job.value = float(value) if value is not None else None
-    job.interval = tuple(main[f"{objective}_ci"]) if f"{objective}_ci" in main else None
-    job.base = scores["base"].get(objective) if "tuned" in scores and "base" in scores else None
+    job.value, job.interval, job.base = reached.value, reached.interval, reached.base
     job.error = next((stage["error"] for stage in summary["stages"] if stage["error"]), None) or ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from runner.errors import Problem, nearest
 from runner.pipeline.registry import loadable
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 
 
 def deleted_artifacts_are_made(recipe: Recipe) -> Iterator[Problem]:

@@ -12,11 +12,11 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import KeepsAlive, Rule
 from runner.pipeline.registry import load_stage, loadable
 from runner.pipeline.stage import StageResult
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import checked_key, open_store
 from stages.cleanup import rules
 from stages.publish.stage import EARLIER
+from stages.sections.recipe import Recipe
 
 # What a service that stays up still reads.
 _SERVED = ("adapter", "model")
@@ -42,11 +42,11 @@ class Cleanup:
     def deletes(self, recipe: Recipe) -> Sequence[str]:
         return recipe.cleanup.delete
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         """Nothing: it takes no time to speak of."""
         return iter(())
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Raises RunnerError, before anything is deleted, for a name that no stage provides or a path that is not the
         run's own; and when something could not be taken down."""
         to_delete, kept = choose(ctx)
@@ -65,7 +65,7 @@ class Cleanup:
         return StageResult(metrics=metrics, note=_note(metrics))
 
 
-def take_down(ctx: RunContext) -> list[str]:
+def take_down(ctx: RunContext[Recipe]) -> list[str]:
     """Call what the stages deferred, last first, and return the names. One that fails does not stop the others.
 
     Raises RunnerError with all failures at the end.
@@ -84,7 +84,7 @@ def take_down(ctx: RunContext) -> list[str]:
     return stopped
 
 
-def choose(ctx: RunContext) -> tuple[list[Artifact], list[dict[str, str]]]:
+def choose(ctx: RunContext[Recipe]) -> tuple[list[Artifact], list[dict[str, str]]]:
     """The artifacts to delete, and those that are kept although named, each `{name, why}`.
 
     An artifact that was taken over from an earlier run is that run's, and is kept; so is a set that was in the store
@@ -117,7 +117,7 @@ def choose(ctx: RunContext) -> tuple[list[Artifact], list[dict[str, str]]]:
     return to_delete, kept
 
 
-def _checked(artifact: Artifact, ctx: RunContext) -> Artifact:
+def _checked(artifact: Artifact, ctx: RunContext[Recipe]) -> Artifact:
     """The artifact, if all that would be deleted is in the run's folder or in its artifact store."""
     for entry in artifact.files:
         checked_key(entry.path)
@@ -140,7 +140,7 @@ def _is_below(artifact: Artifact, folder: Path) -> bool:
     return "://" not in artifact.uri and artifact.path.resolve().is_relative_to(folder.resolve())
 
 
-def delete(artifact: Artifact, ctx: RunContext) -> None:
+def delete(artifact: Artifact, ctx: RunContext[Recipe]) -> None:
     """Delete the artifact's files and nothing else. What is gone already is no error."""
     if _in_store(artifact, ctx.recipe):
         storage = ctx.recipe.storage

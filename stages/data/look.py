@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.readers import read_file
 from stages.data.readers.sniff import sniff
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import scheme_of, split_names
+from stages.sections.recipe import Recipe
 
 _GENERATED = {"instruction": "", "input": "", "output": ""}
 _LIGHT = ("jsonl", "json", "csv", "text")

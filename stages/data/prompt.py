@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any
 
 from runner.errors import RunnerError, nearest
-from runner.recipe.schema import Prompt
 from stages.data.example import BadRowError
 from stages.data.messages import kind
+from stages.sections.prompt import Prompt
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _LACKS = object()

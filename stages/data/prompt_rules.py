@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.errors import Problem, RunnerError, nearest
-from runner.recipe.schema import Prompt, Recipe
 from stages.data.generated import PROMPT as GENERATED_PROMPT
 from stages.data.look import first_row
 from stages.data.prompt import TEMPLATES, columns, has, only_column, template_columns
@@ -15,6 +14,8 @@ from stages.data.shapes.convert import PAIR_STAGES, TEXT_STAGES
 from stages.data.shapes.kto import LABELS
 from stages.data.shapes.preference import CHOSEN, REJECTED
 from stages.data.shapes.recognise import recognise
+from stages.sections.prompt import Prompt
+from stages.sections.recipe import Recipe
 
 _ASKING = ("infer", "evaluate", "serve", "query")
 

@@ -11,10 +11,10 @@ from runner.errors import RunnerError
 from runner.pipeline.estimates.figure import Known
 from runner.pipeline.estimates.past import newest_record
 from runner.pipeline.manifest import StageRecord
-from runner.recipe.schema import Recipe
 from stages.data.generated import grammar
 from stages.data.readers.sniff import Form, sniff
 from stages.data.sources.names import folder_of
+from stages.sections.recipe import Recipe
 
 _MOST_COUNTED_BYTES = 64 << 20
 SPLITS = ("train", "val", "test")
@@ -28,12 +28,12 @@ class RowFacts:
     basis: str
 
 
-def known_rows(known: Known) -> RowFacts:
+def known_rows(known: Known[Recipe]) -> RowFacts:
     """Facts of the rows, also from the newest ingest of the same ones."""
     return known.once(_rows)
 
 
-def _rows(known: Known) -> RowFacts:
+def _rows(known: Known[Recipe]) -> RowFacts:
     return row_facts(known.recipe, newest_record(known, "ingest", "dataset."))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import BadRowError, Example
 from stages.data.look import first_row
 from stages.data.shapes.convert import make_example
+from stages.sections.recipe import Recipe
 
 
 def first_example(recipe: Recipe, split: str) -> Example | None:

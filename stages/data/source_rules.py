@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from runner.errors import Problem, RunnerError, nearest
-from runner.recipe.schema import Recipe
 from runner.storage import s3
 from runner.storage.store import checked_key
 from stages.data.generated.grammar import GrammarSpec, parse_uri
@@ -16,6 +15,7 @@ from stages.data.sources.base import is_pattern
 from stages.data.sources.hub import parse_address
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import folder_of, scheme_of, split_names
+from stages.sections.recipe import Recipe
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")

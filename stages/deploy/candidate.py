@@ -13,13 +13,14 @@ from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.runs import run_of_id
-from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema import RunOptions
 from runner.storage.artifact import Artifact
 from stages.data.example import read_examples
 from stages.deploy.serve_config import earlier_adapters
 from stages.engines.base import load_engine
 from stages.models.adapter import adapter_name
 from stages.query.stage import request_of
+from stages.sections.recipe import Recipe
 from stages.serve.config import app_name, serve_config
 from stages.serve.other_runs import served_runs
 from stages.serve.stage import own_adapter, served_adapters, with_room

@@ -20,7 +20,6 @@ from runner.cluster.jobs import dashboard_address, no_answer
 from runner.errors import EXIT_DONE, RunnerError
 from runner.pipeline.run_locks import one_run
 from runner.recipe.machine import is_loopback
-from runner.recipe.schema import Recipe
 from runner.storage.atomic import write_json
 from runner.storage.digest import digest_json
 from stages.deploy.candidate import Wanted, find_results, new_config
@@ -38,6 +37,7 @@ from stages.deploy.serve_config import (
     write_config,
 )
 from stages.query.stage import ask_all
+from stages.sections.recipe import Recipe
 from stages.serve.config import app_name, server_name
 from stages.serve.guard.keys import own_key
 from stages.serve.health import wait_until_running

@@ -15,10 +15,11 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.members import Members
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Model, Recipe
 from stages.engines.work import Answers, Work
 from stages.models.chat_template import ChatTemplate
 from stages.models.trained import LongestRow, Trained
+from stages.sections.model import Model
+from stages.sections.recipe import Recipe
 
 DEFAULT = "vllm"
 ENGINES = {DEFAULT: "stages.engines.vllm.engine:Vllm"}
@@ -30,7 +31,7 @@ class BatchEngine(Protocol):
     def batch_mappings(self) -> Sequence[Mapped]:
         """Keys of batch inference whose values go to the engine as they are."""
 
-    def batch_estimate(self, known: Known) -> Iterator[Estimate]:
+    def batch_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         """Memory of an engine of batch inference."""
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
@@ -55,7 +56,7 @@ class ServerEngine(Protocol):
     def server_mappings(self) -> Sequence[Mapped]:
         """Keys of the endpoint whose values go to the engine as they are."""
 
-    def server_estimate(self, known: Known) -> Iterator[Estimate]:
+    def server_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         """Memory of an engine of the endpoint."""
 
     def server_kwargs(self, recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:

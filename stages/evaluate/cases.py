@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Prompt
 from runner.storage.artifact import Artifact
 from stages.data.answer import answer_text, calls_of
 from stages.data.example import BadRowError, text_of
@@ -21,6 +20,7 @@ from stages.evaluate.difference import difference
 from stages.evaluate.slices import Slices
 from stages.evaluators.base import CorpusMetric, Metric, judged
 from stages.evaluators.metrics import load_metrics
+from stages.sections.prompt import Prompt
 
 MAX_WRONG, MAX_RIGHT = 300, 100
 MAX_ROWS = 100_000  # of larger sets the first are read: a page is to be there in seconds

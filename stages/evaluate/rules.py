@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from runner.errors import Problem, RunnerError, nearest
 from runner.recipe.comparison import HOW_TO_WRITE, parse_comparison
-from runner.recipe.schema import Recipe
 from stages.evaluators.metrics import known_metrics, wrong_arguments
+from stages.sections.recipe import Recipe
 
 RIGHT = "exact_match"  # what the differences are of when they name no metric
 _DELTA, _DELTA_RUN = _DELTAS = ("delta_vs_base", "delta_vs_run")

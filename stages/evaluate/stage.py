@@ -11,11 +11,10 @@ from runner.cluster.session import ProgressHandle
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.manifest import StageRecord
-from runner.pipeline.optional import Rule
+from runner.pipeline.optional import Objective, Rule
 from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
-from runner.recipe.schema import Evaluate as Keys
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
 from stages.data.prediction import BASE, TUNED, Prediction, read_predictions
@@ -27,9 +26,12 @@ from stages.evaluators.metrics import known_metrics, load_metrics
 from stages.infer.shared import is_shared
 from stages.models.endpoint_form import strip_thought, with_thought
 from stages.models.known import MODEL, conditions
+from stages.sections.evaluate import Evaluate as Keys
+from stages.sections.recipe import Recipe
 from stages.serve.other_runs import predictions_of_run
 
 _OTHER_RUN = "run"
+_COMPARED = (TUNED, BASE, DELTA_VS_BASE, DELTA_VS_RUN)
 _ROWS_PER_UPDATE = 1_000
 
 
@@ -63,6 +65,26 @@ class Evaluate:
         scores = record.metrics if record else {}
         return {"scores": {name: value for name, value in scores.items() if name != "gate"}}
 
+    def objective(self, recipe: Recipe) -> str:
+        return recipe.evaluate.objective
+
+    def reached(self, summary: Mapping[str, Any], objective: str) -> Objective:
+        """The adapter's score, or the base model's where there is no adapter."""
+        scores = summary["scores"]
+        main = scores.get(TUNED) or scores.get(BASE) or {}
+        value, interval = main.get(objective), main.get(f"{objective}_ci")
+        return Objective(
+            None if value is None else float(value),
+            None if interval is None else (interval[0], interval[1]),
+            scores[BASE].get(objective) if TUNED in scores and BASE in scores else None,
+        )
+
+    def figures(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Scores as `tuned.exact_match`, `base.exact_match`, `delta_vs_base.exact_match`."""
+        nested = {name: metrics.get(name) for name in _COMPARED}
+        scores = {f"{name}.{key}": v for name, of in nested.items() if isinstance(of, dict) for key, v in of.items()}
+        return {name: value for name, value in metrics.items() if name not in nested} | scores
+
     def outcome(self, run: FinishedRun) -> Outcome:
         from stages.evaluate.outcome import outcome
 
@@ -76,7 +98,7 @@ class Evaluate:
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*MODEL, "evaluate"))
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """The scores are kept whatever the gate's verdict is; the pipeline reads it in `metrics["gate"]` and acts.
 
         Raises RunnerError for an unknown metric, and for a requirement that is not a comparison.

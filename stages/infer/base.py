@@ -16,7 +16,6 @@ from typing import Any
 from runner.errors import LockedError, RunnerError
 from runner.pipeline.fingerprint import library_versions
 from runner.pipeline.run_locks import lock_path
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from runner.storage.lock import hold
@@ -24,6 +23,7 @@ from stages.data.prediction import BASE
 from stages.engines.base import load_engine
 from stages.infer.journal import Journal
 from stages.ingest.canonical import without
+from stages.sections.recipe import Recipe
 
 _FOLDER = "base_predictions"
 _POLL_S = 1.0

@@ -14,6 +14,7 @@ from stages.infer.figures import Figures, collect
 from stages.infer.journal import Journal
 from stages.infer.requests import Engine, RowFile, rows_per_chunk
 from stages.infer.shared import ask
+from stages.sections.recipe import Recipe
 
 _TO_STOP_S = 30.0
 
@@ -33,7 +34,7 @@ class Quiet:
             raise StoppedError
 
 
-def start(ctx: RunContext, stage: Any) -> None:
+def start(ctx: RunContext[Recipe], stage: Any) -> None:
     """Predict in a thread, which the run's end stops. Does nothing where base model or test set have no part.
 
     ctx, stage: of the infer stage, which waits for the thread and takes its predictions over (`made_once`), or makes
@@ -53,7 +54,7 @@ def start(ctx: RunContext, stage: Any) -> None:
     thread.start()
 
 
-def _in_thread(ctx: RunContext, kept: Path, progress: Quiet) -> None:
+def _in_thread(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> None:
     try:
         if num_rows := make(ctx, kept, progress):
             ctx.say(f"  {ctx.stage}: the base model's {num_rows:,} predictions are made")
@@ -63,7 +64,7 @@ def _in_thread(ctx: RunContext, kept: Path, progress: Quiet) -> None:
         ctx.say(f"  {ctx.stage}: the base model has not predicted ahead: {type(error).__name__}: {error}")
 
 
-def make(ctx: RunContext, kept: Path, progress: Quiet) -> int:
+def make(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> int:
     """Make the file of the base model's predictions. Returns how many there are, 0 when they had been made.
 
     What a killed run had of them is gone on with.

@@ -8,9 +8,10 @@ from runner.pipeline.estimates.figure import Estimate, Known, time, unknown
 from runner.pipeline.estimates.rates import measured, never_ran
 from stages.data.row_facts import known_rows
 from stages.engines.base import load_engine
+from stages.sections.recipe import Recipe
 
 
-def estimate(known: Known) -> Iterator[Estimate]:
+def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
     """Memory of an engine, predictions and time."""
     yield from load_engine(known.recipe).batch_estimate(known)
     facts, adapted = known_rows(known), "publish" in known.recipe.pipeline
@@ -25,7 +26,7 @@ def estimate(known: Known) -> Iterator[Estimate]:
     yield time(_seconds(known, rows * variants))
 
 
-def _seconds(known: Known, num_predictions: int) -> tuple[float, str] | str:
+def _seconds(known: Known[Recipe], num_predictions: int) -> tuple[float, str] | str:
     """Seconds for so many predictions, the engine's start included, and their basis; or why that is not known."""
     found = measured(known, "infer")
     figures = found.record.metrics if found else {}

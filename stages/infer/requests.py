@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Model, Recipe
 from stages.data.answer import Answer
 from stages.data.example import Example
 from stages.data.prediction import Prediction
@@ -21,6 +20,8 @@ from stages.models.chat.end_of_turn import with_stop
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.sections.model import Model
+from stages.sections.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem
-from runner.recipe.schema import Recipe
 from stages.engines.base import load_engine
+from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
 
 

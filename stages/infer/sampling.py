@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 
 # vLLM's own values where the recipe says nothing. The server would take the model's generation_config.json instead,
 # which batch inference does not read, and base and adapter would answer otherwise than they were evaluated.

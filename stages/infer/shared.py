@@ -20,7 +20,6 @@ from runner.cluster.session import check_fits, fit_together
 from runner.errors import RunnerError
 from runner.patches import ray_serve
 from runner.pipeline.context import RunContext
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
@@ -29,6 +28,7 @@ from stages.infer.requests import Engine, PredictionWork
 from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
 from stages.publish.stage import adapters_key
+from stages.sections.recipe import Recipe
 from stages.serve.config import app_name, build_app, engine_arg, replica_version, server_name
 from stages.serve.health import Progress, application_status, listen, wait_until_running
 from stages.trainers.base import load_trainer
@@ -78,7 +78,7 @@ def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engi
 
 
 def predict(
-    ctx: RunContext, path: Path, pieces: list[dict[str, Any]], engine: Engine
+    ctx: RunContext[Recipe], path: Path, pieces: list[dict[str, Any]], engine: Engine
 ) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them.
 
@@ -121,7 +121,7 @@ def ask(
             healthy(recipe.serve.startup_timeout_s, progress)
 
 
-def warm_up(ctx: RunContext, running_stage: str) -> str:
+def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:
     """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
 
     ctx: of the infer stage, of whose inputs the model suffices. running_stage: the other stage; it and those after it
@@ -158,7 +158,7 @@ def _has_memory(recipe: Recipe, model_bytes: int) -> bool:
     return bool(psutil.virtual_memory().available >= needed_gib * 2**30)
 
 
-def deploy(ctx: RunContext, config: Mapping[str, Any]) -> None:
+def deploy(ctx: RunContext[Recipe], config: Mapping[str, Any]) -> None:
     """Hand the application to Ray Serve, without a route. Replicas of the same version that are there stay.
 
     config: of the engine's `server_config`. The application stays up for the serve stage, to the end of the run.

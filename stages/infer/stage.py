@@ -19,7 +19,6 @@ from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
 from stages.data.prediction import BASE, TUNED
@@ -39,6 +38,7 @@ from stages.ingest.canonical import without
 from stages.models.adapter import CONFIG, largest_rank
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import ENGINE, conditions
+from stages.sections.recipe import Recipe
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -83,7 +83,7 @@ class Infer:
             **({} if drawn_by_seed(recipe) else {"seed": None}),
         }
 
-    def warm_up(self, ctx: RunContext, running_stage: str) -> str:
+    def warm_up(self, ctx: RunContext[Recipe], running_stage: str) -> str:
         """Start the shared engine, if it is one and there is capacity for it next to the stage that runs.
 
         The base model, which needs nothing that is still to be made, predicts as soon as the engine is there.
@@ -104,7 +104,7 @@ class Infer:
 
         return page(run)
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.infer.estimate import estimate
 
         return estimate(known)
@@ -122,7 +122,7 @@ class Infer:
             "infer.concurrency",
         )
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Predict what is not in the journal of an interrupted attempt with this fingerprint, then write it all down.
 
         Raises RunnerError when an engine does not start or keeps dying, when it refuses every row or loses one.
@@ -217,7 +217,7 @@ def plan_engines(recipe: Recipe, model: Path, adapter: Path | None) -> Iterator[
         )
 
 
-def local_adapter(ctx: RunContext) -> Path | None:
+def local_adapter(ctx: RunContext[Recipe]) -> Path | None:
     """Folder of the published adapter, in the run's folder if it is published in an object store; None without one."""
     if "adapter" not in ctx.inputs:
         return None

@@ -21,7 +21,7 @@ from stages.models.endpoint_form import RefusedRowError, strip_thought, without_
 from stages.models.learned import Sample, learned
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 
 def needs_reading(recipe: Recipe) -> bool:

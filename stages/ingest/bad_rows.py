@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset
 from runner.storage.atomic import write_text
 from stages.ingest.collect import Collected, Kind
+from stages.sections.dataset import Dataset
 
 _MOST_LINES = 10
 

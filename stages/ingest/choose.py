@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset, HeldOut
 from stages.data.example import BadRowError, Example
 from stages.data.prompt import as_text, cell
 from stages.ingest.collect import Collected, prompt_text
+from stages.sections.dataset import Dataset, HeldOut
 
 _START = b'{"id": "'
 TRAIN, VAL, TEST = 0, 1, 2

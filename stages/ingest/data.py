@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from stages.data.example import Example
 from stages.data.shapes.convert import make_example
@@ -19,6 +18,7 @@ from stages.ingest.bad_rows import judge, skipped
 from stages.ingest.choose import Groups, hold_out, sample, samples
 from stages.ingest.collect import Collected, collect
 from stages.ingest.remarks import remarks
+from stages.sections.recipe import Recipe
 
 FOLDERS = {"train": "train_set", "val": "train_set", "test": "test_set"}
 Update = Callable[..., None]

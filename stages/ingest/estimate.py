@@ -8,9 +8,10 @@ from runner.pipeline.estimates.figure import Estimate, Known, unknown
 from runner.pipeline.estimates.rates import plain_time
 from stages.models.known import known_model
 from stages.models.obtain import is_local
+from stages.sections.recipe import Recipe
 
 
-def estimate(known: Known) -> Iterator[Estimate]:
+def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
     """Bytes to download, and the time."""
     model, source = known_model(known), known.recipe.model.source
     if model.folder is not None:

@@ -23,7 +23,7 @@ from stages.trainers.base import load_trainer
 from stages.trainers.rows.encoder import Encoder
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 NUM_RANDOM = 32
 _MARKS = ('"tool_calls"', '"tools"', '"reasoning_content"', '"system"', '"train"', '"name"', '"images"', "<think>")

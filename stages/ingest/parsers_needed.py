@@ -9,7 +9,7 @@ from stages.data.example import Example, Message, text_of
 from stages.models.endpoint_form import strip_thought
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 _ASKING = ("infer", "serve")
 

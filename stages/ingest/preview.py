@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe, SplitLimits
 from stages.data.example import Example, read_examples
 from stages.ingest import parity
 from stages.ingest import stage as ingest
@@ -27,6 +26,8 @@ from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
 from stages.models.time_limit import within
+from stages.sections.dataset import SplitLimits
+from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
 from stages.trainers.rows.dataset import judge
 from stages.trainers.rows.encoder import Encoder

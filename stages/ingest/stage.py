@@ -32,7 +32,8 @@ from stages.models.known import MODEL, conditions
 
 if TYPE_CHECKING:
     from runner.pipeline.context import RunContext
-    from runner.recipe.schema import Dataset, Recipe
+    from stages.sections.dataset import Dataset
+    from stages.sections.recipe import Recipe
 
 _UPDATE_EVERY_S = 0.5
 _PACKAGE = "package://"
@@ -86,7 +87,7 @@ class Ingest:
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.ingest.estimate import estimate
 
         return estimate(known)
@@ -94,7 +95,7 @@ class Ingest:
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*MODEL, "dataset.source", "dataset.prompt", "dataset.max_rows"))
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Prepare the data and obtain the model, side by side where the cluster has room for both.
 
         Raises RunnerError naming file and line of bad rows, and whatever cannot be fetched.

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from runner.errors import Problem, RecipeError
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import RECIPES_DIR, compose
-from runner.recipe.schema import Recipe
 from stages.data.sources import scheme_of
 from stages.init.found import Found, find_data
 from stages.init.lengths import is_here, tokenizer_of
@@ -18,6 +17,7 @@ from stages.init.proposal import Proposal, propose
 from stages.init.pytest_text import pytest_name, pytest_text
 from stages.init.recipe_text import SCHEMA, recipe_text
 from stages.init.target import target
+from stages.sections.recipe import Recipe, with_sections
 
 _CACHE = "~/.cache/recipe-runner"
 
@@ -114,7 +114,7 @@ def checked(name: str, text: str) -> Recipe:
         file = Path(folder) / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")
         try:
-            return load_recipe(compose([f"recipe={file}"]))[0]
+            return with_sections(load_recipe(compose([f"recipe={file}"]))[0])
         except RecipeError as error:
             shown = str(file)
             problems = [replace(each, origin=each.origin.replace(shown, file.name)) for each in error.problems]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.errors import RunnerError, nearest
-from runner.recipe.schema import data_file
 from stages.data.sources import SCHEMES, scheme_of
 from stages.data.sources.base import is_pattern
 from stages.data.sources.fetch import open_files
+from stages.sections.dataset import data_file
 
 SPLIT_WORDS = {
     "test": {"test", "testing", "heldout"},

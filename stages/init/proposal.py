@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Example
 from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
@@ -27,6 +26,7 @@ from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_
 from stages.init.lengths import Counter, Limits, limits_of
 from stages.init.shape import Shape, shape_of
 from stages.init.target import Target
+from stages.sections.dataset import Dataset
 
 MOST_ROWS = 20_000
 _MOST_BAD = 0.5

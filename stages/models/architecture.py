@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from runner.recipe.schema import Architecture
+from stages.sections.model import Architecture
 
 """Bytes by what they are for."""
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "half": 2, "float32": 4, "float": 4}

@@ -18,7 +18,7 @@ from stages.models.endpoint_form import RefusedRowError, template_messages, temp
 from stages.models.time_limit import SECONDS, within
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 BUILT_IN = Path(__file__).parent / "templates"
 OPEN_THOUGHT = re.compile(r"<think>\s*\Z")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.pipeline.manifest import StageRecord
-from runner.recipe.schema import Architecture, Recipe
 from stages.models import gguf
 from stages.models.architecture import DTYPE_BYTES, num_params, read_architecture, stored_weights
 from stages.models.obtain import check_model_folder, is_local
+from stages.sections.model import Architecture
+from stages.sections.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,19 @@ from runner.pipeline.estimates.past import newest_record
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.fingerprint import value_at
 from stages.models.facts import ModelFacts, model_facts
+from stages.sections.recipe import Recipe
 
 MODEL = ("model.source", "model.revision")
 ENGINE = (*MODEL, "infer.engine_kwargs", "train.lora_rank")
 _ROWS = ("dataset.source", "dataset.prompt", "dataset.max_rows")
 
 
-def known_model(known: Known) -> ModelFacts:
+def known_model(known: Known[Recipe]) -> ModelFacts:
     """Facts of the base model, also from the newest ingest of the same one."""
     return known.once(_model)
 
 
-def _model(known: Known) -> ModelFacts:
+def _model(known: Known[Recipe]) -> ModelFacts:
     return model_facts(known.recipe, newest_record(known, "ingest", "model."))
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from runner.pipeline.estimates.figure import Estimate, Known, unknown
 from runner.pipeline.estimates.rates import plain_time
 from stages.publish.stage import publish_plan
+from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
 
 
-def estimate(known: Known) -> Iterator[Estimate]:
+def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
     """Bytes to upload: of the training that is reused, else of the adapter to come."""
     step, where = known.steps.get("train"), f"to {known.recipe.storage.artifacts}"
     record = step.record if step else None

@@ -13,7 +13,6 @@ from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.stage import StageResult
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.atomic import read_state, write_state
 from runner.storage.store import Store, open_store
@@ -21,6 +20,7 @@ from stages.models.adapter import CONFIG, WEIGHTS
 from stages.models.finite import tensors_not_finite
 from stages.models.known import MODEL, conditions
 from stages.models.weights import Adapter, WholeModel, weights_of
+from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
 
 EARLIER = "published_earlier"
@@ -60,7 +60,7 @@ class Publish:
             return {"storage.artifacts": store.rstrip("/")}
         return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.publish.estimate import estimate
 
         return estimate(known)
@@ -68,7 +68,7 @@ class Publish:
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*MODEL, "train.lora_rank"))
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Upload on a node of the cluster. Raises RunnerError when the store refuses, or there is no adapter."""
         storage = ctx.recipe.storage
         plan = publish_plan(ctx.recipe, ctx.input("trained_weights"), ctx.input("training_log"))

@@ -17,7 +17,7 @@ from runner.pipeline.manifest import StageRecord
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.machine import is_loopback
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
 from stages.data.example import Example, read_examples
@@ -26,6 +26,7 @@ from stages.infer.sampling import drawn_by_seed, request_sampling
 from stages.models.endpoint_form import sent_messages
 from stages.models.known import ENGINE, conditions
 from stages.query.received import Received
+from stages.sections.recipe import Recipe
 from stages.serve.endpoint import Endpoint
 from stages.serve.guard.keys import own_key
 from stages.serve.other_runs import same_rows
@@ -69,7 +70,7 @@ class Query:
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*ENGINE, "serve.engine_kwargs", "infer.sampling", "query"))
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Raises RunnerError with the endpoint's message when a request fails."""
         recipe, endpoint = ctx.recipe, Endpoint.of(ctx.input("endpoint"))
         rows = list(islice(read_examples(ctx.input("test_set").path / "test.jsonl"), recipe.query.num_rows))
@@ -108,7 +109,7 @@ def request_of(recipe: Recipe, example: Example) -> dict[str, Any]:
 
 
 def ask_near_endpoint(
-    ctx: RunContext, url: str, models: list[str], requests: list[dict[str, Any]]
+    ctx: RunContext[Recipe], url: str, models: list[str], requests: list[dict[str, Any]]
 ) -> list[dict[str, dict[str, Any]]]:
     """`ask_all` as a Ray task with the stage's resources, on the node of this process.
 

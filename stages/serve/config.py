@@ -15,9 +15,9 @@ from importlib.metadata import version
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
 from stages.engines.base import DEFAULT, Engine, engine_named, load_engine
+from stages.sections.recipe import Recipe
 from stages.serve.guard.keys import ring_settings
 
 IMPORT_PATH = "stages.serve.config:build_app"

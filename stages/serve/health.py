@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from runner.errors import RunnerError
 from runner.patches import ray_serve, ray_state
 from runner.recipe.machine import is_loopback
-from runner.recipe.schema import Serve as ServeKeys
 from stages.engines.root_cause import root_cause
+from stages.sections.serve import Serve as ServeKeys
 
 _POLL_S = 1.0
 _SERVE, _APPLICATION = "Ray Serve", "served application"  # what a run has to take down, by name

@@ -9,9 +9,9 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import Manifest
 from runner.pipeline.runs import run_of_id
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from stages.models.weights import Adapter
+from stages.sections.recipe import Recipe
 from stages.serve.fit import fit_to_serve
 
 
@@ -53,7 +53,7 @@ def same_rows(recipe: Recipe, run_id: str, test_set: Artifact) -> Artifact | Non
     return manifest.artifact("predictions") if theirs and theirs.sha256 == test_set.sha256 else None
 
 
-def served_runs(ctx: RunContext, own: Adapter | None) -> list[ServedRun]:
+def served_runs(ctx: RunContext[Recipe], own: Adapter | None) -> list[ServedRun]:
     """The adapters of `serve.runs`, each fit to be served (`stages.serve.fit`), on this run's base model.
 
     own: this run's adapter; one that equals it is left out. Raises RunnerError naming the run that does not fit.
@@ -66,7 +66,7 @@ def served_runs(ctx: RunContext, own: Adapter | None) -> list[ServedRun]:
     return list(found.values())
 
 
-def _checked_adapter(ctx: RunContext, run_id: str, own: Adapter | None) -> Adapter:
+def _checked_adapter(ctx: RunContext[Recipe], run_id: str, own: Adapter | None) -> Adapter:
     manifest = Manifest.load(run_folder(ctx.recipe, run_id, "serve.runs"))
     published, scores, model = (manifest.artifact(name) for name in ("adapter", "scores", "model"))
     if published is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.recipe.arguments import RAY
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 
 
 def least_replicas(recipe: Recipe) -> int:

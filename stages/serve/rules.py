@@ -8,7 +8,7 @@ from itertools import pairwise
 from runner.errors import Problem
 from runner.recipe.arguments import RAY
 from runner.recipe.machine import is_loopback
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.serve.guard.keys import NoKeysError, keys_of_environment, keys_of_file
 
 

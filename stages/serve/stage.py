@@ -17,7 +17,6 @@ from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from stages.engines.base import engine_rules, load_engine, server_mappings
@@ -25,6 +24,7 @@ from stages.infer.sampling import request_sampling
 from stages.ingest.canonical import without
 from stages.models.known import ENGINE, conditions
 from stages.models.weights import Adapter
+from stages.sections.recipe import Recipe
 from stages.serve import rules
 from stages.serve.config import api_settings, app_name, build_app, engine_arg, replica_version
 from stages.serve.endpoint import Endpoint
@@ -88,6 +88,14 @@ class Serve:
     def usage(self, artifacts: Mapping[str, Artifact]) -> str:
         return Endpoint.of(artifacts["endpoint"]).usage()
 
+    def conflict(self, recipes: Sequence[Recipe]) -> tuple[str, str]:
+        """One endpoint at a time: on a cluster, and at a port."""
+        hint = "Set serve.port=0, or end the jobs with stop_after=evaluate."
+        if any(recipe.cluster.address is not None for recipe in recipes):
+            return "the jobs serve, and a cluster has one endpoint at a time", hint
+        fixed = next((recipe.serve.port for recipe in recipes if recipe.serve.port), 0)
+        return (f"every job would serve at serve.port={fixed}", hint) if fixed else ("", "")
+
     def outcome(self, run: FinishedRun) -> Outcome:
         from stages.serve.page import outcome
 
@@ -98,7 +106,7 @@ class Serve:
 
         return page(run)
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         yield from load_engine(known.recipe).server_estimate(known)
         yield plain_time(known, self.name)
 
@@ -115,7 +123,7 @@ class Serve:
             "serve.autoscaling",
         )
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Raises RunnerError when the adapter is not the evaluated one, the port is taken, or it will not start."""
         started = time.monotonic()
         key = own_key(ctx.recipe.serve.api_keys)
@@ -172,7 +180,7 @@ def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
     return recipe.model_copy(update={"serve": serve})
 
 
-def own_adapter(ctx: RunContext) -> Adapter | None:
+def own_adapter(ctx: RunContext[Recipe]) -> Adapter | None:
     """The published adapter, which must be fit to be served (`stages.serve.fit`); None when the pipeline has none."""
     inputs, endpoint_url = ctx.inputs, ctx.recipe.storage.endpoint_url
     return fit_to_serve(inputs.get("adapter"), inputs.get("scores"), endpoint_url)

@@ -24,11 +24,12 @@ from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from runner.storage.artifact import scan_folder
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.obtain import is_local
 from stages.models.weights import found_weights
+from stages.sections.recipe import Recipe
 from stages.trainers.base import (
     ADAPTER,
     DEFAULT,
@@ -92,12 +93,16 @@ class Train:
     def mappings(self) -> Sequence[Mapped]:
         return trainer_mappings()
 
+    def stop_s(self, recipe: Recipe) -> float:
+        """A checkpoint is saved."""
+        return recipe.train.checkpoints.on_stop_s
+
     def page(self, run: FinishedRun) -> Part:
         from stages.train.page import page
 
         return page(run)
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return load_trainer(known.recipe).estimate(known)
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
@@ -108,7 +113,7 @@ class Train:
     def workers(self, recipe: Recipe) -> Workers:
         return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
 
-    def run(self, ctx: RunContext) -> StageResult:
+    def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
@@ -134,7 +139,7 @@ class Train:
         return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics)
 
 
-def loop_config(ctx: RunContext, tokens: Path, chat_template: str | None) -> dict[str, Any]:
+def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
     args = load_trainer(ctx.recipe).arguments(
         ctx.recipe,
@@ -265,7 +270,7 @@ def _stop_on_mistake() -> Any:
     return StopOnMistake()
 
 
-def stop(ctx: RunContext, training: threading.Thread) -> None:
+def stop(ctx: RunContext[Recipe], training: threading.Thread) -> None:
     """Have the workers save a checkpoint and wait until they have, if they have made a step."""
     event, wait_s = ctx.ray.latest(ctx.stage), ctx.recipe.train.checkpoints.on_stop_s
     if event and event["done"] and wait_s:

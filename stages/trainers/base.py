@@ -16,8 +16,9 @@ from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.members import Members
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from stages.models.trained import LongestRow, Trained
+from stages.sections.recipe import Recipe
 from stages.trainers.checkpoints import ADAPTER as ADAPTER
 from stages.trainers.checkpoints import LOG as LOG
 
@@ -53,10 +54,10 @@ class Trainer(Protocol):
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """What stands in the fingerprint for the values of `train` keys that mean nothing, or less, to this trainer."""
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         """What training will take."""
 
-    def adapter_bytes(self, known: Known) -> tuple[int, str] | str:
+    def adapter_bytes(self, known: Known[Recipe]) -> tuple[int, str] | str:
         """Bytes of the adapter to come and what they are, or why they are not known."""
 
     def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:

@@ -11,6 +11,7 @@ from runner.pipeline.estimates.rates import Conditions, measured, never_ran
 from runner.pipeline.fingerprint import value_at
 from stages.data.row_facts import known_rows
 from stages.models.known import MODEL, conditions, known_model
+from stages.sections.recipe import Recipe
 from stages.trainers.memory import Setup, checkpoint_bytes, train_memory, trained_params
 from stages.trainers.output import is_model_file
 
@@ -30,7 +31,7 @@ def speed_conditions(values: Mapping[str, Any]) -> Conditions:
     )
 
 
-def _seconds(known: Known, num_rows: float) -> tuple[float, str] | str:
+def _seconds(known: Known[Recipe], num_rows: float) -> tuple[float, str] | str:
     """Seconds to train on so many rows in all (rows x epochs) and their basis, or why that is not known."""
     found = measured(known, "train")
     figures = found.record.metrics if found else {}
@@ -42,7 +43,7 @@ def _seconds(known: Known, num_rows: float) -> tuple[float, str] | str:
     return num_rows / rate + around, basis
 
 
-def train(known: Known, setup: Setup) -> Iterator[Estimate]:
+def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
     """Steps, memory of a worker, checkpoints and time."""
     recipe, model = known.recipe, known_model(known)
     yield _steps(known, setup)
@@ -69,7 +70,7 @@ def train(known: Known, setup: Setup) -> Iterator[Estimate]:
         yield time(_seconds(known, rows * epochs))
 
 
-def _train_rows(known: Known, setup: Setup) -> tuple[int | None, str]:
+def _train_rows(known: Known[Recipe], setup: Setup) -> tuple[int | None, str]:
     """Rows that training uses, and where the number is from or why there is none."""
     recipe, rows = known.recipe, known_rows(known).counts["train"]
     most = recipe.train.max_samples
@@ -84,7 +85,7 @@ def _train_rows(known: Known, setup: Setup) -> tuple[int | None, str]:
     return rows, known_rows(known).basis
 
 
-def _steps(known: Known, setup: Setup) -> Estimate:
+def _steps(known: Known[Recipe], setup: Setup) -> Estimate:
     """Optimizer steps, as transformers' Trainer counts them (`set_initial_training_values`)."""
     recipe = known.recipe
     if setup.max_steps:
@@ -106,7 +107,7 @@ def _steps(known: Known, setup: Setup) -> Estimate:
     return Estimate("steps", math.ceil(epochs * per_epoch), "steps", worked, most=bounded)
 
 
-def adapter_bytes(known: Known, setup: Setup) -> tuple[int, str] | str:
+def adapter_bytes(known: Known[Recipe], setup: Setup) -> tuple[int, str] | str:
     """Bytes of the adapter to come and what they are, or why they are not known."""
     model = known_model(known)
     if model.architecture is None or model.num_params is None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner.pipeline.estimates.figure import Parts
-from runner.recipe.schema import Architecture, Recipe
 from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
+from stages.sections.model import Architecture
+from stages.sections.recipe import Recipe
 
 _ADAM_BYTES = 8  # two moments in float32 (Rajbhandari et al. 2020, ZeRO, section 3.1)
 _TRAINED_BYTES = 4  # trainers keep what they train in float32, and so are its gradients

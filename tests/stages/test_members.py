@@ -20,7 +20,7 @@ from runner.pipeline.registry import load_stage
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.arguments import RAY
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from stages.data.prediction import Prediction
 from stages.engines import base as engines
 from stages.engines.vllm.engine import Vllm
@@ -29,6 +29,7 @@ from stages.evaluators import base as evaluators
 from stages.evaluators.base import Offered
 from stages.evaluators.metrics import load_metrics
 from stages.models.trained import Trained
+from stages.sections.recipe import Recipe
 from stages.serve.config import build_app, serve_config
 from stages.train.stage import run_config
 from stages.trainers import base as trainers

@@ -9,9 +9,11 @@ from runner.report.terminal import Report
 def submit(call: Call) -> int:
     """Send the recipe as a Ray Job. Returns the job's exit code, or 0 with follow=false."""
     from runner.cluster import jobs
+    from runner.pipeline.registry import stop_seconds
 
     asked = call.checked()
-    return jobs.submit(asked.recipe, asked.options, asked.composed.overrides, call.line.config_dir)
+    overrides, stop_s = asked.composed.overrides, stop_seconds(asked.recipe)
+    return jobs.submit(asked.recipe, asked.options, overrides, call.line.config_dir, stop_s=stop_s)
 
 
 def logs(call: Call) -> int:
@@ -42,14 +44,16 @@ def deploy(call: Call) -> int:
     """Serve the adapter of the recipe, or of the run that `runs` names, as an application of the cluster."""
     from runner.cli.verbs.results import of_run
     from stages.deploy import rollout
+    from stages.sections.recipe import with_sections
 
     asked = of_run(call)[0].checked()
-    return rollout.deploy(asked.recipe, asked.root, call.line.text, Report().say)
+    return rollout.deploy(with_sections(asked.recipe), asked.root, call.line.text, Report().say)
 
 
 def undeploy(call: Call) -> int:
     """Remove the application of the recipe, or of the run that `runs` names."""
     from runner.cli.verbs.results import of_run
     from stages.deploy import rollout
+    from stages.sections.recipe import with_sections
 
-    return rollout.undeploy(of_run(call)[0].checked().recipe, Report().say)
+    return rollout.undeploy(with_sections(of_run(call)[0].checked().recipe), Report().say)

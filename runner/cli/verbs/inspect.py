@@ -63,9 +63,10 @@ def preview(call: Call) -> int:
     """Print a row as the model sees it, and token lengths against the limits."""
     from stages.ingest.preview import preview as look
     from stages.ingest.preview import preview_lines
+    from stages.sections.recipe import with_sections
 
     asked = call.checked()
-    found = look(asked.recipe, asked.options.row)
+    found = look(with_sections(asked.recipe), asked.options.row)
     if asked.options.format == "json":
         print_json(found)
     else:

@@ -64,6 +64,7 @@ def export(call: Call) -> int:
     """Write the files of `target`, and say which."""
     from stages.deploy.export import TARGETS, files_of, write_files
     from stages.deploy.export.facts import Facts, served_config, task_overrides
+    from stages.sections.recipe import with_sections
 
     options = call.options
     if options.target is None:
@@ -72,11 +73,12 @@ def export(call: Call) -> int:
     asked = about.checked()
     own_folder = None if options.export_to else (folder or find_named(call, LATEST)) / "export"
     where = own_folder or Path(str(options.export_to)).expanduser()
+    recipe = with_sections(asked.recipe)
     serves = options.target in ("serve-config", "kuberay", "anyscale")
-    config = served_config(asked.recipe, asked.options, asked.root) if serves else None
+    config = served_config(recipe, asked.options, asked.root) if serves else None
     own = str(call.line.config_dir) if call.line.config_dir else None
     overrides = list(dict.fromkeys([*(_recorded(folder) if folder else []), *call.composed.overrides]))
-    facts = Facts(asked.recipe, task_overrides(overrides), options.image, config, own)
+    facts = Facts(recipe, task_overrides(overrides), options.image, config, own)
     print("\n".join(write_files(files_of(options.target, facts), where)))
     return EXIT_DONE
 

@@ -212,7 +212,7 @@ def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
     return record if run_.deferred else record.model_copy(update={"warnings": run_.leaks.sweep(ray.started)})
 
 
-def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -> RunContext:
+def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -> RunContext[Any]:
     needs, chosen = step.stage.needs(run_.recipe), environment_of(step.stage, run_.recipe)
     return RunContext(
         recipe=run_.recipe,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from runner.recipe.schema import Recipe
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Unit = Literal["bytes", "steps", "rows", "s"]
 Parts = dict[str, int]
 T = TypeVar("T")
+R = TypeVar("R", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,15 @@ def time(found: tuple[float, str] | str) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Generic[R]):
     """What the estimates of one plan are made from. steps: the plan's, by stage."""
 
-    recipe: Recipe
+    recipe: R
     past: PastRuns
     steps: dict[str, Step]
     _found: dict[Any, Any] = field(default_factory=dict)
 
-    def once(self, find: Callable[[Known], T]) -> T:
+    def once(self, find: Callable[[Known[R]], T]) -> T:
         """What the function finds, which several stages ask for."""
         if find not in self._found:
             self._found[find] = find(self)
@@ -76,5 +77,5 @@ class Known:
 class HasEstimate(Protocol):
     """A stage that says what it will take. Of one that does not the time is given, where it ran before."""
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Any]) -> Iterator[Estimate]:
         """Figures that follow from the recipe, the model, the rows or earlier runs. Reads small files; no network."""

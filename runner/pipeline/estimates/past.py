@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runner.pipeline.estimates.figure import Known
 from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.manifest import StageRecord
@@ -9,7 +11,7 @@ from runner.pipeline.registry import load_stage
 from runner.recipe.secrets import redact
 
 
-def newest_record(known: Known, stage: str, section: str) -> StageRecord | None:
+def newest_record(known: Known[Any], stage: str, section: str) -> StageRecord | None:
     """The stage's newest record that read the same values of the section, such as "model."."""
     now = redact(fingerprint_inputs(load_stage(stage), known.recipe, {}))["recipe"]
     for _, record in known.past.finished(stage):

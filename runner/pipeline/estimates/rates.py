@@ -53,7 +53,7 @@ class Measured:
         return f"run {self.run_id}" + (f" on other {self.other}" if self.other else "")
 
 
-def measured(known: Known, stage: str) -> Measured | None:
+def measured(known: Known[Any], stage: str) -> Measured | None:
     """The newest run of the stage on this cluster, with these resources and what else sets its speed."""
     now = redact(known.recipe.model_dump(mode="json"))
     conditions = _conditions(stage, now)
@@ -90,7 +90,7 @@ def _same_place(now: dict[str, Any], then: dict[str, Any], run: PastRun, stage: 
     return now["cluster"]["address"] is not None or run.manifest.machine == machine_name()
 
 
-def plain_time(known: Known, stage: str) -> Estimate:
+def plain_time(known: Known[Any], stage: str) -> Estimate:
     """The time that the stage took when it last ran, and in which run; or why that is not known."""
     found = measured(known, stage)
     return time((found.record.wall_s, f"as in {found.basis}") if found else never_ran(stage))

@@ -10,6 +10,7 @@ from runner.pipeline.optional import settings_model
 from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
 from runner.pipeline.runs import ANOTHER_ROOT, unusable_root
 from runner.pipeline.stage import Stage
+from runner.recipe.extension import recipe_class
 from runner.recipe.load import settings_problems
 from runner.recipe.schema import Recipe
 
@@ -85,7 +86,7 @@ def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
         elif stage is not None and (model := settings_model(stage)) is not None:
             yield from settings_problems(model, given.get(name, {}), f"stages.{name}")
         elif stage is not None and name in given:
-            hint = f"Its keys are under {name}." if name in Recipe.model_fields else "Remove it."
+            hint = f"Its keys are under {name}." if name in recipe_class().model_fields else "Remove it."
             yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
 
 

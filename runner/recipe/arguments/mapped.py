@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.recipe.arguments import RAY, Entry, Library
-from runner.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Mapped:
 
     key: str
     what: str
-    read: Callable[[Recipe], Mapping[str, Any]]
+    read: Callable[[Any], Mapping[str, Any]]
     library: Library
     tables: tuple[str, ...]
     reserved: Mapping[str, str] = field(default_factory=dict)

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from runner.errors import Problem, nearest
+from runner.recipe.extension import recipe_class
 from runner.recipe.hydra.folders import RECIPE, Folders
 from runner.recipe.hydra.given import must_end_in_yaml
 from runner.recipe.hydra.overrides import COMMAND_LINE
-from runner.recipe.schema import Recipe
 
 _IN_FILE = re.compile(r"In '([^']+)': ?(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"Ambiguous value for argument '\+*([^'=]+)=(.*)'")
@@ -35,7 +35,7 @@ def explain(error: Exception, folders: Folders) -> list[Problem]:
         return [Problem(key, value, "has several values", hint, COMMAND_LINE)]
     in_file = _IN_FILE.match(text)
     found = folders.find(in_file[1]) if in_file else None
-    if found and (problems := list(_wrong_shapes(Recipe, _content(found[0]), "", found[1]))):
+    if found and (problems := list(_wrong_shapes(recipe_class(), _content(found[0]), "", found[1]))):
         return problems
     return [_other(error, in_file[2] if in_file else text, found[1] if found else "", folders)]
 

@@ -15,6 +15,7 @@ from typing import Any
 from runner.errors import Problem, nearest
 from runner.recipe.arguments import Entry, accepts, allowed
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
+from runner.recipe.extension import recipe_class
 from runner.recipe.load import section_fields
 from runner.recipe.schema import Recipe
 
@@ -59,7 +60,7 @@ def own_key(mapped: Mapped, name: str) -> str:
 
 def _hint_for_name(name: str, key: str, mapped: Mapped, mappings: Sequence[Mapped]) -> str:
     section = key.partition(".")[0]
-    if name in section_fields(Recipe, section):
+    if name in section_fields(recipe_class(), section):
         return f"Did you mean {section}.{name}?"
     others = [each for each in mappings if each.key != key]
     near, far = _guesses(name, mapped)
@@ -130,7 +131,7 @@ def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
     if home := _home(name, [mapped for mapped in mappings if mapped.key.rpartition(".")[0] == section]):
         return replace(problem, hint=home)
     words = set(name.split("_"))
-    longer = [each for each in section_fields(Recipe, section) if words <= set(each.split("_"))]
+    longer = [each for each in section_fields(recipe_class(), section) if words <= set(each.split("_"))]
     longer += _longer_arguments(words, section, mappings)
     if longer and not problem.hint.startswith("Did you mean"):
         meant = f"{section}.{longer[0]}".removeprefix(".")

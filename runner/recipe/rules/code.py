@@ -9,6 +9,7 @@ from typing import Any
 from runner.errors import Problem
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.arguments.marks import harmful
+from runner.recipe.extension import extension
 from runner.recipe.schema import Recipe
 
 Rule = Callable[[Recipe], Iterator[Problem]]
@@ -20,7 +21,7 @@ class NeedsTrust(Problem):
 
 def rules(mappings: Sequence[Mapped]) -> tuple[Rule, ...]:
     """The rules of a recipe with these pass-through mappings."""
-    return (partial(arguments_are_harmless, mappings), code_of_the_model_is_trusted, interpreter_is_trusted)
+    return (partial(arguments_are_harmless, mappings), code_of_others_is_trusted, interpreter_is_trusted)
 
 
 def arguments_are_harmless(mappings: Sequence[Mapped], recipe: Recipe) -> Iterator[Problem]:
@@ -33,9 +34,9 @@ def arguments_are_harmless(mappings: Sequence[Mapped], recipe: Recipe) -> Iterat
         yield from _harmful(RUNTIME_ENV, f"resources.{stage}.runtime_env", wanted.runtime_env)
 
 
-def code_of_the_model_is_trusted(recipe: Recipe) -> Iterator[Problem]:
-    if recipe.model.trust_remote_code:
-        yield _needs_trust("model.trust_remote_code", True, "runs code of the model's repository")
+def code_of_others_is_trusted(recipe: Recipe) -> Iterator[Problem]:
+    for key, value, whose in extension().code(recipe):
+        yield _needs_trust(key, value, f"runs {whose}")
 
 
 def interpreter_is_trusted(recipe: Recipe) -> Iterator[Problem]:

@@ -14,8 +14,8 @@ from runner import __version__
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
 from runner.pipeline.results import FinishedRun
 from runner.pipeline.rules.check import trusted_values
+from runner.recipe.extension import extension, recipe_class
 from runner.recipe.load import flatten
-from runner.recipe.schema import Recipe
 from runner.report.pages.parts import StagePart, finished_run, outcomes_of, parts_of, state_of, verdict_of
 from runner.storage.artifact import Artifact
 
@@ -69,8 +69,7 @@ def _run(run: FinishedRun, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(run: FinishedRun, parts: list[StagePart], keys: list[dict[str, Any]]) -> dict[str, Any]:
     """The settings that a reader asks for first, and what the command line changed."""
-    sources = [(name, run.section(name).get("source")) for name in ("model", "dataset")]
-    main = [(name, str(source)) for name, source in sources if source]
+    main = extension().sources(run.recipe)
     main += [setting for each in parts for setting in each.part.settings]
     changed = [(each["key"], each["value"]) for each in keys if each["origin"].startswith(_COMMAND_LINE)]
     return {"main": main, "changed": changed}
@@ -167,20 +166,20 @@ def _versions(manifest: Manifest) -> list[tuple[str, str]]:
     return [*own, *sorted(found.items())]
 
 
-def _trusted(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _remarks_of_code(values: Mapping[str, Any]) -> Iterator[str]:
     """What ran only because the command line trusted it; nothing of a recipe that an earlier version wrote."""
     with suppress(ValidationError):
-        return trusted_values(Recipe.model_validate(dict(recipe)))
-    return {}
+        recipe = recipe_class().model_validate(dict(values))
+        for key, _, whose in extension().code(recipe):
+            yield f"{key} is on: {whose} has run."
+        for key, value in trusted_values(recipe).items():
+            yield f"{key} = {value} was trusted by the command line (--trust): it may name code, files or hosts."
 
 
 def _remarks(run: FinishedRun) -> Iterator[str]:
     """What a reader of the results should know before believing them."""
     manifest = run.manifest
-    if run.section("model").get("trust_remote_code"):
-        yield "model.trust_remote_code is on: code of the model's repository has run."
-    for key, value in _trusted(run.recipe).items():
-        yield f"{key} = {value} was trusted by the command line (--trust): it may name code, files or hosts."
+    yield from _remarks_of_code(run.recipe)
     for record in manifest.stages:
         skipped = record.metrics.get("skipped")
         if isinstance(skipped, dict) and sum(skipped.values()):

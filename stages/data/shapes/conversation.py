@@ -6,10 +6,10 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Message
 from stages.data.messages import check_message, kind
 from stages.data.prompt import cell, names, only_column, render
+from stages.sections.dataset import Dataset
 
 _SHOWN_TURNS = 12
 # Between which roles a turn may pass.

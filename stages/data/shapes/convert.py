@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Example, Message, text_of
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
@@ -14,6 +13,7 @@ from stages.data.shapes.extras import images_of, tools_of
 from stages.data.shapes.kto import label_of
 from stages.data.shapes.preference import has_pair, pair_fields
 from stages.data.support import refuse_unused
+from stages.sections.dataset import Dataset
 
 Row = dict[str, Any]
 Convert = Callable[[Row, str, str], Example]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Message
 from stages.data.prompt import cell, names, only_column, render
 from stages.data.shapes.conversation import from_column, holds_messages, read_messages, with_system
+from stages.sections.dataset import Dataset
 
 CHOSEN = ("chosen", "preferred_output")
 REJECTED = ("rejected", "non_preferred_output")

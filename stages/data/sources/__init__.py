@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError
 from stages.data.readers import read_file
 from stages.data.sources.names import scheme_of
+from stages.sections.dataset import Dataset
 
 Placed = Iterable[tuple[str, "dict[str, Any] | BadRowError"]]
 """Rows with their places: "file:line", or the split and number of rows without a file."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from runner.recipe.schema import Dataset
 from stages.data.generated import grammar
 from stages.data.sources import Placed
+from stages.sections.dataset import Dataset
 
 
 def rows(dataset: Dataset, seed: int, split: str) -> Placed:

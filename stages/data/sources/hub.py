@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset
 from stages.data.readers.arrow import plain
 from stages.data.sources import Placed
+from stages.sections.dataset import Dataset
 
 KEYS = ("config", "revision", "split")
 

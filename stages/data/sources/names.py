@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from runner.recipe.schema import Dataset, data_file
+from stages.sections.dataset import Dataset, data_file
 
 
 def scheme_of(source: str) -> str:

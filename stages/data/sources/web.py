@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from runner.errors import RunnerError
-from runner.recipe.schema import data_file
 from stages.data.sources.base import NAME_HINT, Count, is_pattern
+from stages.sections.dataset import data_file
 
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
 _NUM_TRIES = 4

@@ -12,8 +12,9 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.pipeline import plan as planning
 from runner.pipeline.rules.resources import num_workers
-from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema import RunOptions
 from runner.storage.artifact import Artifact
+from stages.sections.recipe import Recipe
 
 HOME = PurePosixPath("/home/ray/work")  # the working directory in the image of `containerfile`
 SECRET = "recipe-runner"  # noqa: S105 - the name of a secret, which holds AWS_ACCESS_KEY_ID and the like as variables

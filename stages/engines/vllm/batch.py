@@ -7,10 +7,10 @@ from typing import Any
 
 from runner.cluster.session import cpu_engine_env, own_sigterm, worker_bundle
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.engines.vllm.lora import engine_rank
 from stages.engines.vllm.serving.server import num_ranks
 from stages.engines.work import Work
+from stages.sections.recipe import Recipe
 
 CPU_EXECUTOR = "stages.patches.vllm_cpu_lora.CpuExecutor"
 

@@ -10,7 +10,6 @@ from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Model, Recipe
 from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
@@ -19,6 +18,8 @@ from stages.engines.vllm.serving import server
 from stages.engines.work import Answers, Work
 from stages.models.chat_template import ChatTemplate
 from stages.models.trained import LongestRow, Trained
+from stages.sections.model import Model
+from stages.sections.recipe import Recipe
 
 
 class Vllm:
@@ -51,7 +52,7 @@ class Vllm:
     def requests_fit(self, recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
         return rules.requests_fit(recipe, prompt)
 
-    def batch_estimate(self, known: Known) -> Iterator[Estimate]:
+    def batch_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return estimate.batch(known)
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
@@ -66,7 +67,7 @@ class Vllm:
     def hint_for(self, reason: str) -> str:
         return failure.hint_for(reason)
 
-    def server_estimate(self, known: Known) -> Iterator[Estimate]:
+    def server_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return estimate.server(known)
 
     def server_kwargs(self, recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:

@@ -11,21 +11,22 @@ from stages.engines.vllm.memory import context_length, engine_memory, kv_element
 from stages.engines.vllm.serving import server as server_engine
 from stages.models.architecture import head_dim, kv_bytes_per_token
 from stages.models.known import known_model
+from stages.sections.recipe import Recipe
 
 
-def batch(known: Known) -> Iterator[Estimate]:
+def batch(known: Known[Recipe]) -> Iterator[Estimate]:
     """Memory of an engine of batch inference."""
     rank = known.recipe.train.lora_rank if "publish" in known.recipe.pipeline else None
     yield from _engine(known, batch_engine.engine_kwargs(known.recipe, rank))
 
 
-def server(known: Known) -> Iterator[Estimate]:
+def server(known: Known[Recipe]) -> Iterator[Estimate]:
     """Memory of an engine of the endpoint."""
     kwargs = server_engine.engine_kwargs(known.recipe, with_adapters="publish" in known.recipe.pipeline)
     yield from _engine(known, kwargs)
 
 
-def _engine(known: Known, kwargs: dict[str, Any]) -> Iterator[Estimate]:
+def _engine(known: Known[Recipe], kwargs: dict[str, Any]) -> Iterator[Estimate]:
     """Memory of one rank of an engine, and what a token takes of its KV cache."""
     recipe, model = known.recipe, known_model(known)
     if model.architecture is None or model.num_params is None:

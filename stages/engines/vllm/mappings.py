@@ -7,7 +7,7 @@ from typing import Any
 
 from runner.recipe.arguments import Library
 from runner.recipe.arguments.mapped import Mapped, inner
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 
 VLLM = Library("vllm", "vLLM", Path(__file__).with_name("arguments.json"))
 

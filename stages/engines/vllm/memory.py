@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from runner.pipeline.estimates.figure import Parts
-from runner.recipe.schema import Architecture, Recipe
 from stages.engines.vllm.mappings import VLLM
 from stages.models.architecture import DTYPE_BYTES, kv_bytes_per_token, lora_params
+from stages.sections.model import Architecture
+from stages.sections.recipe import Recipe
 
 
 def engine_memory(recipe: Recipe, kwargs: dict[str, Any], model: Architecture, num_params: int) -> Parts | str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
-from runner.recipe.schema import Recipe
 from stages.engines.vllm.mappings import VLLM
 from stages.models.trained import LongestRow, Trained, TraitName
+from stages.sections.recipe import Recipe
 
 # Engine arguments that change where it runs or what it prints, and no answer.
 WITHOUT_EFFECT = ("gpu_memory_utilization", "disable_log_stats")

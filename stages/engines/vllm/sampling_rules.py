@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem
-from runner.recipe.schema import Recipe
 from stages.engines.vllm.mappings import VLLM
+from stages.sections.recipe import Recipe
 
 _KEY = "infer.sampling.structured_outputs"
 # Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.models.chat_template import template_text
 from stages.models.obtain import is_local
+from stages.sections.recipe import Recipe
 
 _MOST_BYTES = 4 << 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.recipe.schema import Limits
+from stages.sections.serve import Limits
 from stages.serve.guard.refusal import Refusal, RefusedError
 
 _PER_PROMPT = ("n", "best_of")

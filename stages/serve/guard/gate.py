@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from runner.recipe.schema import Limits
+from stages.sections.serve import Limits
 from stages.serve.guard.body import read_object
 from stages.serve.guard.costs import refuse_costly
 from stages.serve.guard.grammars import grammars_of, refuse_large

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import ApiKeys
+from stages.sections.serve import ApiKeys
 
 # A digest of a key leaves this machine's memory, so a key must be too long to be found by trying.
 MIN_KEY_CHARS = 16

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 # Arguments that the recipe has a key for, and those that say where things are or who starts the processes.
 RESERVED_ARGS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, nearest
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.values import argument
 
 Test = Callable[[Any], bool]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
-from runner.recipe.schema import Recipe
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule

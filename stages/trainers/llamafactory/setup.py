@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.memory import Setup
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem, nearest
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 from stages.trainers.rules import template
 

@@ -13,7 +13,7 @@ from stages.trainers.rows import dataset
 from stages.trainers.rows.encoder import Encoder, Rules
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 DEFAULT_CUTOFF = 2048
 

@@ -10,8 +10,9 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from stages.models.trained import LongestRow, Trained
+from stages.sections.recipe import Recipe
 from stages.trainers import estimate, output
 from stages.trainers.llamafactory import arguments, packages, rules
 from stages.trainers.llamafactory.mappings import MAPPINGS
@@ -47,10 +48,10 @@ class LlamaFactory:
             return {"train.args": kept}
         return {"train.args": kept, "train.lora_rank": None, "train.lora_target": None}
 
-    def estimate(self, known: Known) -> Iterator[Estimate]:
+    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return estimate.train(known, setup_of(known.recipe))
 
-    def adapter_bytes(self, known: Known) -> tuple[int, str] | str:
+    def adapter_bytes(self, known: Known[Recipe]) -> tuple[int, str] | str:
         return estimate.adapter_bytes(known, setup_of(known.recipe))
 
     def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:

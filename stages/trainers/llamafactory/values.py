@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import DEFAULTS
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 

@@ -15,7 +15,7 @@ from stages.models.chat_template import ChatTemplate
 from stages.trainers.rows.encoder import Columns, Encoded, Encoder, Rules
 
 if TYPE_CHECKING:
-    from runner.recipe.schema import Recipe
+    from stages.sections.recipe import Recipe
 
 EncoderOf = Callable[["Recipe", ChatTemplate], Encoder]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.errors import Problem
 from runner.pipeline.optional import Rule
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 
 Get = Callable[[str], Any]
 Argument = Callable[[Recipe, str], Any]  # the value that the library will use

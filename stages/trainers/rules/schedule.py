@@ -11,7 +11,7 @@ from typing import Any
 
 from runner.errors import Problem
 from runner.pipeline.optional import Rule
-from runner.recipe.schema import Recipe
+from stages.sections.recipe import Recipe
 from stages.trainers.rules.conflicts import Argument
 
 _STEPS = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem, RunnerError
-from runner.recipe.schema import Recipe
 from stages.models.chat_template import template_text
+from stages.sections.recipe import Recipe
 
 _OWN_KWARGS = ("messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template")
 

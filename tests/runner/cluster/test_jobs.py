@@ -13,8 +13,10 @@ import pytest
 from runner.cli.main import main
 from runner.cluster import jobs
 from runner.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_INVALID_RECIPE, RecipeError, RunnerError
+from runner.pipeline.registry import stop_seconds
 from runner.recipe.load import to_recipe
-from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema import RunOptions
+from stages.sections.recipe import Recipe
 from tests.runner.recipes import given
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -70,7 +72,9 @@ def submit(
     options = RunOptions(follow=follow)
     overrides = [f"{key}={value}" for key, value in {**HERE, **(changes or {})}.items()]
     overrides = ["recipe=viggo_quickstart", *overrides]
-    return jobs.submit(recipe_of(changes or {}), options, overrides, config_dir, lambda address: cluster)
+    recipe = recipe_of(changes or {})
+    stop_s = stop_seconds(recipe)
+    return jobs.submit(recipe, options, overrides, config_dir, lambda address: cluster, stop_s=stop_s)
 
 
 @pytest.fixture(autouse=True)

@@ -21,11 +21,13 @@ from runner.pipeline.registry import mappings
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import redact
 from runner.recipe.machine import machine_name
-from runner.recipe.schema import Architecture, Recipe, RunOptions
+from runner.recipe.schema import RunOptions
 from runner.report.terminal import Report
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import write_state
 from stages.models import architecture
+from stages.sections.model import Architecture
+from stages.sections.recipe import Recipe
 from stages.trainers import memory
 from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed

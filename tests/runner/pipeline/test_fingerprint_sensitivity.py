@@ -19,10 +19,11 @@ from runner.pipeline.plan import PastRuns, Step, build, digests
 from runner.pipeline.registry import BUILTIN, load_stage
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import RECIPES_DIR, compose
-from runner.recipe.schema import Recipe, RunOptions, StageResources
+from runner.recipe.schema import RunOptions, StageResources
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from stages.ingest.data import prepare_data
+from stages.sections.recipe import Recipe
 from tests.runner.recipes import QUICKSTART, QWEN, changed, given
 
 INGEST = "ingest"

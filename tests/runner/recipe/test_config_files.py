@@ -8,8 +8,8 @@ import pytest
 
 from runner.errors import RecipeError
 from runner.recipe.load import Composed, compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.testing import problems_of
+from stages.sections.recipe import Recipe
 
 HEAD = "# @package _global_\n"
 ODD = ["my recipes, v2", "Übung", "a=b", "br[1]", "par(copy)", "it's", "hash#1", "{x}", "$HOME", "a:b"]

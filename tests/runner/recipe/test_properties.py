@@ -19,9 +19,10 @@ from runner.errors import Problem, RecipeError
 from runner.pipeline.registry import mappings
 from runner.pipeline.rules.check import check, load_recipe
 from runner.recipe.load import Composed, compose, flatten
-from runner.recipe.schema import Recipe, RunOptions, StageResources
+from runner.recipe.schema import RunOptions, StageResources
 from runner.recipe.show import as_yaml
 from runner.recipe.valid_parts import partial_recipe
+from stages.sections.recipe import Recipe
 from tests.runner.recipes import QUICKSTART, QWEN, changed
 
 pytestmark = pytest.mark.usefixtures("fake_stages")

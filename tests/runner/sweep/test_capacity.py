@@ -8,8 +8,8 @@ import pytest
 
 from runner.errors import RecipeError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.sweep.capacity import Machine, Share, shares
+from stages.sections.recipe import Recipe
 
 STAGES = ["ingest", "train", "publish", "infer", "evaluate"]
 TWO_CPUS = {"resources.train.cpus_per_worker": 2}

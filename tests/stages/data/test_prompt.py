@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Prompt
 from stages.data.example import BadRowError
 from stages.data.prompt import columns, only_column, prompt_columns, render
 from stages.data.readers.json_values import DECODER
+from stages.sections.prompt import Prompt
 
 ROW = {"instruction": "Say it.", "input": "A {game} here", "output": "inform(name[X])", "n": 3}
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.schema import Recipe
 from runner.testing import changed, composed, load_recipe
 from stages.data.example import Example, read_examples
 from stages.infer.requests import Engine, request
 from stages.ingest.data import prepare_data
 from stages.models import gguf
 from stages.query.stage import request_of
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
 from stages.trainers.llamafactory.tokens import tokenize
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in

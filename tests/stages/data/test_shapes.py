@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.schema import Dataset
 from stages.data.example import BadRowError, Example
 from stages.data.shapes.convert import make_example
 from stages.data.shapes.recognise import recognise
+from stages.sections.dataset import Dataset
 
 USER, SAYS = {"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}
 NO = {"role": "assistant", "content": "No idea."}

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Dataset
 from stages.data.sources import hub
 from stages.data.sources import web as sources
 from stages.data.sources.fetch import fetch_files, fetch_patterns
+from stages.sections.dataset import Dataset
 
 pytest_plugins = ["tests.moto_s3"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Model
 from stages.data.answer import Answer
 from stages.engines.vllm.answers.families import REASONING, TOOLS, parsers_for
 from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.mappings import VLLM
 from stages.models.chat_template import ChatTemplate, template_text
+from stages.sections.model import Model
 from tests.runner.recipes import problems
 from tests.stages.models.families import FAMILIES, tokenizer_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from runner.recipe.schema import Limits
+from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning")]

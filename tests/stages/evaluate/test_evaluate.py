@@ -11,13 +11,13 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
-from runner.recipe.schema import Evaluate as Keys
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from stages.data.prediction import Prediction
 from stages.evaluate.scores import Scores, judge, measured
 from stages.evaluate.stage import Evaluate, note, score
 from stages.infer.predictions import write_parts
+from stages.sections.evaluate import Evaluate as Keys
+from stages.sections.recipe import Recipe
 
 QUIET = SimpleNamespace(update=lambda *args, **figures: None)
 RIGHT, SPACED, WRONG = "f(a[x])", "f(a[x]) ", "f(a[y])"

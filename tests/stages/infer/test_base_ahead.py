@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from runner.pipeline.context import RunContext
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from stages.infer import base_ahead
 from stages.infer.stage import Infer
+from stages.sections.recipe import Recipe
 from tests.stages.infer.test_base_predictions import NUM_ROWS, engine, recipe
 from tests.stages.infer.test_infer_resume import FakeEngine, quickstart, run, write_test_set
 

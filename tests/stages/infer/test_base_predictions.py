@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from stages.infer import stage as infer
 from stages.infer.base import base_file, made_once
 from stages.infer.requests import Engine
 from stages.infer.stage import Infer
+from stages.sections.recipe import Recipe
 from tests.stages.infer.test_infer_resume import FakeEngine, rows_of, run, write_test_set
 
 NUM_ROWS = 50

@@ -14,7 +14,6 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.testing import assert_golden
 from stages.data.example import Example
 from stages.engines.vllm import batch
@@ -25,6 +24,7 @@ from stages.infer import requests as batch_requests
 from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.infer.stage import Infer, plan_engines
 from stages.models.chat_template import ChatTemplate
+from stages.sections.recipe import Recipe
 from tests.paths import GOLDEN
 from tests.stages.models.families import tokenizer_of
 

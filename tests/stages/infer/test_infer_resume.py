@@ -14,13 +14,13 @@ from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.stage import StageResult
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from stages.data.example import Example, Message, write_examples
 from stages.infer import stage as infer
 from stages.infer.journal import JOURNAL
 from stages.infer.requests import Engine, answer, read_chunk
 from stages.infer.stage import FINISHED, Infer
+from stages.sections.recipe import Recipe
 
 NUM_ROWS = 10_000
 ENGINE = Engine("/model", {"tuned": "/adapter"})

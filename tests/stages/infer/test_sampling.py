@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.schema import Recipe
 from stages.infer.sampling import request_sampling, sampling_params
+from stages.sections.recipe import Recipe
 
 SCHEMA = {"type": "object", "properties": {}, "required": ["name"]}
 

@@ -13,7 +13,6 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, FileEntry
 from stages.data.example import Example, Message, write_examples
 from stages.data.prediction import BASE, TUNED
@@ -25,6 +24,7 @@ from stages.infer.requests import PredictionWork, RowFile
 from stages.models.adapter import CONFIG
 from stages.models.chat.end_of_turn import Stop
 from stages.models.weights import Adapter, WholeModel
+from stages.sections.recipe import Recipe
 from stages.serve.config import replica_version
 
 vllm = pytest.importorskip("vllm")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import Example, Message, write_examples
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parsers_needed import check_needed
+from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model
 
 TOOL = {"type": "function", "function": {"name": "stock", "parameters": {"type": "object"}}}

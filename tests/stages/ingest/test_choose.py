@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from runner.testing import changed, composed, load_recipe
 from stages.data.example import Example, read_examples
 from stages.ingest.data import DataParts, prepare_data
+from stages.sections.recipe import Recipe
 
 PROMPT = {"user": "{q}", "assistant": "{a}"}
 

@@ -10,12 +10,12 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact
 from stages.data.example import read_examples
 from stages.ingest import stage as ingest
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.stage import Ingest, with_absolute_paths
+from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model
 
 pytest_plugins = ["tests.moto_s3"]

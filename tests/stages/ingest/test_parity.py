@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import Example, Message, write_examples
 from stages.ingest.parity import NUM_RANDOM, check, check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
+from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model, tokenizer_of
 
 ASKED: list[Message] = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}]

@@ -15,9 +15,9 @@ import pytest
 
 from runner.cli.main import main
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
-from runner.recipe.schema import Recipe
 from runner.testing import load_recipe
 from stages.init import draft, target
+from stages.sections.recipe import Recipe
 from tests.paths import ROOT
 from tests.terminal import Session
 

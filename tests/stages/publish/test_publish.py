@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import SET_MANIFEST, open_store
 from runner.storage.verify import Digests, damage
 from stages.models.weights import Adapter, found_weights
 from stages.publish.stage import adapter_id, own_keys, publish_plan, upload
+from stages.sections.recipe import Recipe
 from tests.stages.models.safetensors_file import write_safetensors
 
 BASE: dict[str, Any] = {

@@ -15,13 +15,13 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import scan_folder
 from stages.data.answer import Answer
 from stages.data.example import Example
 from stages.data.prediction import Prediction
 from stages.query.received import Received
 from stages.query.stage import Query, ask_all, batch_predictions, figures, request_of, row_report
+from stages.sections.recipe import Recipe
 
 ROW = {"id": "test-000000", "instruction": "Say it.", "input": "a game", "output": "inform(name[a])"}
 EXAMPLE = Example(

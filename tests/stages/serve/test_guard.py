@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from runner.recipe.schema import Limits
+from stages.sections.serve import Limits
 from stages.serve.guard.costs import set_max_tokens
 from stages.serve.guard.gate import Gate, Guard, route_of
 from stages.serve.guard.keys import digest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import ApiKeys
+from stages.sections.serve import ApiKeys
 from stages.serve.guard.keys import KeyRing, digest, known_keys, own_key, parse_keys, ring_settings
 
 OLD, NEW, OTHER = "old-key-0123456789", "new-key-0123456789", "another-key-0123456789"

@@ -11,11 +11,11 @@ import pytest
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import Manifest, StageRecord
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import open_store
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.weights import Adapter, found_weights
+from stages.sections.recipe import Recipe
 from stages.serve.other_runs import predictions_of_run, same_rows, served_runs
 from stages.serve.stage import with_room
 

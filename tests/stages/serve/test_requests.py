@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field, field_validator
 from starlette.testclient import TestClient
 
-from runner.recipe.schema import Limits
+from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 from stages.serve.guard.names import names_of
 

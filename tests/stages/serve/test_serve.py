@@ -14,7 +14,6 @@ import pytest
 from runner.errors import GateError, RunnerError
 from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.recipe.show import shown_values
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
@@ -32,6 +31,7 @@ from stages.models.adapter import (
 )
 from stages.models.weights import Adapter
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
+from stages.sections.recipe import Recipe
 from stages.serve.config import api_settings, replica_version
 from stages.serve.endpoint import Endpoint
 from stages.serve.guard.keys import digest

@@ -10,9 +10,9 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
-from runner.recipe.schema import Recipe
 from runner.testing import assert_golden
 from stages.engines.vllm.serving.server import llm_config
+from stages.sections.recipe import Recipe
 from stages.serve.config import IMPORT_PATH, api_settings, application, build_app, serve_config
 from tests.paths import GOLDEN
 

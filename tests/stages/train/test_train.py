@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
+from stages.sections.recipe import Recipe
 from stages.train import stage as train
 from stages.train.stage import in_thread, keep, note, run_config, scaling_config, stop, storage_path
 

@@ -17,10 +17,10 @@ from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.stage import StageResult
-from runner.recipe.schema import Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.digest import digest_json
 from stages.data.example import Example, Message, write_examples
+from stages.sections.recipe import Recipe
 from stages.train.stage import Train
 from tests.tiny_model import CHAT_TEMPLATE, write_tiny_model
 

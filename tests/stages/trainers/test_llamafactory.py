@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe, StageResources
+from runner.recipe.schema import StageResources
 from runner.testing import assert_golden
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in
 from stages.trainers.worker.environment import worker_env
 from tests.paths import GOLDEN

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import Example, Message, write_examples
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import NO_LOSS, Sample
+from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
 from stages.trainers.rows.dataset import judge, remarks, write_tokens
 from stages.trainers.rows.encoder import Encoder

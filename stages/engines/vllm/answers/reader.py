@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Model
 from stages.data.answer import Answer, call_of
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import template_tools
+from stages.sections.model import Model
 
 Tools = Sequence[Mapping[str, Any]] | None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem, nearest
-from runner.recipe.schema import Recipe
 from stages.data.sample import first_example
 from stages.engines.vllm.answers.families import REASONING, TOOLS, parsers_for
 from stages.engines.vllm.mappings import VLLM
 from stages.models.chat.template_here import template_here
+from stages.sections.recipe import Recipe
 
 _TABLES = {"tool_parser": ("tool_parsers", TOOLS), "reasoning_parser": ("reasoning_parsers", REASONING)}
 

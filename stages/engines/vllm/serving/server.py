@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.cluster.session import cpu_engine_env, worker_bundle
-from runner.recipe.schema import Recipe
 from stages.engines.vllm.lora import engine_rank
 from stages.models.chat_template import template_text
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
+from stages.sections.recipe import Recipe
 
 
 def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
-from runner.recipe.schema import Evaluate, Recipe
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json, write_state
 from stages.data.prediction import Prediction
 from stages.evaluate.scores import judge
 from stages.evaluate.stage import score
 from stages.infer.predictions import write_parts
+from stages.sections.evaluate import Evaluate
+from stages.sections.recipe import Recipe
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 REFERENCES = [f"inform(name[Game {index}], genres[puzzle])" for index in range(30)] + [

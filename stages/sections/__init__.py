@@ -1,0 +1,1 @@
+"""The sections of a recipe that fine-tunes, evaluates and serves a language model."""

@@ -1,0 +1,64 @@
+"""Fine-tuning and its checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from runner.recipe.schema import Names, PassThrough, PositiveInt, Section
+
+
+class Checkpoints(Section):
+    """Training checkpoints in the run's storage."""
+
+    keep: PositiveInt = Field(2, description="How many of the newest complete checkpoints to keep.")
+    on_stop_s: Annotated[float, Field(ge=0)] = Field(
+        60.0,
+        description="Seconds that the workers have to save a checkpoint when the run is interrupted (SIGTERM, Ctrl-C); "
+        "a second signal ends the wait, 0 saves none.",
+    )
+
+
+class Train(Section):
+    """Fine-tuning by LLaMA-Factory inside Ray Train."""
+
+    trainer: str = Field(
+        "llamafactory", description="The library that trains: llamafactory.", examples=["llamafactory"]
+    )
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field("sft", description="LLaMA-Factory's training stage.")
+    lora_rank: PositiveInt = Field(8, description="Rank of the LoRA matrices.")
+    lora_target: Names = Field(
+        "all",
+        description="Modules to adapt: a list of names, or all for all linear modules.",
+        examples=[["q_proj", "v_proj"]],
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate.")
+    num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
+    max_samples: PositiveInt | None = Field(
+        None, description="The most training rows to use; null: all.", examples=[1000]
+    )
+    reasoning: Literal["learn", "strip"] = Field(
+        "learn",
+        description="What training makes of an answer's reasoning (reasoning_content, or a <think> block before it): "
+        "learn it with the answer, or leave it out.",
+    )
+    too_long: Literal["fail", "drop", "cut_start", "cut_middle"] = Field(
+        "fail",
+        description="What becomes of a sample of more than train.args.cutoff_len tokens: the run ends before training, "
+        "the sample is left out, or its prompt loses tokens from its start or its middle. The last answer is whole.",
+    )
+    args: PassThrough = Field(
+        default_factory=dict,
+        description="LLaMA-Factory's own arguments, by its own names, but those that the recipe has a key for.",
+        examples=[{"cutoff_len": 2048, "per_device_train_batch_size": 4, "bf16": True}],
+    )
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        2, description="Times that training restarts from the newest checkpoint after a dead worker."
+    )
+    checkpoints: Checkpoints = Checkpoints()
+    storage_path: str | None = Field(
+        None,
+        description="Where Ray Train keeps checkpoints: a folder that all nodes see, or s3://; null: the run's folder.",
+        examples=["s3://my-bucket/checkpoints"],
+    )
