@@ -1,3 +1,3 @@
-"""Declarative fine-tune, infer, evaluate and serve pipelines on Ray, one recipe each."""
+"""Declarative pipelines on Ray, one recipe each."""
 
 __version__ = "0.1.0"

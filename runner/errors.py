@@ -76,7 +76,7 @@ class RecipeError(RunnerError):
 
 
 class GateError(RunnerError):
-    """A quality gate (`evaluate.require`) refused the result."""
+    """A quality gate refused the result."""
 
     exit_code = EXIT_GATE_REFUSED
 

@@ -47,8 +47,8 @@ def composed(recipe: str, *overrides: str, config_dir: Path | None = None) -> Co
 def changed(base: Composed, changes: Mapping[str, Any]) -> Composed:
     """A copy with other values, as if its files set them.
 
-    changes: by dotted key, `{"serve.autoscaling": {...}}`, which replaces what is there; or by section, as in a file,
-    `{"serve": {"autoscaling": {...}}}`, which is merged.
+    changes: by dotted key, `{"cluster.resources": {...}}`, which replaces what is there; or by section, as in a file,
+    `{"cluster": {"resources": {...}}}`, which is merged.
     """
     values = deepcopy(base.values)
     for dotted, value in changes.items():

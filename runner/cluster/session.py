@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_worker_niceness": "0",  # Ray's own 15 lets anything else on the machine slow a run several times over
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # as for the replicas, see `serve_engine.engine_env`
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a training ends three polls after its last step; the default is 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train ends three polls after the last step; the default is 2 s
 }
 
 # Of a cluster that the run starts itself. Without the first Ray replaces a loopback address by one that others can
@@ -46,7 +46,7 @@ class ProgressHandle:
     """Tells the driver, from any process of the cluster, how far a stage is.
 
     It goes by the key-value store of Ray's head node. An actor would be one more process that wakes 170 times a second
-    next to a training on the same cores.
+    next to the stage's work on the same cores.
     """
 
     stage: str

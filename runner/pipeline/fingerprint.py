@@ -93,7 +93,7 @@ def _differences(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, An
 
 
 def _change_text(key: str, old: Any, new: Any) -> str:
-    """`train.lora_rank 16 -> 8`, or only the key where a value is long."""
+    """`storage.root a -> b`, or only the key where a value is long."""
     shown = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in (old, new)]
     if any(len(text) > _MOST_SHOWN or "\n" in text for text in shown):
         return key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from runner.recipe.schema import Recipe
 
@@ -13,7 +13,9 @@ EXTENSION = "stages.sections.extension:LanguageModels"
 
 
 class Extension(Protocol):
-    """What `EXTENSION` names."""
+    """What `EXTENSION` names. hosts: keys that name another host, and what is sent there."""
+
+    hosts: ClassVar[Mapping[str, str]]
 
     def recipe_class(self) -> type[Recipe]:
         """The recipe's class: `Recipe` with the sections of the stages."""

@@ -19,7 +19,7 @@ from runner.recipe.hydra.compose import compose as compose
 from runner.recipe.hydra.folders import RECIPES_DIR as RECIPES_DIR
 from runner.recipe.origin_rules import misplaced
 from runner.recipe.schema import Recipe, RunOptions
-from runner.recipe.secrets import REDACTED, secrets_in
+from runner.recipe.secrets import REDACTED, place_of_keys, secrets_in
 from runner.recipe.secrets import redact as redact
 from runner.recipe.valid_parts import partial_recipe
 
@@ -119,8 +119,8 @@ def _forbidden(composed: Composed) -> list[Problem]:
                 )
     for dotted in secrets_in(composed.values):
         hint = "Remove it; credentials come from boto3's and the hub's own chains (environment, files, roles)."
-        if dotted.startswith("serve.api_keys"):
-            hint = "Remove it; serve.api_keys.file and serve.api_keys.env say where the keys are."
+        if place := place_of_keys(dotted):
+            hint = f"Remove it; {place}.file and {place}.env say where the keys are."
         problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
     return problems
 

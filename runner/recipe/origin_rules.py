@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from runner.errors import Problem
+from runner.recipe.extension import extension
 from runner.recipe.grants import GRANTS
 from runner.recipe.hydra.compose import Composed
 from runner.recipe.machine import is_loopback
@@ -31,7 +32,7 @@ def misplaced(composed: Composed) -> Iterator[Problem]:
             message = f"{what}, which a recipe file may not set"
             hint = f"Remove it, and give it on the command line: {_example(key, composed.values[key])}"
             yield Problem(key, composed.values[key], message, hint, composed.origin(key))
-    for key, what in _LEAVES_THIS_MACHINE.items():
+    for key, what in {**_LEAVES_THIS_MACHINE, **extension().hosts}.items():
         value = _at(composed.values, key)
         if value and not _stays_here(key, value) and not composed.is_given(key):
             hint = f"Remove it; give it on the command line, {key}={_shown(value)}, or in {SETTINGS_FILE}."
@@ -41,7 +42,6 @@ def misplaced(composed: Composed) -> Iterator[Problem]:
 _LEAVES_THIS_MACHINE = {
     "submit.env": "sends variables of your environment to a cluster",
     "cluster.address": "sends the run to another host",
-    "deploy.url": "sends requests and their key to another host",
 }
 
 

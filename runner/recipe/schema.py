@@ -82,7 +82,7 @@ class Cluster(Section):
         default_factory=dict, description="Custom resources of the cluster started here.", examples=[{"fast_disk": 1}]
     )
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
-    accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the engines and the training compute on.")
+    accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the stages compute on.")
     cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
 
 
@@ -114,7 +114,7 @@ class Submit(Section):
 class StageResources(Section):
     """What one stage asks of Ray."""
 
-    num_workers: PositiveInt = Field(1, description="Workers (training) or tasks (ingest, publish).")
+    num_workers: PositiveInt = Field(1, description="Workers of a stage that has several, else tasks.")
     cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of each worker.")
     accelerator_type: str | None = Field(None, description="Ray's name of the GPU type.", examples=["A10G", "H100"])
@@ -190,7 +190,7 @@ class RunOptions(Section):
         default_factory=list,
         description="Keys of the recipe that may name code, files, packages, processes or hosts; only the command line "
         "can say so (--trust KEY,KEY).",
-        examples=[["train.args.deepspeed"]],
+        examples=[["submit.python"]],
     )
     allow_env: list[str] = Field(
         default_factory=list,
@@ -212,7 +212,7 @@ class RunOptions(Section):
     max_parallel_jobs: PositiveInt | None = Field(
         None,
         description="Jobs of a sweep (-m) that run side by side; null: as many as fit the machine or cluster, "
-        "and one at a time where they would serve at the same port.",
+        "and one at a time where a stage excludes that.",
         examples=[2],
     )
     top: PositiveInt = Field(3, description="How many of the sweep's best runs.", examples=[3])

@@ -46,6 +46,12 @@ def _is_place(key: str, value: Any) -> bool:
     return value is None or (key in ("file", "env") and isinstance(value, str))
 
 
+def place_of_keys(dotted: str) -> str:
+    """The section that the dotted key is in or below which says where keys are; "" for none."""
+    found = re.match(rf"(.*\.)?{_PLACES_OF_KEYS}(?![^.])", dotted)
+    return found[0] if found else ""
+
+
 def names_secret(variable: str) -> bool:
     """Whether an environment variable of that name holds a secret, by all that is usual."""
     return bool(_VARIABLE.search(variable))

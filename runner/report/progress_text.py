@@ -35,7 +35,7 @@ def _done(event: dict[str, Any]) -> str:
 
 
 def _figure(name: str, value: Any) -> str:
-    """loss=0.41 -> loss 0.41; tokens_per_s=120 -> 120 tokens/s; first_token_s=0.2 -> first token 0.2 s."""
+    """loss=0.41 -> loss 0.41; rows_per_s=120 -> 120 rows/s; first_row_s=0.2 -> first row 0.2 s."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{name.replace('_', ' ')} {value}"
     if name.endswith("_per_s"):

@@ -269,7 +269,7 @@ class Store:
                 raise ValueError("its digest is not that of its files")
         except (ValueError, RunnerError) as error:
             why = f"{uri}/{SET_MANIFEST} is damaged: {error}" if isinstance(error, ValueError) else str(error)
-            raise DamagedError(why, "Remove that file, and publish again: force=[publish].") from error
+            raise DamagedError(why, "Remove that file, and force the stage that published it.") from error
         for entry in artifact.files:
             checked_key(entry.path)
         return artifact

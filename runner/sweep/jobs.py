@@ -1,6 +1,6 @@
 """Jobs of a sweep side by side: each a process with a log of its own, started as soon as there is a share for it.
 
-Of jobs whose first stage (ingest) would make the same thing, one makes it and the others wait for that.
+Of jobs whose first stage would make the same thing, one makes it and the others wait for that.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from runner.recipe.schema import Recipe as AnyRecipe
 from stages.sections.recipe import Recipe
@@ -15,6 +15,8 @@ _ONLY_OF_INFER = ("max_loras",)  # the endpoint's is serve.max_adapters_per_repl
 
 class LanguageModels:
     """The extension of `runner.recipe.extension`."""
+
+    hosts: ClassVar[Mapping[str, str]] = {"deploy.url": "sends requests and their key to another host"}
 
     def recipe_class(self) -> type[AnyRecipe]:
         return Recipe

@@ -25,20 +25,20 @@ _SIMPLE = {bool: "bool", int: "int", float: "float", str: "str", type(None): "nu
 _LISTS = (list, tuple, set, frozenset)
 _BOUNDS = ("gt", "ge", "lt", "le")
 
-_NOT_SETTINGS = {"version", "return"}  # hints of serve.deployment that are not settings
+_NOT_SETTINGS = {"version", "return"}  # hints of ray.serve.deployment that are not settings
 # What RuntimeEnv's documentation allows beyond its type hints: a requirements file, or packages with options.
 _RUNTIME_ENV: dict[str, Entry] = {"pip": {"type": "dict|list|str"}, "uv": {"type": "dict|list|str"}}
 
 
 def ray_tables() -> Tables:
-    """`autoscaling`: AutoscalingConfig. `deployment`: options of serve.deployment. `runtime_env`: its fields."""
-    from ray import serve
+    """`autoscaling`: AutoscalingConfig. `deployment`: options of ray.serve.deployment. `runtime_env`: its fields."""
+    import ray.serve
     from ray.runtime_env import RuntimeEnv
     from ray.serve.config import AutoscalingConfig
 
     config = pydantic_table(ray_options.deployment_class())
     deployment = {}
-    for name, hint in get_type_hints(serve.deployment, include_extras=True).items():
+    for name, hint in get_type_hints(ray.serve.deployment, include_extras=True).items():
         if name in _NOT_SETTINGS or name.startswith("_"):
             continue
         deployment[name] = config.get(name) or entry_of(ray_options.without_default(hint))
@@ -150,7 +150,7 @@ def _describe_enum(hint: type[enum.Enum]) -> _Description:
     members = list(hint)
     if all(isinstance(member, str | int) for member in members):
         return _Description(choices=[member.value for member in members], enum=True)
-    # vLLM looks these up by name, in capitals; "auto" is what its own command line calls None.
+    # A library with such arguments looks them up by name, in capitals; "auto" is its command line's word for None.
     return _Description(choices=["auto", *(member.name for member in members)], enum=True, ignore_case=True)
 
 

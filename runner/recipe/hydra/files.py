@@ -14,7 +14,7 @@ from runner.recipe.hydra.limits import MAX_BYTES, why_refused
 GLOBAL = "_global_"
 _HEADER = re.compile(r"#\s*@package\s+(\S+)")
 _BEFORE_HEADER = ("---", "%")  # the start of a document, and a directive
-_SHORTER = "Write it shorter; data belongs into a dataset."
+_SHORTER = "Write it shorter; data belongs into files of its own."
 
 
 def read_recipe_file(path: Path) -> str:

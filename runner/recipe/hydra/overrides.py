@@ -124,6 +124,6 @@ def _unreadable(key: str, text: str, error: OverrideParseException) -> Problem:
     elif not re.fullmatch(r"[+~]*[\w./@:$-]+", key):
         message, hint = (
             f"has a key that cannot be read: {key!r}",
-            "Keys are words with dots between them: train.args.bf16.",
+            "Keys are words with dots between them: storage.root.",
         )
     return Problem(COMMAND_LINE, text, message, hint, COMMAND_LINE)

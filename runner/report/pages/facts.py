@@ -130,7 +130,7 @@ def _chain(manifest: Manifest) -> list[dict[str, Any]]:
     """Every artifact with its digest; each says which of its inputs it was made from, by digest.
 
     holds: every input that its stage recorded is the artifact of that name in this run; None: nothing to compare.
-    same_as: digests of other artifacts that it carries, such as that of the adapter that an endpoint serves.
+    same_as: digests of other artifacts that it carries, such as that of what an endpoint serves.
     """
     artifacts: dict[str, tuple[Artifact, StageRecord]] = {
         artifact.name: (artifact, record) for record in manifest.stages for artifact in record.artifacts
