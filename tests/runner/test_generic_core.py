@@ -30,7 +30,7 @@ KEYS = re.compile(rf"(?<!ray\.)(?<!stages\.)(?<![\w/])({'|'.join(DOTTED)})\b")
 
 # The command line is the product's face: its verbs, examples and help are about the shipped pipeline.
 FACE = ("runner/cli/", "runner/__main__.py")
-# What private names of Ray are for is said with Ray's words.
+# The patches speak of Ray's libraries by Ray's words.
 PATCHES = "runner/patches/"
 NAMES_OF_STAGES = {
     "runner/pipeline/registry.py": "the registry of stages",
