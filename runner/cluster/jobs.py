@@ -168,12 +168,13 @@ def _with_recipe_files(overrides: Sequence[str], folder: Path) -> list[str]:
 
 
 def _pack_metadata(folder: Path) -> None:
-    """Let the shipped package know its own version."""
+    """Let the shipped package know its own version, and its libraries their plug-ins."""
     with suppress(PackageNotFoundError):
         found = distribution(_DISTRIBUTION)
         target = folder / f"{_DISTRIBUTION.replace('-', '_')}-{found.version}.dist-info"
         target.mkdir()
-        (target / "METADATA").write_text(found.read_text("METADATA") or "", encoding="utf-8")
+        for name in ("METADATA", "entry_points.txt"):
+            (target / name).write_text(found.read_text(name) or "", encoding="utf-8")
 
 
 def job_settings(

@@ -181,9 +181,20 @@ def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, pr
             origin,
         )
     if item["type"] == "missing":
-        return Problem(f"{prefix}{key}", None, "is required and was not given", f"Add {prefix}{key}=...", origin)
+        return Problem(
+            f"{prefix}{key}", None, "is required and was not given", _how_to_give(model, key, prefix), origin
+        )
     message = _KINDS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
     return Problem(f"{prefix}{key}", value, message, field_description(model, key), origin)
+
+
+def _how_to_give(model: type[BaseModel], key: str, prefix: str) -> str:
+    parent, _, name = key.rpartition(".")
+    section = section_of(section_fields(model, parent)[name].annotation)
+    if section is None or prefix:
+        return f"Add {prefix}{key}=..."
+    required = [f"{key}.{each}=..." for each, field in section.model_fields.items() if field.is_required()]
+    return f"Add {' '.join(required)}, or choose a variant, {key}=NAME: `python -m runner list` has their names."
 
 
 def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class Cluster(Section):
     )
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
     accelerator: Literal["cpu", "gpu"] = Field("gpu", description="What the stages compute on.")
+    price_per_hour: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="What an hour of the cluster costs, in any currency; `plan` says what the run would.",
+        examples=[5.67],
+    )
     cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
 
 

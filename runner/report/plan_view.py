@@ -45,8 +45,8 @@ def print_plan_in_full(
         style = "bold cyan" if step.action == "skip" else "bold"
         console.print(f"[{style}]{step.name}[/]  {step.action}: {escape(step.why)}", soft_wrap=False)
         console.print(_step_table(recipe, step, estimates.get(step.name, ())))
-    if text := _time_text(estimates):
-        console.print(text, markup=False)
+    if text := _time_text(estimates, recipe.cluster.price_per_hour):
+        console.print(text, markup=False, soft_wrap=False)
     for step in steps:
         if isinstance(step.stage, HasRemarks):
             for remark in step.stage.remarks(recipe):
@@ -65,6 +65,9 @@ def _step_table(recipe: Recipe, step: Step, estimates: Sequence[Estimate]) -> Ta
             table.add_row(f"  {label}", "", ", ".join(_artifact_text(step, *each) for each in names.items()))
     for each in estimates:
         table.add_row(f"  {each.what}", _amount_text(each), escape(_basis_text(each)))
+        if each.fits is not None:
+            word, text = _fit_text(each)
+            table.add_row("  fits", word, escape(text), style="" if each.fits else "yellow")
     return table
 
 
@@ -103,24 +106,58 @@ def _amount_text(estimate: Estimate) -> str:
     if estimate.unit == "bytes":
         return most + size_text(estimate.value)
     if estimate.unit == "s":
-        return most + duration_text(estimate.value)
+        about = "" if estimate.low is None or most else "~ "
+        return most + about + duration_text(estimate.value)
     return f"{most}{estimate.value:,.0f} {estimate.unit}"
 
 
-def _time_text(estimates: Mapping[str, Sequence[Estimate]]) -> str:
-    """How long the stages take that run, one after another, the longest first; "" when it is known of none."""
-    times = {stage: each.value for stage, found in estimates.items() for each in found if each.what == "time"}
-    known = {stage: value for stage, value in times.items() if value is not None}
+def _time_text(estimates: Mapping[str, Sequence[Estimate]], price_per_hour: float | None = None) -> str:
+    """How long the stages take that run, one after another, the longest first, and at what price; "" when it is known
+    of none."""
+    times = {stage: each for stage, found in estimates.items() for each in found if each.what == "time"}
+    known = {stage: each.value for stage, each in times.items() if each.value is not None}
     if not known:
         return ""
     longest = sorted(known, key=lambda stage: -known[stage])
     parts = [f"{stage} {duration_text(known[stage])}" for stage in longest if known[stage] >= 1]
     unknown = [stage for stage in times if stage not in known]
     parts += [f"{' and '.join(unknown)} unknown"] if unknown else []
-    least = "at least " if unknown else ""
-    return f"one stage after another: {least}{duration_text(sum(known.values()))} ({', '.join(parts)})"
+    low, whole, high = run_seconds(estimates)
+    least = "at least " if unknown and low == whole else ""
+    about = f", between {duration_text(low)} and {duration_text(high)}" if low < whole else ""
+    price = ""
+    if price_per_hour is not None:
+        spread = f" ({_price(low, price_per_hour)} to {_price(high, price_per_hour)})" if low < whole else ""
+        price = f"\nprice: {least}{_price(whole, price_per_hour)}{spread} at {price_per_hour:g} an hour"
+    return f"one stage after another: {least}{duration_text(whole)}{about} ({', '.join(parts)}){price}"
+
+
+def run_seconds(estimates: Mapping[str, Sequence[Estimate]]) -> tuple[float, float, float]:
+    """Seconds of all stages whose time is known: at least, about, at most."""
+    known = [each for found in estimates.values() for each in found if each.what == "time" and each.value is not None]
+    middle = [each.value or 0.0 for each in known]
+    low = [value if each.low is None else each.low for value, each in zip(middle, known, strict=True)]
+    high = [value if each.high is None else each.high for value, each in zip(middle, known, strict=True)]
+    return sum(low), sum(middle), sum(high)
+
+
+def _price(seconds: float, per_hour: float) -> str:
+    return f"{seconds / 3600 * per_hour:,.2f}"
+
+
+def _fit_text(estimate: Estimate) -> tuple[str, str]:
+    """Whether it fits, in a word, and into what, or what would make it fit."""
+    place = f"{size_text(estimate.limit or 0)} of {estimate.where}"
+    if estimate.fits:
+        return "yes", f"into {place}"
+    could = f"would fit: {'; or '.join(estimate.ways)}" if estimate.ways else "no setting that is known here makes it"
+    return ("perhaps not" if estimate.most else "no"), f"{place}; {could}"
 
 
 def _basis_text(estimate: Estimate) -> str:
     parts = " + ".join(f"{name} {size_text(size)}" for name, size in estimate.parts.items())
-    return f"{parts}; {estimate.basis}" if parts else estimate.basis
+    if parts or estimate.low is None:
+        return f"{parts}; {estimate.basis}" if parts else estimate.basis
+    high = duration_text(estimate.high or 0.0)
+    spread = f"{duration_text(estimate.low)} to {high}" if not estimate.most else f"{high} at the very most"
+    return f"{spread}; {estimate.basis}"

@@ -146,7 +146,7 @@ class Report:
             value = "" if problem.value is None else f" = {problem.value!r}"
             self._console.print(f"  {problem.key}{value}", style="bold", markup=False)
             self._console.print(f"    {problem.message}", markup=False)
-            for text in (problem.hint, problem.origin and f"set by {problem.origin}"):
+            for text in (*problem.hint.splitlines(), problem.origin and f"set by {problem.origin}"):
                 if text:
                     self._console.print(f"    {text}", markup=False, style="dim")
         if error.hint:

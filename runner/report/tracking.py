@@ -12,6 +12,7 @@ from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.optional import HasFigures
 from runner.pipeline.registry import loadable
 from runner.recipe.load import flatten
+from runner.recipe.machine import pip_install
 from runner.storage.atomic import read_state
 
 _MAX_PARAM_CHARS = 500
@@ -31,7 +32,7 @@ def track(folder: Path, root: Path) -> str:
     try:
         from mlflow import MlflowClient
     except ImportError as error:
-        raise RunnerError(f"tracking=mlflow: {error}", "Install it: pip install mlflow-skinny.") from error
+        raise RunnerError(f"tracking=mlflow: {error}", pip_install("mlflow-skinny")) from error
     manifest = Manifest.load(folder)
     recipe = {key: value for key, value in read_state(folder / "recipe.json").items() if key != "self_sha256"}
     client = MlflowClient(tracking_uri=uri)

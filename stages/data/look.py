@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,25 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
         return _first_row(path, name, path.stat().st_mtime_ns) if path.is_file() else None
     except (RunnerError, OSError, ValueError):
         return None
+
+
+def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:
+    """Rows of a split from its first file, or generated ones; none where they cannot be read here in no time."""
+    dataset = recipe.dataset
+    if dataset.source.startswith("generated://"):
+        from stages.data.sources.generated import rows
+
+        yield from (row for _, row in rows(dataset, recipe.seed, split) if isinstance(row, dict))
+        return
+    names = split_names(dataset).get(split)
+    if scheme_of(dataset.source) or names is None:
+        return
+    with suppress(RunnerError, OSError, ValueError):
+        files = LocalFiles(dataset.source)
+        name = files.find(names[0])[0]
+        form = sniff(files.folder / name, name)
+        if form.kind in _LIGHT and form.compression != "zstd":
+            yield from (row for _, row in read_file(files.folder / name, name) if isinstance(row, dict))
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.errors import Problem, RunnerError, nearest
-from stages.data.generated import PROMPT as GENERATED_PROMPT
 from stages.data.look import first_row
 from stages.data.prompt import TEMPLATES, columns, has, only_column, template_columns
 from stages.data.shapes.conversation import holds_messages
@@ -74,21 +73,6 @@ def _suggestion(recipe: Recipe) -> str:
     if row is None or prompt.user or prompt.assistant or prompt.conversations:
         return ""
     shape, text = recognise(row)
-    return f"The rows look like {shape}: write dataset.prompt: {text}." if text else ""
-
-
-def prompt_is_the_datasets_own(recipe: Recipe) -> Iterator[Problem]:
-    """The prompt that was written for generated rows says nothing of others."""
-    source, prompt = recipe.dataset.source, recipe.dataset.prompt
-    if not source.startswith("generated://") and prompt.user == GENERATED_PROMPT:
-        message = f"is the prompt of the generated ViGGO rows, and dataset.source is {source}"
-        hint = _suggestion_for(recipe) or "Give dataset.prompt for these rows."
-        yield Problem("dataset.prompt.user", prompt.user, message, hint)
-
-
-def _suggestion_for(recipe: Recipe) -> str:
-    row = first_row(recipe, "train") or first_row(recipe, "test")
-    shape, text = recognise(row) if row is not None else ("", "")
     return f"The rows look like {shape}: write dataset.prompt: {text}." if text else ""
 
 
@@ -167,7 +151,6 @@ def _named(names: list[str]) -> str:
 RULES = (
     prompt_templates_parse,
     prompt_is_whole,
-    prompt_is_the_datasets_own,
     prompt_columns_exist,
     training_columns_exist,
 )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, RunnerError, nearest
 from runner.recipe.comparison import HOW_TO_WRITE, parse_comparison
-from stages.evaluators.metrics import known_metrics, wrong_arguments
+from stages.data.look import first_row
+from stages.evaluate.slices import unknown_slice
+from stages.evaluators.metrics import known_metrics, missing_package, wrong_arguments
 from stages.sections.recipe import Recipe
+from stages.serve.other_runs import predictions_of_run
 
 RIGHT = "exact_match"  # what the differences are of when they name no metric
 _DELTA, _DELTA_RUN = _DELTAS = ("delta_vs_base", "delta_vs_run")
@@ -20,6 +24,28 @@ def metrics_are_known(recipe: Recipe) -> Iterator[Problem]:
         except RunnerError as error:
             message = error.message.removeprefix("evaluate.metrics: ")
             yield Problem(f"evaluate.metrics[{index}]", name, message, error.hint)
+            continue
+        if is_this_machine(recipe.cluster.address) and (missing := missing_package(name)):
+            yield Problem(f"evaluate.metrics[{index}]", name, *missing)
+
+
+def slices_are_columns(recipe: Recipe) -> Iterator[Problem]:
+    """Where the rows can be seen without a network; ingest looks at all others."""
+    row = first_row(recipe, "test") or first_row(recipe, "train")
+    for index, name in enumerate(recipe.evaluate.slices):
+        if row is not None and "evaluate" in recipe.pipeline and (wrong := unknown_slice(name, row)):
+            yield Problem(f"evaluate.slices[{index}]", name, *wrong)
+
+
+def compared_run_is_there(recipe: Recipe) -> Iterator[Problem]:
+    """Only for a cluster that is started here: with another one, the run may be sent to a machine that has the runs."""
+    name = recipe.evaluate.compare_run
+    if name is None or recipe.cluster.address is not None or "evaluate" not in recipe.pipeline:
+        return
+    try:
+        predictions_of_run(recipe, name, "evaluate.compare_run")
+    except RunnerError as error:
+        yield Problem("evaluate.compare_run", name, error.message.removeprefix("evaluate.compare_run "), error.hint)
 
 
 def objective_is_computed(recipe: Recipe) -> Iterator[Problem]:
@@ -90,4 +116,11 @@ def _comparison(key: str, text: str, limits: tuple[float, float]) -> Iterator[Pr
         yield Problem(key, text, message, "Write a share, such as >=0.6 for 60 %.")
 
 
-RULES = (metrics_are_known, metric_arguments_fit, objective_is_computed, requirements_can_be_judged)
+RULES = (
+    metrics_are_known,
+    metric_arguments_fit,
+    objective_is_computed,
+    requirements_can_be_judged,
+    slices_are_columns,
+    compared_run_is_there,
+)

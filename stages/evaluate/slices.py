@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, nearest
 from stages.data.prediction import Prediction
 from stages.evaluators.base import offered_slices
 
@@ -43,11 +43,8 @@ class Slices:
         """
         found = {}
         for name, values in self._values.items():
-            if name not in (*self._offered, LENGTH, *self._columns):
-                raise RunnerError(
-                    f"evaluate.slices names {name!r}, which no row has",
-                    f"Take {', '.join([*self._offered, LENGTH])} or a column: {', '.join(sorted(self._columns))}.",
-                )
+            if wrong := unknown_slice(name, self._columns):
+                raise RunnerError(f"evaluate.slices: {name!r} {wrong[0]}", wrong[1])
             found[name] = length_buckets(values) if name == LENGTH else _most_frequent(values)
         return found
 
@@ -58,6 +55,16 @@ class Slices:
             return self._offered[name](row.reference)
         value = row.row.get(name)
         return NO_VALUE if value is None else str(value)[:_MAX_CHARS]
+
+
+def unknown_slice(name: str, columns: Collection[str]) -> tuple[str, str] | None:
+    """Why the rows have no such slice: (message, hint); None when they have. columns: of the rows."""
+    offered = [*offered_slices(), LENGTH]
+    if name in (*offered, *columns):
+        return None
+    guess = nearest(name, [*offered, *columns])
+    message = f"is no column of the rows, which have: {', '.join(sorted(columns))}"
+    return message, f"Did you mean {guess}?" if guess else f"Name one of these, or {' or '.join(offered)}."
 
 
 def _most_frequent(values: Sequence[str]) -> list[str]:

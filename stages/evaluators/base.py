@@ -61,14 +61,14 @@ class Offered:
 
     target: "module:name" of a function (prediction, reference, **arguments), or of a class whose objects are metrics
     and which is called with the arguments. library: the module that it needs besides this package, "" for none.
-    of: what it is given, the texts or the tool calls. install: how to get it. check: why arguments that the signature
-    accepts are wrong, as (what, what to do).
+    of: what it is given, the texts or the tool calls. install: what pip calls it. check: why arguments that the
+    signature accepts are wrong, as (what, what to do).
     """
 
     target: str
     library: str = ""
     of: Literal["texts", "calls"] = "texts"
-    install: str = "Install this package's extra `metrics`."
+    install: str = ""
     check: Callable[[Arguments], tuple[str, str] | None] | None = None
 
 

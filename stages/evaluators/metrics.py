@@ -21,10 +21,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import Any, cast
 
 from runner.errors import RunnerError
+from runner.recipe.machine import installed, pip_install
 from stages.evaluators.base import CallMetric, Metric, offered_metrics, other_names
 
 ENTRY_POINT_GROUP = "recipe_runner.metrics"
@@ -65,17 +65,28 @@ def load_metrics(names: Iterable[str], args: Mapping[str, Mapping[str, Any]] | N
     return metrics
 
 
+def missing_package(name: str) -> tuple[str, str] | None:
+    """Why a known metric cannot be loaded here: (what, what to do); None when its modules are there. Imports nothing
+    heavy."""
+    metric = offered_metrics().get(name)
+    if metric is None:
+        target = known_metrics([name])[name]
+        there = installed(target.partition(":")[0])
+        return None if there else (f"cannot be loaded: there is no module of {target}", "Install its package again.")
+    if metric.library and not installed(metric.library):
+        return f"needs {metric.library}, which is not installed here", pip_install(metric.install or metric.library)
+    return None
+
+
 def wrong_arguments(name: str, args: Mapping[str, Any]) -> tuple[str, str] | None:
     """Why an evaluator's metric cannot be computed with these arguments: (what, what to do); None when it can.
 
-    None as well for the metrics of other packages. Light: a metric's library is looked for and not imported.
+    None as well for the metrics of other packages, and for one whose library is not here (`missing_package`).
     """
     metric = offered_metrics().get(name)
-    if metric is None:
+    if metric is None or missing_package(name):
         return None
     module, _, attribute = metric.target.partition(":")
-    if metric.library and find_spec(metric.library) is None:
-        return f"the metric {name} needs {metric.library}, which is not installed", metric.install
     try:
         bound = _bind(getattr(import_module(module), attribute), args)
     except TypeError as error:

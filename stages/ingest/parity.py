@@ -7,19 +7,23 @@ learned answer with the row's. A difference, or a row that the chat template doe
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import RunnerError
-from stages.data.example import Example
+from stages.data.example import Example, read_examples
+from stages.evaluate.slices import unknown_slice
 from stages.ingest.parsers_needed import check_needed
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import Sample, asked_ids
 from stages.models.time_limit import SECONDS, within
 from stages.trainers.base import load_trainer
+from stages.trainers.rows.dataset import judge
 from stages.trainers.rows.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -111,6 +115,34 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
             raise RunnerError("\n".join(difference.lines("answer")), hint_of(recipe))
 
 
+def check_lengths(recipe: Recipe, template: ChatTemplate, train: Path, examples: Sequence[Example]) -> None:
+    """Raise RunnerError, as training would, where `train.args.cutoff_len` leaves rows that stop the run.
+
+    examples: of the file; all rows are counted only if these say that the run may stop.
+    """
+
+    def counted(rows: Iterable[Example]) -> Encoder:
+        encoder = load_trainer(recipe).encoder(recipe, template)
+        deque(encoder.columns(islice(rows, recipe.train.max_samples)), maxlen=0)
+        return encoder
+
+    counts = counted(examples).counts
+    if counts.too_long and (recipe.train.too_long == "fail" or not counts.samples):
+        whole = counted(read_examples(train))
+        judge(whole.counts, whole.rules, "train")
+
+
+def check_slices(recipe: Recipe, test: Path) -> None:
+    """Raise RunnerError where `evaluate.slices` names what no test row has."""
+    names = recipe.evaluate.slices if "evaluate" in recipe.pipeline else []
+    columns: set[str] = set()
+    for example in read_examples(test) if names else ():
+        columns.update(example.columns)
+    for name in names:
+        if wrong := unknown_slice(name, columns):
+            raise RunnerError(f"evaluate.slices: {name!r} {wrong[0]}", wrong[1])
+
+
 def _samples(encoder: Encoder, example: Example) -> list[Sample]:
     return list(encoder.pair(example)) if example.chosen is not None else encoder.samples(example)[-1:]
 
@@ -119,10 +151,16 @@ def check_parts(recipe: Recipe, model: str, train: str | None, test: str) -> int
     """`check` of both splits, as a task of its own; how many rows were compared.
 
     model: folder of the model. train, test: files of examples; train is None where nothing is trained.
-    Raises RunnerError also for a test row that the chat template does not take.
+    Raises RunnerError also for rows longer than training takes, a test row that the chat template does not take, and
+    a slice of the scores that the test rows do not have.
     """
     template = ChatTemplate.of(recipe, model)
-    count = check(recipe, template, sample_of(Path(train), recipe.seed)) if train else 0
+    count = 0
+    if train is not None:
+        examples = sample_of(Path(train), recipe.seed)
+        count = check(recipe, template, examples)
+        check_lengths(recipe, template, Path(train), examples)
+    check_slices(recipe, Path(test))
     for example in sample_of(Path(test), recipe.seed):
         check_needed(recipe, example)
         try:

@@ -57,7 +57,6 @@ def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
     yield f"  - override /cluster: {made.target.cluster}"
     yield "  - override /storage: local"
     yield "  - override /evaluate: exact_match"
-    yield "  - override /dataset: null  # nothing of a shipped one"
     yield f"name: {quoted(name)}"
     yield "seed: 42"
     if made.shape.stage == "pt":

@@ -44,6 +44,15 @@ def model_facts(recipe: Recipe, ingested: StageRecord | None) -> ModelFacts:
     return ModelFacts(architecture, params, stored[1] if stored else None, folder, why)
 
 
+def figures(recipe: Recipe) -> tuple[Architecture, int] | None:
+    """Architecture and number of parameters, for rules; None where they are not known."""
+    published = recipe.model.architecture
+    if published is not None and published.of == recipe.model.source:
+        return published, num_params(published)
+    found = model_facts(recipe, None)
+    return None if found.architecture is None or found.num_params is None else (found.architecture, found.num_params)
+
+
 def _folders(recipe: Recipe, ingested: StageRecord | None) -> Iterator[Path]:
     """Folders of this machine that hold the model."""
     source, cache = recipe.model.source, Path(recipe.storage.cache).expanduser()

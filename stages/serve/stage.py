@@ -11,8 +11,9 @@ from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.patches import ray_serve
 from runner.pipeline.context import RunContext
-from runner.pipeline.estimates.figure import Estimate, Known
-from runner.pipeline.estimates.rates import Conditions, plain_time
+from runner.pipeline.estimates.figure import Computed, Estimate, Known
+from runner.pipeline.estimates.figure import time as time_of
+from runner.pipeline.estimates.rates import Conditions, measured, plain_time
 from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Outcome, Part
 from runner.pipeline.stage import StageResult
@@ -21,8 +22,10 @@ from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
 from stages.engines.base import engine_rules, load_engine, server_mappings
 from stages.infer.sampling import request_sampling
+from stages.infer.shared import is_shared
 from stages.ingest.canonical import without
 from stages.models.known import ENGINE, conditions
+from stages.models.speed.generation import START_S
 from stages.models.weights import Adapter
 from stages.sections.recipe import Recipe
 from stages.serve import rules
@@ -108,7 +111,10 @@ class Serve:
 
     def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         yield from load_engine(known.recipe).server_estimate(known)
-        yield plain_time(known, self.name)
+        if measured(known, self.name) is None and not is_shared(known.recipe):
+            yield time_of(Computed(START_S[known.recipe.cluster.accelerator], "computed: until an engine is ready"))
+        else:
+            yield plain_time(known, self.name)
 
     def conditions(self, values: Mapping[str, Any]) -> Conditions:
         return conditions(values, (*ENGINE, "serve.engine_kwargs", "serve.autoscaling"))

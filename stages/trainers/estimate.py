@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from runner.pipeline.estimates.figure import Estimate, Known, memory, time, unknown
+from runner.cluster.accelerators import accelerator_of
+from runner.pipeline.estimates.figure import Computed, Estimate, Known, Parts, memory, time, unknown
 from runner.pipeline.estimates.rates import Conditions, measured, never_ran
 from runner.pipeline.fingerprint import value_at
 from stages.data.row_facts import known_rows
+from stages.data.row_lengths import known_lengths
 from stages.models.known import MODEL, conditions, known_model
+from stages.models.speed.training import Method, batch_seconds
 from stages.sections.recipe import Recipe
+from stages.trainers.fit import ways
 from stages.trainers.memory import Setup, checkpoint_bytes, train_memory, trained_params
 from stages.trainers.output import is_model_file
 
+START_S = {"gpu": 30.0, "cpu": 10.0}  # from the stage's start to its first step, and from its last to the end
+_LOADED = 1e9  # bytes of weights a second
 _TOKENIZER = ("tokenizer", "chat_template", "vocab", "merges")
 
 
@@ -31,16 +38,33 @@ def speed_conditions(values: Mapping[str, Any]) -> Conditions:
     )
 
 
-def _seconds(known: Known[Recipe], num_rows: float) -> tuple[float, str] | str:
+def _seconds(known: Known[Recipe], setup: Setup, num_rows: float) -> tuple[float, str] | Computed | str:
     """Seconds to train on so many rows in all (rows x epochs) and their basis, or why that is not known."""
     found = measured(known, "train")
     figures = found.record.metrics if found else {}
     if found is None or not figures.get("samples_per_s") or figures.get("resumed_at_step"):
-        return never_ran("train")
+        return _computed(known, setup, num_rows)
     around = found.record.wall_s - figures["train_runtime_s"]
     rate = figures["samples_per_s"]
     basis = f"{found.basis}: {rate:.3g} rows/s over {figures['num_samples']} rows, and {around:.0f} s around them"
     return num_rows / rate + around, basis
+
+
+def _computed(known: Known[Recipe], setup: Setup, num_rows: float) -> Computed | str:
+    recipe, model, on = known.recipe, known_model(known), accelerator_of(known.recipe, "train")
+    if model.architecture is None or on is None or recipe.train.stage not in ("sft", "pt"):
+        return never_ran("train")
+    lengths = known_lengths(known, "train")
+    tokens = min(lengths.whole, setup.length) if lengths else setup.length
+    batch = setup.batch * recipe.resources_of("train").num_workers
+    method = Method(setup.kind == "full", setup.checkpointed)
+    each = batch_seconds(model.architecture, on, setup.batch, tokens, method)
+    start = START_S[recipe.cluster.accelerator] + (model.weights_bytes or 0) / _LOADED
+    basis = (
+        f"computed, until a run has measured it: {batch / each:.3g} rows/s of {tokens:.0f} tokens "
+        f"({lengths.basis if lengths else 'the most, cutoff_len'}) on {on.name}, and {start:.0f} s around them"
+    )
+    return Computed(num_rows / batch * each + start, basis, most=lengths is None)
 
 
 def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
@@ -53,7 +77,7 @@ def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
     else:
         parts = train_memory(recipe, setup, model.architecture, model.num_params)
         basis = f"batches of {setup.batch} rows of {setup.length} tokens; {model.basis}"
-        yield memory("memory of a worker", parts, basis, most=True)
+        yield _within(known, setup, parts, basis)
         trained = trained_params(recipe, setup, model.architecture, model.num_params)
         each = trained if isinstance(trained, str) else checkpoint_bytes(setup, trained)
         keep = recipe.train.checkpoints.keep
@@ -63,11 +87,21 @@ def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
             basis = f"{keep} (train.checkpoints.keep) of {trained:,} trained parameters with Adam's states"
             yield Estimate("checkpoints", keep * each, "bytes", basis, most=True)
     rows, why = _train_rows(known, setup)
-    if rows is None or setup.max_steps:
+    if rows is None and _is_bounded(recipe, why) and measured(known, "train") is None:
+        yield time(_computed(known, setup, (recipe.train.max_samples or 0) * recipe.train.num_epochs))
+    elif rows is None or setup.max_steps:
         yield unknown("time", "s", why)
     else:
-        epochs = recipe.train.num_epochs
-        yield time(_seconds(known, rows * epochs))
+        yield time(_seconds(known, setup, rows * recipe.train.num_epochs))
+
+
+def _within(known: Known[Recipe], setup: Setup, parts: Parts | str, basis: str) -> Estimate:
+    """The memory beside that of the accelerator, with what would make it fit."""
+    recipe, model, on = known.recipe, known_model(known), accelerator_of(known.recipe, "train")
+    if on is None or model.architecture is None or model.num_params is None:
+        return memory("memory of a worker", parts, basis, most=True)
+    could = partial(ways, recipe, setup, model.architecture, model.num_params, on)
+    return memory("memory of a worker", parts, basis, most=True, limit=on.usable, where=on.place, ways=could)
 
 
 def _train_rows(known: Known[Recipe], setup: Setup) -> tuple[int | None, str]:
@@ -85,6 +119,11 @@ def _train_rows(known: Known[Recipe], setup: Setup) -> tuple[int | None, str]:
     return rows, known_rows(known).basis
 
 
+def _is_bounded(recipe: Recipe, basis: str) -> bool:
+    """Whether only `train.max_samples` says how many rows there can be. basis: why the rows are not known."""
+    return recipe.train.max_samples is not None and "packing" not in basis and "val_size" not in basis
+
+
 def _steps(known: Known[Recipe], setup: Setup) -> Estimate:
     """Optimizer steps, as transformers' Trainer counts them (`set_initial_training_values`)."""
     recipe = known.recipe
@@ -92,7 +131,7 @@ def _steps(known: Known[Recipe], setup: Setup) -> Estimate:
         return Estimate("steps", setup.max_steps, "steps", "train.args.max_steps")
     rows, basis = _train_rows(known, setup)
     most = recipe.train.max_samples
-    bounded = rows is None and most is not None and "packing" not in basis and "val_size" not in basis
+    bounded = rows is None and _is_bounded(recipe, basis)
     if rows is None and not bounded:
         return unknown("steps", "steps", basis)
     counted = rows if rows is not None else most or 0

@@ -5,7 +5,8 @@ Left out: what torch, CUDA and the processes themselves take (a GPU's context an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from runner.pipeline.estimates.figure import Parts
 from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
@@ -25,7 +26,8 @@ class Setup:
     length: the most tokens of a row. max_steps: 0 where epochs decide. half: computes in 16 bits. eager: writes
     attention out. checkpointed: computes activations again. fused_loss: without all logits at once. uncounted: an
     argument that shards, shrinks or offloads what is counted here, "" for none. rows_by: one after which the number of
-    rows is not known beforehand, "" for none.
+    rows is not known beforehand, "" for none. names: what the trainer calls the fields that a person may change, as
+    `train.args.NAME`, with the value where there is one; and `bits`, weights of four.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Setup:
     fused_loss: bool
     uncounted: str = ""
     rows_by: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def trained_params(recipe: Recipe, setup: Setup, model: Architecture, num_params: int) -> int | str:

@@ -21,6 +21,7 @@ CORPUS = [
     for case in yaml.safe_load(file.read_text())
 ]
 BASE = "# @package _global_\n# A broken recipe.\n"
+DATA = "dataset=viggo_slice"
 
 
 def needs_hydra(case: dict[str, Any]) -> bool:
@@ -36,7 +37,7 @@ def reported_by_command_line(
     body = case["text"] if "text" in case else yaml.safe_dump(case["recipe"]) if "recipe" in case else ""
     (folder / "recipe" / "broken.yaml").write_text(f"{BASE}{body}")
     overrides = case.get("overrides", [])
-    chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken"]
+    chosen = [] if any(text.startswith("recipe=") for text in overrides) else ["recipe=broken", DATA]
     code = main([*chosen, "action=validate", "format=json", "--config-dir", str(folder), *overrides])
     captured = capsys.readouterr()
     assert code == EXIT_INVALID_RECIPE
@@ -48,7 +49,7 @@ def reported_by_command_line(
 
 @cache
 def defaults() -> Composed:
-    return compose(["name=broken"])
+    return compose(["name=broken", DATA])
 
 
 def test_the_corpus_is_large() -> None:
@@ -93,7 +94,8 @@ def test_each_problem_says_where_its_value_came_from(tmp_path: Path, capsys: pyt
     (tmp_path / "recipe").mkdir()
     file = tmp_path / "recipe" / "broken.yaml"
     file.write_text(f"{BASE}train: {{args: {{lora_rnk: 4}}}}\npipeline: [ingest, trian]\n")
-    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", "model.template=smolm2"])
+    changes = [DATA, "model.template=smolm2"]
+    main(["recipe=broken", "action=validate", "--config-dir", str(tmp_path), "format=json", *changes])
     origins = {problem["key"]: problem["origin"] for problem in json.loads(capsys.readouterr().out)["problems"]}
     assert origins == {
         "train.args.lora_rnk": f"{file}:3",

@@ -20,8 +20,9 @@ from runner.testing import (
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "good.yaml").write_text("# @package _global_\nname: good\ntrain: {lora_rank: 4}\n")
-    (tmp_path / "recipe" / "bad.yaml").write_text("# @package _global_\nname: bad\ntrain: {lora_rnk: 4}\n")
+    head = "# @package _global_\ndefaults: [override /dataset: viggo_slice]\n"
+    (tmp_path / "recipe" / "good.yaml").write_text(f"{head}name: good\ntrain: {{lora_rank: 4}}\n")
+    (tmp_path / "recipe" / "bad.yaml").write_text(f"{head}name: bad\ntrain: {{lora_rnk: 4}}\n")
     return tmp_path
 
 

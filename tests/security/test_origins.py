@@ -12,7 +12,7 @@ from runner.cli.settings import settings_for
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.recipe.load import compose, to_recipe
 
-HEAD = "# @package _global_\n"
+HEAD = "# @package _global_\ndefaults: [override /dataset: viggo_slice]\n"
 
 
 @pytest.fixture

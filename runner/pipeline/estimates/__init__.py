@@ -1,7 +1,8 @@
 """What a plan's stages will take: bytes, memory, steps and time, each with the basis it stands on.
 
-Nothing is guessed. A figure follows from the recipe and what it names, or from an earlier run under the same
-conditions; otherwise it is unknown, and the reason is given. Stages make their own figures (`HasEstimate`).
+A figure follows from the recipe and what it names, or from an earlier run under the same conditions. A time that has
+not been measured follows from what the accelerator can do, and has a range. What none of this says is unknown, and the
+reason is given. Stages make their own figures (`HasEstimate`).
 """
 
 from __future__ import annotations

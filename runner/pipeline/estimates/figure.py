@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from runner.recipe.schema import Recipe
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["bytes", "steps", "rows", "s"]
 Parts = dict[str, int]
+Ways = Callable[[], Sequence[str]]
 T = TypeVar("T")
 R = TypeVar("R", bound=Recipe)
 
@@ -23,7 +24,10 @@ R = TypeVar("R", bound=Recipe)
 class Estimate:
     """One figure of a stage. value: None when it is not known; basis: what it stands on, or why it is not known.
 
-    parts: what it is the sum of. most: the value is an upper bound.
+    parts: what it is the sum of. most: the value is an upper bound. low, high: between them the value surely is, None
+    where it has been measured. limit: what there is of it, None where that is not known,
+    and where. ways: what would keep the value
+    within the limit.
     """
 
     what: str
@@ -32,9 +36,19 @@ class Estimate:
     basis: str
     parts: Parts = field(default_factory=dict)
     most: bool = False
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    where: str = ""
+    ways: Sequence[str] = ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it is within the limit; None where one of them is not known."""
+        return None if self.value is None or self.limit is None else self.value <= self.limit
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"fits": self.fits}
 
 
 def unknown(what: str, unit: Unit, why: str) -> Estimate:
@@ -42,17 +56,44 @@ def unknown(what: str, unit: Unit, why: str) -> Estimate:
     return Estimate(what, None, unit, why)
 
 
-def memory(what: str, parts: Parts | str, basis: str, *, most: bool = False) -> Estimate:
-    """Memory, part by part. parts: bytes, or why they are not known."""
+def memory(
+    what: str,
+    parts: Parts | str,
+    basis: str,
+    *,
+    most: bool = False,
+    limit: float | None = None,
+    where: str = "",
+    ways: Ways = list,
+) -> Estimate:
+    """Memory, part by part. parts: bytes, or why they are not known. ways: called where they are above the limit."""
     if isinstance(parts, str):
         return unknown(what, "bytes", parts)
-    return Estimate(what, sum(parts.values()), "bytes", basis, parts, most)
+    found = Estimate(what, sum(parts.values()), "bytes", basis, parts, most, limit=limit, where=where)
+    return replace(found, ways=ways()) if found.fits is False else found
 
 
-def time(found: tuple[float, str] | str) -> Estimate:
-    """How long the stage takes. found: seconds and their basis, or why they are not known."""
+@dataclass(frozen=True)
+class Computed:
+    """Seconds that follow from what the accelerator can do. factor: by which they may be wrong, either way.
+
+    most: an upper bound, because of what is not known of the work.
+    """
+
+    seconds: float
+    basis: str
+    factor: float = 2.0
+    most: bool = False
+
+
+def time(found: tuple[float, str] | Computed | str) -> Estimate:
+    """How long the stage takes. found: measured seconds and their basis, computed ones, or why they are not known."""
     if isinstance(found, str):
         return unknown("time", "s", found)
+    if isinstance(found, Computed):
+        high = round(found.seconds * found.factor, 1)
+        low = 0.0 if found.most else round(found.seconds / found.factor, 1)
+        return Estimate("time", round(found.seconds, 1), "s", found.basis, most=found.most, low=low, high=high)
     return Estimate("time", round(found[0], 1), "s", found[1])
 
 

@@ -7,6 +7,7 @@ value that is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,10 +31,22 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     found += check_options(parsed.recipe, parsed.options) if parsed.options else []
     seen = {problem.key for problem in problems}
     problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
-    problems = [replace(problem, value=redact(problem.value)) for problem in problems]
+    problems = [replace(problem, value=redact(problem.value)) for problem in one_a_key(problems)]
     if problems or parsed.options is None:
         raise RecipeError(problems)
     return with_settings(parsed.recipe), parsed.options
+
+
+def one_a_key(problems: Sequence[Problem]) -> list[Problem]:
+    """Problems of one key and value as one, with every reason and every way out."""
+    joined: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        place = (problem.key, repr(problem.value))
+        if (first := joined.get(place)) is not None:
+            message = f"{first.message}; it also {problem.message}"
+            problem = replace(first, message=message, hint="\n".join(filter(None, (first.hint, problem.hint))))
+        joined[place] = problem
+    return list(joined.values())
 
 
 def check(recipe: Recipe) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, RecipeError, nearest
 from runner.pipeline.optional import settings_model
 from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
@@ -12,7 +13,10 @@ from runner.pipeline.runs import ANOTHER_ROOT, unusable_root
 from runner.pipeline.stage import Stage
 from runner.recipe.extension import recipe_class
 from runner.recipe.load import settings_problems
+from runner.recipe.machine import installed, pip_install
 from runner.recipe.schema import Recipe
+
+_TRACKERS = {"mlflow": "mlflow-skinny"}  # what pip calls the module of `tracking`
 
 
 def stages_exist(recipe: Recipe) -> Iterator[Problem]:
@@ -95,6 +99,14 @@ def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("storage.root", recipe.storage.root, f"cannot be used: {why}", ANOTHER_ROOT)
 
 
+def tracker_is_installed(recipe: Recipe) -> Iterator[Problem]:
+    """Only for a cluster of this machine: elsewhere the process that tracks has other packages."""
+    name = recipe.tracking
+    if name is not None and is_this_machine(recipe.cluster.address) and not installed(name):
+        hint = pip_install(_TRACKERS[name])
+        yield Problem("tracking", name, f"needs the package {name}, which is not installed here", hint)
+
+
 RULES = (
     stages_exist,
     resources_name_stages,
@@ -102,4 +114,5 @@ RULES = (
     stage_settings_are_valid,
     needs_are_provided_earlier,
     runs_have_a_folder,
+    tracker_is_installed,
 )

@@ -7,6 +7,7 @@ the installed libraries, whose versions stand at their top; a test compares them
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,11 @@ class Library:
 
 
 RAY = Library("ray", "Ray", Path(__file__).with_name("ray.json"))
+
+
+def all_accepted(table: Mapping[str, Entry], given: Mapping[str, Any]) -> bool:
+    """Whether the table has every argument that is given, and takes its value: rules may then count with them."""
+    return all(name in table and accepts(table[name], value) for name, value in given.items())
 
 
 def accepts(entry: Entry, value: Any) -> bool:

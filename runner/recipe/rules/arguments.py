@@ -22,6 +22,10 @@ from runner.recipe.schema import Recipe
 Rule = Callable[[Recipe], Iterator[Problem]]
 
 
+class NotAccepted(Problem):
+    """A value that the library does not take, whatever else there is about it."""
+
+
 def rules(mappings: Sequence[Mapped]) -> tuple[Rule, ...]:
     """A rule for each mapping, and one for the runtime environments of all stages."""
     return (*(partial(arguments_are_known, mapped, mappings) for mapped in mappings), runtime_envs_are_known)
@@ -44,12 +48,12 @@ def _check(mapped: Mapped, key: str, given: Mapping[str, Any], mappings: Sequenc
         if name in mapped.reserved:
             home = own_key(mapped, name)
             message = f"has a key of its own in the recipe: {home}" if home else "is not for a recipe to set"
-            yield Problem(dotted, value, message, f"Remove it; {mapped.reserved[name]}.")
+            yield NotAccepted(dotted, value, message, f"Remove it; {mapped.reserved[name]}.")
         elif name not in entries:
             message = f"is not a known {mapped.what} of {mapped.library.versioned}"
-            yield Problem(dotted, value, message, _hint_for_name(name, key, mapped, mappings))
+            yield NotAccepted(dotted, value, message, _hint_for_name(name, key, mapped, mappings))
         elif not accepts(entries[name], value) and not (value is None and mapped.null_drops):
-            yield Problem(dotted, value, f"must be {allowed(entries[name])}", _hint_for_value(entries[name], value))
+            yield NotAccepted(dotted, value, f"must be {allowed(entries[name])}", _hint_for_value(entries[name], value))
 
 
 def own_key(mapped: Mapped, name: str) -> str:

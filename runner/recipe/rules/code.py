@@ -10,6 +10,7 @@ from runner.errors import Problem
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.arguments.marks import harmful
 from runner.recipe.extension import extension
+from runner.recipe.rules.arguments import NotAccepted
 from runner.recipe.schema import Recipe
 
 Rule = Callable[[Recipe], Iterator[Problem]]
@@ -48,12 +49,15 @@ def interpreter_is_trusted(recipe: Recipe) -> Iterator[Problem]:
 def without_trusted(problems: list[Problem], trusted: Collection[str]) -> list[Problem]:
     """The problems less what the command line trusts, and one for every trusted key that nothing asks trust for.
 
-    A key stands for itself and what is below it.
+    A key stands for itself and what is below it. Of a value that its library does not take nobody is asked to trust.
     """
-    wrong = {problem.key for problem in problems if not isinstance(problem, NeedsTrust)}
+    wrong = {problem.key for problem in problems if isinstance(problem, NotAccepted)}
     asking = [problem for problem in problems if isinstance(problem, NeedsTrust) and problem.key not in wrong]
-    left = [each for each in problems if each.key in wrong or not _covered(each.key, trusted)]
-    left = [each for each in left if each in asking or not isinstance(each, NeedsTrust)]
+    left = [
+        each
+        for each in problems
+        if not isinstance(each, NeedsTrust) or (each in asking and not _covered(each.key, trusted))
+    ]
     for key in trusted:
         if not any(_covered(problem.key, [key]) for problem in asking):
             message = f"nothing at {key} needs trust"

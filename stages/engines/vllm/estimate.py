@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from runner.cluster.accelerators import accelerator_of
 from runner.pipeline.estimates.figure import Estimate, Known, memory, unknown
 from stages.engines.vllm import batch as batch_engine
+from stages.engines.vllm.fit import usable, ways
 from stages.engines.vllm.memory import context_length, engine_memory, kv_element_bytes
 from stages.engines.vllm.serving import server as server_engine
 from stages.models.architecture import head_dim, kv_bytes_per_token
@@ -17,16 +20,16 @@ from stages.sections.recipe import Recipe
 def batch(known: Known[Recipe]) -> Iterator[Estimate]:
     """Memory of an engine of batch inference."""
     rank = known.recipe.train.lora_rank if "publish" in known.recipe.pipeline else None
-    yield from _engine(known, batch_engine.engine_kwargs(known.recipe, rank))
+    yield from _engine(known, "infer", batch_engine.engine_kwargs(known.recipe, rank))
 
 
 def server(known: Known[Recipe]) -> Iterator[Estimate]:
     """Memory of an engine of the endpoint."""
     kwargs = server_engine.engine_kwargs(known.recipe, with_adapters="publish" in known.recipe.pipeline)
-    yield from _engine(known, kwargs)
+    yield from _engine(known, "serve", kwargs)
 
 
-def _engine(known: Known[Recipe], kwargs: dict[str, Any]) -> Iterator[Estimate]:
+def _engine(known: Known[Recipe], stage: str, kwargs: dict[str, Any]) -> Iterator[Estimate]:
     """Memory of one rank of an engine, and what a token takes of its KV cache."""
     recipe, model = known.recipe, known_model(known)
     if model.architecture is None or model.num_params is None:
@@ -38,7 +41,10 @@ def _engine(known: Known[Recipe], kwargs: dict[str, Any]) -> Iterator[Estimate]:
     else:
         length = context_length(kwargs, model.architecture)
         basis = f"each rank needs at least this, with the KV cache of one request of {length} tokens; {model.basis}"
-    yield memory("memory of an engine", parts, basis)
+    on = accelerator_of(recipe, stage)
+    limit = usable(kwargs, recipe, on) if on else None
+    could = partial(ways, recipe, stage, kwargs, model.architecture, model.num_params)
+    yield memory("memory of an engine", parts, basis, limit=limit, where=on.place if on else "", ways=could)
     stored = kv_element_bytes(kwargs, model.architecture)
     if stored is not None:
         each = kv_bytes_per_token(model.architecture, stored)

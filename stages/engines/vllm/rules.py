@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
+from runner.cluster.reach import is_this_machine
 from runner.errors import Problem
+from runner.recipe.machine import installed, pip_install
+from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
 from stages.models.trained import LongestRow, Trained, TraitName
 from stages.sections.recipe import Recipe
 
+_DISTRIBUTION, _PLUGINS = "recipe-runner", "vllm.general_plugins"
+_ROOT = Path(__file__).parents[3]
 # Engine arguments that change where it runs or what it prints, and no answer.
 WITHOUT_EFFECT = ("gpu_memory_utilization", "disable_log_stats")
 # The endpoint may hold more adapters than batch inference needs; its name is refused by another rule.
@@ -178,7 +186,25 @@ def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"serve.engine_kwargs.{name}", value, "differs from infer's, and infer.engine=shared", hint)
 
 
+def plugin_is_found(recipe: Recipe) -> Iterator[Problem]:
+    """vLLM finds this package's plug-in by the metadata that pip writes; without it half an answer may pass for one."""
+    uses = {"infer", "serve"} & set(recipe.pipeline)
+    if uses and is_this_machine(recipe.cluster.address) and installed("vllm") and not has_plugin():
+        message = "needs this package's plug-in, which vLLM finds only where the package is installed"
+        yield Problem("infer.backend", recipe.infer.backend, message, pip_install(f"--no-deps -e {quote(str(_ROOT))}"))
+
+
+def has_plugin() -> bool:
+    """Whether the installed metadata of this package names its plug-in of vLLM."""
+    try:
+        return any(point.group == _PLUGINS for point in distribution(_DISTRIBUTION).entry_points)
+    except PackageNotFoundError:
+        return False
+
+
 RULES = (
+    plugin_is_found,
+    weights_fit,
     shared_engine_is_one,
     adapter_fits_engine,
     replica_holds_its_adapters,

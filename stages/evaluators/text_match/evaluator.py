@@ -21,10 +21,10 @@ def _pattern_compiles(args: Arguments) -> tuple[str, str] | None:
 METRICS = {
     "exact_match": Offered(f"{_EXACT}:exact_match"),
     "exact_match_normalized": Offered(f"{_EXACT}:exact_match_normalized"),
-    "rouge": Offered(f"{_TEXT}:rouge", "rouge_score"),
-    "bleu": Offered(f"{_TEXT}:Bleu", "sacrebleu"),
+    "rouge": Offered(f"{_TEXT}:rouge", "rouge_score", install="rouge-score"),
+    "bleu": Offered(f"{_TEXT}:Bleu", "sacrebleu", install="sacrebleu"),
     "regex": Offered(f"{_TEXT}:regex", check=_pattern_compiles),
-    "json_schema": Offered(f"{_TEXT}:json_schema", "jsonschema"),
+    "json_schema": Offered(f"{_TEXT}:json_schema", "jsonschema", install="jsonschema"),
 }
 _OTHER_NAMES = dict.fromkeys(("accuracy", "acc", "em", "exact"), "exact_match")
 

@@ -12,8 +12,9 @@ from functools import cache
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.recipe.machine import pip_install
 
-_INSTALL = "Install it: pip install rouge-score sacrebleu jsonschema (the extra `metrics`)."
+_INSTALL = pip_install("rouge-score sacrebleu jsonschema")
 
 
 def rouge(prediction: str, reference: str, *, kind: str = "rougeL") -> float:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, nearest
+from runner.recipe.machine import installed, pip_install
+from runner.recipe.rules.arguments import NotAccepted
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.values import argument
 
@@ -87,14 +88,6 @@ _OWN_PACKAGES = {"pip", "uv", "conda", "py_executable", "image_uri", "container"
 _QUANTIZERS = {"bnb": ("bitsandbytes", "bitsandbytes"), "hqq": ("hqq", "hqq"), "eetq": ("eetq", "eetq")}
 
 
-def installed(module: str) -> bool:
-    """Whether this process could import one of the modules (`a|b`). They are looked for and not imported."""
-    try:
-        return any(find_spec(each) is not None for each in module.split("|"))
-    except ModuleNotFoundError:  # of a package above it
-        return False
-
-
 def trains_here(recipe: Recipe) -> bool:
     """Whether the training's environment is the one of this process."""
     return not _has_own_packages(recipe) and is_this_machine(recipe.cluster.address) and installed("llamafactory")
@@ -105,7 +98,7 @@ def packages_are_installed(recipe: Recipe) -> Iterator[Problem]:
         for need, value in needed(recipe):
             if not installed(need.module):
                 message = f"needs {need.module.split('|')[0]}, which is not installed here"
-                yield Problem(f"train.args.{need.argument}", value, message, f"pip install {need.pip}")
+                yield Problem(f"train.args.{need.argument}", value, message, pip_install(need.pip))
 
 
 def remarks(recipe: Recipe) -> Iterator[str]:
@@ -151,7 +144,7 @@ def trackers_exist(recipe: Recipe) -> Iterator[Problem]:
             guess = nearest(str(name), TRACKERS)
             message = f"names no tracker of transformers; there are: {', '.join(TRACKERS)}"
             hint = f"Did you mean {guess}?" if guess else "Set it to none."
-            yield Problem("train.args.report_to", name, message, hint)
+            yield NotAccepted("train.args.report_to", name, message, hint)
         elif name in _NO_TRACKERS and len(names) > 1:
             yield Problem("train.args.report_to", name, "does not go with other trackers", "Remove it.")
 

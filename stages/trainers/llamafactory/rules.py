@@ -9,9 +9,13 @@ from collections.abc import Iterator
 
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
+from runner.recipe.arguments import all_accepted
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
 from stages.sections.recipe import Recipe
+from stages.trainers.fit import refused
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
+from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
 from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
@@ -149,10 +153,16 @@ def longest_row(recipe: Recipe) -> LongestRow | None:
     return LongestRow(length, "train.args.cutoff_len")
 
 
+def training_fits(recipe: Recipe) -> Iterator[Problem]:
+    if all_accepted(LLAMAFACTORY.table("arguments"), recipe.train.args):
+        yield from refused(recipe, setup_of(recipe))
+
+
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
     hardware_can_train,
+    training_fits,
     *template_rules.RULES,
     *schedule_rules.RULES,
     *schedule.schedule_rules(argument),

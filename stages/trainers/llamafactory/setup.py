@@ -11,6 +11,15 @@ _UNCOUNTED = (
     "deepspeed", "fsdp", "quantization_bit", "use_galore", "use_apollo", "use_badam", "use_unsloth", "pure_bf16",
     "packing", "neat_packing", "use_dora", "additional_target", "use_muon", "use_adam_mini",
 )  # fmt: skip
+_NAMES = {
+    "batch": "train.args.per_device_train_batch_size",
+    "gather": "train.args.gradient_accumulation_steps",
+    "length": "train.args.cutoff_len",
+    "checkpointed": "train.args.disable_gradient_checkpointing=false",
+    "kind": "train.args.finetuning_type=lora",
+    "fused_loss": "train.args.enable_liger_kernel=true",
+    "bits": "train.args.quantization_bit=4",
+}
 _ROWS_BY = ("packing", "neat_packing", "streaming", "val_size")
 
 
@@ -30,6 +39,7 @@ def setup_of(recipe: Recipe) -> Setup:
         fused_loss=bool(argument(recipe, "enable_liger_kernel")),
         uncounted=_first(recipe, _UNCOUNTED),
         rows_by=_first(recipe, _ROWS_BY),
+        names=_NAMES,
     )
 
 

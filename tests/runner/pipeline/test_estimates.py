@@ -30,7 +30,7 @@ from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
 from stages.trainers import memory
 from stages.trainers.llamafactory import packages
-from tests.runner.recipes import QUICKSTART, QWEN, changed
+from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 
 def recipe_with(changes: dict[str, Any], tmp_path: Path, name: str = QUICKSTART) -> Recipe:
@@ -279,12 +279,72 @@ def test_a_rate_on_other_rows_is_called_so(tmp_path: Path) -> None:
 )
 def test_a_rate_under_other_conditions_is_not_used(changes: dict[str, Any], tmp_path: Path) -> None:
     past_run(recipe_with({}, tmp_path), TRAINED)
-    assert estimates(recipe_with(changes, tmp_path))["train"]["time"].value is None
+    found = estimates(recipe_with(changes, tmp_path))["train"]["time"]
+    assert found.value is None or found.basis.startswith("computed, until a run has measured it")
 
 
 def test_a_rate_of_another_machine_is_not_used(tmp_path: Path) -> None:
     past_run(recipe_with({}, tmp_path), TRAINED, machine="192 x something faster")
-    assert estimates(recipe_with({}, tmp_path))["train"]["time"].value is None
+    assert "run 2026" not in estimates(recipe_with({}, tmp_path))["train"]["time"].basis
+
+
+def test_a_time_that_nothing_has_measured_is_computed_with_a_range(tmp_path: Path) -> None:
+    """The quickstart on two cores took 140 s to train and 43 s to predict where they have AVX-512."""
+    found = estimates(recipe_with({}, tmp_path))
+    for stage, measured, rate in (("train", 140, "rows/s of 70 tokens"), ("infer", 43, "23 and 48 tokens after 49")):
+        time = found[stage]["time"]
+        assert (time.low, time.high) == (pytest.approx(time.value / 2, 0.01), pytest.approx(time.value * 2, 0.01))
+        assert rate in time.basis
+        assert measured / 2 < time.value < 2.5 * measured
+
+
+def test_a_time_of_which_only_a_bound_of_the_rows_is_known_is_a_bound(tmp_path: Path) -> None:
+    time = estimates(recipe_with({}, tmp_path, QWEN))["train"]["time"]
+    assert time.most
+    assert "2048 tokens (the most, cutoff_len) on A10G" in time.basis
+
+
+def test_what_does_not_fit_is_told_with_what_would(tmp_path: Path) -> None:
+    """Of a 7B model with batches of 8 rows of 2,048 tokens on an A10G."""
+    worker = estimates(recipe_with({}, tmp_path, QWEN))["train"]["memory of a worker"]
+    assert (worker.fits, worker.where) == (False, "A10G")
+    assert worker.ways == [
+        "train.args.per_device_train_batch_size=1 with train.args.gradient_accumulation_steps=8",
+        "train.args.cutoff_len=256, if the rows are no longer",
+        "a GPU of the type A100-80G",
+    ]
+    small = {"train.args.per_device_train_batch_size": 1, "train.args.gradient_accumulation_steps": 8}
+    assert estimates(recipe_with(small, tmp_path, QWEN))["train"]["memory of a worker"].fits
+    engine = {f"resources.{stage}.accelerator_type": "T4" for stage in ("train", "infer", "serve")}
+    engine |= {"train.args.bf16": False, "train.args.fp16": True}
+    engine |= {f"{stage}.engine_kwargs.dtype": "float16" for stage in ("infer", "serve")}
+    found = estimates(recipe_with({**small, **engine}, tmp_path, QWEN))["infer"]["memory of an engine"]
+    assert (found.fits, found.where) == (False, "T4")
+    assert found.ways == [
+        "infer.engine_kwargs.tensor_parallel_size=2",
+        "a model in 4 bits (AWQ or GPTQ)",
+        "a GPU of the type L4",
+    ]
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1, False), (2, False), (8, True)])
+def test_a_model_that_no_setting_of_batches_makes_fit_is_refused(size: int, refused: bool) -> None:
+    layers = {"model.architecture.num_hidden_layers": 28 * size}
+    found = problems(layers, QWEN)
+    assert list(found) == (["model.source"] if refused else [])
+    if refused:
+        message, hint = found["model.source"].message, found["model.source"].hint
+        assert "to train without a single row, and A10G has 23.0 GiB" in message
+        assert "infer holds" in message
+        assert "a GPU of the type H200" in hint
+
+
+def test_a_price_follows_from_the_time(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    found = {"train": [Estimate("time", 7200.0, "s", "", low=3600.0, high=14400.0)]}
+    Report(stream).plan_in_full(recipe_with({"cluster.price_per_hour": 2.5}, tmp_path), [], found)
+    assert "2 h, between 1 h and 4 h (train 2 h)" in stream.getvalue()
+    assert "price: 5.00 (2.50 to 10.00) at 2.5 an hour" in stream.getvalue()
 
 
 def test_the_time_of_batch_inference_counts_the_engines_start_once(tmp_path: Path) -> None:
@@ -308,7 +368,9 @@ def test_the_plan_shows_every_figure_with_its_basis_at_any_width(tmp_path: Path)
         assert max(map(len, lines)) <= columns
         shown = " ".join(" ".join(lines).split())
         assert "48 steps 384 rows (dataset.source) x 1 epoch in batches of 8" in shown
-        assert "time unknown no finished train in storage.root" in shown
+        assert "time unknown no finished ingest in storage.root" in shown
+        assert "fits yes into" in shown
+        assert "computed, until a run has measured it" in shown
 
 
 @pytest.mark.parametrize(
@@ -346,7 +408,8 @@ def test_the_plan_as_json_has_inputs_outputs_and_estimates(tmp_path: Path, capsy
     assert steps["train"]["outputs"] == {"trained_weights": None, "training_log": None}
     figures = {each["what"]: each for each in steps["train"]["estimates"]}
     assert (figures["steps"]["value"], figures["steps"]["unit"]) == (48, "steps")
-    assert figures["time"]["value"] is None
+    assert figures["time"]["low"] < figures["time"]["value"] < figures["time"]["high"]
+    assert figures["memory of a worker"]["fits"] is True
     assert steps["cleanup"]["estimates"] == []
 
 

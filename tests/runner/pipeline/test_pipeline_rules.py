@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.pipeline import registry
+from runner.pipeline.rules import stages as stage_rules
 from tests.runner.recipes import problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -32,6 +33,15 @@ def test_every_need_must_be_provided_earlier() -> None:
     assert list(found) == ["pipeline[1]"]
     assert "'trained_weights'" in found["pipeline[1]"].message
     assert found["pipeline[1]"].hint == "Put train before it."
+
+
+def test_a_tracker_whose_package_is_missing_leads_to_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_rules, "installed", lambda module: False)
+    found = problems({"tracking": "mlflow"})
+    assert list(found) == ["tracking"]
+    assert found["tracking"].hint.endswith("pip install mlflow-skinny")
+    monkeypatch.setattr(stage_rules, "installed", lambda module: True)
+    assert problems({"tracking": "mlflow"}) == {}
 
 
 def test_a_stage_whose_package_is_broken_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

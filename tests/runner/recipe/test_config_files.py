@@ -12,6 +12,7 @@ from runner.testing import problems_of
 from stages.sections.recipe import Recipe
 
 HEAD = "# @package _global_\n"
+DATA = "dataset=viggo_slice"  # for recipes of a line or two
 ODD = ["my recipes, v2", "Übung", "a=b", "br[1]", "par(copy)", "it's", "hash#1", "{x}", "$HOME", "a:b"]
 
 
@@ -23,7 +24,7 @@ def write(folder: Path, name: str, text: str | bytes) -> Path:
 
 
 def made(folder: Path | None, *overrides: str) -> Recipe:
-    return to_recipe(compose(list(overrides), folder))[0]
+    return to_recipe(compose([DATA, *overrides], folder))[0]
 
 
 def refused(folder: Path | None, *overrides: str) -> str:
@@ -94,14 +95,14 @@ def test_a_recipe_without_a_name_has_its_files(tmp_path: Path) -> None:
 
 def test_a_users_file_under_a_shipped_name_wins_and_is_the_origin(tmp_path: Path) -> None:
     file = write(tmp_path, "viggo_quickstart.yaml", f"{HEAD}seed: 7\n")
-    composed = compose(["recipe=viggo_quickstart"], tmp_path)
+    composed = compose(["recipe=viggo_quickstart", DATA], tmp_path)
     assert to_recipe(composed)[0].seed == 7
     assert composed.origin("seed") == f"{file}:2"
 
 
 def test_a_file_by_its_path_is_a_recipe_with_its_own_origins(tmp_path: Path) -> None:
     file = write(tmp_path, "bot.yaml", f"{HEAD}seed: 7\n")
-    composed: Composed = compose([f"recipe={file}"])
+    composed: Composed = compose([f"recipe={file}", DATA])
     assert (to_recipe(composed)[0].name, composed.origin("seed")) == ("bot", f"{file}:2")
 
 

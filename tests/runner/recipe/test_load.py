@@ -32,6 +32,18 @@ def test_a_group_on_the_command_line_wins_over_the_recipes_choice(monkeypatch: p
     assert (recipe.train.lora_rank, recipe.train.num_epochs, recipe.train.max_samples) == (8, 5.0, 1000)
 
 
+def test_no_recipe_inherits_a_dataset() -> None:
+    """Not a row and not a prompt: what is not given is told, with how to give it."""
+    composed = compose(["name=mine"])
+    assert "dataset" not in composed.values
+    with pytest.raises(RecipeError) as caught:
+        to_recipe(composed)
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.message) == ("dataset", "is required and was not given")
+    assert "Add dataset.source=..." in problem.hint
+    assert "dataset=NAME" in problem.hint
+
+
 def test_serve_takes_its_engine_from_infer_but_for_what_it_says_itself() -> None:
     recipe, _ = to_recipe(compose(["recipe=viggo_quickstart", "serve.engine_kwargs.max_num_seqs=3"]))
     engine = {**recipe.infer.engine_kwargs, "max_num_seqs": 3}
@@ -107,7 +119,7 @@ def test_origins_name_the_file_or_the_override() -> None:
 def test_a_users_own_recipe_is_found_in_the_config_dir(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\ntrain: {lora_rank: 4}\n")
-    composed = compose(["recipe=mine"], tmp_path)
+    composed = compose(["recipe=mine", "dataset=viggo_slice"], tmp_path)
     recipe, _ = to_recipe(composed)
     assert (recipe.name, recipe.train.lora_rank) == ("mine", 4)
     assert composed.origin("train.lora_rank") == f"{tmp_path}/recipe/mine.yaml:3"

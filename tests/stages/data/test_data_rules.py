@@ -78,8 +78,8 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(dataset: Path) ->
 
 def test_rows_of_ones_own_need_a_prompt_of_their_own(dataset: Path) -> None:
     (dataset / "train.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
-    found = problems({"dataset.source": str(dataset), "dataset.files.test": "train.jsonl"})
-    assert "is the prompt of the generated ViGGO rows" in found["dataset.prompt.user"].message
+    found = problems({"dataset.source": str(dataset), "dataset.files.test": "train.jsonl", "dataset.prompt": {}})
+    assert found["dataset.prompt.user"].message == "is required and was not given"
     assert 'The rows look like alpaca: write dataset.prompt: {user: "{instruction}' in found["dataset.prompt.user"].hint
     assert "is the file of train too" in found["dataset.files.test"].message
 
@@ -227,8 +227,7 @@ def test_a_dataset_without_a_prompt_is_told_the_one_that_fits(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "mine.yaml"
     (tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n' * 20)
-    head = "# @package _global_\ndefaults:\n  - override /dataset: null\n"
-    file.write_text(head + "dataset: {source: rows.jsonl, split: {test: 0.2}}\n")
+    file.write_text("# @package _global_\ndataset: {source: rows.jsonl, split: {test: 0.2}}\n")
     found = testing.problems_of(str(file))
     assert set(found) == {"dataset.prompt.user", "dataset.prompt.assistant"}
     assert 'write dataset.prompt: {user: "{question}", assistant: "{answer}"}' in found["dataset.prompt.user"].hint

@@ -6,9 +6,20 @@ from typing import Any
 
 import pytest
 
+from stages.engines.vllm import rules
 from tests.runner.recipes import QUICKSTART, QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
+
+
+def test_a_plain_checkout_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM finds this package's plug-in by what pip wrote when it was installed."""
+    monkeypatch.setattr(rules, "has_plugin", lambda: False)
+    found = problems({})
+    assert list(found) == ["infer.backend"]
+    assert "pip install --no-deps -e " in found["infer.backend"].hint
+    assert problems({"pipeline": ["ingest", "train"]}) == {}
+    assert "infer.backend" not in problems({"cluster.address": "10.0.0.1:6379"})  # whose packages are others
 
 
 def test_the_adapters_rank_fits_the_engine() -> None:

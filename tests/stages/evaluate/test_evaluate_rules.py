@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from runner.pipeline.manifest import Manifest
+from stages.evaluators import metrics
 from tests.runner.recipes import problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -71,7 +75,42 @@ def test_a_difference_may_be_of_any_metric() -> None:
 def test_a_difference_to_another_run_needs_its_id() -> None:
     changes: dict[str, object] = {"evaluate.require": {"delta_vs_run": ">=0"}}
     assert problems(changes)["evaluate.require.delta_vs_run"].hint == "Set it to a run's id."
-    assert problems({**changes, "evaluate.compare_run": "20260101-000000-abcdef"}) == {}
+    named = problems({**changes, "evaluate.compare_run": "20260101-000000-abcdef"})
+    assert list(named) == ["evaluate.compare_run"]
+    assert "there is no run '20260101-000000-abcdef'" in named["evaluate.compare_run"].message
+
+
+def test_a_run_to_compare_with_is_there_and_has_predicted(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"storage.root": str(tmp_path), "evaluate.compare_run": "20260101-000000-abcdef"}
+    manifest = Manifest(run_id="20260101-000000-abcdef", recipe="mine")
+    manifest.save(tmp_path / "mine" / manifest.run_id)
+    assert "has no predictions" in problems(changes)["evaluate.compare_run"].message
+    changes["evaluate.compare_run"] = "20260101-000000-abcedf"
+    assert problems(changes)["evaluate.compare_run"].hint == "Did you mean 20260101-000000-abcdef?"
+    assert problems({**changes, "cluster.address": "auto"}) == {}  # whose runs may be on another machine
+
+
+def test_a_slice_is_a_column_or_what_evaluators_tell_apart() -> None:
+    assert problems({"evaluate.slices": ["function", "length", "input"]}) == {}
+    found = problems({"evaluate.slices": ["length", "imput"]})
+    assert list(found) == ["evaluate.slices[1]"]
+    assert found["evaluate.slices[1]"].hint == "Did you mean input?"
+    assert "input, instruction, output" in found["evaluate.slices[1]"].message
+    assert problems({"evaluate.slices": ["imput"], "dataset.source": "s3://bucket/rows"}) == {}  # ingest looks
+
+
+@pytest.mark.parametrize(
+    ("metric", "module", "pip"),
+    [("rouge", "rouge_score", "rouge-score"), ("bleu", "sacrebleu", "sacrebleu"), ("json_schema", "jsonschema", "")],
+)
+def test_a_metric_whose_package_is_missing_leads_to_the_line_that_installs_it(
+    metric: str, module: str, pip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "installed", lambda name: name != module)
+    found = problems({"evaluate.metrics": ["exact_match", metric]})
+    assert list(found) == ["evaluate.metrics[1]"]
+    assert f"needs {module}" in found["evaluate.metrics[1]"].message
+    assert found["evaluate.metrics[1]"].hint.endswith(f"pip install {pip or module}")
 
 
 def test_arguments_of_metrics_are_checked() -> None:

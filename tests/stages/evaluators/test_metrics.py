@@ -60,11 +60,11 @@ def test_arguments_that_a_metric_does_not_take_are_explained() -> None:
 
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
-    assert wrong_arguments("bleu", {}) == (
-        "the metric bleu needs sacrebleu, which is not installed",
-        "Install this package's extra `metrics`.",
-    )
+    monkeypatch.setattr(metrics, "installed", lambda name: False)
+    message, hint = metrics.missing_package("bleu") or ("", "")
+    assert message == "needs sacrebleu, which is not installed here"
+    assert hint.endswith("pip install sacrebleu")
+    assert wrong_arguments("bleu", {}) is None  # which are told once it is there
 
 
 def test_rouge_is_the_f_measure_of_the_longest_common_subsequence() -> None:

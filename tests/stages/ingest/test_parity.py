@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from runner.errors import RunnerError
 from stages.data.example import Example, Message, write_examples
-from stages.ingest.parity import NUM_RANDOM, check, check_parts, sample_of
+from stages.ingest.parity import NUM_RANDOM, check, check_lengths, check_parts, check_slices, sample_of
 from stages.models.chat_template import ChatTemplate
 from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model, tokenizer_of
@@ -61,6 +62,38 @@ def test_a_row_that_the_template_refuses_is_named(tmp_path: Path) -> None:
     rows = [Example("1", [{"role": "system", "content": "Short."}, *ASKED], source="train.jsonl:3")]
     with pytest.raises(RunnerError, match=r"train\.jsonl:3: the chat template takes no system message"):
         check(recipe_of(), ChatTemplate(tokenizer_of("gemma")), rows)
+
+
+@pytest.mark.parametrize(
+    ("too_long", "cutoff", "words"),
+    [
+        ("fail", 200, "1 of the train split's samples are longer than cutoff_len=200 tokens"),
+        ("fail", 900, ""),
+        ("drop", 200, ""),
+        ("drop", 3, "the train split has nothing to learn"),
+    ],
+)
+def test_a_limit_that_would_end_the_training_is_told_before(
+    too_long: str, cutoff: int, words: str, tmp_path: Path
+) -> None:
+    rows = [Example(str(n), ASKED) for n in range(60)]
+    rows[50] = Example("50", [{**ASKED[0], "content": "Is it open? " * 40}, ASKED[1]])
+    write_examples(tmp_path / "train.jsonl", rows)
+    recipe = recipe_of()
+    train = recipe.train.model_copy(update={"too_long": too_long, "args": {"cutoff_len": cutoff}})
+    arguments = (recipe.model_copy(update={"train": train}), ChatTemplate(tokenizer_of("chatml")), tmp_path)
+    with pytest.raises(RunnerError, match=words) if words else nullcontext():
+        check_lengths(*arguments[:2], tmp_path / "train.jsonl", sample_of(tmp_path / "train.jsonl", seed=1))
+
+
+def test_a_slice_that_no_test_row_has_is_told_before_training(tmp_path: Path) -> None:
+    write_examples(tmp_path / "test.jsonl", [Example("1", ASKED, columns={"label": "a"})])
+    recipe = recipe_of()
+    for name, fits in (("label", True), ("length", True), ("lable", False)):
+        changed = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"slices": [name]})})
+        with nullcontext() if fits else pytest.raises(RunnerError, match="'lable' is no column of the rows") as caught:
+            check_slices(changed, tmp_path / "test.jsonl")
+    assert caught.value.hint == "Did you mean label?"
 
 
 def test_a_test_row_that_the_template_refuses_is_named_where_nothing_is_trained(tmp_path: Path) -> None:
