@@ -14,7 +14,7 @@ from runner.recipe.hydra.files import read_recipe_file
 from runner.recipe.hydra.overrides import in_hydras_form
 
 KEYS = ("cluster.address", "deploy.url", "submit.env", "submit.python", "submit.code")
-VERBS = ("submit", "logs", "stop", "deploy", "undeploy", "status")
+VERBS = ("submit", "logs", "stop", "deploy", "rollback", "undeploy", "status")
 
 
 def settings_path() -> Path:

@@ -23,6 +23,7 @@ from runner.recipe.machine import is_loopback
 from runner.storage.atomic import write_json
 from runner.storage.digest import digest_json
 from stages.deploy.candidate import Wanted, find_results, new_config
+from stages.deploy.history import DEPLOYED, RECORD
 from stages.deploy.serve_config import (
     TRIAL,
     declared,
@@ -149,7 +150,7 @@ class Rollout:
         except (RunnerError, KeyboardInterrupt) as error:
             self._roll_back(error, old)
         url = self._url(self._name)
-        self._record("deployed", url=url)
+        self._record(DEPLOYED, url=url)
         kept = ", by the replicas of before" if old and same_replicas(old, new) else ""
         self._say(f"{url} serves {' and '.join(self._wanted.models)}{kept}")
 
@@ -226,8 +227,8 @@ class Rollout:
 
     def _record(self, outcome: str, **facts: Any) -> None:
         """deploy.json beside the config: what became of it."""
-        adapters = self._wanted.adapters
-        write_json(self._folder / "deploy.json", {"outcome": outcome, "adapters": adapters, "at": time.time(), **facts})
+        known = {"outcome": outcome, "adapters": self._wanted.adapters, "address": self._address, "at": time.time()}
+        write_json(self._folder / RECORD, {**known, **facts})
 
 
 def undeploy(recipe: Recipe, say: Callable[[str], None], connect_to: Callable[[str], Client] = connect) -> int:

@@ -30,7 +30,7 @@ def outcome(run: FinishedRun) -> Outcome:
 def serve_command(run: FinishedRun) -> str:
     """The command that serves this run's adapter again, until Ctrl-C."""
     root = run.folder.parent.parent
-    words = ["python", "-m", "runner", "action=serve", f"runs=[{run.manifest.run_id}]"]
+    words = ["python", "-m", "runner", "serve", f"runs=[{run.manifest.run_id}]"]
     if root != Path("runs").resolve():
         words.append(f"storage.root={root}")
     return shlex.join(words)

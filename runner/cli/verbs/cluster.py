@@ -1,4 +1,4 @@
-"""Verbs of a Ray cluster: `submit`, `logs`, `stop`, `deploy`, `undeploy`."""
+"""Verbs of a Ray cluster: `submit`, `logs`, `stop`, `deploy`, `rollback`, `undeploy`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,22 @@ def deploy(call: Call) -> int:
 
     asked = of_run(call)[0].checked()
     return rollout.deploy(with_sections(asked.recipe), asked.root, call.line.text, Report().say)
+
+
+def rollback(call: Call) -> int:
+    """Deploy what the recipe's application served before, by the same steps as any deploy."""
+    from runner.cli.named_runs import recipe_of_run
+    from runner.cluster import jobs
+    from stages.deploy import rollout
+    from stages.deploy.history import before_the_present
+    from stages.sections.recipe import with_sections
+
+    asked = call.checked()
+    address = jobs.dashboard_address(asked.recipe.cluster.address)
+    folder = before_the_present(asked.root, asked.recipe.name, address)
+    earlier = Call(call.line, recipe_of_run(call.composed, folder)).checked()
+    Report().say(f"back to the run {folder.name}")
+    return rollout.deploy(with_sections(earlier.recipe), earlier.root, call.line.text, Report().say)
 
 
 def undeploy(call: Call) -> int:

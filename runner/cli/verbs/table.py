@@ -83,6 +83,8 @@ FAMILIES: dict[str, tuple[Verb, ...]] = {
              "cluster:stop"),
         Verb("deploy", "serve an evaluated adapter there; a failure is rolled back", f"runs=[latest] {_HEAD}", "result",
              ("runs",), "cluster:deploy"),
+        Verb("rollback", "deploy again what was served there before", f"{_RECIPE} {_HEAD}", "recipe", (),
+             "cluster:rollback"),
         Verb("undeploy", "remove that application", f"{_RECIPE} {_HEAD}", "result", ("runs",), "cluster:undeploy"),
     ),
 }  # fmt: skip

@@ -12,9 +12,12 @@ import pytest
 import yaml
 
 from runner.errors import RunnerError
+from runner.pipeline.manifest import Manifest
 from runner.recipe.load import to_recipe
+from runner.storage.atomic import write_json
 from stages.deploy import rollout as services
 from stages.deploy.candidate import Wanted, find_results
+from stages.deploy.history import before_the_present
 from stages.deploy.rollout import Rollout, undeploy
 from tests.runner.recipes import given as recipe_given
 
@@ -110,6 +113,36 @@ def test_first_deploy_keeps_other_applications_and_writes_its_own_config(
     assert [each["name"] for each in yaml.safe_load(config.read_text())["applications"]] == ["recipe-bot"]
     assert json.loads(config.with_name("deploy.json").read_text())["outcome"] == "deployed"
     assert "serves base and base:one" in said[-1]
+
+
+def deployed(root: Path, run: str, adapter: str, at: float, **facts: Any) -> None:
+    Manifest(run_id=run, recipe="bot").save(root / "bot" / run)
+    record = {"outcome": "deployed", "adapters": [adapter], "address": ADDRESS, "at": at, **facts}
+    write_json(root / "bot" / run / "deploy" / f"{at:.0f}" / "deploy.json", record)
+
+
+def test_a_rollback_leads_to_what_the_same_cluster_served_before(tmp_path: Path) -> None:
+    def back() -> str:
+        return before_the_present(tmp_path, "bot", ADDRESS).name
+
+    with pytest.raises(RunnerError, match="by no other run before: there is none"):
+        back()
+    deployed(tmp_path, "first", "one", 1.0)
+    with pytest.raises(RunnerError, match="there is only first"):
+        back()
+    deployed(tmp_path, "second", "two", 2.0)
+    deployed(tmp_path, "elsewhere", "three", 3.0, address="http://10.0.0.2:8265")
+    deployed(tmp_path, "failed", "four", 4.0, outcome="rolled back")
+    deployed(tmp_path, "second", "two", 5.0)  # the same once more
+    assert back() == "first"
+    deployed(tmp_path, "first", "one", 6.0)  # that was the rollback, which can be undone
+    assert back() == "second"
+
+
+def test_a_deploy_leaves_the_record_that_a_rollback_reads(wanted: Callable[..., Wanted], tmp_path: Path) -> None:
+    roll_out(wanted(), Cluster())
+    (record,) = tmp_path.glob("deploy/*/deploy.json")
+    assert json.loads(record.read_text())["address"] == ADDRESS
 
 
 def test_new_adapter_is_one_put_that_replaces_no_replica(wanted: Callable[..., Wanted]) -> None:

@@ -1,0 +1,53 @@
+"""Which deploys a recipe has had, by the records that each left in the folder of its run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.pipeline.runs import run_folders
+
+DEPLOYED = "deployed"
+RECORD = "deploy.json"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deploy that was successful. run: folder of the run whose adapter it serves. at: seconds since the epoch."""
+
+    run: Path
+    adapters: tuple[str, ...]
+    address: str
+    at: float
+
+
+def deploys(root: Path, recipe: str, address: str) -> list[Deployed]:
+    """Those of the recipe's runs on the cluster of that address, the newest first."""
+    found = [each for folder in run_folders(root, recipe) for each in _of_run(folder) if each.address == address]
+    return sorted(found, key=lambda each: -each.at)
+
+
+def _of_run(folder: Path) -> Iterator[Deployed]:
+    for path in sorted(folder.glob(f"deploy/*/{RECORD}")):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = json.loads(path.read_bytes())
+            if record["outcome"] == DEPLOYED:
+                adapters = tuple(map(str, record["adapters"]))
+                yield Deployed(folder, adapters, str(record["address"]), float(record["at"]))
+
+
+def before_the_present(root: Path, recipe: str, address: str) -> Path:
+    """The run that was served before the present one. Raises RunnerError when there is none."""
+    found = deploys(root, recipe, address)
+    earlier = next((each for each in found[1:] if each.adapters[:1] != found[0].adapters[:1]), None)
+    if earlier is None:
+        known = f"only {found[0].run.name}" if found else "none"
+        raise RunnerError(
+            f"{recipe} was served at {address} by no other run before: there is {known}",
+            "Name the run that is to be served: deploy runs=[ID].",
+        )
+    return earlier.run
