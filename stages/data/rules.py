@@ -9,7 +9,7 @@ from pathlib import Path
 from runner.errors import Problem
 from stages.data import prompt_rules, source_rules
 from stages.data.source_rules import s3_address
-from stages.models.obtain import is_local
+from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

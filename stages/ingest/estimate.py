@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from runner.pipeline.estimates.figure import Estimate, Known, unknown
 from runner.pipeline.estimates.rates import plain_time
 from stages.models.known import known_model
-from stages.models.obtain import is_local
+from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 
 

@@ -22,9 +22,9 @@ from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import Sample, asked_ids
 from stages.models.time_limit import SECONDS, within
+from stages.samples.dataset import judge
+from stages.samples.encoder import Encoder
 from stages.trainers.base import load_trainer
-from stages.trainers.rows.dataset import judge
-from stages.trainers.rows.encoder import Encoder
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe

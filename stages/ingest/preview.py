@@ -26,12 +26,12 @@ from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
 from stages.models.time_limit import within
+from stages.samples.dataset import judge
+from stages.samples.encoder import Encoder
+from stages.samples.too_long import shortened
 from stages.sections.dataset import SplitLimits
 from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
-from stages.trainers.rows.dataset import judge
-from stages.trainers.rows.encoder import Encoder
-from stages.trainers.rows.too_long import shortened
 
 MOST_ROWS = 2000
 _PERCENTILES = (50, 90, 99)

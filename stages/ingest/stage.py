@@ -29,6 +29,7 @@ from stages.ingest.parity import check_parts
 from stages.models import obtain as models
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import MODEL, conditions
+from stages.sections.model import is_local
 
 if TYPE_CHECKING:
     from runner.pipeline.context import RunContext
@@ -72,7 +73,7 @@ class Ingest:
             meaning["dataset.source"] = _local_state(dataset)
         if not dataset.source.startswith("s3://"):
             meaning["dataset.endpoint_url"] = None
-        if models.is_local(model.source):
+        if is_local(model.source):
             folder = Path(model.source).expanduser()
             paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
             # templates lie in a folder of their own
@@ -80,7 +81,7 @@ class Ingest:
         elif model.source.startswith(_PACKAGE):
             distribution = model.source.removeprefix(_PACKAGE).partition("/")[0]
             meaning["model.source"] = {"source": model.source, "version": library_version(distribution)}
-        if models.is_local(model.source) or "://" in model.source:
+        if is_local(model.source) or "://" in model.source:
             meaning["model.revision"] = None
         return meaning | template_meaning(recipe)
 
@@ -151,7 +152,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     dataset, model = recipe.dataset, recipe.model
     if "://" not in dataset.source:
         dataset = dataset.model_copy(update={"source": str(Path(dataset.source).expanduser().absolute())})
-    if models.is_local(model.source):
+    if is_local(model.source):
         model = model.model_copy(update={"source": str(Path(model.source).expanduser().absolute())})
     return recipe.model_copy(update={"dataset": dataset, "model": model})
 

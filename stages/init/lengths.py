@@ -12,6 +12,7 @@ from typing import Any
 from runner.errors import RunnerError
 from stages.data.example import Example, text_of
 from stages.models import obtain as models
+from stages.sections.model import is_local
 
 BYTES_PER_TOKEN = 3
 """Of text in general, rather too few than too many: English has about four."""
@@ -59,7 +60,7 @@ def tokenizer_of(source: str, cache: Path) -> Any:
 
 def is_here(source: str) -> bool:
     """Whether a model is in a package that is installed, or in a folder: nothing has to be downloaded."""
-    if models.is_local(source):
+    if is_local(source):
         return True
     if not source.startswith("package://"):
         return False

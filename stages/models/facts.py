@@ -11,8 +11,8 @@ from runner.errors import RunnerError
 from runner.pipeline.manifest import StageRecord
 from stages.models import gguf
 from stages.models.architecture import DTYPE_BYTES, num_params, read_architecture, stored_weights
-from stages.models.obtain import check_model_folder, is_local
-from stages.sections.model import Architecture
+from stages.models.obtain import check_model_folder
+from stages.sections.model import Architecture, is_local
 from stages.sections.recipe import Recipe
 
 

@@ -21,6 +21,7 @@ from runner.storage.checksums import check_stored
 from runner.storage.digest import digest_json
 from stages.models import gguf
 from stages.models.cache import digests_of, made_once
+from stages.sections.model import is_local
 
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 _CODE = ["*.py"]
@@ -85,11 +86,6 @@ def obtain_tokenizer(
     if is_local(source):
         return Path(source).expanduser().absolute()
     return _from_hub(source, revision, cache, wanted)
-
-
-def is_local(source: str) -> bool:
-    """Whether `model.source` means a folder: it exists, or is written as a path."""
-    return "://" not in source and (source.startswith(("/", "./", "../", "~")) or Path(source).is_dir())
 
 
 def check_model_folder(folder: Path, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -79,3 +80,8 @@ class Model(Section):
     architecture: Architecture | None = Field(
         None, description="Published figures, for estimates before the model has been downloaded."
     )
+
+
+def is_local(source: str) -> bool:
+    """Whether `model.source` means a folder: it exists, or is written as a path."""
+    return "://" not in source and (source.startswith(("/", "./", "../", "~")) or Path(source).is_dir())

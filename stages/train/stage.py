@@ -27,8 +27,8 @@ from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import StageResources
 from runner.storage.artifact import scan_folder
 from stages.models.chat_template import template_meaning, with_template_text
-from stages.models.obtain import is_local
 from stages.models.weights import found_weights
+from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 from stages.trainers.base import (
     ADAPTER,

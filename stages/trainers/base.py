@@ -24,7 +24,7 @@ from stages.trainers.checkpoints import LOG as LOG
 
 if TYPE_CHECKING:
     from stages.models.chat_template import ChatTemplate
-    from stages.trainers.rows.encoder import Encoder
+    from stages.samples.encoder import Encoder
 
 DEFAULT = "llamafactory"
 TRAINERS = {DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from stages.models.chat_template import template_text
-from stages.models.obtain import is_local
+from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 
 _MOST_BYTES = 4 << 20

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stages.models.chat_template import ChatTemplate
+from stages.samples import dataset
+from stages.samples.encoder import Encoder, Rules
 from stages.trainers.llamafactory.named_template import NamedTemplate
-from stages.trainers.rows import dataset
-from stages.trainers.rows.encoder import Encoder, Rules
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
@@ -19,7 +19,7 @@ DEFAULT_CUTOFF = 2048
 
 
 def tokenize(recipe: Recipe, model: str, train_set: str, target: str) -> dict[str, Any]:
-    """`stages.trainers.rows.dataset.tokenize` as a task of its own."""
+    """`stages.samples.dataset.tokenize` as a task of its own."""
     return dataset.tokenize(recipe, model, train_set, target, encoder_of)
 
 

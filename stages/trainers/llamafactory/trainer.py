@@ -21,7 +21,7 @@ from stages.trainers.worker.environment import worker_env
 
 if TYPE_CHECKING:
     from stages.models.chat_template import ChatTemplate
-    from stages.trainers.rows.encoder import Encoder
+    from stages.samples.encoder import Encoder
 
 
 class LlamaFactory:
@@ -74,7 +74,7 @@ class LlamaFactory:
         return encoder_of(recipe, template)
 
     def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
-        from stages.trainers.rows.dataset import remarks
+        from stages.samples.dataset import remarks
 
         return remarks(dict(figures), recipe.train.too_long)
 

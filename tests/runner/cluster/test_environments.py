@@ -231,7 +231,7 @@ def test_the_table_of_versions_in_the_docs_is_what_the_locks_hold() -> None:
 
 
 def test_what_workers_of_other_environments_import_needs_no_hydra() -> None:
-    modules = "stages.trainers.base, stages.trainers.worker.loop, stages.trainers.rows.encoder, runner.cluster.session"
+    modules = "stages.trainers.base, stages.trainers.worker.loop, stages.samples.encoder, runner.cluster.session"
     code = f"import sys; sys.modules.update(hydra=None, omegaconf=None); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

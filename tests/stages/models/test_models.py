@@ -14,7 +14,8 @@ from runner.errors import RunnerError
 from runner.storage.lock import _machine
 from stages.models import gguf
 from stages.models.cache import made_once
-from stages.models.obtain import describe_model, is_local, obtain_model
+from stages.models.obtain import describe_model, obtain_model
+from stages.sections.model import is_local
 
 pytest_plugins = ["tests.moto_s3"]
 

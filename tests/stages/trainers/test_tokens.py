@@ -11,12 +11,12 @@ from runner.errors import RunnerError
 from stages.data.example import Example, Message, write_examples
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import NO_LOSS, Sample
+from stages.samples.dataset import judge, remarks, write_tokens
+from stages.samples.encoder import Encoder
+from stages.samples.packing import blocks, packed
+from stages.samples.too_long import shortened
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
-from stages.trainers.rows.dataset import judge, remarks, write_tokens
-from stages.trainers.rows.encoder import Encoder
-from stages.trainers.rows.packing import blocks, packed
-from stages.trainers.rows.too_long import shortened
 from tests.stages.models.families import tokenizer_of
 
 SYSTEM: Message = {"role": "system", "content": "Be brief."}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
 from stages.models.chat_template import ChatTemplate
-from stages.trainers.rows.encoder import Columns, Encoded, Encoder, Rules
+from stages.samples.encoder import Columns, Encoded, Encoder, Rules
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe

@@ -15,8 +15,8 @@ from stages.data.example import Example
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, learned
-from stages.trainers.rows.packing import blocks, packed
-from stages.trainers.rows.too_long import Cut, shortened
+from stages.samples.packing import blocks, packed
+from stages.samples.too_long import Cut, shortened
 
 MOST_SHOWN = 5
 Columns = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What trainers learn of examples: token ids and labels, cut to a limit, packed, in files."""

@@ -1,1 +1,0 @@
-"""Rows as the tokens that every trainer here learns."""
