@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from runner.cluster.reach import Watch, check_reachable, check_temporary_folder
@@ -345,38 +344,3 @@ def num_places(nodes: list[dict[str, float]], bundle: dict[str, float], strategy
 
 def _amounts(resources: dict[str, float]) -> str:
     return "{" + ", ".join(f"{name}: {amount:g}" for name, amount in resources.items()) + "}"
-
-
-def cpu_engine_env(cluster: Cluster, num_cpus: float) -> dict[str, str]:
-    """Environment of a vLLM engine on CPUs, so that every core computes.
-
-    vLLM reserves a core by default and runs fastest with Intel's OpenMP runtime: on two cores, binding both and
-    preloading it gave 357 output tokens/s against 235 (vLLM 0.27.1, SmolLM2-135M on a two-core AVX-512 machine).
-    What it compiles ahead of time it cannot load again on CPUs ("no attribute 'finalize_loading'"), and compiles once
-    more at each start; without, an engine of the base model alone was ready after 35 s the second time, not 81.
-    """
-    cores = sorted(os.sched_getaffinity(0))[: max(1, int(num_cpus))]
-    env = {
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(core) for core in cores),
-        "OMP_NUM_THREADS": str(len(cores)),  # Ray would set it to the actor's CPUs, of which a bundle's actor has none
-        "VLLM_CPU_KVCACHE_SPACE": str(cluster.cpu_kv_cache_gib),
-        "VLLM_USE_AOT_COMPILE": "0",
-    }
-    library = _openmp_runtime()
-    if library:
-        env["LD_PRELOAD"] = str(library)
-    return env
-
-
-def _openmp_runtime() -> Path | None:
-    """Path of libiomp5.so from the package intel-openmp, or None where it is not installed."""
-    from importlib.metadata import PackageNotFoundError, files
-
-    try:
-        entries = files("intel-openmp") or []
-    except PackageNotFoundError:
-        return None
-    for entry in entries:
-        if entry.name == "libiomp5.so":
-            return Path(str(entry.locate())).resolve()
-    return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
+from runner.cluster.environments import Chosen
 from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.members import Members
@@ -84,10 +85,13 @@ class ServerEngine(Protocol):
 class Engine(BatchEngine, ServerEngine, Protocol):
     """What the stages ask an engine for.
 
-    libraries: distributions whose versions affect the answers. without_effect: arguments that change no answer.
-    for_adapters: arguments that prepare the engine for adapters and change no answer of the base model.
+    environment: name of the environment that it runs in (`requirements/environments`), for batch inference and the
+    endpoint; None for the runner's own. libraries: distributions there whose versions affect the answers.
+    without_effect: arguments that change no answer. for_adapters: arguments that prepare the engine for adapters and
+    change no answer of the base model.
     """
 
+    environment: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[tuple[str, ...]]
     for_adapters: ClassVar[tuple[str, ...]]
@@ -114,6 +118,12 @@ _MEMBERS: Members[Engine] = Members("infer.backend", "engine", ENGINES)
 def load_engine(recipe: Recipe) -> Engine:
     """The engine that the recipe names."""
     return _MEMBERS.chosen(recipe)
+
+
+def engine_environment(recipe: Recipe) -> Chosen | None:
+    """The environment of the recipe's engine, None for the runner's own."""
+    name = load_engine(recipe).environment
+    return Chosen(name, _MEMBERS.key, recipe.infer.backend) if name else None
 
 
 def engine_named(name: str) -> Engine:

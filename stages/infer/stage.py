@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runner.cluster.environments import Chosen
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
@@ -23,7 +24,7 @@ from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_json
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import Engine as Backend
-from stages.engines.base import batch_mappings, engine_rules, load_engine
+from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine
 from stages.infer import base_ahead, rules
 from stages.infer.base import base_file, keep, made_once, take_over
 from stages.infer.figures import Figures, collect, continued_text, note
@@ -73,6 +74,9 @@ class Infer:
 
     def libraries_of(self, recipe: Recipe) -> Sequence[str]:
         return load_engine(recipe).libraries
+
+    def environment(self, recipe: Recipe) -> Chosen | None:
+        return engine_environment(recipe)
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The seed only where answers are drawn at random by it."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+from runner.cluster.environments import Chosen
 from runner.cluster.session import check_fits
 from runner.errors import RunnerError
 from runner.patches import ray_serve
@@ -20,7 +21,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
-from stages.engines.base import engine_rules, load_engine, server_mappings
+from stages.engines.base import engine_environment, engine_rules, load_engine, server_mappings
 from stages.infer.sampling import request_sampling
 from stages.infer.shared import is_shared
 from stages.ingest.canonical import without
@@ -71,6 +72,9 @@ class Serve:
 
     def libraries_of(self, recipe: Recipe) -> Sequence[str]:
         return load_engine(recipe).libraries
+
+    def environment(self, recipe: Recipe) -> Chosen | None:
+        return engine_environment(recipe)
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """The engine's arguments as the endpoint will have them, whichever key they come from."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.cluster import environments
-from runner.cluster.environments import unusable
+from runner.cluster.environments import Chosen, unusable
 from runner.cluster.session import RaySession
 from runner.errors import Problem
 from runner.pipeline.context import RunContext
@@ -23,6 +23,8 @@ from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import StageResources
 from stages.data.prediction import Prediction
 from stages.engines import base as engines
+from stages.engines.base import load_engine
+from stages.engines.vllm.batch import vllm_processor_config
 from stages.engines.vllm.engine import Vllm
 from stages.evaluate.slices import Slices
 from stages.evaluators import base as evaluators
@@ -180,6 +182,32 @@ def test_the_endpoint_is_built_of_another_engine() -> None:
     assert args["engine"] == "dummy"
     app = build_app(args)
     assert app._bound_deployment.func_or_class == DummyEngine.server
+
+
+def test_an_engine_runs_in_the_environment_that_it_names(
+    dummy_engine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = tmp_path / "tool/lib/python3.11/site-packages/lib/libiomp5.so"
+    metadata = tmp_path / "tool/lib/python3.11/site-packages/intel_openmp-1.dist-info"
+    files = {library: "", metadata / "METADATA": "Name: intel-openmp\n", metadata / "RECORD": "lib/libiomp5.so,,\n"}
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.setenv(environments.HOME, str(tmp_path))
+    monkeypatch.setattr(DummyEngine, "environment", "tool")
+    monkeypatch.setattr(DummyEngine, "server_env", Vllm.server_env)
+    recipe = load_recipe(changed({**DUMMY_ENGINE, "infer.sampling": {}, "pipeline": ["ingest", "infer", "serve"]}))[0]
+    engine, python = load_engine(recipe), str(tmp_path / "tool" / "bin" / "python")
+    assert {load_stage(name).environment(recipe) for name in ("infer", "serve")} == {
+        Chosen("tool", "infer.backend", "dummy")
+    }
+    for own in (
+        engine.server_config(recipe, "/model", None, engine.server_env(recipe))["runtime_env"],
+        vllm_processor_config(recipe, "/model", None, "tool")["runtime_env"],
+    ):
+        assert own["py_executable"] == python
+        assert own["env_vars"]["LD_PRELOAD"] == str(library)
+    assert "py_executable" not in vllm_processor_config(recipe, "/model", None)["runtime_env"]
 
 
 class DummyTrainer(LlamaFactory):

@@ -68,6 +68,11 @@ def python(name: str) -> Path:
     return folder(name) / "bin" / "python"
 
 
+def packages(name: str | None) -> list[str]:
+    """Folders in which the environment's packages are; None: the runner's own."""
+    return [str(path) for path in folder(name).glob("lib/python*/site-packages")] if name else list(sys.path)
+
+
 def may_be_made() -> bool:
     """Whether the operator lets a run make the environments that it needs."""
     return os.environ.get(MAKE) == "1"

@@ -144,6 +144,7 @@ def _warm_up(later: Sequence[planning.Step], *, running_stage: str, run_: Run, r
             continue
         run_.capture(step.name)
         try:
+            _require_environment(step, run_, ray)
             if what := step.stage.warm_up(_context(step, run_, ray, run_.folder / step.name), running_stage):
                 run_.warmed.add(step.name)
                 run_.say(f"  {step.name}: {what} is starting while {running_stage} runs")
@@ -187,8 +188,7 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
     begin = time.monotonic()
     try:
         stage_dir = stage_folder(run_.folder / step.name, step.fingerprint)
-        if chosen := environment_of(step.stage, run_.recipe):
-            require_environment(ray, run_.recipe.cluster, run_.recipe.resources_of(step.name), chosen)
+        _require_environment(step, run_, ray)
         result = step.stage.run(_context(step, run_, ray, stage_dir))
         artifacts = result.artifacts
         if step.stage.ephemeral:
@@ -210,6 +210,11 @@ def _execute(step: planning.Step, run_: Run, ray: RaySession) -> StageRecord:
 def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
     """The record with what the stage has left behind, which is ended. What is deferred is looked at in the end."""
     return record if run_.deferred else record.model_copy(update={"warnings": run_.leaks.sweep(ray.started)})
+
+
+def _require_environment(step: planning.Step, run_: Run, ray: RaySession) -> None:
+    if chosen := environment_of(step.stage, run_.recipe):
+        require_environment(ray, run_.recipe.cluster, run_.recipe.resources_of(step.name), chosen)
 
 
 def _context(step: planning.Step, run_: Run, ray: RaySession, stage_dir: Path) -> RunContext[Any]:

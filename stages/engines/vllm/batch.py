@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runner.cluster.session import cpu_engine_env, own_sigterm, worker_bundle
+from runner.cluster import environments
+from runner.cluster.session import own_sigterm, worker_bundle
 from runner.errors import RunnerError
+from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.engines.vllm.serving.server import num_ranks
 from stages.engines.work import Work
@@ -23,10 +25,13 @@ _MAX_CHUNKS = 2_000
 _BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
 
 
-def vllm_processor_config(recipe: Recipe, source: str, lora_rank: int | None) -> dict[str, Any]:
+def vllm_processor_config(
+    recipe: Recipe, source: str, lora_rank: int | None, environment: str | None = None
+) -> dict[str, Any]:
     """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`.
 
     source: folder of the model. lora_rank: of the adapter to load as well; None without one.
+    environment: that the engine runs in; None for the runner's own.
     """
     resources = recipe.resources_of("infer")
     bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
@@ -41,7 +46,7 @@ def vllm_processor_config(recipe: Recipe, source: str, lora_rank: int | None) ->
         # time: where many answers end together, it would wait for the next prompts and compute half-empty batches.
         "max_pending_requests": _BATCHES_AT_ONCE * recipe.infer.batch_size,
         "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
-        "runtime_env": engine_runtime_env(recipe),
+        "runtime_env": engine_runtime_env(recipe, environment),
         # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
         "should_continue_on_error": True,
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
@@ -77,13 +82,14 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
     return kwargs
 
 
-def engine_runtime_env(recipe: Recipe) -> dict[str, Any]:
+def engine_runtime_env(recipe: Recipe, environment: str | None = None) -> dict[str, Any]:
     """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override."""
     resources = recipe.resources_of("infer")
     env = {"VLLM_NO_USAGE_STATS": "1"}
     if recipe.cluster.accelerator == "cpu":
-        env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker)
-    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+        env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker, environment)
+    given = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    return environments.runtime_env(environment, given)
 
 
 def build(config: Any, **options: Any) -> Any:
@@ -94,8 +100,13 @@ def build(config: Any, **options: Any) -> Any:
         return build_processor(config, **options)
 
 
-def generate(recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
-    """The results of the pieces' rows, in the order in which the engines finish them."""
+def generate(
+    recipe: Recipe, pieces: list[dict[str, Any]], work: Work, environment: str | None = None
+) -> Iterator[list[dict[str, Any]]]:
+    """The results of the pieces' rows, in the order in which the engines finish them.
+
+    environment: that engines, and the tasks beside them, run in; None for the runner's own.
+    """
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
 
@@ -104,10 +115,11 @@ def generate(recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterat
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
-    beside = {**_BESIDE_ENGINE, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
+    own = {"runtime_env": environments.runtime_env(environment, {})} if environment else {}
+    beside = {**_BESIDE_ENGINE, **own, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
     with ray.data.DataContext.current(context):
         processor = build(
-            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, work.source, work.lora_rank)),
+            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, work.source, work.lora_rank, environment)),
             preprocess=work.ask,
             preprocess_map_kwargs=beside,
             postprocess_map_kwargs=beside,

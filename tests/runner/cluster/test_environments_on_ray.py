@@ -12,15 +12,15 @@ from runner.recipe.schema import Cluster, StageResources
 pytestmark = pytest.mark.e2e
 
 
-def seen() -> tuple[str, str | None, bool]:
-    import sys
-    from importlib.metadata import version
-    from importlib.util import find_spec
-
-    return sys.prefix, version("transformers"), find_spec("hydra") is None
-
-
 def test_a_task_runs_by_the_interpreter_and_packages_of_its_environment() -> None:
+    # Pickled by value: this module needs pytest, which the environment lacks.
+    def seen() -> tuple[str, str | None, bool]:
+        import sys
+        from importlib.metadata import version
+        from importlib.util import find_spec
+
+        return sys.prefix, version("transformers"), find_spec("hydra") is None
+
     name = "accelerate"
     assert environments.unusable(name, "cpu") == ""
     session = RaySession(Cluster(num_cpus=1))

@@ -40,7 +40,7 @@ def recipe_of(name: str, *overrides: str) -> Recipe:
 def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
     monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/store")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(batch, "cpu_engine_env", lambda cluster, num_cpus: dict(ENV))
+    monkeypatch.setattr(batch, "cpu_engine_env", lambda cluster, num_cpus, environment: dict(ENV))
     return {name: recipe_of(name) for name in ("viggo_quickstart", "viggo_qwen7b")}
 
 

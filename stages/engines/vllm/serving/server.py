@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.cluster.session import cpu_engine_env, worker_bundle
+from runner.cluster import environments
+from runner.cluster.session import worker_bundle
+from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.models.chat_template import template_text
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
 
-def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]) -> dict[str, Any]:
+def llm_config(
+    recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str], environment: str | None = None
+) -> dict[str, Any]:
     """What `ray.serve.llm.LLMConfig` takes.
 
     model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
     env: environment variables of the replicas; the recipe's own runtime_env wins over them.
+    environment: that the replicas run in; None for the runner's own.
     """
     on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
@@ -37,7 +42,7 @@ def llm_config(recipe: Recipe, model_path: str, adapters: str | None, env: Mappi
             "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
             **recipe.serve.deployment,
         },
-        "runtime_env": runtime_env,
+        "runtime_env": environments.runtime_env(environment, runtime_env),
         "experimental_configs": {},
     }
     if resources.accelerator_type and not on_cpu:
@@ -102,7 +107,7 @@ def parser_kwargs(recipe: Recipe) -> dict[str, Any]:
     return kwargs
 
 
-def engine_env(recipe: Recipe) -> dict[str, str]:
+def engine_env(recipe: Recipe, environment: str | None = None) -> dict[str, str]:
     """Environment of the replicas, beside what the recipe's `runtime_env` says.
 
     Without HAProxy, Ray Serve passes requests and each token of an answer from process to process by calls of actors,
@@ -115,7 +120,7 @@ def engine_env(recipe: Recipe) -> dict[str, str]:
     if one_rank_on_cpu or has_gpu_itself(recipe):
         env[ENGINE_IN_REPLICA] = recipe.cluster.accelerator
     if recipe.cluster.accelerator == "cpu":
-        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker)
+        env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker, environment)
     if recipe.storage.endpoint_url:
         env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
     return env
