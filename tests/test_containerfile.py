@@ -38,6 +38,11 @@ def test_the_image_has_the_locked_ray_and_every_package_of_the_project() -> None
     assert packages == there
 
 
+def test_the_image_has_every_environment() -> None:
+    names = {path.name.removesuffix("-gpu.lock") for path in (ROOT / "requirements/environments").glob("*-gpu.lock")}
+    assert set(re.findall(r"environments\.build (\w+) --accelerator gpu", TEXT)) == names
+
+
 def _packages() -> dict[str, list[str]]:
     found: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
         "packages"

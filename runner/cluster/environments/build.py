@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,11 +63,12 @@ def _install(folder: Path, lock: Path, torch_index: str) -> None:
     python, cache = str(folder / "bin" / "python"), str(environments.home() / _CACHE)
     uv = [_uv(), "--quiet", "--no-config", "--cache-dir", cache]
     _run(*uv, "venv", "--clear", "--python", sys.executable, str(folder))
+    settings = pip_settings()
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=environments.home()) as wheels:
         _download_torch(lock, wheels, torch_index)
-        places = [option for place in (wheels, *pip_links()) for option in ("--find-links", place)]
+        places = ["--find-links", wheels, *index_options(settings)]
         options = ["--python", python, "--link-mode", "hardlink", "--no-deps", *places]
-        _run(*uv, "pip", "install", *options, "--requirement", str(lock))
+        _run(*uv, "pip", "install", *options, "--requirement", str(lock), certificates=settings.get("cert", ()))
     _run(*uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", str(_ROOT))
 
 
@@ -87,20 +88,34 @@ def _download_torch(lock: Path, wheels: str, index: str) -> None:
         _run(*pip, "download", "--no-deps", "--dest", wheels, "--extra-index-url", index, f"torch=={version}")
 
 
-def pip_links() -> list[str]:
-    """Where this machine's pip looks for wheels besides indexes; uv does not read pip's configuration."""
+def pip_settings() -> dict[str, list[str]]:
+    """What this machine's pip is configured with, which uv does not read: values by option, such as `find-links`."""
     shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
-    return links_in(shown.stdout.splitlines())
+    return settings_in(shown.stdout.splitlines())
 
 
-def links_in(lines: Sequence[str]) -> list[str]:
-    """The places in the lines that `pip config list` prints, such as `global.find-links='/wheels'`, each once."""
-    values = (value for key, _, value in (line.partition("=") for line in lines) if key.endswith(".find-links"))
-    return list(dict.fromkeys(place for value in values for place in str(ast.literal_eval(value)).split()))
+def settings_in(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Values by option of the lines that `pip config list` prints, such as `global.find-links='/wheels'`, each once."""
+    found: dict[str, list[str]] = {}
+    for key, _, value in (line.partition("=") for line in lines):
+        values = found.setdefault(key.rpartition(".")[2], [])
+        values += [each for each in str(ast.literal_eval(value)).split() if each not in values]
+    return found
 
 
-def _run(*command: str) -> None:
+def index_options(settings: Mapping[str, Sequence[str]]) -> list[str]:
+    """The places of packages, as options of `uv pip`. An index in a folder is left out: uv cannot read pip's."""
+    found = [("--find-links", place) for place in settings.get("find-links", ())]
+    found += [("--default-index", url) for url in settings.get("index-url", ())[:1]]
+    found += [("--index", url) for url in settings.get("extra-index-url", ()) if url.startswith("http")]
+    return [part for option in found for part in option]
+
+
+def _run(*command: str, certificates: Sequence[str] = ()) -> None:
+    """certificates: the file of those that the machine's pip trusts, if it names one."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    for file in certificates:
+        environment.setdefault("SSL_CERT_FILE", file)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         output = (done.stderr or done.stdout).strip()

@@ -188,12 +188,19 @@ def test_an_environment_whose_making_fails_has_no_record(folder: Path, monkeypat
     assert record("tool") is None
 
 
-def test_places_of_wheels_are_read_from_what_pip_says() -> None:
-    lines = [
-        ":env:.find-links='/opt/wheels'", "global.cert='/c.crt'", "global.find-links='/opt/wheels\\n/more'",
-        "global.extra-index-url='https://x/simple'",
+def test_packages_are_looked_for_where_the_machines_pip_is_told_to_look() -> None:
+    settings = build.settings_in(
+        [
+            ":env:.find-links='/opt/wheels'", "global.cert='/c.crt'", "global.find-links='/opt/wheels\\n/more'",
+            "global.extra-index-url='https://x/simple file:///y/simple'", "install.index-url='https://z/simple'",
+        ]
+    )  # fmt: skip
+    assert settings["cert"] == ["/c.crt"]
+    assert build.index_options(settings) == [
+        "--find-links", "/opt/wheels", "--find-links", "/more", "--default-index", "https://z/simple",
+        "--index", "https://x/simple",
     ]  # fmt: skip
-    assert build.links_in(lines) == ["/opt/wheels", "/more"]
+    assert build.index_options({}) == []
 
 
 SHARED = ("ray", "pydantic", "pydantic-core", "numpy", "pandas", "pyarrow", "boto3")
