@@ -42,7 +42,6 @@ WORDS_IN = {
         "kv cache",
     },  # cluster.cpu_kv_cache_gib
     "runner/pipeline/estimates/rates.py": {"cpu_kv_cache"},
-    "runner/cluster/session.py": {"vllm", "cpu_kv_cache"},  # cpu_engine_env
 }
 FILES = [
     path
