@@ -21,6 +21,7 @@ from stages.data import rules
 from stages.data.generated import grammar
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import split_names
+from stages.ingest import rules as conversation_rules
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.canonical import file_state
 from stages.ingest.choose import samples
@@ -86,7 +87,7 @@ class Ingest:
         return meaning | template_meaning(recipe)
 
     def rules(self) -> Sequence[Rule]:
-        return rules.RULES
+        return (*rules.RULES, *conversation_rules.RULES)
 
     def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.ingest.estimate import estimate

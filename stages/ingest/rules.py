@@ -1,0 +1,59 @@
+"""The comparison of training and requests before a run, where the tokenizer and a row are on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.errors import Problem, RunnerError
+from runner.recipe.schema import Recipe
+from stages.data.example import Example
+from stages.data.sample import first_example
+from stages.ingest.parity import check
+from stages.models.chat.light_tokenizer import LightTokenizer
+from stages.models.chat.template_here import tokenizer_folder
+from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import RefusedRowError
+from stages.models.learned import asked_ids
+
+_KEY = "model.chat_template"
+
+
+def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem]:
+    """The first row of each split, without transformers; ingest compares more rows, and LLaMA-Factory's templates."""
+    if recipe.model.template is not None:
+        return
+    rows = {split: first_example(recipe, split) for split in ("train", "test")}
+    # a row with tools and no parser is refused by another rule
+    rows = {split: row for split, row in rows.items() if row is not None and not _lacks_parser(recipe, row)}
+    tokenizer = _tokenizer(recipe) if rows else None
+    if tokenizer is None:
+        return
+    try:
+        template = ChatTemplate(tokenizer, recipe.model.chat_template, recipe.model.chat_template_kwargs)
+        if "train" in recipe.pipeline and (trained := rows.get("train")) is not None:
+            check(recipe, template, [trained])
+        if (asked := rows.get("test")) is not None and asked.text is None:
+            asked_ids(template, asked.prompt, asked.tools, reasoning=recipe.train.reasoning)
+    except RefusedRowError as error:
+        yield Problem(_KEY, recipe.model.chat_template, f"does not take the first row: {error.message}", error.hint)
+    except RunnerError as error:
+        yield Problem(_KEY, recipe.model.chat_template, f"cannot be used with these rows: {error.message}", error.hint)
+
+
+def _tokenizer(recipe: Recipe) -> LightTokenizer | None:
+    """None where it is not on this machine, or in a form that transformers alone may read; ingest reads it then."""
+    folder = tokenizer_folder(recipe)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return None
+    try:
+        return LightTokenizer(folder)
+    except Exception:  # tokenizers raises nothing more precise
+        return None
+
+
+def _lacks_parser(recipe: Recipe, example: Example) -> bool:
+    """Whether another rule has refused the row."""
+    return bool(example.tools) and recipe.model.tool_parser is None
+
+
+RULES = (first_rows_are_learned_as_they_are_asked,)

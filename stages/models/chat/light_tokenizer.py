@@ -1,0 +1,109 @@
+"""A tokenizer from its folder by `tokenizers` and jinja2 alone, for checks before a run: transformers takes seconds.
+
+It has what `ChatTemplate` asks of a tokenizer. Its ids are compared with each other and with nothing else, so that a
+class of transformers that changes the file's tokenizer cannot make a difference where there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from stages.models.chat.template_here import own_template
+
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class LightTokenizer:
+    """The tokenizer in a folder that has tokenizer.json."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.name_or_path = str(folder)
+        self._folder, self._tokenizer = folder, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens by their names in templates."""
+        config = json.loads((self._folder / "tokenizer_config.json").read_bytes())
+        found = {name: config[name] for name in _NAMES if config.get(name) is not None}
+        return {name: token["content"] if isinstance(token, Mapping) else str(token) for name, token in found.items()}
+
+    @property
+    def eos_token_id(self) -> int | None:
+        token = self.special_tokens.get("eos_token")
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        return [at for at, token in self._tokenizer.get_added_tokens_decoder().items() if token.special]
+
+    def get_added_vocab(self) -> dict[str, int]:
+        return {token.content: at for at, token in self._tokenizer.get_added_tokens_decoder().items()}
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def get_chat_template(self, chosen: str | None, tools: Any = None) -> str:
+        """Raises ValueError where there is none."""
+        found = chosen or own_template(self._folder, tools=bool(tools))
+        if found is None:
+            raise ValueError("the tokenizer has no chat template")
+        return found
+
+    def apply_chat_template(
+        self,
+        messages: Any,
+        *,
+        chat_template: str,
+        tools: Any,
+        add_generation_prompt: bool,
+        tokenize: bool,
+        **kwargs: Any,
+    ) -> str:
+        """The conversation as text. tokenize: False alone."""
+        assert not tokenize
+        given = {"documents": None, **self.special_tokens, **kwargs}
+        return compiled(chat_template).render(
+            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, **given
+        )
+
+
+@lru_cache(maxsize=4)
+def compiled(template: str) -> Any:
+    """A chat template in the environment that transformers gives it (`transformers.utils.chat_template_utils`)."""
+    from jinja2 import nodes
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}`, which marks answers and writes nothing."""
+
+        tags = {"generation"}  # noqa: RUF012 (as jinja2's own)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)

@@ -1,0 +1,87 @@
+"""`validate` compares training and requests where the tokenizer and a row are on this machine, without transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.models.chat.light_tokenizer import LightTokenizer
+from stages.models.chat.template_here import tokenizer_folder
+from stages.models.chat_template import ChatTemplate
+from stages.models.learned import learned
+from tests.runner.recipes import problems
+from tests.stages.ingest.test_parity import recipe_of
+from tests.stages.models.families import FAMILIES, tokenizer_of
+
+ASKED = [{"role": "user", "content": "Open é 你好?"}, {"role": "assistant", "content": "At eight.", "name": None}]
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "deepseek-r1")])
+def test_the_light_tokenizer_makes_the_tokens_of_transformers(family: str, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(family)
+    tokenizer.save_pretrained(tmp_path)
+    kwargs = {"enable_thinking": False, "date_string": "1 May 2024"}
+    own, light = (ChatTemplate(each, None, kwargs) for each in (tokenizer, LightTokenizer(tmp_path)))
+    assert learned(light, ASKED) == learned(own, ASKED)
+    assert light.stop == own.stop
+    assert light.tokenizer.decode(learned(own, ASKED)[0].ids) == tokenizer.decode(learned(own, ASKED)[0].ids)
+    assert light.depends_on_date == own.depends_on_date
+
+
+def keys_of(folder: Path, family: str, system: str | None = None, **model: Any) -> dict[str, Any]:
+    tokenizer_of(family).save_pretrained(folder / "model")
+    (folder / "model" / "config.json").write_text("{}")
+    for name in ("train", "test"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"messages": [dict(each) for each in ASKED]}) + "\n")
+    prompt = {"conversations": "messages", "user": None, "assistant": None, "system": system}
+    keys = {"model.source": str(folder / "model"), "dataset.source": str(folder), "dataset.prompt": prompt}
+    return {**keys, "dataset.files.val": None, **{f"model.{name}": value for name, value in model.items()}}
+
+
+@pytest.mark.parametrize(
+    ("family", "extra", "message"),
+    [
+        ("gemma", {"system": "Be brief."}, "takes no system message"),
+        ("llama3.1", {}, "today's date"),
+        ("qwen3", {}, "writes '<think>"),
+        ("base", {}, "has no chat template"),
+    ],
+)
+def test_what_ingest_would_refuse_is_told_before_a_run(
+    family: str, extra: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    assert message in problems(keys_of(tmp_path, family, **extra))["model.chat_template"].message
+
+
+@pytest.mark.parametrize(
+    ("family", "extra"),
+    [
+        ("chatml", {}),
+        ("llama3.1", {"chat_template_kwargs": {"date_string": "1 May 2024"}}),
+        ("qwen3", {"chat_template_kwargs": {"enable_thinking": False}}),
+        ("base", {"chat_template": "chatml"}),
+    ],
+)
+def test_rows_that_are_learned_as_they_are_asked_pass(family: str, extra: dict[str, Any], tmp_path: Path) -> None:
+    assert "model.chat_template" not in problems(keys_of(tmp_path, family, **extra))
+
+
+def test_a_tokenizer_that_cannot_be_read_here_is_left_to_ingest(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "gemma", system="Be brief.")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    assert "model.chat_template" not in problems(keys)
+
+
+def test_a_model_of_the_hub_is_found_in_the_cache(tmp_path: Path) -> None:
+    recipe = recipe_of(source="org/tiny")
+    recipe = recipe.model_copy(update={"storage": recipe.storage.model_copy(update={"cache": str(tmp_path)})})
+    assert tokenizer_folder(recipe) is None
+    repository = tmp_path / "hub" / "models--org--tiny"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc" / "tokenizer_config.json").write_text("{}")
+    assert tokenizer_folder(recipe) == repository / "snapshots" / "abc"
