@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem, RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import Example
 from stages.data.sample import first_example
 from stages.ingest.parity import check
@@ -14,6 +13,7 @@ from stages.models.chat.template_here import tokenizer_folder
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.sections.recipe import Recipe
 
 _KEY = "model.chat_template"
 

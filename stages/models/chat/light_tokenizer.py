@@ -72,9 +72,8 @@ class LightTokenizer:
         """The conversation as text. tokenize: False alone."""
         assert not tokenize
         given = {"documents": None, **self.special_tokens, **kwargs}
-        return compiled(chat_template).render(
-            messages=messages, tools=tools, add_generation_prompt=add_generation_prompt, **given
-        )
+        asked = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+        return str(compiled(chat_template).render(**asked, **given))
 
 
 @lru_cache(maxsize=4)

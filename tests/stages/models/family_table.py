@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.recipe.schema import Recipe
 from stages.data.example import Example
 from stages.engines.vllm.serving.server import chat_kwargs
 from stages.infer.requests import Engine, request
@@ -27,6 +26,7 @@ from stages.ingest.parity import check
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import learned
 from stages.query.stage import request_of
+from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model
 
 BEGIN, END = "<!-- made by python -m tests.stages.models.family_table -->", "<!-- end -->"
