@@ -68,10 +68,11 @@ format: $(VENV)/.dev ## Format the code
 golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(VENV)/bin/python -m pytest -m "not e2e and not chaos" tests/stages
 
-known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
+known-keys: $(VENV)/.cpu env ## Rewrite the tables of the libraries' arguments from the installed versions
 	$(VENV)/bin/python -m runner.recipe.arguments.generate
 	$(VENV)/bin/python -m stages.engines.vllm.generate
 	$(VENV)/bin/python -m stages.trainers.llamafactory.generate
+	$(VENV)/environments/accelerate/bin/python -m stages.trainers.accelerate.generate
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
 	$(VENV)/bin/python -m runner.cli.schema_files

@@ -16,7 +16,7 @@ FOLDERS = ("runner", "stages", "benchmarks")
 PATCHES = ("runner/patches", "stages/patches")
 OWN = {*FOLDERS, "tests", "recipes"}
 # A library's private module in a text, such as a class that is loaded by its name.
-IN_TEXT = re.compile(r"^(ray|vllm|hydra|omegaconf|llamafactory|transformers|torch|peft)(\.\w+)*\._[a-z]\w*")
+IN_TEXT = re.compile(r"^(ray|vllm|hydra|omegaconf|llamafactory|transformers|torch|peft|trl)(\.\w+)*\._[a-z]\w*")
 
 
 def is_private(name: str) -> bool:

@@ -21,12 +21,17 @@ class Checkpoints(Section):
 
 
 class Train(Section):
-    """Fine-tuning by LLaMA-Factory inside Ray Train."""
+    """Fine-tuning by a trainer inside Ray Train."""
 
     trainer: str = Field(
-        "llamafactory", description="The library that trains: llamafactory.", examples=["llamafactory"]
+        "llamafactory",
+        description="The library that trains: llamafactory, or accelerate (TRL's trainers on Hugging Face Accelerate, "
+        "in an environment of their own).",
+        examples=["llamafactory", "accelerate"],
     )
-    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field("sft", description="LLaMA-Factory's training stage.")
+    stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field(
+        "sft", description="The method: pt, sft, dpo and kto of every trainer, rm and ppo of llamafactory alone."
+    )
     lora_rank: PositiveInt = Field(8, description="Rank of the LoRA matrices.")
     lora_target: Names = Field(
         "all",
@@ -45,12 +50,14 @@ class Train(Section):
     )
     too_long: Literal["fail", "drop", "cut_start", "cut_middle"] = Field(
         "fail",
-        description="What becomes of a sample of more than train.args.cutoff_len tokens: the run ends before training, "
-        "the sample is left out, or its prompt loses tokens from its start or its middle. The last answer is whole.",
+        description="What becomes of a sample of more than train.args.cutoff_len (TRL: max_length) tokens: the run "
+        "ends before training, the sample is left out, or its prompt loses tokens from its start or its middle. The "
+        "last answer is whole.",
     )
     args: PassThrough = Field(
         default_factory=dict,
-        description="LLaMA-Factory's own arguments, by its own names, but those that the recipe has a key for.",
+        description="Arguments of the trainer's library by its own names (LLaMA-Factory's, or TRL's), but those that "
+        "the recipe has a key for.",
         examples=[{"cutoff_len": 2048, "per_device_train_batch_size": 4, "bf16": True}],
     )
     max_failures: Annotated[int, Field(ge=0)] = Field(

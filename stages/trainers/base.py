@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from stages.samples.encoder import Encoder
 
 DEFAULT = "llamafactory"
-TRAINERS = {DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory"}
+TRAINERS = {
+    DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory",
+    "accelerate": "stages.trainers.accelerate.trainer:Accelerate",
+}
 
 
 class Trainer(Protocol):

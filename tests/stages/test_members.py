@@ -254,7 +254,7 @@ def dummy_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trainer_that_is_not_there_is_refused_with_those_that_are() -> None:
     found = problems({"train.trainer": "lamafactory"})
     assert found.keys() == {"train.trainer"}
-    assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory"
+    assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory, accelerate"
     assert found["train.trainer"].hint == "Did you mean llamafactory?"
 
 

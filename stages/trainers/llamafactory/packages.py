@@ -6,58 +6,18 @@ installation) and for workers with packages of their own, the environment that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 from runner.cluster.reach import is_this_machine
-from runner.errors import Problem, nearest
+from runner.errors import Problem
 from runner.recipe.machine import installed, pip_install
-from runner.recipe.rules.arguments import NotAccepted
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.values import argument
-
-Test = Callable[[Any], bool]
-# Trackers of transformers 5: the module that each needs, and what pip calls it. `all` and `none` name several or none.
-TRACKERS = {
-    "azure_ml": ("azureml.core", "azureml-core"),
-    "clearml": ("clearml", "clearml"),
-    "codecarbon": ("codecarbon", "codecarbon"),
-    "comet_ml": ("comet_ml", "comet_ml"),
-    "dagshub": ("dagshub", "dagshub mlflow"),
-    "dvclive": ("dvclive", "dvclive"),
-    "flyte": ("flytekit", "flytekit"),
-    "kubeflow": ("kubeflow", "kubeflow"),
-    "mlflow": ("mlflow", "mlflow"),
-    "neptune": ("neptune", "neptune"),
-    "swanlab": ("swanlab", "swanlab"),
-    "tensorboard": ("tensorboard|tensorboardX", "tensorboard"),
-    "trackio": ("trackio", "trackio"),
-    "wandb": ("wandb", "wandb"),
-}
-_NO_TRACKERS = ("none", "all")
-
-
-@dataclass(frozen=True)
-class Need:
-    """A package without which an argument's value fails, or is passed over. module: to import. pip: to install."""
-
-    argument: str
-    module: str
-    pip: str
-    holds: Test = bool
-
-
-def _one_of(*values: str) -> Test:
-    return lambda value: value in values
-
-
-def _has(*parts: str) -> Test:
-    return lambda value: isinstance(value, str) and any(part in value for part in parts)
-
+from stages.trainers.rules.packages import OPTIMIZERS, Need, one_of, trackers_exist, trackers_needed
 
 NEEDS = (
-    Need("flash_attn", "flash_attn", "flash-attn --no-build-isolation", _one_of("fa2")),
+    Need("flash_attn", "flash_attn", "flash-attn --no-build-isolation", one_of("fa2")),
     Need("deepspeed", "deepspeed", "deepspeed"),
     Need("enable_liger_kernel", "liger_kernel", "liger-kernel"),
     Need("use_liger_kernel", "liger_kernel", "liger-kernel"),
@@ -71,16 +31,7 @@ NEEDS = (
     Need("predict_with_generate", "jieba", "jieba"),
     Need("predict_with_generate", "nltk", "nltk"),
     Need("predict_with_generate", "rouge_chinese", "rouge-chinese"),
-    Need("optim", "bitsandbytes", "bitsandbytes", _has("bnb", "paged_", "lion_", "ademamix", "adamw_8bit")),
-    Need("optim", "galore_torch", "galore-torch", _has("galore_")),
-    Need("optim", "apollo_torch", "apollo-torch", _has("apollo_")),
-    Need("optim", "lomo_optim", "lomo-optim", _has("lomo")),
-    Need("optim", "grokadamw", "grokadamw", _has("grokadamw")),
-    Need("optim", "schedulefree", "schedulefree", _has("schedule_free")),
-    Need("optim", "torchao", "torchao", _one_of("adamw_torch_4bit", "adamw_torch_8bit")),
-    Need("optim", "apex", "apex", _one_of("adamw_apex_fused")),
-    Need("optim", "torchdistx", "torchdistx", _one_of("adamw_anyprecision")),
-    Need("optim", "optimi", "torch-optimi", _one_of("stable_adamw")),
+    *OPTIMIZERS,
 )
 _GPU_ARGUMENTS = ("flash_attn", "enable_liger_kernel", "use_liger_kernel", "use_unsloth", "quantization_bit")
 # Fields of a runtime environment that give workers other packages.
@@ -132,26 +83,7 @@ def _all_needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
     bits = argument(recipe, "quantization_bit")
     if bits is not None and (method := argument(recipe, "quantization_method")) in _QUANTIZERS:
         yield Need("quantization_bit", *_QUANTIZERS[method]), bits
-    for name in _trackers(recipe):
-        if name in TRACKERS:
-            yield Need("report_to", *TRACKERS[name]), name
+    yield from trackers_needed(argument, recipe)
 
 
-def trackers_exist(recipe: Recipe) -> Iterator[Problem]:
-    names = _trackers(recipe)
-    for name in names:
-        if name not in TRACKERS and name not in _NO_TRACKERS:
-            guess = nearest(str(name), TRACKERS)
-            message = f"names no tracker of transformers; there are: {', '.join(TRACKERS)}"
-            hint = f"Did you mean {guess}?" if guess else "Set it to none."
-            yield NotAccepted("train.args.report_to", name, message, hint)
-        elif name in _NO_TRACKERS and len(names) > 1:
-            yield Problem("train.args.report_to", name, "does not go with other trackers", "Remove it.")
-
-
-def _trackers(recipe: Recipe) -> list[Any]:
-    value = argument(recipe, "report_to")
-    return value if isinstance(value, list) else [value] if value is not None else []
-
-
-RULES = (trackers_exist, packages_are_installed)
+RULES = (trackers_exist(argument), packages_are_installed)

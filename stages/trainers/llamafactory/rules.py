@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.errors import Problem
 from runner.recipe.arguments import all_accepted
 from stages.models.trained import LongestRow, Trained, Trait, TraitName
@@ -19,6 +18,7 @@ from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
 from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
+from stages.trainers.rules.hardware import hardware_can_train
 
 
 def _only_with_lora(name: str) -> Conflict:
@@ -76,17 +76,17 @@ CONFLICTS = (
         "Set one of them to false.",
     ),
 )
-# Arguments that need a GPU. tf32 and fp8 are modes of its cores, the rest kernels for it.
-_GPU_ARGUMENTS = (
-    "fp16",
-    "fp16_full_eval",
-    "pure_bf16",
-    "tf32",
-    "fp8",
-    "use_unsloth",
-    "enable_liger_kernel",
-    "use_liger_kernel",
-)
+# Arguments that need a GPU, the values that do and what to do. tf32 and fp8 are modes of its cores, the rest kernels.
+_ON_GPU = {
+    **{name: ((), f"Set train.args.{name}=false; bf16 works on CPUs.") for name in ("fp16", "fp16_full_eval")},
+    "pure_bf16": ((), "Set train.args.pure_bf16=false; bf16 works on CPUs."),
+    **{
+        name: ((), f"Set train.args.{name}=false.")
+        for name in ("tf32", "fp8", "use_unsloth", "enable_liger_kernel", "use_liger_kernel")
+    },
+    "flash_attn": (("fa2", "fa3"), "Set train.args.flash_attn=auto."),
+    "quantization_bit": ((), "Remove it."),
+}
 
 
 def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
@@ -101,29 +101,6 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
     if recipe.train.max_samples is not None and argument(recipe, "streaming"):
         hint = "Set train.max_samples=null, and train.args.max_steps for the length of training."
         yield Problem("train.max_samples", recipe.train.max_samples, "does not go with train.args.streaming", hint)
-
-
-def hardware_can_train(recipe: Recipe) -> Iterator[Problem]:
-    if "train" not in recipe.pipeline:
-        return
-    if recipe.cluster.accelerator == "cpu":
-        for name in _GPU_ARGUMENTS:
-            if argument(recipe, name):
-                hint = f"Set train.args.{name}=false" + ("; bf16 works on CPUs." if "16" in name else ".")
-                yield Problem(f"train.args.{name}", True, "needs a GPU, and cluster.accelerator is cpu", hint)
-        if argument(recipe, "flash_attn") in ("fa2", "fa3"):
-            value = argument(recipe, "flash_attn")
-            message = "needs a GPU, and cluster.accelerator is cpu"
-            yield Problem("train.args.flash_attn", value, message, "Set train.args.flash_attn=auto.")
-        if (bits := argument(recipe, "quantization_bit")) is not None:
-            message = "needs a GPU, and cluster.accelerator is cpu"
-            yield Problem("train.args.quantization_bit", bits, message, "Remove it.")
-        return
-    gpu = recipe.resources_of("train").accelerator_type
-    for name in ("bf16", "pure_bf16"):
-        if gpu in WITHOUT_BFLOAT16 and argument(recipe, name):
-            hint = "Set train.args.fp16=true and bf16=false, or take a newer GPU."
-            yield Problem(f"train.args.{name}", True, f"is not possible on {gpu}, which computes no bfloat16", hint)
 
 
 # What an engine may refuse, by the argument that asks for it.
@@ -161,7 +138,7 @@ def training_fits(recipe: Recipe) -> Iterator[Problem]:
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
-    hardware_can_train,
+    hardware_can_train(argument, _ON_GPU, ("bf16", "pure_bf16")),
     training_fits,
     *template_rules.RULES,
     *schedule_rules.RULES,

@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from runner.cluster import environments
 from runner.recipe.arguments import RAY, Entry, Library, accepts, allowed
 from stages.engines.vllm.generate import SAMPLING_BOUNDS
 from stages.engines.vllm.mappings import VLLM
+from stages.trainers.accelerate.mappings import TRL
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 WRITERS = {
     "runner.recipe.arguments.generate": RAY,
     "stages.engines.vllm.generate": VLLM,
     "stages.trainers.llamafactory.generate": LLAMAFACTORY,
+    "stages.trainers.accelerate.generate": TRL,
 }
 
 
@@ -34,6 +37,8 @@ def table(name: str) -> dict[str, Entry]:
         ("vllm.sampling", "max_tokens"),
         ("llamafactory.arguments", "cutoff_len"),
         ("llamafactory.arguments", "per_device_train_batch_size"),
+        ("trl.arguments", "max_length"),
+        ("trl.dpo", "beta"),
         ("ray.autoscaling", "max_replicas"),
         ("ray.deployment", "max_ongoing_requests"),
         ("ray.runtime_env", "env_vars"),
@@ -53,7 +58,8 @@ def test_tables_say_what_the_libraries_say() -> None:
 
 
 def test_every_default_is_accepted_by_its_own_entry() -> None:
-    for name in ("vllm.engine", "vllm.frontend", "vllm.sampling", "llamafactory.arguments", "ray.autoscaling"):
+    vllm = ("vllm.engine", "vllm.frontend", "vllm.sampling")
+    for name in (*vllm, "llamafactory.arguments", "trl.arguments", "ray.autoscaling"):
         for argument, entry in table(name).items():
             if "default" in entry:
                 assert accepts(entry, entry["default"]), f"{name}: {argument}"
@@ -106,7 +112,8 @@ def test_tables_are_read_without_the_libraries() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize(("module", "library"), WRITERS.items(), ids=lambda each: getattr(each, "name", ""))
 def test_tables_are_those_of_the_installed_libraries(module: str, library: Library, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", module, str(tmp_path)], capture_output=True, text=True)
+    python = environments.python("accelerate") if library is TRL else sys.executable
+    done = subprocess.run([python, "-m", module, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / f"{library.name}.json").read_text())
     assert written == library.content, f"{library.file} is not of the installed version; run `make known-keys`"

@@ -9,14 +9,16 @@ import pytest
 from runner.recipe.arguments import RAY, Library
 from runner.recipe.arguments.marks import harmful, reviewed
 from stages.engines.vllm.mappings import VLLM
+from stages.trainers.accelerate.mappings import TRL
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 TABLES = [
     *((VLLM, name) for name in ("engine", "frontend", "sampling", "structured_outputs", "structured_outputs_config")),
     (LLAMAFACTORY, "arguments"),
+    (TRL, "arguments"),
     *((RAY, name) for name in ("autoscaling", "deployment", "runtime_env")),
 ]
-LIBRARIES = [VLLM, LLAMAFACTORY, RAY]
+LIBRARIES = [VLLM, LLAMAFACTORY, TRL, RAY]
 
 
 def names(library: Library, table: str) -> list[str]:

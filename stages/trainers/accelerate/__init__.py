@@ -1,0 +1,1 @@
+"""Train with TRL's trainers on Hugging Face Accelerate."""

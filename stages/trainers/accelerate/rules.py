@@ -1,0 +1,146 @@
+"""Rules about training by TRL: which arguments go together, and with the method and the hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.errors import Problem, nearest
+from runner.recipe.arguments import accepts, all_accepted, allowed
+from stages.models.trained import LongestRow, Trained, Trait, TraitName
+from stages.sections.recipe import Recipe
+from stages.trainers.accelerate import packages
+from stages.trainers.accelerate.mappings import TRL
+from stages.trainers.accelerate.setup import setup_of
+from stages.trainers.accelerate.values import METHODS, SAME, argument, length_name, method_of, translated
+from stages.trainers.fit import refused
+from stages.trainers.rules import schedule, template
+from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
+from stages.trainers.rules.hardware import hardware_can_train
+
+_LORA_ONLY = (
+    "use_dora", "use_rslora", "lora_modules_to_save", "load_in_4bit", "load_in_8bit",
+)  # fmt: skip
+
+CONFLICTS = (
+    *COMMON,
+    Conflict(
+        "load_in_8bit",
+        lambda get: get("load_in_8bit") and get("load_in_4bit"),
+        "and load_in_4bit exclude each other",
+        "Set one of them to false.",
+    ),
+    Conflict(
+        "mask_history",
+        lambda get: get("mask_history") and get("train_on_prompt"),
+        "and train_on_prompt exclude each other",
+        "Set one of them to false.",
+    ),
+    *(
+        Conflict(
+            name,
+            lambda get, name=name: get(name) and get("finetuning_type") != "lora",  # type: ignore[misc]
+            "goes with finetuning_type=lora only",
+            "Remove it, or set train.args.finetuning_type=lora.",
+        )
+        for name in _LORA_ONLY
+    ),
+)
+_SFT_ONLY = ("mask_history", "train_on_prompt")
+
+
+def method_is_trained(recipe: Recipe) -> Iterator[Problem]:
+    stage = recipe.train.stage
+    if stage not in METHODS:
+        message = f"is not trained by train.trainer=accelerate, which has {', '.join(METHODS)}"
+        yield Problem("train.stage", stage, message, "Set train.trainer=llamafactory.")
+    if (name := recipe.model.template) is not None:
+        message = "is a template of LLaMA-Factory, and train.trainer=accelerate uses the model's chat template"
+        yield Problem("model.template", name, message, "Set model.template=null.")
+
+
+def arguments_are_of_the_method(recipe: Recipe) -> Iterator[Problem]:
+    """TRL's configurations of supervised training and of preferences have different arguments, or other values."""
+    stage, method = recipe.train.stage, method_of(recipe)
+    if stage not in METHODS:
+        return
+    for name, value in recipe.train.args.items():
+        homes = [each for each in ("sft", "dpo", "kto") if name in TRL.content[each]]
+        if name in _SFT_ONLY and stage != "sft" and value:
+            hint = "Remove it, or set train.stage=sft."
+            yield Problem(f"train.args.{name}", value, f"goes with train.stage=sft only, not {stage}", hint)
+        elif homes and method not in homes:
+            message = f"goes with train.stage={' or '.join(homes)} only, not {stage}"
+            yield Problem(f"train.args.{name}", value, message, "Remove it.")
+        elif homes and value is not None and not accepts(TRL.content[method][name], value):
+            message = f"must be {allowed(TRL.content[method][name])} with train.stage={stage}"
+            guess = nearest(str(value), [str(each) for each in TRL.content[method][name].get("choices", [])])
+            yield Problem(f"train.args.{name}", value, message, f"Did you mean {guess}?" if guess else "Change it.")
+
+
+def names_are_not_doubled(recipe: Recipe) -> Iterator[Problem]:
+    """An argument by LLaMA-Factory's name and by TRL's at once."""
+    args = recipe.train.args
+    for name, same in SAME.items():
+        if args.get(name) is not None and args.get(same.name) is not None:
+            message = f"is LLaMA-Factory's name of train.args.{same.name}, which the recipe sets, too"
+            yield Problem(f"train.args.{name}", args[name], message, "Remove one of them.")
+
+
+def reference_model_is_its_own(recipe: Recipe) -> Iterator[Problem]:
+    shared = argument(recipe, "finetuning_type") == "lora" or argument(recipe, "precompute_ref_log_probs")
+    if recipe.train.stage in ("dpo", "kto") and argument(recipe, "sync_ref_model") and shared:
+        message = "needs a reference model of its own, which neither LoRA nor precompute_ref_log_probs has"
+        hint = "Remove it, or set train.args.finetuning_type=full and train.args.precompute_ref_log_probs=false."
+        yield Problem("train.args.sync_ref_model", True, message, hint)
+
+
+def divergence_has_a_batch(recipe: Recipe) -> Iterator[Problem]:
+    """KTO pairs each prompt with the answer of another row of its batch, in the rows' order."""
+    if recipe.train.stage != "kto" or argument(recipe, "loss_type") != "kto":
+        return
+    if argument(recipe, "per_device_train_batch_size") == 1:
+        key = "train.args.per_device_train_batch_size"
+        message = "must be 2 or more with train.stage=kto, which compares the rows of a batch"
+        yield Problem(key, 1, message, f"Set {key}=2, or train.args.loss_type=apo_zero_unpaired.")
+    if (order := argument(recipe, "train_sampling_strategy")) != "sequential":
+        message = "must be sequential with train.stage=kto, which compares the rows of a batch"
+        yield Problem("train.args.train_sampling_strategy", order, message, "Remove it.")
+
+
+def training_fits(recipe: Recipe) -> Iterator[Problem]:
+    if all_accepted(TRL.table("arguments"), recipe.train.args):
+        yield from refused(recipe, setup_of(recipe))
+
+
+RULES = (
+    method_is_trained,
+    arguments_are_of_the_method,
+    names_are_not_doubled,
+    agreement(CONFLICTS, argument),
+    reference_model_is_its_own,
+    divergence_has_a_batch,
+    hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
+    training_fits,
+    *template.RULES,
+    *schedule.schedule_rules(argument),
+    *packages.RULES,
+)
+
+# What an engine may refuse, by the argument that asks for it.
+_TRAITS: dict[str, TraitName] = {"lora_modules_to_save": "whole modules", "use_dora": "dora"}
+
+
+def trained(recipe: Recipe) -> Trained:
+    """What the training will leave."""
+    kind = argument(recipe, "finetuning_type")
+    found = ((name, trait, argument(recipe, name)) for name, trait in _TRAITS.items())
+    traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found if value)
+    return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
+
+
+def longest_row(recipe: Recipe) -> LongestRow | None:
+    """The length that rows are cut to; None where the recipe names none, or rows are packed and it is a pack's."""
+    length = translated(recipe.train.args).get("max_length")
+    if argument(recipe, "packing") or not isinstance(length, int) or isinstance(length, bool) or length <= 0:
+        return None
+    return LongestRow(length, f"train.args.{length_name(recipe)}")

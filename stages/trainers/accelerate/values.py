@@ -1,0 +1,75 @@
+"""The values that TRL will use: of the recipe, of the runner's defaults, or TRL's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from stages.sections.recipe import Recipe
+from stages.trainers.accelerate.mappings import TRL
+
+METHODS = ("sft", "pt", "dpo", "kto")  # of `train.stage`
+
+# Where a recipe names none of these. They differ from TRL's own, so that a recipe that changes its trainer trains
+# the same: LoRA's alpha is besides twice its rank.
+DEFAULTS: dict[str, Any] = {
+    "max_length": 2048,
+    "bf16": False,
+    "lora_dropout": 0.0,
+    "logging_steps": 1,
+    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
+    "save_strategy": "steps",
+    "save_steps": 100,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+class Same(NamedTuple):
+    """An argument of LLaMA-Factory that this trainer takes. name: TRL's. value: from LLaMA-Factory's value to TRL's."""
+
+    name: str
+    value: Callable[[Any], Any]
+
+
+_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+SAME = {
+    "cutoff_len": Same("max_length", lambda value: value),
+    "disable_gradient_checkpointing": Same("gradient_checkpointing", lambda value: not value),
+    "flash_attn": Same("attn_implementation", lambda value: _ATTENTION.get(value, value)),
+}
+
+
+def translated(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by TRL's names, without those that are not given (null)."""
+    found = {}
+    for name, value in args.items():
+        if value is not None:
+            same = SAME.get(name)
+            found[same.name if same else name] = same.value(value) if same else value
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def length_name(recipe: Recipe) -> str:
+    """The argument by which the recipe says how long a row may be."""
+    return "cutoff_len" if recipe.train.args.get("cutoff_len") is not None else "max_length"
+
+
+def method_of(recipe: Recipe) -> str:
+    """The method whose configuration TRL is given: pretraining is supervised training on whole texts."""
+    return "sft" if recipe.train.stage == "pt" else recipe.train.stage
+
+
+def argument(recipe: Recipe, name: str) -> Any:
+    """The value that TRL will use: of `train.args`, else the runner's default, else its own."""
+    args = translated(recipe.train.args)
+    if name in args:
+        return args[name]
+    if name == "lora_alpha":
+        return 2 * recipe.train.lora_rank
+    if name == "dtype":
+        return "float32" if args.get("finetuning_type") == "full" else "auto"
+    if name in DEFAULTS:
+        return DEFAULTS[name]
+    own = TRL.content.get(method_of(recipe), {})
+    return own.get(name, TRL.table("arguments").get(name, {})).get("default")

@@ -1,0 +1,151 @@
+"""What validate says of training by TRL: names, values, methods, and packages that its environment lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.recipe.arguments import accepts
+from runner.recipe.load import to_recipe
+from stages.trainers.accelerate.mappings import RESERVED_ARGS, TRL
+from stages.trainers.accelerate.rules import longest_row, trained
+from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
+
+pytestmark = pytest.mark.usefixtures("fake_stages")
+TRAIN_ONLY = {"pipeline": ["ingest", "train"], "train.trainer": "accelerate"}
+
+
+def of_args(args: dict[str, Any], recipe: str = QUICKSTART, stage: str = "sft") -> dict[str, Any]:
+    """The problems, but that the shipped recipe's rows are not of another method."""
+    given = {f"train.args.{name}": value for name, value in args.items()}
+    found = problems({**TRAIN_ONLY, "train.stage": stage, **given}, recipe)
+    return {key: problem for key, problem in found.items() if not problem.message.startswith("takes rows")}
+
+
+@pytest.mark.parametrize("recipe", [QUICKSTART, QWEN])
+def test_a_recipe_changes_its_trainer_by_one_line(recipe: str) -> None:
+    assert problems({"train.trainer": "accelerate"}, recipe) == {}
+
+
+def test_every_number_that_the_trainer_takes_has_a_reviewed_range() -> None:
+    table, bounds = TRL.table("arguments"), TRL.bounds["arguments"]
+    numbers = {name for name, entry in table.items() if {"int", "float"} & set(entry.get("type", "").split("|"))}
+    assert numbers - set(bounds) <= set(RESERVED_ARGS)
+    assert set(bounds) <= numbers
+    assert all(accepts(table[name], table[name].get("default")) for name in bounds)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({"per_device_train_batch_size": 0}, "a whole number >= 1"),
+        ({"max_length": 0, "cutoff_len": None}, "a whole number >= 1"),
+        ({"lora_dropout": 1.5}, "a number >= 0 and < 1"),
+        ({"beta": 0.1}, "goes with train.stage=dpo or kto only"),
+        ({"loss_type": "sigmoid"}, "must be one of chunked_nll, dft, nll with train.stage=sft"),
+        ({"attn_implementation": "someone/kernel", "flash_attn": None}, "runs code that is fetched from a hub"),
+        ({"learning_rate": 1}, "has a key of its own in the recipe: train.learning_rate"),
+        ({"model_init_kwargs": {"a": 1}}, "has a key of its own"),
+        ({"completion_only_loss": True}, "is not for a recipe to set"),
+        ({"use_dora": True, "finetuning_type": "full"}, "goes with finetuning_type=lora only"),
+        ({"mask_history": True, "train_on_prompt": True}, "exclude each other"),
+        ({"sync_ref_model": True}, "goes with train.stage=dpo or kto only"),
+        ({"eval_strategy": "steps"}, "there is nothing to evaluate on"),
+        ({"save_steps": 2.5}, "must be a whole number of steps"),
+        ({"report_to": "tensorbord"}, "names no tracker"),
+        ({"load_in_4bit": True}, "needs a GPU"),
+        ({"fp16": True}, "needs a GPU"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(args: dict[str, Any], says: str) -> None:
+    found = of_args(args)
+    assert list(found) == [f"train.args.{next(iter(args))}"]
+    assert says in next(iter(found.values())).message
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("pref_beta", "Did you mean train.args.beta?"),
+        ("quantization_bit", "Did you mean train.args.load_in_4bit?"),
+        ("enable_liger_kernel", "Did you mean train.args.use_liger_kernel?"),
+        ("additional_target", "Did you mean train.args.lora_modules_to_save?"),
+        ("kto_chosen_weight", "Did you mean train.args.desirable_weight?"),
+        ("lora_target", "Did you mean train.lora_target?"),
+        ("max_seq_length", "Did you mean train.args.max_length?"),
+    ],
+)
+def test_a_name_of_the_other_trainer_leads_to_this_ones(name: str, hint: str) -> None:
+    assert of_args({name: 1})[f"train.args.{name}"].hint == hint
+
+
+def test_one_value_by_two_names_is_refused() -> None:
+    found = of_args({"max_length": 512})  # the quickstart has cutoff_len
+    assert "is LLaMA-Factory's name of train.args.max_length" in found["train.args.cutoff_len"].message
+    assert of_args({"max_length": 512, "cutoff_len": None}) == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "package"),
+    [
+        ({"load_in_4bit": True}, "bitsandbytes"),
+        ({"attn_implementation": "flash_attention_2", "flash_attn": None}, "flash-attn"),
+        ({"use_liger_kernel": True}, "liger-kernel"),
+        ({"deepspeed": {"zero_optimization": {"stage": 2}}}, "deepspeed"),
+        ({"optim": "paged_adamw_8bit"}, "bitsandbytes"),
+        ({"report_to": "tensorboard"}, "tensorboard"),
+    ],
+)
+def test_a_package_that_the_environment_lacks_is_named_before_anything_runs(args: dict[str, Any], package: str) -> None:
+    (found,) = of_args({"bf16": True, **args}, QWEN).values()
+    assert f"needs {package}, which the environment accelerate does not have" in found.message
+
+
+def test_a_method_that_only_the_other_trainer_has_is_refused_with_its_name() -> None:
+    found = of_args({}, stage="ppo")["train.stage"]
+    assert (found.message, found.hint) == (
+        "is not trained by train.trainer=accelerate, which has sft, pt, dpo, kto", "Set train.trainer=llamafactory.",
+    )  # fmt: skip
+
+
+def test_a_template_of_llamafactory_is_refused() -> None:
+    assert list(problems({**TRAIN_ONLY, "model.template": "smollm2"})) == ["model.template"]
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_a_reference_model_that_follows_the_model_is_its_own(stage: str) -> None:
+    assert list(of_args({"sync_ref_model": True}, stage=stage)) == ["train.args.sync_ref_model"]
+    assert of_args({"sync_ref_model": True, "finetuning_type": "full"}, stage=stage) == {}
+
+
+def test_judged_answers_are_compared_within_a_batch() -> None:
+    assert of_args({}, stage="kto") == {}
+    found = of_args({"per_device_train_batch_size": 1, "train_sampling_strategy": "random"}, stage="kto")
+    assert sorted(found) == ["train.args.per_device_train_batch_size", "train.args.train_sampling_strategy"]
+    apart = {"per_device_train_batch_size": 1, "loss_type": "apo_zero_unpaired"}
+    assert of_args(apart, stage="kto") == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "leaves", "traits"),
+    [
+        ({}, "adapter", []),
+        ({"finetuning_type": "full"}, "model", []),
+        ({"use_dora": True, "lora_modules_to_save": ["lm_head"]}, "adapter", ["whole modules", "dora"]),
+    ],
+)
+def test_the_engine_is_told_what_training_leaves(args: dict[str, Any], leaves: str, traits: list[str]) -> None:
+    recipe = to_recipe(changed({f"train.args.{name}": value for name, value in args.items()}))[0]
+    found = trained(recipe)
+    assert (found.kind, [each.name for each in found.traits]) == (leaves, traits)
+
+
+def test_the_longest_row_is_known_by_either_name() -> None:
+    rows = [
+        longest_row(to_recipe(changed(changes))[0])
+        for changes in ({}, {"train.args": {"max_length": 99, "cutoff_len": None}})
+    ]
+    assert [(row.tokens, row.key) for row in rows if row] == [
+        (256, "train.args.cutoff_len"), (99, "train.args.max_length"),
+    ]  # fmt: skip
