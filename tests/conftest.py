@@ -65,7 +65,10 @@ def _at(values: Any, dotted: str) -> Any:
 
 
 # What a stage says before anything runs: the fake ones say what the real ones do.
-SAID = ("rules", "mappings", "keep_alive", "usage", "deletes", "summary", "estimate", "conditions", "workers")
+SAID = (
+    "rules", "mappings", "keep_alive", "usage", "deletes", "summary", "estimate", "conditions", "workers",
+    "objective", "reached", "figures", "conflict", "stop_s",
+)  # fmt: skip
 
 
 def _fake(name: str, **attributes: Any) -> type[FakeStage]:
