@@ -99,6 +99,12 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[-1] if text else 'no message'}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, cut where it is long; the error's kind where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
 def os_failure(error: OSError, place: str = "") -> RunnerError:
     """The operating system's refusal for the person who can change it. place: where, if the error names no file."""
     where = f"{error.filename}" if error.filename else place

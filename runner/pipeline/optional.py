@@ -31,6 +31,21 @@ class HasCanonical(Protocol):
 
 
 @runtime_checkable
+class LooksOutside(Protocol):
+    def outside(self, recipe: Recipe) -> Mapping[str, Callable[[], Any]]:
+        """How to see over the network which content lies behind addresses: key of the recipe -> a function that returns
+        a tag of the content, None where the other side has none, or raises RunnerError when it gets no answer. A run
+        calls them once, in threads; a plan does not, and takes the content for what it was last."""
+
+
+@runtime_checkable
+class WritesOutside(Protocol):
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+        """Where the stage will write besides the run's folder: key of the recipe -> a function that raises RunnerError
+        when nothing can be written there. A run calls those of the stages that will run before its first stage."""
+
+
+@runtime_checkable
 class OnlyChecks(Protocol):
     """only_checks: artifacts of `needs` that the stage looks at but makes nothing from."""
 

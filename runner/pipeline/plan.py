@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from runner.errors import Problem, RecipeError, RunnerError
 from runner.pipeline.fingerprint import explain, fingerprint, fingerprint_inputs
+from runner.pipeline.fingerprint.remote import Seen
 from runner.pipeline.manifest import Manifest, StageRecord
-from runner.pipeline.optional import KeepsAlive
+from runner.pipeline.optional import KeepsAlive, LooksOutside
 from runner.pipeline.registry import deleted_artifacts, load_stage
 from runner.pipeline.runs import run_folders
 from runner.pipeline.shared_cache import SharedCache
@@ -76,7 +77,7 @@ class PastRuns:
     """Records of earlier runs under `storage.root`, newest first, and behind them those that a store shares.
 
     shared: looked into for what no run here has made. `remarks`: which of the runs' manifests are damaged. `digests`:
-    of files that were read, remembered under the root.
+    of files that were read, remembered under the root. `outside`: what lies behind addresses, where a run has looked.
     """
 
     def __init__(self, root: Path, shared: SharedCache | None = None) -> None:
@@ -85,6 +86,7 @@ class PastRuns:
         self._verified: dict[tuple[str, str], str] = {}
         self.digests = Digests(root / ".digests")
         self.remarks: list[str] = []
+        self.outside: Seen = {}
         found = []
         for folder in run_folders(root):
             try:
@@ -130,6 +132,16 @@ class PastRuns:
                 return self._verified[key]
         return ""
 
+    def with_outside(self, stage: Stage, covered: dict[str, Any]) -> dict[str, Any]:
+        """The fingerprint's parts, and tags of the content behind addresses: as seen now, else as seen last."""
+        if not isinstance(stage, LooksOutside):
+            return covered
+        kept = redact(covered)["recipe"]
+        last = next((each.inputs for _, each in self.finished(stage.name) if each.inputs.get("recipe") == kept), {})
+        tags = {**last.get("outside", {}), **self.outside.get(stage.name, {})}
+        tags = {key: tag for key, tag in tags.items() if tag}
+        return {**covered, "outside": tags} if tags else covered
+
     def explain(self, name: str, inputs: dict[str, Any]) -> str:
         """Which key, artifact or version makes the stage run, though it may have run before."""
         return explain((record for _, record in self.finished(name)), inputs)
@@ -163,7 +175,7 @@ def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, 
     unknown = [name for name in needs if name not in known]
     if unknown:
         return Step(stage.name, stage, "run", f"needs the new {' and '.join(unknown)}")
-    covered = fingerprint_inputs(stage, recipe, {name: known[name] for name in needs})
+    covered = past.with_outside(stage, fingerprint_inputs(stage, recipe, {name: known[name] for name in needs}))
     digest, inputs = fingerprint(stage, covered), redact(covered)
     record = past.matching(stage.name, digest)
     if forced:

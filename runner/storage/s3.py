@@ -20,6 +20,7 @@ from runner.storage.local import ObjectInfo
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0  # between two pieces of an answer
+_SHORT_TIMEOUT_S = 5.0  # of a look whether a store answers
 _NUM_ATTEMPTS = 6  # of a request; botocore waits up to 1, 2, 4, 8 and 16 s in between
 _NUM_TRIES = 3  # of what botocore does not repeat
 _BACKOFF_S = 1.0
@@ -38,6 +39,9 @@ _HINTS = {
     **dict.fromkeys(("InvalidArgument", "InvalidRequest", "NotImplemented", "MissingContentLength"), _CHECKSUMS),
     **dict.fromkeys(("XAmzContentSHA256Mismatch", "411", "501"), _CHECKSUMS),
     **dict.fromkeys(("SlowDown", "InternalError", "ServiceUnavailable", "500", "502", "503", "504"), _AGAIN),
+    **dict.fromkeys(("XMinioStorageFull", "507", "QuotaExceeded"), "Free space in the store, or raise its quota."),
+    **dict.fromkeys(("PermanentRedirect", "301"), "Set AWS_REGION to the bucket's region, or correct the endpoint."),
+    "RequestTimeTooSkewed": "Set this machine's clock.",
     "NoSuchBucket": "Create the bucket, or correct its name.",
     "AccessDenied": "Let the credentials read the bucket (and write, if a store); a public one takes anonymous: true.",
     "403": "Let the credentials read the bucket; a public one takes anonymous: true.",
@@ -60,19 +64,20 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, prefix
 
 
-def connect(endpoint_url: str | None = None, anonymous: bool = False) -> Any:
+def connect(endpoint_url: str | None = None, anonymous: bool = False, *, patient: bool = True) -> Any:
     """A boto3 S3 client that retries in boto3's standard mode. Safe to use from several threads.
 
     endpoint_url: None follows boto3's own chain (AWS_ENDPOINT_URL_S3, profile). anonymous: requests are unsigned.
+    patient: False gives up after seconds, for a look whether the store answers.
     """
     import boto3
     from botocore import UNSIGNED
     from botocore.config import Config
 
     config = Config(
-        retries={"mode": "standard", "max_attempts": _NUM_ATTEMPTS},
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        retries={"mode": "standard", "max_attempts": _NUM_ATTEMPTS if patient else 2},
+        connect_timeout=_CONNECT_TIMEOUT_S if patient else _SHORT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S if patient else _SHORT_TIMEOUT_S,
         max_pool_connections=64,
         **({"signature_version": UNSIGNED} if anonymous else {}),
     )

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from runner.errors import DamagedError, RunnerError
+from runner.errors import DamagedError, RunnerError, os_failure
 from runner.storage import atomic as durable
 from runner.storage import s3
 from runner.storage.artifact import Artifact, FileEntry, digest_files
@@ -29,6 +29,7 @@ from runner.storage.local import Blobs, FolderBlobs, ObjectInfo
 from runner.storage.verify import SET_MANIFEST as SET_MANIFEST
 
 CLAIM = "_publishing."
+_PROBE = "_writable/probe"
 _CLAIM_S = 86_400.0
 _NUM_READS = 3
 _NUM_PARALLEL_FILES = 8
@@ -37,14 +38,15 @@ OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all, from any thread."""
 
 
-def open_store(uri: str, *, endpoint_url: str | None = None, anonymous: bool = False) -> Store:
+def open_store(uri: str, *, endpoint_url: str | None = None, anonymous: bool = False, patient: bool = True) -> Store:
     """The store at `s3://bucket/prefix` or in a local folder. Raises RunnerError for any other scheme.
 
-    endpoint_url: S3 endpoint; None follows boto3's own chain. anonymous: send S3 requests unsigned.
+    endpoint_url: S3 endpoint; None follows boto3's own chain. anonymous: send S3 requests unsigned. patient: False
+    gives up after seconds when S3 does not answer.
     """
     if uri.startswith("s3://"):
         bucket, prefix = s3.split_uri(uri)
-        blobs = s3.S3Blobs(s3.connect(endpoint_url, anonymous), bucket, prefix)
+        blobs = s3.S3Blobs(s3.connect(endpoint_url, anonymous, patient=patient), bucket, prefix)
         return Store(f"s3://{bucket}/{prefix}".rstrip("/"), blobs)
     if "://" in uri:
         raise RunnerError(f"storage.artifacts={uri} is not a store", "Give s3://bucket/prefix or a local folder.")
@@ -273,6 +275,22 @@ class Store:
         for entry in artifact.files:
             checked_key(entry.path)
         return artifact
+
+    def check_writable(self) -> None:
+        """Raise RunnerError unless a small file can be put here, read and listed, as publishing will do."""
+        data = uuid.uuid4().bytes
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe"
+            source.write_bytes(data)
+            try:
+                self._blobs.put_file(source, _PROBE, lambda num_bytes: None)
+                kept = self._blobs.read(_PROBE) == data and any(True for _ in self.list(_PROBE.partition("/")[0]))
+            except OSError as error:
+                raise os_failure(error, self.uri) from error
+        if not kept:
+            raise RunnerError(f"{self.uri} takes a file and does not keep it", "Look at what answers at that address.")
+        with suppress(RunnerError):  # credentials may write and not delete; the next look writes the same key
+            self._blobs.delete([_PROBE])
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every file below the prefix (a folder; empty: the whole store), in no particular order."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from runner.cluster.session import ProgressHandle
+from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.manifest import StageRecord
@@ -22,13 +24,13 @@ from stages.evaluate import rules
 from stages.evaluate.scores import DELTA_VS_BASE, DELTA_VS_RUN, SCORES_FILE, Scores, judge
 from stages.evaluate.scoring import ScoreTable
 from stages.evaluate.slices import Slices
-from stages.evaluators.metrics import known_metrics, load_metrics
+from stages.evaluators.metrics import known_metrics, load_metrics, metric_libraries
 from stages.infer.shared import is_shared
 from stages.models.endpoint_form import strip_thought, with_thought
 from stages.models.known import MODEL, conditions
 from stages.sections.evaluate import Evaluate as Keys
 from stages.sections.recipe import Recipe
-from stages.serve.other_runs import predictions_of_run
+from stages.serve.other_runs import predictions_of_run, whole
 
 _OTHER_RUN = "run"
 _COMPARED = (TUNED, BASE, DELTA_VS_BASE, DELTA_VS_RUN)
@@ -49,13 +51,26 @@ class Evaluate:
         "evaluate.require",
         "evaluate.reasoning",
     )
-    libraries: ClassVar[tuple[str, ...]] = ("rouge-score", "sacrebleu", "jsonschema")
+    libraries: ClassVar[tuple[str, ...]] = ("numpy",)
     provides: ClassVar[tuple[str, ...]] = ("scores",)
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         """The predictions and, when the pipeline publishes one, the adapter, whose digest goes into the scores."""
         return ("predictions", *(("adapter",) if "publish" in recipe.pipeline else ()))
+
+    def libraries_of(self, recipe: Recipe) -> Sequence[str]:
+        """The distributions behind the metrics."""
+        return metric_libraries(recipe.evaluate.metrics)
+
+    def canonical(self, recipe: Recipe) -> dict[str, Any]:
+        """Another run by the predictions that it has."""
+        if (other := recipe.evaluate.compare_run) is None:
+            return {}
+        with suppress(RunnerError, OSError):  # the stage says it
+            found = predictions_of_run(recipe, other, "evaluate.compare_run")
+            return {"evaluate.compare_run": {"run": other, "predictions": found.sha256}}
+        return {}
 
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
@@ -107,7 +122,10 @@ class Evaluate:
         known_metrics(keys.metrics)
         folder = ctx.stage_dir / "scores"
         folder.mkdir(exist_ok=True)
-        other = predictions_of_run(ctx.recipe, keys.compare_run, "evaluate.compare_run") if keys.compare_run else None
+        other = None
+        if keys.compare_run:
+            other = predictions_of_run(ctx.recipe, keys.compare_run, "evaluate.compare_run")
+            whole(other, keys.compare_run, "evaluate.compare_run")
         adapter = ctx.inputs.get("adapter")
         scores: Scores = ctx.ray.call(
             score,

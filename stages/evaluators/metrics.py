@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, requires
 from typing import Any, cast
 
 from runner.errors import RunnerError
@@ -28,6 +29,7 @@ from runner.recipe.machine import installed, pip_install
 from stages.evaluators.base import CallMetric, Metric, offered_metrics, other_names
 
 ENTRY_POINT_GROUP = "recipe_runner.metrics"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def known_metrics(names: Iterable[str]) -> dict[str, str]:
@@ -76,6 +78,27 @@ def missing_package(name: str) -> tuple[str, str] | None:
     if metric.library and not installed(metric.library):
         return f"needs {metric.library}, which is not installed here", pip_install(metric.install or metric.library)
     return None
+
+
+def metric_libraries(names: Iterable[str]) -> list[str]:
+    """The distributions that compute the metrics, and what these require: their versions affect the scores."""
+    offered, found = offered_metrics(), set[str]()
+    adding = {point.name: point.dist.name for point in entry_points(group=ENTRY_POINT_GROUP) if point.dist}
+    for name in names:
+        own = offered[name].library if name in offered else adding.get(name, "")
+        if own:
+            found |= {own.replace("_", "-"), *_required_by(own)}
+    return sorted(found)
+
+
+@cache
+def _required_by(distribution: str) -> tuple[str, ...]:
+    """Distributions that it always needs; none where it is not installed."""
+    try:
+        wanted = requires(distribution) or []
+    except PackageNotFoundError:
+        return ()
+    return tuple(_NAME.match(each)[0] for each in wanted if "extra ==" not in each)  # type: ignore[index]
 
 
 def wrong_arguments(name: str, args: Mapping[str, Any]) -> tuple[str, str] | None:

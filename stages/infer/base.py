@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import LockedError, RunnerError
-from runner.pipeline.fingerprint import library_versions
+from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.run_locks import lock_path
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
@@ -36,15 +36,10 @@ def base_file(recipe: Recipe, stage: Any, inputs: Mapping[str, Artifact]) -> Pat
 
     stage: the one that predicts: its version, libraries, and the recipe's values that it reads count.
     """
-    recipe_values = recipe.model_dump(mode="json")
-    values = {key: _value_at(recipe_values, key) for key in stage.reads} | stage.canonical(recipe)
+    covered = fingerprint_inputs(stage, recipe, {name: inputs[name].sha256 for name in ("model", "test_set")})
+    values = covered["recipe"]
     values["infer.engine_kwargs"] = without(values["infer.engine_kwargs"], load_engine(recipe).for_adapters)
-    identity = {
-        "version": stage.version,
-        "recipe": without(values, _WITHOUT_EFFECT),
-        "inputs": {name: inputs[name].sha256 for name in ("model", "test_set")},
-        "libraries": library_versions(stage, recipe),
-    }
+    identity = {**covered, "recipe": without(values, _WITHOUT_EFFECT)}
     root = recipe.storage.runs
     return root / _FOLDER / f"{digest_json(identity)[:32]}.jsonl"
 
@@ -75,7 +70,7 @@ def take_over(path: Path, journal: Journal, num_rows: int) -> int:
         return 0
     before = journal.count
     try:
-        with Journal(path, num_rows, [BASE]) as kept:
+        with Journal(path, num_rows, [BASE], identity=path.stem) as kept:
             kept.check_complete()
             for index, line in enumerate(kept.lines()):
                 journal.add(index, BASE, line)
@@ -95,16 +90,10 @@ def keep(path: Path, journal: Journal, variants: list[str], num_rows: int) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with Journal(temporary, num_rows, [BASE]) as kept:
+        with Journal(temporary, num_rows, [BASE], identity=path.stem) as kept:
             for place, line in enumerate(journal.lines()):
                 if variants[place % len(variants)] == BASE:
                     kept.add(place // len(variants), BASE, line)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _value_at(values: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        values = values[part]
-    return values

@@ -76,7 +76,7 @@ def make(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> int:
         if kept.is_file():
             return 0
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with Journal(kept.with_suffix(".part"), rows.num_rows, [BASE]) as journal:
+        with Journal(kept.with_suffix(".part"), rows.num_rows, [BASE], identity=kept.stem) as journal:
             pieces = rows.missing([BASE], journal.is_done)
             figures = Figures(time.time(), continued=journal.count)
             collect(ask(ctx.recipe, rows.path, pieces, engine, progress), journal, figures, progress)

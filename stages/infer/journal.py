@@ -1,7 +1,8 @@
 """Finished predictions of a batch job, kept on disk as they come, so that a killed job goes on where it was.
 
-The journal is one file that only grows. A record is a line: the digest of what follows, the test row's index, the
-variant, and the prediction's line. A record that is torn or damaged does not count, and its row is predicted again.
+The journal is one file that only grows. A record is a line: the digest of what follows and of what the predictions
+depend on, the test row's index, the variant, and the prediction's line. A record that is torn, damaged or of another
+job does not count, and its row is predicted again.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, num_rows: int, variants: Sequence[str], now: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        num_rows: int,
+        variants: Sequence[str],
+        now: Callable[[], float] = time.monotonic,
+        identity: str = "",
     ) -> None:
-        self._path, self._now = path, now
+        """identity: digest of all that the predictions depend on."""
+        self._path, self._now, self._identity = path, now, identity.encode()
         self._offsets = {variant: array("q", [-1]) * num_rows for variant in variants}
         self._end = 0
         self._file: IO[bytes] | None = None
@@ -61,7 +68,7 @@ class Journal:
         whole = 0
         with self._path.open("rb") as file:
             for record in file:
-                found = _parse(record, self._offsets)
+                found = self._parsed(record)
                 if found:
                     self._count(self._end, *found)
                 else:
@@ -96,7 +103,7 @@ class Journal:
         assert self._file is not None
         if self.is_done(index, variant):
             return
-        record = _record(index, variant, line)
+        record = _record(index, variant, line, self._identity)
         self._file.write(record)
         self._count(self._end, index, variant, line)
         self._end += len(record)
@@ -137,21 +144,24 @@ class Journal:
             for offsets in zip(*self._offsets.values(), strict=True):
                 for offset in offsets:
                     file.seek(offset)
-                    found = _parse(file.readline(), self._offsets)
+                    found = self._parsed(file.readline())
                     if found is None:
                         raise RunnerError(f"{self._path} was damaged while it was read", "Give the same command again.")
                     yield found[2]
 
+    def _parsed(self, record: bytes) -> tuple[int, str, str] | None:
+        return _parse(record, self._offsets, self._identity)
 
-def _record(index: int, variant: str, line: str) -> bytes:
+
+def _record(index: int, variant: str, line: str, identity: bytes) -> bytes:
     text = f"{index} {variant} {line}".encode()
-    return f"{digest_bytes(text)[:_DIGEST_CHARS]} ".encode() + text + b"\n"
+    return f"{digest_bytes(identity + text)[:_DIGEST_CHARS]} ".encode() + text + b"\n"
 
 
-def _parse(record: bytes, known: dict[str, array[int]]) -> tuple[int, str, str] | None:
-    """(index, variant, line) of a record, or None when it is not whole or not of this test set."""
+def _parse(record: bytes, known: dict[str, array[int]], identity: bytes) -> tuple[int, str, str] | None:
+    """(index, variant, line) of a record, or None when it is not whole or not of this job."""
     digest, _, text = record.removesuffix(b"\n").partition(b" ")
-    if not record.endswith(b"\n") or digest.decode(errors="replace") != digest_bytes(text)[:_DIGEST_CHARS]:
+    if not record.endswith(b"\n") or digest.decode(errors="replace") != digest_bytes(identity + text)[:_DIGEST_CHARS]:
         return None
     index, variant, line = text.decode().split(" ", 2)
     if variant not in known or int(index) >= len(known[variant]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.storage.artifact import scan_folder
-from runner.storage.atomic import write_json
+from runner.storage.atomic import read_state, write_state
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import Engine as Backend
 from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine
@@ -132,7 +131,7 @@ class Infer:
         Raises RunnerError when an engine does not start or keeps dying, when it refuses every row or loses one.
         """
         begin, backend = time.time(), load_engine(ctx.recipe)
-        if result := finished(ctx.stage_dir):
+        if result := finished(ctx.stage_dir, ctx.fingerprint):
             return result
         rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
         shared = is_shared(ctx.recipe)
@@ -152,7 +151,8 @@ class Infer:
         with ExitStack() as held:
             if kept:
                 held.enter_context(made_once(kept, lambda message: ctx.say(f"  {self.name} waits: {message}")))
-            journal = held.enter_context(Journal(ctx.stage_dir / JOURNAL, rows.num_rows, variants))
+            path = ctx.stage_dir / JOURNAL
+            journal = held.enter_context(Journal(path, rows.num_rows, variants, identity=ctx.fingerprint))
             continued = continued_text(journal)
             if kept and (taken := take_over(kept, journal, rows.num_rows)):
                 ctx.say(f"  {self.name}: {taken:,} predictions of the base model are reused")
@@ -173,23 +173,29 @@ class Infer:
                 raise backend.batch_failure(error, begin) from error
             if kept:
                 keep(kept, journal, variants, rows.num_rows)
-            return finish(ctx.stage_dir, journal, variants, figures, backend)
+            return finish(ctx, journal, variants, figures, backend)
 
 
-def finished(stage_dir: Path) -> StageResult | None:
+def finished(stage_dir: Path, fingerprint: str) -> StageResult | None:
     """What an attempt made that was complete but for its record; None when there is none or its files have changed."""
     path = stage_dir / FINISHED
-    if not path.is_file():
+    try:
+        values = read_state(path)
+    except (RunnerError, OSError):  # damaged, or not there
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
+    if values["fingerprint"] != fingerprint:
+        return None
     artifact = scan_folder(PREDICTIONS, stage_dir / PREDICTIONS, values["meta"])
     if artifact.sha256 != values["sha256"]:
         return None
     return StageResult([artifact], values["metrics"], note(values["metrics"]))
 
 
-def finish(stage_dir: Path, journal: Journal, variants: list[str], figures: Figures, backend: Backend) -> StageResult:
+def finish(
+    ctx: RunContext[Recipe], journal: Journal, variants: list[str], figures: Figures, backend: Backend
+) -> StageResult:
     """The journal as the stage's artifact, in the rows' order. Raises RunnerError unless it holds every prediction."""
+    stage_dir, fingerprint = ctx.stage_dir, ctx.fingerprint
     journal.check_complete()
     if journal.num_errors == journal.count:
         journal.discard()  # what the engine said may not hold any more when the run is repeated
@@ -198,7 +204,8 @@ def finish(stage_dir: Path, journal: Journal, variants: list[str], figures: Figu
     num_rows = journal.num_expected // len(variants)
     artifact = scan_folder(PREDICTIONS, stage_dir / PREDICTIONS, {"variants": variants, "num_rows": num_rows})
     metrics = {"num_rows": num_rows, "variants": variants, **figures.summary(journal)}
-    write_json(stage_dir / FINISHED, {"sha256": artifact.sha256, "meta": artifact.meta, "metrics": metrics})
+    done = {"fingerprint": fingerprint, "sha256": artifact.sha256, "meta": artifact.meta, "metrics": metrics}
+    write_state(stage_dir / FINISHED, done)
     journal.discard()
     return StageResult([artifact], metrics, note(metrics))
 

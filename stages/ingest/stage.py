@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from runner.errors import RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
-from runner.pipeline.fingerprint import library_version
 from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
-from stages.data.generated import grammar
-from stages.data.sources.local import LocalFiles
-from stages.data.sources.names import split_names
 from stages.ingest import rules as conversation_rules
 from stages.ingest.answers import check_answers, needs_reading
-from stages.ingest.canonical import file_state
 from stages.ingest.choose import samples
 from stages.ingest.data import prepare_data
+from stages.ingest.identity import looks, model_meaning, rows_meaning
 from stages.ingest.parity import check_parts
 from stages.models import obtain as models
 from stages.models.chat_template import template_meaning, with_template_text
@@ -38,8 +31,6 @@ if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
 
 _UPDATE_EVERY_S = 0.5
-_PACKAGE = "package://"
-_GENERATED = "generated://"
 
 
 class Ingest:
@@ -61,30 +52,13 @@ class Ingest:
         return ()
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """Local files by their content, generated rows by the grammar's settings; what the sources do not use is None.
+        """Local files by their content, generated rows by the grammar's settings; None for what sources do not use."""
+        seed = {} if recipe.dataset.split or _draws(recipe.dataset) else {"seed": None}
+        return seed | rows_meaning(recipe) | model_meaning(recipe) | template_meaning(recipe)
 
-        What lies behind a remote source is not looked at: it counts as unchanged until `force=[ingest]`.
-        """
-        dataset, model = recipe.dataset, recipe.model
-        meaning: dict[str, Any] = {} if dataset.split or _draws(dataset) else {"seed": None}
-        if dataset.source.startswith(_GENERATED):
-            spec = asdict(grammar.parse_uri(dataset.source, recipe.seed))
-            meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
-        elif "://" not in dataset.source:
-            meaning["dataset.source"] = _local_state(dataset)
-        if not dataset.source.startswith("s3://"):
-            meaning["dataset.endpoint_url"] = None
-        if is_local(model.source):
-            folder = Path(model.source).expanduser()
-            paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-            # templates lie in a folder of their own
-            meaning["model.source"] = {name: file_state(folder / name) for name in paths if "/." not in f"/{name}"}
-        elif model.source.startswith(_PACKAGE):
-            distribution = model.source.removeprefix(_PACKAGE).partition("/")[0]
-            meaning["model.source"] = {"source": model.source, "version": library_version(distribution)}
-        if is_local(model.source) or "://" in model.source:
-            meaning["model.revision"] = None
-        return meaning | template_meaning(recipe)
+    def outside(self, recipe: Recipe) -> Mapping[str, Callable[[], Any]]:
+        """What lies behind a remote source by its tags, such as an object's ETag."""
+        return looks(recipe)
 
     def rules(self) -> Sequence[Rule]:
         return (*rules.RULES, *conversation_rules.RULES)
@@ -124,16 +98,6 @@ class Ingest:
 def _draws(dataset: Dataset) -> bool:
     """Whether `max_rows` draws rows by the seed."""
     return samples(dataset) and any(limit is not None for limit in dataset.max_rows.model_dump().values())
-
-
-def _local_state(dataset: Dataset) -> dict[str, Any]:
-    """The content of each file that the dataset names, by its name."""
-    files = LocalFiles(dataset.source)
-    names: set[str] = set()
-    for pattern in {each for patterns in split_names(dataset).values() for each in patterns}:
-        with suppress(RunnerError):
-            names.update(files.find(pattern))
-    return {name: file_state(files.folder / name) for name in sorted(names)}
 
 
 def _model_note(model: Artifact) -> str:

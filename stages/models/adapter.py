@@ -21,6 +21,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".pyc", ".so")
+_DIGEST_IN_ID = re.compile(r"-([0-9a-f]{8})$")  # the end of every id that publish gives
 _ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -62,6 +63,8 @@ def find_adapter(store: Store, adapter_id: str) -> Artifact:
     artifact = store.exists(checked_adapter_id(adapter_id))
     if artifact is None:
         raise AdapterNotFoundError(f"there is no complete adapter {adapter_id!r} in the store")
+    if (said := _DIGEST_IN_ID.search(adapter_id)) and not artifact.sha256.startswith(said[1]):
+        raise AdapterNotFoundError(f"the set {adapter_id!r} is another one (sha256 {artifact.sha256[:8]}) by now")
     names = {entry.path for entry in artifact.files}
     if not {WEIGHTS, CONFIG} <= names:
         raise AdapterNotFoundError(f"the set {adapter_id!r} is no LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")

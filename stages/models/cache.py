@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,19 @@ _POLL_S = 0.2
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder, which `make` fills (under another name, renamed when it is done) unless that has been done.
 
-    A list of its files with sizes and digests lies beside it. When a file is not as listed, the folder is made anew.
-    Files whose size and time of change are as listed are not read. A process waits for another that does the same.
+    A list of its files with sizes and digests lies beside it. When a file is not as listed, or the list is gone or
+    damaged, the folder is made anew. Large files are read once on each machine, and again when they change (see
+    `Digests`; what was read is remembered in `digests` two folders above). A process waits for another that does the
+    same.
     """
     listed = folder.with_name(f".{folder.name}.files.json")
-    if folder.is_dir() and not _damage(folder, listed):
+    digests = Digests(folder.parent.parent / "digests")
+    if folder.is_dir() and not _damage(folder, listed, digests):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder.with_name(f".{folder.name}.lock")):
         if folder.is_dir():
-            damage = _damage(folder, listed)
+            damage = _damage(folder, listed, digests)
             if not damage:
                 return folder
             print(f"{damage}; {folder} is made again", file=sys.stderr)
@@ -61,35 +64,36 @@ def digests_of(folder: Path, names: list[str], memory_folder: Path) -> list[File
 
 
 def _listing(folder: Path) -> dict[str, list[Any]]:
-    """Size, time of change (ns) and SHA-256 of every file below the folder, by relative path."""
+    """Size and SHA-256 of every file below the folder, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor(_NUM_PARALLEL_FILES) as pool:
         digests = list(pool.map(digest_file, paths))
     return {
-        path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns, digest]
+        path.relative_to(folder).as_posix(): [path.stat().st_size, digest]
         for path, digest in zip(paths, digests, strict=True)
     }
 
 
-def _damage(folder: Path, listed: Path) -> str:
+def _damage(folder: Path, listed: Path, digests: Digests) -> str:
     """Which file of the folder is not as listed, or ""."""
     try:
         listing = read_state(listed)
-    except FileNotFoundError:  # the folder is older than such lists
-        with suppress(OSError):  # a cache that is only read from
-            write_state(listed, _listing(folder))
-        return ""
+    except FileNotFoundError:
+        return f"{listed} is gone, without which nobody knows whether the files are whole"
     except RunnerError as error:
         return error.message
-    for name, (size_bytes, mtime_ns, sha256) in listing.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{path} is gone"
-        stat = path.stat()
-        same_time = stat.st_mtime_ns == mtime_ns
-        if stat.st_size != size_bytes or not (same_time or digest_file(path) == sha256):
-            return f"{path} is damaged"
-    return ""
+    with ThreadPoolExecutor(_NUM_PARALLEL_FILES) as pool:
+        found = list(pool.map(lambda name: _file_damage(folder / name, listing[name], digests), listing))
+    digests.save()
+    return next(filter(None, found), "")
+
+
+def _file_damage(path: Path, listed: list[Any], digests: Digests) -> str:
+    size_bytes, sha256 = listed[0], listed[-1]  # older lists have a time of change between them
+    if not path.is_file():
+        return f"{path} is gone"
+    same = path.stat().st_size == size_bytes and digests.of(path) == sha256
+    return "" if same else f"{path} is damaged"
 
 
 def _put_aside(folder: Path) -> None:

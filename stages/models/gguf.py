@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from importlib.metadata import PackageNotFoundError, files, version
 from io import StringIO
 from pathlib import Path
@@ -39,6 +39,15 @@ def find_packaged_file(distribution: str, name: str) -> Path:
         f"model.source=package://{distribution}/{name}: the package has no such GGUF file; it has: {there}",
         "Write package://<distribution>/<file>.gguf.",
     )
+
+
+def installed_hash(distribution: str, name: str) -> str | None:
+    """The digest that the distribution's own list of files has for the GGUF file; None where it has none."""
+    with suppress(PackageNotFoundError, ValueError):
+        for entry in files(distribution) or []:
+            if name in (entry.name, entry.as_posix()) and entry.hash:
+                return f"{entry.hash.mode}={entry.hash.value}"
+    return None
 
 
 def cache_name(distribution: str, path: Path) -> str:

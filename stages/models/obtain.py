@@ -6,29 +6,36 @@ downloaded, nor is a repository's Python code unless the recipe trusts it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from runner.errors import DamagedError, RunnerError
+from runner.errors import DamagedError, RunnerError, first_line
 from runner.storage import s3
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.checksums import check_stored
 from runner.storage.digest import digest_json
+from runner.storage.verify import Digests
 from stages.models import gguf
 from stages.models.cache import digests_of, made_once
 from stages.sections.model import is_local
 
 _WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_TEMPLATES = "additional_chat_templates/*.jinja"  # those of transformers for tools and such
 _CODE = ["*.py"]
 _UNWANTED = ["*/*", "consolidated*.safetensors"]  # other formats' folders; the same weights in their maker's own layout
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NUM_PARALLEL_FILES = 4
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOOK_S = 5.0
 
 OnBytes = Callable[[int, int], None]
 """Called with bytes done and bytes in all, from any thread."""
@@ -121,12 +128,16 @@ def describe_model(folder: Path, cache: Path, meta: dict[str, Any]) -> Artifact:
 
     Digests are kept in the cache by path, size and time of change, so that a model is read through once.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, _WANTED + _CODE))
+    there = [*folder.iterdir(), *folder.glob(_TEMPLATES)]
+    names = sorted(path.relative_to(folder).as_posix() for path in there if path.is_file())
+    names = [name for name in names if _matches(name, _WANTED + _CODE)]
     files = digests_of(folder, names, cache / "digests")
     return Artifact(name="model", uri=str(folder), sha256=digest_files(files), files=files, meta=meta)
 
 
 def _matches(name: str, wanted: list[str]) -> bool:
+    if fnmatch(name, _TEMPLATES) and name.count("/") == 1:
+        return True
     return any(fnmatch(name, pattern) for pattern in wanted) and not any(fnmatch(name, p) for p in _UNWANTED)
 
 
@@ -135,6 +146,27 @@ def _from_package(source: str, cache: Path) -> Path:
     path = gguf.find_packaged_file(distribution, name)
     folder = cache / "gguf" / gguf.cache_name(distribution, path)
     return made_once(folder, lambda part: gguf.convert(path, part))
+
+
+def s3_tag(source: str, endpoint_url: str | None) -> str:
+    """What changes when a file of the model at an s3:// prefix does. Raises RunnerError without an answer."""
+    bucket, prefix = s3.split_uri(source)
+    start = len(prefix) + 1 if prefix else 0
+    client = s3.connect(endpoint_url, patient=False)
+    found = {info.key[start:]: [info.size_bytes, info.etag] for info in s3.list_objects(client, bucket, prefix)}
+    return digest_json({name: state for name, state in found.items() if _matches(name, _WANTED + _CODE)})
+
+
+def hub_tag(source: str, revision: str | None) -> str | None:
+    """The commit that the id means on the hub now. Raises RunnerError when the hub does not answer."""
+    if revision and _COMMIT.fullmatch(revision):
+        return None  # it never means another one
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().model_info(source, revision=revision, timeout=_LOOK_S).sha
+    except Exception as error:  # the client raises what the network and the hub's answers raise
+        raise RunnerError(f"model.source={source}: {first_line(error)}") from error
 
 
 def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[str], on_bytes: OnBytes) -> Path:
@@ -154,6 +186,7 @@ def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[st
 
         def download(name: str) -> int:
             target, key, size = part / name, objects[name].key, objects[name].size_bytes
+            target.parent.mkdir(parents=True, exist_ok=True)
             if not _arrived_before(client, bucket, key, target):
                 s3.download(client, bucket, key, target)
             if target.stat().st_size != size:
@@ -182,13 +215,16 @@ def _arrived_before(client: Any, bucket: str, key: str, target: Path) -> bool:
 
 def _from_hub(source: str, revision: str | None, cache: Path, wanted: list[str]) -> Path:
     from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
 
     shown = f"model.source={source}" + (f" at revision {revision}" if revision else "")
     try:
-        folder = snapshot_download(
-            source, revision=revision, cache_dir=cache / "hub", allow_patterns=wanted, ignore_patterns=_UNWANTED
-        )
+        folder = _snapshot(source, revision, cache, wanted)
+        if damaged := [path for path in folder.rglob("*") if not _is_whole_blob(path, Digests(cache / "digests"))]:
+            for path in damaged:
+                print(f"{path} is damaged, and is downloaded again", file=sys.stderr)
+                path.resolve().unlink()
+                path.unlink(missing_ok=True)
+            folder = _snapshot(source, folder.name, cache, wanted)
     except hub.GatedRepoError as error:
         raise RunnerError(
             f"{shown} is gated", "Accept its terms on the hub, and log in (`hf auth login`, or HF_TOKEN)."
@@ -203,4 +239,29 @@ def _from_hub(source: str, revision: str | None, cache: Path, wanted: list[str])
             f"{shown} is not in the cache, and the model hub cannot be reached: {error}",
             "Set HF_ENDPOINT to a mirror, or give model.source a local folder, s3://... or package://...",
         ) from error
-    return Path(folder)
+    return folder
+
+
+def _snapshot(source: str, revision: str | None, cache: Path, wanted: list[str]) -> Path:
+    """The folder of the model's files, and of its further templates, which lie in a folder below it."""
+    from huggingface_hub import snapshot_download
+
+    hub = cache / "hub"
+    folder = Path(
+        snapshot_download(source, revision=revision, cache_dir=hub, allow_patterns=wanted, ignore_patterns=_UNWANTED)
+    )
+    snapshot_download(source, revision=folder.name, cache_dir=hub, allow_patterns=[_TEMPLATES])
+    return folder
+
+
+def _is_whole_blob(path: Path, digests: Digests) -> bool:
+    """Whether a file of the hub's cache has the digest that its blob is named by: SHA-256, or git's of small files."""
+    blob = path.resolve()
+    if not path.is_file() or blob.parent.name != "blobs":
+        return True
+    if _SHA256.fullmatch(blob.name):
+        return digests.of(blob) == blob.name
+    if not _COMMIT.fullmatch(blob.name):
+        return True
+    data = blob.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == blob.name

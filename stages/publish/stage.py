@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +60,11 @@ class Publish:
         if "://" in store:
             return {"storage.artifacts": store.rstrip("/")}
         return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
+
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+        storage = recipe.storage
+        store = partial(open_store, storage.artifacts, endpoint_url=storage.endpoint_url, patient=False)
+        return {"storage.artifacts": lambda: store().check_writable()}
 
     def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.publish.estimate import estimate

@@ -10,6 +10,7 @@ from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import Manifest
 from runner.pipeline.runs import run_of_id
 from runner.storage.artifact import Artifact
+from runner.storage.verify import Digests, damage
 from stages.models.weights import Adapter
 from stages.sections.recipe import Recipe
 from stages.serve.fit import fit_to_serve
@@ -40,17 +41,36 @@ def run_folder(recipe: Recipe, run_id: str, key: str) -> Path:
 
 def predictions_of_run(recipe: Recipe, run_id: str, key: str) -> Artifact:
     """The predictions of another run. Raises RunnerError when there is no such run, or it has predicted nothing."""
-    artifact = Manifest.load(run_folder(recipe, run_id, key)).artifact("predictions")
+    artifact = _manifest_of(recipe, run_id, key).artifact("predictions")
     if artifact is None:
         raise RunnerError(f"{key} names the run {run_id!r}, which has no predictions", "Name a run that ran infer.")
     return artifact
 
 
+def whole(artifact: Artifact, run_id: str, key: str) -> Artifact:
+    """The artifact of another run. key: that names the run. Raises RunnerError when its files are damaged."""
+    if why := damage(artifact, Digests(None)):
+        raise RunnerError(f"{key} names the run {run_id!r}, whose {why}", "Run that recipe again, or name another run.")
+    return artifact
+
+
+def _manifest_of(recipe: Recipe, run_id: str, key: str) -> Manifest:
+    """The manifest of the run. Raises RunnerError when there is none, or its folder holds that of another run."""
+    folder = run_folder(recipe, run_id, key)
+    manifest = Manifest.load(folder)
+    if manifest.run_id != folder.name:
+        raise RunnerError(
+            f"{key} names the run {run_id!r}, whose folder {folder} holds the manifest of {manifest.run_id}",
+            "Restore that folder, or name another run.",
+        )
+    return manifest
+
+
 def same_rows(recipe: Recipe, run_id: str, test_set: Artifact) -> Artifact | None:
     """The predictions of another run when they are of this test set, else None."""
-    manifest = Manifest.load(run_folder(recipe, run_id, "serve.runs"))
-    theirs = manifest.artifact("test_set")
-    return manifest.artifact("predictions") if theirs and theirs.sha256 == test_set.sha256 else None
+    manifest = _manifest_of(recipe, run_id, "serve.runs")
+    theirs, found = manifest.artifact("test_set"), manifest.artifact("predictions")
+    return whole(found, run_id, "serve.runs") if found and theirs and theirs.sha256 == test_set.sha256 else None
 
 
 def served_runs(ctx: RunContext[Recipe], own: Adapter | None) -> list[ServedRun]:
@@ -67,7 +87,7 @@ def served_runs(ctx: RunContext[Recipe], own: Adapter | None) -> list[ServedRun]
 
 
 def _checked_adapter(ctx: RunContext[Recipe], run_id: str, own: Adapter | None) -> Adapter:
-    manifest = Manifest.load(run_folder(ctx.recipe, run_id, "serve.runs"))
+    manifest = _manifest_of(ctx.recipe, run_id, "serve.runs")
     published, scores, model = (manifest.artifact(name) for name in ("adapter", "scores", "model"))
     if published is None:
         raise RunnerError(f"serve.runs: the run {run_id} has published no adapter", "Leave it out.")
@@ -75,6 +95,7 @@ def _checked_adapter(ctx: RunContext[Recipe], run_id: str, own: Adapter | None) 
         raise RunnerError(
             f"serve.runs: the run {run_id} has not evaluated its adapter", "Run its evaluate stage, or leave it out."
         )
+    scores = whole(scores, run_id, "serve.runs")
     if model is None or model.sha256 != ctx.input("model").sha256:
         raise RunnerError(f"serve.runs: the run {run_id} trained on another base model", "Leave it out.")
     adapter = fit_to_serve(published, scores, ctx.recipe.storage.endpoint_url, whose=f"the run {run_id} (serve.runs)")

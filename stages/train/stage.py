@@ -41,7 +41,7 @@ from stages.trainers.base import (
     trainer_named,
     trainer_rules,
 )
-from stages.trainers.checkpoints import mend
+from stages.trainers.checkpoints import check_final, mend
 from stages.trainers.failure import explain
 
 WEIGHTS = "trained_weights"
@@ -136,7 +136,7 @@ class Train:
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
         shutil.rmtree(tokens)
-        return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics)
+        return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics, run["name"])
 
 
 def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None) -> dict[str, Any]:
@@ -302,14 +302,16 @@ def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Thr
     return outcome["result"]
 
 
-def keep(checkpoint: Any, stage_dir: Path, source: str, metrics: dict[str, Any]) -> StageResult:
+def keep(checkpoint: Any, stage_dir: Path, source: str, metrics: dict[str, Any], training: str) -> StageResult:
     """Copy the final Ray Train checkpoint, wherever it is stored, into the stage's folder as its two artifacts.
 
-    source: of the base model.
+    source: of the base model. training: the name of its `ray.train.RunConfig`.
+    Raises RunnerError when it is not what the workers sealed.
     """
     temporary = stage_dir / ".final"
     shutil.rmtree(temporary, ignore_errors=True)
     checkpoint.to_directory(str(temporary))
+    check_final(temporary, training)
     artifacts = []
     for name, part in ((WEIGHTS, ADAPTER), ("training_log", LOG)):
         folder = stage_dir / name

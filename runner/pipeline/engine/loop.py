@@ -38,6 +38,7 @@ from runner.pipeline.events import (
     StaysUp,
     WorkEnded,
 )
+from runner.pipeline.fingerprint.remote import check_destinations, look_outside
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
 from runner.pipeline.optional import KeepsAlive, WarmsUp, environment_of
 from runner.pipeline.registry import load_stage
@@ -84,7 +85,9 @@ def _run(
         past = planning.PastRuns(root, shared)
         for remark in past.remarks:
             watched.say(remark)
+        past.outside = look_outside(map(load_stage, recipe.pipeline), recipe, watched.say)
         plan = planning.build(recipe, options, past)
+        check_destinations((step.stage for step in plan.steps if step.action == "run"), recipe)
         run_ = open_run(recipe, options, command, watched, root, identity)
         run_.lock, run_.signals = lock, signals
         write_state(run_.folder / ORIGINS, dict(origins or {}))

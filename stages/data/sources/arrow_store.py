@@ -48,6 +48,14 @@ class ArrowFiles:
         except OSError as error:
             raise self._explained(name, error) from error
 
+    def tag(self, name: str) -> str | None:
+        """As FileSource: the file's size and time of change."""
+        try:
+            found = self._system.get_file_info(f"{self._path}/{name}")
+        except OSError as error:
+            raise self._explained(name, error) from error
+        return f"{found.size} {found.mtime_ns}" if found.is_file else None
+
     def _explained(self, name: str, error: OSError) -> RunnerError:
         first = str(error).splitlines()[0][:300]
         return RunnerError(f"dataset.source={self._source}: {name}: {first}", NAME_HINT)

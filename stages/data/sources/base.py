@@ -24,6 +24,11 @@ class FileSource(Protocol):
     def local(self, name: str) -> Path | None:
         """The file where it is, if it is on this machine."""
 
+    def tag(self, name: str) -> str | None:
+        """What changes when the file's content does, seen without its content; None where there is no such thing.
+
+        Raises RunnerError when there is no answer, soon rather than after many tries."""
+
     def fetch(self, name: str, target: Path, count: Count) -> None:
         """Download the file. Raises RunnerError naming it when it is missing or cannot be read."""
 

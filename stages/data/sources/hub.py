@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, first_line
 from stages.data.readers.arrow import plain
 from stages.data.sources import Placed
 from stages.sections.dataset import Dataset
 
+_LOOK_S = 5.0
 KEYS = ("config", "revision", "split")
 
 
@@ -40,6 +41,17 @@ def parse_address(source: str) -> HubAddress:
     return HubAddress(name, **given)
 
 
+def commit(source: str) -> str | None:
+    """The commit that the address means on the hub now. Raises RunnerError when the hub does not answer."""
+    from huggingface_hub import HfApi
+
+    address = parse_address(source)
+    try:
+        return HfApi().dataset_info(address.name, revision=address.revision, timeout=_LOOK_S).sha
+    except Exception as error:  # the client raises what the network and the hub's answers raise
+        raise RunnerError(f"{source}: {first_line(error)}") from error
+
+
 def rows(dataset: Dataset, seed: int, split: str) -> Placed:
     """The rows of a split, whose name on the hub dataset.files says. Raises RunnerError when they cannot be had."""
     address = parse_address(dataset.source)
@@ -62,9 +74,8 @@ def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, A
     except RunnerError:
         raise
     except Exception as error:  # the library raises what its loaders, the network and the hub's client raise
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise RunnerError(
-            f"dataset.source={source}, split {split}: {first}",
+            f"dataset.source={source}, split {split}: {first_line(error)}",
             "Check the name, config, split and network; for a private dataset set HF_TOKEN, for a mirror HF_ENDPOINT.",
         ) from error
 

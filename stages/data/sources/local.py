@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.storage.content import file_state
 from stages.data.sources.base import NAME_HINT, Count, is_pattern, matching
 from stages.data.sources.names import folder_of
 
@@ -31,6 +32,10 @@ class LocalFiles:
             there = ", ".join(sorted(item.name for item in self.folder.iterdir())[:10]) or "nothing"
             raise RunnerError(f"dataset.source={self._source} has no file {name}; it holds: {there}", NAME_HINT)
         return path
+
+    def tag(self, name: str) -> str | None:
+        """As FileSource: of the content."""
+        return file_state(self.local(name))
 
     def fetch(self, name: str, target: Path, count: Count) -> None:
         """Never called: the files are here."""

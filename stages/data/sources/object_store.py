@@ -17,6 +17,7 @@ class S3Files:
         self._source = source
         self._bucket, self._prefix = s3.split_uri(folder_of(source))
         self._client = s3.connect(endpoint_url, anonymous)
+        self._place = (endpoint_url, anonymous)
 
     def find(self, pattern: str) -> list[str]:
         """As FileSource."""
@@ -32,13 +33,21 @@ class S3Files:
 
     def fetch(self, name: str, target: Path, count: Count) -> None:
         """As FileSource."""
-        key = f"{self._prefix}/{name}" if self._prefix else name
+        key = self._key(name)
         try:
             size_bytes = s3.head(self._client, self._bucket, key)["ContentLength"]
         except RunnerError as error:
             raise RunnerError(f"dataset.source: {error.message}", f"{error.hint} {NAME_HINT}".strip()) from error
         count.expect(size_bytes)
         s3.download(self._client, self._bucket, key, target, count.add)
+
+    def tag(self, name: str) -> str | None:
+        """As FileSource: the object's ETag and size."""
+        answer = s3.head(s3.connect(*self._place, patient=False), self._bucket, self._key(name))
+        return f"{answer.get('ETag', '').strip(chr(34))} {answer['ContentLength']}"
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
 
 
 def open_source(source: str, endpoint_url: str | None, anonymous: bool) -> S3Files:

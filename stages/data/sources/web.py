@@ -13,6 +13,7 @@ from stages.data.sources.base import NAME_HINT, Count, is_pattern
 from stages.sections.dataset import data_file
 
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
+_SHORT_TIMEOUT_S = (5, 10)  # of a look whether a file has changed
 _NUM_TRIES = 4
 _BACKOFF_S = 0.5
 _RETRIED_STATUS = (429, 500, 502, 503, 504)
@@ -47,11 +48,32 @@ class WebFiles:
         """As FileSource."""
         return None
 
+    def tag(self, name: str) -> str | None:
+        """As FileSource: the ETag, else time of change and length."""
+        import requests
+
+        url = self._url(name)
+        try:
+            answer = requests.head(url, timeout=_SHORT_TIMEOUT_S, allow_redirects=True)
+            if not answer.ok:  # signed for GET alone, or a server without HEAD
+                with requests.get(url, timeout=_SHORT_TIMEOUT_S, stream=True) as answer:
+                    answer.raise_for_status()
+        except requests.RequestException as error:
+            raise _explained(url, error) from None
+        parts = [
+            answer.headers.get("ETag") or answer.headers.get("Last-Modified"),
+            answer.headers.get("Content-Length"),
+        ]
+        return " ".join(part for part in parts if part) or None
+
+    def _url(self, name: str) -> str:
+        return self._source if self._single == name else f"{self._source.rstrip('/')}/{quote(name)}"
+
     def fetch(self, name: str, target: Path, count: Count) -> None:
         """As FileSource, with retries when the server is busy or cuts off."""
         import requests
 
-        url = self._source if self._single == name else f"{self._source.rstrip('/')}/{quote(name)}"
+        url = self._url(name)
         for attempt in range(1, _NUM_TRIES + 1):
             try:
                 return _download(url, target, count)

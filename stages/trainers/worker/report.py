@@ -21,7 +21,7 @@ def report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts
     if folder is None:
         ray.train.report(metrics)
         return
-    seal(folder, rank, num_parts, metrics)
+    seal(folder, rank, num_parts, metrics, ray.train.get_context().get_experiment_name())
     if wait:
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         return

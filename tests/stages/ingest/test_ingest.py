@@ -275,6 +275,6 @@ def test_another_version_of_the_models_package_is_another_result(monkeypatch: py
     recipe = to_recipe(compose(["recipe=viggo_quickstart"]))[0]
     seen = []
     for version in ("0.1.2", "0.1.3"):
-        monkeypatch.setattr("stages.ingest.stage.library_version", lambda name, version=version: version)
+        monkeypatch.setattr("stages.ingest.identity.library_version", lambda name, version=version: version)
         seen.append(Ingest().canonical(recipe)["model.source"])
     assert seen[0] != seen[1]

@@ -122,8 +122,10 @@ def test_hub_download_asks_for_safetensors_only(tmp_path: Path, monkeypatch: pyt
     asked: dict[str, Any] = {}
 
     def download(repo_id: str, **kwargs: Any) -> str:
-        asked.update(kwargs, repo_id=repo_id)
-        return str(write_model(tmp_path / "snapshot"))
+        if not asked:
+            asked.update(kwargs, repo_id=repo_id)
+            write_model(tmp_path / "snapshot")
+        return str(tmp_path / "snapshot")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     obtain_model("Qwen/Qwen2.5-7B-Instruct", "main", tmp_path / "cache")

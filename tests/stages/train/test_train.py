@@ -16,6 +16,7 @@ from runner.recipe.schema import StageResources
 from stages.sections.recipe import Recipe
 from stages.train import stage as train
 from stages.train.stage import in_thread, keep, note, run_config, scaling_config, stop, storage_path
+from stages.trainers.checkpoints import seal
 
 BASE: dict[str, Any] = {
     "name": "viggo",
@@ -104,10 +105,11 @@ def test_final_checkpoint_becomes_the_two_artifacts_and_replaces_leftovers(tmp_p
     for name in ("adapter/adapter_model.safetensors", "log/trainer_log.jsonl"):
         (tmp_path / "ray" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "ray" / name).write_text(name)
+    seal(tmp_path / "ray", 0, 1, {}, "tiny-0123")
     stage_dir = tmp_path / "train"
     (stage_dir / "trained_weights").mkdir(parents=True)
     (stage_dir / "trained_weights" / "torn.bin").write_text("left by an attempt that died")
-    result = keep(FakeCheckpoint(tmp_path / "ray"), stage_dir, "org/model", FIGURES)
+    result = keep(FakeCheckpoint(tmp_path / "ray"), stage_dir, "org/model", FIGURES, "tiny-0123")
     assert [artifact.name for artifact in result.artifacts] == ["trained_weights", "training_log"]
     assert [entry.path for entry in result.artifacts[0].files] == ["adapter_model.safetensors"]
     assert result.artifacts[0].meta == {"kind": "model", "base_model": "org/model"}

@@ -33,7 +33,7 @@ def checkpoint(root: Path, step: int, num_parts: int = 1) -> Path:
         own.mkdir()
         (own / f"rng-{rank}").write_text(str(step))
         for path in [own, *([folder] if rank == 0 else [])]:
-            seal(path, rank, num_parts, {"step": step})
+            seal(path, rank, num_parts, {"step": step}, NAME)
         files = (own / f"seal-{rank}.json").read_bytes()
         if rank:
             (folder / f"seal-{rank}.json").write_bytes(files)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from runner.cluster import environments
+from runner.pipeline.fingerprint.files import environment, files_behind
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks, environment_of
 from runner.pipeline.stage import Stage
@@ -18,11 +19,13 @@ from runner.storage.digest import digest_json
 _MOST_CHANGES = 4
 _MOST_SHOWN = 32
 _DIGEST_SHOWN = 8
+_PARTS = {"inputs": "artifact", "libraries": "library", "files": "file behind", "outside": "content behind"}
 
 
 def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> dict[str, Any]:
     """All that a result depends on: recipe values, digests of inputs, the stage's and its libraries' versions.
 
+    Besides these: the environment of the stage's workers, and files that its arguments name.
     inputs: digest of each artifact that the stage takes. Where the stage says what a key means to it (`canonical`),
     that stands for the key's value; what it only checks (`only_checks`) is left out.
     """
@@ -33,11 +36,13 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
     if isinstance(stage, HasCanonical):
         read |= json.loads(json.dumps(stage.canonical(recipe)))  # as a manifest will give it back
     left_out = stage.only_checks if isinstance(stage, OnlyChecks) else ()
+    files = files_behind(stage, recipe)
     return {
         "version": stage.version,
-        "recipe": read,
+        "recipe": {**read, **environment(stage, recipe)},
         "inputs": {name: digest for name, digest in sorted(inputs.items()) if name not in left_out},
         "libraries": library_versions(stage, recipe),
+        **({"files": files} if files else {}),
     }
 
 
@@ -73,9 +78,9 @@ def explain(earlier: Iterable[StageRecord], inputs: dict[str, Any]) -> str:
 def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     for key, before, after in _differences("", old.get("recipe", {}), new["recipe"]):
         yield _change_text(key, before, after)
-    for part, label in (("inputs", "artifact"), ("libraries", "library")):
-        for key, before, after in _differences("", old.get(part, {}), new[part]):
-            short = slice(_DIGEST_SHOWN) if part == "inputs" else slice(None)
+    for part, label in _PARTS.items():
+        for key, before, after in _differences("", old.get(part, {}), new.get(part, {})):
+            short = slice(None) if part == "libraries" else slice(_DIGEST_SHOWN)
             before, after = (each[short] if isinstance(each, str) else each for each in (before, after))
             yield _change_text(f"{label} {key}", before, after)
     if old.get("version") != new["version"]:

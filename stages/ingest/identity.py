@@ -1,0 +1,100 @@
+"""What the sources of rows and model are known by: their content where it is on this machine, else tags of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runner.errors import RunnerError
+from runner.pipeline.fingerprint import library_version
+from runner.storage.content import file_state, folder_state
+from stages.data.generated import grammar
+from stages.data.sources import FILE_SOURCES, scheme_of
+from stages.data.sources.fetch import open_files
+from stages.data.sources.names import split_names
+from stages.models import gguf
+from stages.models import obtain as models
+from stages.sections.dataset import Dataset
+from stages.sections.model import is_local
+from stages.sections.recipe import Recipe
+
+_PACKAGE = "package://"
+_HERE = ("", "package")
+
+
+def rows_meaning(recipe: Recipe) -> dict[str, Any]:
+    """What `dataset.source` and the keys that only some sources use stand for in a fingerprint."""
+    dataset, meaning = recipe.dataset, dict[str, Any]()
+    if scheme_of(dataset.source) == "generated":
+        spec = asdict(grammar.parse_uri(dataset.source, recipe.seed))
+        meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
+    elif scheme_of(dataset.source) in _HERE:
+        meaning["dataset.source"] = _files_here(dataset)
+    if not dataset.source.startswith("s3://"):
+        meaning["dataset.endpoint_url"] = None
+    return meaning
+
+
+def model_meaning(recipe: Recipe) -> dict[str, Any]:
+    """What `model.source` and `model.revision` stand for in a fingerprint."""
+    source, meaning = recipe.model.source, dict[str, Any]()
+    if is_local(source):
+        meaning["model.source"] = folder_state(Path(source).expanduser())  # templates lie in a folder of their own
+    elif source.startswith(_PACKAGE):
+        distribution, _, name = source.removeprefix(_PACKAGE).partition("/")
+        version = library_version(distribution)
+        meaning["model.source"] = {
+            "source": source,
+            "version": version,
+            "sha256": gguf.installed_hash(distribution, name),
+        }
+    if is_local(source) or "://" in source:
+        meaning["model.revision"] = None
+    return meaning
+
+
+def looks(recipe: Recipe) -> dict[str, Callable[[], Any]]:
+    """How to see over the network whether rows and model are still what they were, by key (see `LooksOutside`)."""
+    dataset, model, found = recipe.dataset, recipe.model, dict[str, Callable[[], Any]]()
+    scheme = scheme_of(dataset.source)
+    if scheme == "hf":
+        found["dataset.source"] = partial(_hub_rows_tag, dataset.source)
+    elif scheme in FILE_SOURCES and scheme not in _HERE:
+        found["dataset.source"] = partial(_file_tags, dataset)
+    if model.source.startswith("s3://"):
+        found["model.source"] = partial(models.s3_tag, model.source, recipe.storage.endpoint_url)
+    elif "://" not in model.source and not is_local(model.source):
+        found["model.source"] = partial(models.hub_tag, model.source, model.revision)
+    return found
+
+
+def _files_here(dataset: Dataset) -> dict[str, Any]:
+    """The content of each file that the dataset names, by its name."""
+    states: dict[str, Any] = {}
+    for pattern in _patterns(dataset):
+        with suppress(RunnerError):  # ingest says it
+            files = open_files(dataset.source, None, False)
+            for name in files.find(pattern):
+                here = files.local(name)
+                states[name] = file_state(here) if here else None
+    return dict(sorted(states.items()))
+
+
+def _file_tags(dataset: Dataset) -> dict[str, str | None]:
+    files = open_files(dataset.source, dataset.endpoint_url, dataset.anonymous)
+    names = {name for pattern in _patterns(dataset) for name in files.find(pattern)}
+    return {name: tag for name in sorted(names) if (tag := files.tag(name))}
+
+
+def _patterns(dataset: Dataset) -> set[str]:
+    return {each for patterns in split_names(dataset).values() for each in patterns}
+
+
+def _hub_rows_tag(source: str) -> str | None:
+    from stages.data.sources.hub import commit
+
+    return commit(source)
