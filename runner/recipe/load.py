@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,7 +21,8 @@ from runner.recipe.origin_rules import misplaced
 from runner.recipe.schema import Recipe, RunOptions
 from runner.recipe.secrets import REDACTED, place_of_keys, secrets_in
 from runner.recipe.secrets import redact as redact
-from runner.recipe.valid_parts import partial_recipe
+from runner.recipe.valid_parts import partial_recipe, section_fields
+from runner.recipe.valid_parts import section_of as section_of
 
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
@@ -197,29 +198,8 @@ def _how_to_give(model: type[BaseModel], key: str, prefix: str) -> str:
     return f"Add {' '.join(required)}, or choose a variant, {key}=NAME: `python -m runner list` has their names."
 
 
-def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
-    """Fields of the section at the dotted key; {} for a pass-through mapping."""
-    for part in [part for part in dotted.split(".") if part]:
-        info = model.model_fields.get(part)
-        if info is None:
-            continue  # the free name inside a mapping, such as resources.<stage>
-        section = section_of(info.annotation)
-        if section is None:
-            return {}
-        model = section
-    return dict(model.model_fields)
-
-
 def field_description(model: type[BaseModel], dotted: str) -> str:
     """Description of the field at the dotted key, or ""."""
     parent, _, name = dotted.rpartition(".")
     info = section_fields(model, parent).get(name)
     return (info.description or "") if info is not None else ""
-
-
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field's annotation names, itself or inside a mapping; None for anything else."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

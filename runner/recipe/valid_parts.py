@@ -17,11 +17,24 @@ from runner.recipe.schema import Recipe, Section
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """The section that an annotation means: the model itself, or the one in `Section | None`."""
+    """The section that an annotation names: itself, in `Section | None` or inside a mapping; None for anything else."""
     for each in (annotation, *get_args(annotation)):
         if isinstance(each, type) and issubclass(each, Section):
             return each
     return None
+
+
+def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
+    """Fields of the section at the dotted key; {} for a pass-through mapping."""
+    for part in [part for part in dotted.split(".") if part]:
+        info = model.model_fields.get(part)
+        if info is None:
+            continue  # the free name inside a mapping, such as resources.<stage>
+        section = section_of(info.annotation)
+        if section is None:
+            return {}
+        model = section
+    return dict(model.model_fields)
 
 
 class UnusableError(Exception):

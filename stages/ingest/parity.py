@@ -100,8 +100,8 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
     where = example.source or example.id
     check_needed(recipe, example)
     try:
-        samples = _samples(encoder, example)
-        others = _samples(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
+        samples = samples_of(encoder, example)
+        others = samples_of(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
         asked = asked_ids(encoder.template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
     except RefusedRowError as error:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
@@ -143,7 +143,8 @@ def check_slices(recipe: Recipe, test: Path) -> None:
             raise RunnerError(f"evaluate.slices: {name!r} {wrong[0]}", wrong[1])
 
 
-def _samples(encoder: Encoder, example: Example) -> list[Sample]:
+def samples_of(encoder: Encoder, example: Example) -> list[Sample]:
+    """The samples of an example that are compared."""
     return list(encoder.pair(example)) if example.chosen is not None else encoder.samples(example)[-1:]
 
 

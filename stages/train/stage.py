@@ -30,6 +30,7 @@ from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
+from stages.train.same_tokens import require_same_tokens, token_digests
 from stages.trainers.base import (
     ADAPTER,
     DEFAULT,
@@ -121,8 +122,12 @@ class Train:
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
-        one = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
-        counts = ctx.ray.call(trainer.prepare(), one, recipe, *map(str, folders))
+        there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
+        if trainer.environment and recipe.train.stage != "pt":
+            rows = (recipe, str(folders[0]), str(folders[1] / "train.jsonl"))
+            own, its = (ctx.ray.call(token_digests, where, *rows) for where in (one, there))
+            require_same_tokens(trainer.environment, own, its)
+        counts = ctx.ray.call(trainer.prepare(), there, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
             ctx.say(f"  {self.name}: {line}")

@@ -16,8 +16,8 @@ from runner.errors import Problem, nearest
 from runner.recipe.arguments import Entry, accepts, allowed
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.extension import recipe_class
-from runner.recipe.load import section_fields
 from runner.recipe.schema import Recipe
+from runner.recipe.valid_parts import section_fields
 
 Rule = Callable[[Recipe], Iterator[Problem]]
 

@@ -31,6 +31,8 @@ from runner.cluster.environments.nodes import differing, record_here, require_en
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.recipe.schema import Cluster, StageResources
+from stages.engines.base import ENGINES
+from stages.trainers.base import TRAINERS
 from tests.paths import ROOT
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
@@ -238,7 +240,8 @@ def test_the_table_of_versions_in_the_docs_is_what_the_locks_hold() -> None:
 
 
 def test_what_workers_of_other_environments_import_needs_no_hydra() -> None:
-    modules = "stages.trainers.base, stages.trainers.worker.loop, stages.samples.encoder, runner.cluster.session"
+    modules = "stages.train.same_tokens, stages.trainers.worker.loop, stages.infer.requests, runner.cluster.session"
+    modules += "".join(f", {target.partition(':')[0]}" for target in (*TRAINERS.values(), *ENGINES.values()))
     code = f"import sys; sys.modules.update(hydra=None, omegaconf=None); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
