@@ -7,7 +7,7 @@ of the newest one, `SWEEP@best` of the one whose id begins so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from runner.storage.digest import digest_bytes
 
 LATEST, BEST = "latest", "@best"
 SWEEPS, SWEEP = "sweeps", "sweep.json"
+IDENTITY = "identity.json"
 _SHORTEST = 4  # characters of the start of an id; fewer are a typing mistake
 _INDEX = "roots"
 ANOTHER_ROOT = "Name a folder that you may write: storage.root=..."
@@ -27,6 +28,23 @@ def run_folders(root: Path, recipe: str | None = None) -> list[Path]:
     """Folders of the runs below `storage.root`, or of one recipe's, in order of their names, which begin with times."""
     homes = [root / recipe] if recipe else _folders_in(root)
     return sorted(folder for home in homes for folder in _folders_in(home) if (folder / MANIFEST).is_file())
+
+
+def runs_of(home: Path, identity: str, say: Callable[[str], None] = lambda message: None) -> Iterator[Path]:
+    """Folders of the runs of exactly the recipe with that digest, the newest first.
+
+    home: folder of the recipe's runs. say: gets a remark about each whose identity cannot be read.
+    """
+    for folder in reversed(run_folders(home.parent, home.name)):
+        if f"-{identity[:6]}" not in folder.name:
+            continue
+        try:
+            same = read_state(folder / IDENTITY)["recipe_sha256"] == identity
+        except (RunnerError, OSError) as error:
+            say(f"{error}; {folder.name} is not continued, though its results are used")
+            continue
+        if same:
+            yield folder
 
 
 def _folders_in(folder: Path) -> list[Path]:

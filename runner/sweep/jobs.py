@@ -11,16 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from runner.errors import RunnerError
 from runner.pipeline.engine.progress import read_progress
+from runner.pipeline.runs import runs_of
 from runner.report.progress_text import progress_text
-from runner.storage.atomic import read_state
 from runner.sweep.capacity import Share
 from runner.sweep.state import Job
 
@@ -54,11 +53,7 @@ class Planned:
 
     def run_folder(self) -> Path | None:
         """The newest run of the recipe."""
-        for folder in sorted(self.home.glob(f"*-{self.identity[:6]}*"), reverse=True):
-            with suppress(RunnerError, OSError):
-                if read_state(folder / "identity.json")["recipe_sha256"] == self.identity:
-                    return folder
-        return None
+        return next(runs_of(self.home, self.identity), None)
 
     def progress(self) -> dict[str, Any]:
         folder = self.run_folder()

@@ -15,14 +15,15 @@ from runner.errors import EXIT_STAGE_FAILED, RunnerError
 from runner.pipeline.engine.output import Output
 from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
-from runner.pipeline.manifest import MANIFEST, Manifest
+from runner.pipeline.manifest import Manifest
+from runner.pipeline.runs import IDENTITY, runs_of
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.machine import machine_name
 from runner.recipe.schema import Recipe, RunOptions
 from runner.recipe.secrets import redact
 from runner.storage import atomic as durable
 from runner.storage.artifact import Artifact
-from runner.storage.atomic import read_state, write_state, write_text
+from runner.storage.atomic import write_state, write_text
 from runner.storage.lock import Lock
 from runner.storage.verify import Digests
 
@@ -131,7 +132,7 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
     manifest.save(folder)
     durable.remove_leftovers(folder)
     write_state(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
-    write_state(folder / "identity.json", {"recipe_sha256": identity, "command": command})
+    write_state(folder / IDENTITY, {"recipe_sha256": identity, "command": command})
     durable.write_bytes(folder / _RESERVE, bytes(_RESERVED_BYTES))
     _point_latest(root, folder)
     return Run(recipe, options, command, watched, manifest, folder)
@@ -139,16 +140,10 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
 
 def _unfinished(home: Path, identity: str, say: Callable[[str], None]) -> Manifest | None:
     """The newest run of the recipe of that digest, if it did not finish. `say` gets remarks about damaged files."""
-    for folder in sorted((path.parent for path in home.glob(f"*/{MANIFEST}")), reverse=True):
-        try:
-            same = read_state(folder / "identity.json")["recipe_sha256"] == identity
-        except (RunnerError, OSError) as error:
-            say(f"{error}; {folder.name} is not continued, though its results are used")
-            continue
-        if same:
-            with suppress(RunnerError, OSError):  # PastRuns has reported it
-                manifest = Manifest.load(folder)
-                return manifest if manifest.status in ("running", "failed", "interrupted") else None
+    for folder in runs_of(home, identity, say):
+        with suppress(RunnerError, OSError):  # PastRuns has reported it
+            manifest = Manifest.load(folder)
+            return manifest if manifest.status in ("running", "failed", "interrupted") else None
     return None
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.pipeline.manifest import MANIFEST
 from runner.pipeline.results import Chart, FinishedRun, Part, Series
+from runner.pipeline.runs import run_folders
 from runner.recipe.load import flatten
 from runner.report.pages.parts import finished_run, parts_of
 
@@ -22,7 +22,7 @@ def recipe_facts(root: Path, name: str) -> dict[str, Any]:
     A run is `{id, status, created_at, wall_s, link, changed, figures}`; figures: what its stages follow from run to
     run; changed: keys of the recipe that are not the same in all runs. Raises RunnerError when there is no run.
     """
-    folders = sorted((path.parent for path in (root / name).glob(f"*/{MANIFEST}")), reverse=True)
+    folders = list(reversed(run_folders(root, name)))
     if not folders:
         raise RunnerError(f"there is no run of {name} below {root}", "Start one, or say where: storage.root=...")
     runs, damaged = [], []

@@ -10,24 +10,18 @@ from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 
 def llamafactory_tables() -> Tables:
-    """`arguments`: all that training takes. `templates`: names. `models`: a model's hub name -> its template."""
+    """`arguments`: all that training takes. `templates`: names."""
     os.environ.pop("USE_MCA", None)
     with torchaudio_stand_in():
         from llamafactory import hparams
         from llamafactory.data.template import TEMPLATES
-        from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
     arguments: Section = {}
     for group in ("Model", "Data", "Training", "Finetuning", "Generating"):
         arguments |= dataclass_table(getattr(hparams, f"{group}Arguments"), closed_enums=True)
-    models = {}
-    for name, template in DEFAULT_TEMPLATE.items():
-        for address in SUPPORTED_MODELS[name].values():
-            models[address.rpartition("/")[2].lower()] = template
     return {
         "versions": {"llamafactory": version_of("llamafactory"), "transformers": version_of("transformers")},
         "arguments": arguments,
         "templates": sorted(TEMPLATES),
-        "models": models,
     }
 
 

@@ -54,7 +54,6 @@ def test_tables_say_what_the_libraries_say() -> None:
     assert table("llamafactory.arguments")["finetuning_type"]["choices"] == ["lora", "oft", "freeze", "full"]
     assert table("ray.autoscaling")["max_replicas"] == {"type": "int", "default": 1, "gt": 0}
     assert {"qwen", "smollm2", "llama3"} <= set(LLAMAFACTORY.content["templates"])
-    assert LLAMAFACTORY.content["models"]["qwen2.5-7b-instruct"] == "qwen"
 
 
 def test_every_default_is_accepted_by_its_own_entry() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runner.pipeline.engine.progress import PROGRESS
+from runner.pipeline.manifest import Manifest
 from runner.storage.atomic import write_state
 from runner.sweep.capacity import Share
 from runner.sweep.jobs import JobView, Planned, run_side_by_side
@@ -50,6 +51,7 @@ class Sweep:
         job = Job(number=number, overrides=[f"train.lora_rank={number}"])
         identity = f"{number:064d}"[::-1]
         folder = self.home / f"20260101-000000-{identity[:6]}"
+        Manifest(run_id=folder.name, recipe=self.home.name).save(folder)
         write_state(folder / "identity.json", {"recipe_sha256": identity, "command": ""})
         return Planned(job, (), self.home, identity, "ingest", makes)
 
