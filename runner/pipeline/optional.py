@@ -126,6 +126,15 @@ class HasRemarks(Protocol):
 
 
 @runtime_checkable
+class HasLibraryArguments(Protocol):
+    name: ClassVar[str]
+
+    def library_arguments(self, recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
+        """The library that the recipe chooses, and the arguments that it is given; `diff` compares them where the
+        libraries differ. Raises RunnerError for arguments that are not for a recipe to set."""
+
+
+@runtime_checkable
 class KeepsAlive(Protocol):
     """An ephemeral stage whose result may stay when all stages are done, until the run is interrupted."""
 

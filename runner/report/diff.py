@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runner.errors import Problem, RecipeError, RunnerError, nearest
+from runner.pipeline.optional import HasLibraryArguments
+from runner.pipeline.registry import load_stage
 from runner.pipeline.runs import find_run
 from runner.recipe.hydra.overrides import as_text
 from runner.recipe.load import RECIPES_DIR, Composed, compose, flatten, redact, to_recipe
 from runner.recipe.schema import Recipe
 from runner.recipe.show import value_origins
+from runner.recipe.valid_parts import UnusableError
 from runner.storage.atomic import read_state
 
 RECIPE_JSON = "recipe.json"
@@ -19,16 +24,20 @@ RECIPE_JSON = "recipe.json"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two recipes: its leaves by dotted key, and where each was written. name: what to call it."""
+    """One of the two recipes: its leaves by dotted key, and where each was written. name: what to call it.
+
+    library_arguments: of each stage that has one, the library that it chooses and what that is given.
+    """
 
     name: str
     leaves: dict[str, Any]
     origins: dict[str, str]
+    library_arguments: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
     def of_recipe(cls, name: str, recipe: Recipe, composed: Composed) -> Side:
         values = redact(recipe.model_dump(mode="json"))
-        return cls(name, _leaves(values), value_origins(values, composed))
+        return cls(name, _leaves(values), value_origins(values, composed), _library_arguments(recipe))
 
     @classmethod
     def of_run(cls, folder: Path) -> Side:
@@ -61,6 +70,27 @@ def differences(this: Side, other: Side) -> list[Difference]:
     for key in sorted(keys, key=lambda key: sections.index(key.partition(".")[0])):
         if (key in this.leaves) != (key in other.leaves) or this.leaves.get(key) != other.leaves.get(key):
             found.append(Difference(key, _at(this, key), _at(other, key)))
+    return [*found, *_of_libraries(this, other)]
+
+
+def _of_libraries(this: Side, other: Side) -> Iterator[Difference]:
+    """What each library is given, of stages for which the recipes choose different ones."""
+    for stage in this.library_arguments.keys() & other.library_arguments.keys():
+        (one, args), (another, others) = this.library_arguments[stage], other.library_arguments[stage]
+        for name in sorted(args.keys() | others.keys()) if one != another else ():
+            if args.get(name) != others.get(name):
+                given = (args[name], one) if name in args else None
+                yield Difference(f"{stage}: {name}", given, (others[name], another) if name in others else None)
+
+
+def _library_arguments(recipe: Recipe) -> dict[str, tuple[str, dict[str, Any]]]:
+    found = {}
+    for name in recipe.pipeline:
+        stage = load_stage(name)
+        if isinstance(stage, HasLibraryArguments):
+            with suppress(RunnerError, UnusableError):  # validate has the mistake
+                library, args = stage.library_arguments(recipe)
+                found[name] = (library, redact(dict(args)))
     return found
 
 

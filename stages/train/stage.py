@@ -46,6 +46,7 @@ from stages.trainers.checkpoints import check_final, mend
 from stages.trainers.failure import explain
 
 WEIGHTS = "trained_weights"
+_ELSEWHERE = "(a folder of the worker)"
 TOKENS = "tokens"  # folder of the tokenized training set, while the stage runs
 
 
@@ -77,6 +78,15 @@ class Train:
     def environment(self, recipe: Recipe) -> Chosen | None:
         name = load_trainer(recipe).environment
         return Chosen(name, "train.trainer", recipe.train.trainer) if name else None
+
+    def library_arguments(self, recipe: Recipe) -> tuple[str, dict[str, Any]]:
+        """The trainer and its arguments, without folders of a worker."""
+        from runner.recipe.load import flatten
+
+        where = {"dataset_dir": _ELSEWHERE, "output_dir": _ELSEWHERE, "tokens": _ELSEWHERE}
+        args = load_trainer(recipe).arguments(recipe, model=recipe.model.source, **where)
+        named = {name.removeprefix("config."): value for name, value in flatten(args)}
+        return recipe.train.trainer, {name: value for name, value in named.items() if value != _ELSEWHERE}
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """What the trainer makes of its keys. A local model is known by its digest."""

@@ -33,6 +33,14 @@ def test_a_key_that_only_one_has_stands_on_one_side(capsys: pytest.CaptureFixtur
     assert "other" not in added
 
 
+def test_another_library_is_shown_with_what_each_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    found = differing(capsys, "other=viggo_quickstart", "train.trainer=accelerate")
+    assert next(iter(found)) == "train.trainer"
+    assert found["train: max_length"] == {"key": "train: max_length", "this": {"value": 256, "origin": "accelerate"}}
+    assert found["train: cutoff_len"]["other"] == {"value": 256, "origin": "llamafactory"}
+    assert "train: learning_rate" not in found  # the same for both
+
+
 def test_text_shows_both_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["recipe=viggo_quickstart", "action=diff", "other=viggo_quickstart", "name=mine", "seed=1"]) == EXIT_DONE
