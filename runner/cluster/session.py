@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -182,16 +182,7 @@ class RaySession:
     ) -> list[Any]:
         """Run the function once for each tuple of arguments, as Ray tasks side by side; results in order."""
         self.start()
-        import ray
-
-        remote = ray.remote(**task_options(resources))(function)
-        try:
-            results: list[Any] = ray.get([remote.remote(*args, **kwargs) for args in calls])
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, RunnerError):
-                raise error.cause from None
-            raise
-        return results
+        return run_tasks(function, resources, calls, **kwargs)
 
     def progress(self, stage: str) -> ProgressHandle:
         """A handle to report a stage's progress with, to be sent to workers."""
@@ -238,6 +229,23 @@ class RaySession:
         """Remove what a cluster that this session started, and that has ended, wrote into its temporary folder."""
         if self._session_dir:
             shutil.rmtree(self._session_dir, ignore_errors=True)
+
+
+def run_tasks(
+    function: Callable[..., Any], resources: StageResources, calls: Sequence[tuple[Any, ...]], **kwargs: Any
+) -> list[Any]:
+    """Run the function once for each tuple of arguments, as Ray tasks side by side, also from inside a task; results in
+    order. A RunnerError raised inside is raised here as itself."""
+    import ray
+
+    remote = ray.remote(**task_options(resources))(function)
+    try:
+        results: list[Any] = ray.get([remote.remote(*args, **kwargs) for args in calls])
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RunnerError):
+            raise error.cause from None
+        raise
+    return results
 
 
 def _own_cpus() -> int | None:

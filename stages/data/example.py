@@ -74,12 +74,28 @@ class Example:
     @property
     def reference(self) -> str:
         """The answer's text, with its calls (`answer_text`); "" without an answer or without text in it."""
-        return answer_text(text_of(self.answer), calls_of(self.answer)) if self.answer is not None else ""
+        answer = self.answer
+        if answer is None:
+            return ""
+        content = answer["content"]
+        if type(content) is str and "tool_calls" not in answer:
+            return content
+        return answer_text(text_of(answer), calls_of(answer))
 
     def to_json(self) -> str:
-        """One line, without fields that are not set. Raises ValueError for infinite numbers."""
-        values = {name: value for name, value in self.__dict__.items() if value is not None and value != []}
-        return one_line(values)
+        """One line, without fields that are not set. Raises ValueError for infinite numbers outside of the columns."""
+        line = f'{{"id": {_quoted(self.id)}'
+        if self.messages:
+            line += f', "messages": [{_messages(self.messages)}]'
+        if self.chosen:
+            line += f', "chosen": [{_messages(self.chosen)}]'
+        if self.rejected:
+            line += f', "rejected": [{_messages(self.rejected)}]'
+        others = (("label", self.label), ("text", self.text), ("tools", self.tools), ("images", self.images))
+        for name, value in others:
+            if value is not None and value != []:
+                line += f', "{name}": {_encode(value)}'
+        return _one_line(f'{line}, "columns": {_columns(self.columns)}, "source": {_quoted(self.source)}}}')
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Example:
@@ -92,13 +108,46 @@ def _plain(value: Any) -> str:
     return f"({len(value):,} bytes)" if isinstance(value, bytes) else str(value)
 
 
+_quoted = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).encode
+
+
+def _messages(messages: Iterable[Message]) -> str:
+    return ", ".join(
+        [
+            f'{{"role": "{each["role"]}", "content": {_quoted(content)}}}'
+            if type(content := each["content"]) is str and len(each) == 2
+            else _encode(each)
+            for each in messages
+        ]
+    )
+
+
+def _columns(columns: dict[str, Any]) -> str:
+    try:
+        return _encode(columns) if columns else "{}"
+    except ValueError:
+        return _encode(_finite(columns))
+
+
+def _finite(value: Any) -> Any:
+    """The value with infinite numbers as text."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and value - value != 0 else value
+
+
 _LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
 
 
 def one_line(value: Mapping[str, Any]) -> str:
     """The value as JSON in which no reader finds a line's end, whatever it counts as one."""
-    line = _encode(value)
+    return _one_line(_encode(value))
+
+
+def _one_line(line: str) -> str:
     if not line.isascii():
         for end, escaped in _LINE_ENDS.items():
             line = line.replace(end, escaped)

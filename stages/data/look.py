@@ -15,8 +15,8 @@ from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import scheme_of, split_names
 from stages.sections.recipe import Recipe
 
-_GENERATED = {"instruction": "", "input": "", "output": ""}
 _LIGHT = ("jsonl", "json", "csv", "text")
+_GENERATED = {"instruction": "", "input": "", "output": ""}
 
 
 def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
@@ -31,7 +31,7 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
     try:
         name = files.find(names[0])[0]
         path = files.folder / name
-        return _first_row(path, name, path.stat().st_mtime_ns) if path.is_file() else None
+        return _first_row(path, name, path.stat().st_mtime_ns, split) if path.is_file() else None
     except (RunnerError, OSError, ValueError):
         return None
 
@@ -55,10 +55,18 @@ def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:
             yield from (row for _, row in read_file(files.folder / name, name) if isinstance(row, dict))
 
 
+def look_at(path: Path, name: str, split: str) -> None:
+    """Raise RunnerError when the beginning of a file of this machine shows that it cannot be read."""
+    _first_row(path, name, path.stat().st_mtime_ns, split)
+
+
 @lru_cache(maxsize=64)
-def _first_row(path: Path, name: str, mtime_ns: int) -> dict[str, Any] | None:
+def _first_row(path: Path, name: str, mtime_ns: int, split: str) -> dict[str, Any] | None:
     form = sniff(path, name)
-    if form.kind not in _LIGHT or form.compression == "zstd":
+    if form.compression and form.kind in ("parquet", "arrow"):  # would be unpacked into a file
         return None
-    row = next(read_file(path, name), (0, None))[1]
+    try:
+        row = next(read_file(path, name, split), (0, None))[1]
+    except ImportError:  # Arrow's library is not part of the light installation
+        return None
     return row if isinstance(row, dict) else None

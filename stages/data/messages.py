@@ -12,6 +12,7 @@ ROLE_NAMES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
+    "ai": "assistant", "chatbot": "assistant", "bing": "assistant", "bard": "assistant", "claude": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
     "ipython": "tool",
 }  # fmt: skip
@@ -22,34 +23,42 @@ FLAGS = ("train", "weight", "loss", "loss_mask", "training", "trainable", "learn
 """Keys that say whether training learns a message: true, false, 1 or 0."""
 MESSAGE_KEYS = (
     "role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning",
-    "thinking", *FLAGS,
+    "thinking", "function_call", *FLAGS,
 )  # fmt: skip
+_NO_ROLES: Mapping[str, Role] = {}
+_FORM = 'Write each message as {"role": "user", "content": "..."}.'
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _PARTS = ("text", "image", "image_url", "input_image", "input_text", "output_text", "audio", "input_audio", "video")
 
 
-def check_message(value: Any, where: str, ignore: Collection[str] = ()) -> Message:
+def check_message(
+    value: Any, where: str, ignore: Collection[str] = (), roles: Mapping[str, Role] = _NO_ROLES
+) -> Message:
     """The message of a row. where: for the words, such as "message 2 of column 'messages'". ignore: keys to leave out.
+    roles: the recipe's own names of roles.
 
     Raises BadRowError when a key is unknown, or a value cannot be used.
     """
     if not isinstance(value, Mapping):
-        raise BadRowError(f"{where} is {kind(value)}, not an object with role and content")
-    given = {key: each for key, each in value.items() if key not in ignore and each is not None}
+        raise BadRowError(f"{where} is {kind(value)}, not an object with role and content", _FORM)
+    given = {key: each for key, each in value.items() if key not in ignore and _is_given(key, each)}
     if unknown := [key for key in given if key not in MESSAGE_KEYS]:
         raise BadRowError(
             f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
             f"Remove it, or name it in dataset.ignore_keys=[{unknown[0]}].",
         )
-    spelling = given.get("role", given.get("from"))
+    spelling = _either(given, "role", "from", where)
     if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
         return _call_as_text(given, where)
-    message: Message = {"role": _role(spelling, where), "content": _content(_either(given, "content", "value"), where)}
+    content = _either(given, "content", "value", where)
+    message: Message = {"role": _role(spelling, where, roles), "content": _content(content, where)}
     for key in ("name", "tool_call_id"):
         if key in given:
             message[key] = _text(given[key], f"{key} of {where}")
     if calls := given.get("tool_calls"):
         message["tool_calls"] = [_call(call, where) for call in _list(calls, f"tool_calls of {where}")]
+    if call := given.get("function_call"):  # OpenAI's form before tools
+        message.setdefault("tool_calls", []).append(_call(call, where))
     for key in _REASONING:
         if given.get(key):
             message["reasoning_content"] = _text(given[key], f"{key} of {where}")
@@ -70,23 +79,35 @@ def _whole(message: Message, where: str) -> Message:
     return message
 
 
-def _either(given: Mapping[str, Any], first: str, second: str) -> Any:
+def _is_given(key: str, value: Any) -> bool:
+    """Whether the key says something: a key that is not of ours and is empty, as other tools write it, does not."""
+    return value is not None and (key in MESSAGE_KEYS or value not in ("", [], {}))
+
+
+def _either(given: Mapping[str, Any], first: str, second: str, where: str) -> Any:
+    """The value of one of two keys. Raises BadRowError when they contradict."""
+    if first in given and second in given and given[first] != given[second]:
+        raise BadRowError(
+            f"{where} has both {first} and {second}, and they differ", f"Remove one of {first}, {second}."
+        )
     return given.get(first, given.get(second))
 
 
-def _role(spelling: Any, where: str) -> Role:
-    role = ROLE_NAMES.get(spelling.strip().lower()) if isinstance(spelling, str) else None
-    if role is None:
-        names = ", ".join(ROLE_NAMES)
-        raise BadRowError(f"{where} has the role {spelling!r}; there are: {names}", "Rename the role.")
-    return role
+def _role(spelling: Any, where: str, roles: Mapping[str, Role]) -> Role:
+    if isinstance(spelling, str):
+        role = roles.get(spelling) or ROLE_NAMES.get(spelling.strip().lower())
+        if role is not None:
+            return role
+    names = ", ".join(ROLE_NAMES)
+    fix = f"Say which role it is, such as dataset.roles={{{spelling}: user}}." if isinstance(spelling, str) else _FORM
+    raise BadRowError(f"{where} has the role {spelling!r}; there are: {names}", fix)
 
 
 def _content(value: Any, where: str) -> str | list[dict[str, Any]] | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts")
+        raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts", _FORM)
     parts = [_part(part, where) for part in value]
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
@@ -124,7 +145,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 
 def _call_as_text(given: Mapping[str, Any], where: str) -> Message:
-    text = _either(given, "content", "value")
+    text = _either(given, "content", "value", where)
     try:
         calls = json.loads(text) if isinstance(text, str) else text
     except ValueError as error:
@@ -155,5 +176,8 @@ def kind(value: Any) -> str:
     """What a JSON value is, in words."""
     if value is None:
         return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    names = {
+        bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object",
+        bytes: "binary data",
+    }  # fmt: skip
     return names.get(type(value), f"a {type(value).__name__}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 
 from runner.errors import Problem, RunnerError, nearest
 from runner.storage import s3
 from runner.storage.store import checked_key
 from stages.data.generated.grammar import GrammarSpec, parse_uri
+from stages.data.look import look_at
 from stages.data.readers.sniff import sniff
 from stages.data.sources import SCHEMES
 from stages.data.sources.base import is_pattern
+from stages.data.sources.fetch import OWN_FILES_HINT, shared_files
 from stages.data.sources.hub import parse_address
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import folder_of, scheme_of, split_names
@@ -19,6 +23,7 @@ from stages.sections.recipe import Recipe
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
+_WORDS = {"train": "train|training", "val": "val|valid|validation|dev|eval", "test": "test|testing|heldout"}
 _USERS = {"train": ("train",), "test": ("infer", "query")}
 
 
@@ -91,17 +96,26 @@ def _local_files(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.dataset.source
     files = LocalFiles(source)
     if not files.folder.is_dir():
-        message = f"is not a folder of this machine: {files.folder}"
-        yield Problem("dataset.source", source, message, "Correct the path.")
+        message, hint = f"is not a folder of this machine: {files.folder}", "Correct the path."
+        if files.folder.is_file():
+            message = "is a file whose name does not end as those of rows do"
+            hint = f"Name its folder, and dataset.files.train={files.folder.name}."
+        yield Problem("dataset.source", source, message, hint)
         return
-    for split, names in split_names(recipe.dataset).items():
+    patterns = split_names(recipe.dataset)
+    for split, names in patterns.items():
         for name in names:
             yield from _local_file(files, split, name)
+    with suppress(RunnerError):
+        found = {split: [each for name in names for each in files.find(name)] for split, names in patterns.items()}
+        for split, name, other in shared_files(patterns, found):
+            message = f"means {name}, which is the file of {other} too"
+            yield Problem(f"dataset.files.{split}", list(patterns[split]), message, OWN_FILES_HINT)
 
 
 def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
     key, folder = f"dataset.files.{split}", files.folder
-    hint = f"Name the split's file, or set {key}=null."
+    hint = _instead(files, split)
     if not is_pattern(name) and not (folder / name).is_file():
         if (folder / name).is_dir():
             yield Problem(key, name, f"is a folder in {folder}, not a file", f"Write {name}/* for its files.")
@@ -110,10 +124,23 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
         yield Problem(key, name, f"is no file in {folder}, which holds: {there}", hint)
         return
     try:
-        for each in files.find(name):
+        found = files.find(name)
+        for each in found:
             sniff(folder / each, each)
+        look_at(folder / found[0], found[0], split)
     except (RunnerError, OSError) as error:
         yield Problem(key, name, str(error), getattr(error, "hint", "") or "Correct the file's permissions.")
+
+
+def _instead(files: LocalFiles, split: str) -> str:
+    """What to write, by the names of the files that are there."""
+    words = re.compile(rf"(.*[^a-z]|)({_WORDS[split]})([^a-z].*|)", re.IGNORECASE)
+    there = [each for each in files.all() if words.fullmatch(each)]
+    if not there:
+        return f"Name the split's file, or set dataset.files.{split}=null."
+    pattern = re.sub(r"\d{5}-of-\d{5}", "*", there[0])
+    named = pattern if len(there) > 1 and all(fnmatch.fnmatchcase(each, pattern) for each in there) else there[0]
+    return f"Set dataset.files.{split}={named} where that is it, or null for none."
 
 
 def needed_splits_have_files(recipe: Recipe) -> Iterator[Problem]:
@@ -152,12 +179,23 @@ def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"dataset.split.{split}", getattr(rule, split), message, f"Set dataset.files.{split}=null.")
 
 
+def _keyed_by_split(recipe: Recipe, name: str) -> bool:
+    """Whether the file holds the rows of each split under the split's name, or they have no file."""
+    if recipe.dataset.source.startswith("generated://"):
+        return True
+    try:
+        with (LocalFiles(recipe.dataset.source).folder / name).open("rb") as file:
+            return re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"(train|val|test)"\s*:\s*\[', file.read(1024)) is not None
+    except OSError:
+        return False
+
+
 def splits_have_files_of_their_own(recipe: Recipe) -> Iterator[Problem]:
     """The same file for two splits scores what was trained."""
     seen: dict[str, str] = {}
     for split, names in split_names(recipe.dataset).items():
         for name in names:
-            if name in seen and not recipe.dataset.source.startswith("generated://"):
+            if name in seen and not _keyed_by_split(recipe, name):
                 message = f"is the file of {seen[name]} too, so what is trained would be scored"
                 hint = "Name another file, or set it to null and hold rows out with dataset.split."
                 yield Problem(f"dataset.files.{split}", name, message, hint)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.storage.artifact import Artifact, scan_folder
-from stages.data.example import Example
-from stages.data.shapes.convert import make_example
-from stages.data.sources import Placed, Wanted, open_splits
+from stages.data.prompt import prompt_columns
+from stages.data.shapes.extras import MEDIA
+from stages.data.shapes.kto import LABELS
+from stages.data.shapes.preference import CHOSEN, REJECTED
+from stages.data.sources import Wanted
 from stages.data.sources.names import scheme_of, split_names
-from stages.ingest.bad_rows import judge, skipped
-from stages.ingest.choose import Groups, hold_out, sample, samples
-from stages.ingest.collect import Collected, collect
-from stages.ingest.remarks import remarks
+from stages.ingest.rows.bad_rows import judge, skipped
+from stages.ingest.rows.choose import Groups, hold_out, sample
+from stages.ingest.rows.collect import Collected
+from stages.ingest.rows.pieces import Spread, Update, draws, one_by_one, read_splits
+from stages.ingest.rows.remarks import lengths, remarks
 from stages.sections.recipe import Recipe
 
 FOLDERS = {"train": "train_set", "val": "train_set", "test": "test_set"}
-Update = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def splits_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     return split_names(recipe.dataset)
 
 
-def prepare_data(recipe: Recipe, folder: Path, update: Update) -> DataParts:
+def prepare_data(recipe: Recipe, folder: Path, update: Update, spread: Spread = one_by_one) -> DataParts:
     """Write `train_set/` and `test_set/` into the folder: a line an Example. `update`: as `ProgressHandle.update`.
 
+    spread: calls a function for parts of the files, side by side where it can.
     Raises RunnerError with the kinds of bad rows and their first places, unless `dataset.on_bad_row` is skip.
     """
     begin = time.monotonic()
@@ -53,54 +56,39 @@ def prepare_data(recipe: Recipe, folder: Path, update: Update) -> DataParts:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
     wanted = Wanted(recipe.dataset, splits_of(recipe), recipe.seed, folder / "raw")
-    rows = open_splits(wanted, lambda done, total: update(done, total, "bytes"))
-    read, found = _collected(recipe, rows, paths, update)
+    read, groups = read_splits(recipe, wanted, paths, update, spread)
+    judge(recipe.dataset, read)
+    found = _kept(recipe, read, groups, paths)
     paths["test"].touch()
     shutil.rmtree(folder / "raw")
-    lines = [*skipped(read, folder), *remarks(found, paths)]
+    lines = [*skipped(read, folder), *remarks(found, paths, used_columns(recipe))]
     artifacts = [scan_folder(name, folder / name) for name in ("train_set", "test_set")]
     metrics = _metrics(read, found, artifacts, time.monotonic() - begin)
     return DataParts(artifacts, metrics | ({"remarks": lines} if lines else {}), lines)
 
 
-def _collected(
-    recipe: Recipe, rows: Mapping[str, Placed], paths: Mapping[str, Path], update: Update
-) -> tuple[dict[str, Collected], dict[str, Collected]]:
-    """What was read of each split, and what is kept of it after splits are held out and limits are met."""
-    dataset = recipe.dataset
-    groups = Groups(dataset.split, recipe.seed) if dataset.split else None
-    draws = samples(dataset) or groups is not None
-    read: dict[str, Collected] = {}
-    for split, placed in rows.items():
-        limit = None if draws else getattr(dataset.max_rows, split)
-        read[split] = collect(
-            placed, paths[split], _conversion(recipe, split), split, limit, _rows_told(update, dataset.source),
-            groups.add if groups and split == "train" else _ignored,
-        )  # fmt: skip
-    judge(dataset, read)
-    found = dict(read)
+def _kept(
+    recipe: Recipe, read: Mapping[str, Collected], groups: Groups | None, paths: Mapping[str, Path]
+) -> dict[str, Collected]:
+    """What is kept of the rows after splits are held out and limits are met."""
+    dataset, found = recipe.dataset, dict(read)
     if dataset.split and groups:
         found |= hold_out(dataset.split, groups, read["train"], paths)
     for split, each in list(found.items()):
         limit = getattr(dataset.max_rows, split)
-        if draws and limit is not None and each.num_rows > limit:
+        if draws(recipe) and limit is not None and each.num_rows > limit:
             found[split] = sample(paths[split], split, limit, recipe.seed, each)
-    return read, found
+    return found
 
 
-def _conversion(recipe: Recipe, split: str) -> Any:
-    """Columns are kept of the rows that are predicted: slices and pages show them."""
-    held = recipe.dataset.split is not None
-    return make_example(recipe.dataset, recipe.train.stage, split, keep_columns=split == "test" or held)
-
-
-def _ignored(example: Example) -> None:
-    """A split whose rows are not grouped."""
-
-
-def _rows_told(update: Update, source: str) -> Callable[[int], None]:
-    """Rows are told of sources whose bytes are not known."""
-    return (lambda done: update(done, None, "rows")) if scheme_of(source) in ("generated", "hf") else lambda done: None
+def used_columns(recipe: Recipe) -> set[str]:
+    """Columns that something of the recipe reads, and those that have a meaning by their names."""
+    prompt, split = recipe.dataset.prompt, recipe.dataset.split
+    named = prompt_columns(prompt) | ({split.by, split.stratify or ""} if split else set())
+    usual = {"pt": ("text",), "dpo": (*CHOSEN, *REJECTED), "rm": (*CHOSEN, *REJECTED), "kto": LABELS}
+    beside = ("system", "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
+    whole = {name.partition(".")[0] for name in named}
+    return {*named, *whole, *usual.get(recipe.train.stage, ()), *beside, "id"}
 
 
 def _metrics(
@@ -109,6 +97,7 @@ def _metrics(
     return {
         "rows": {split: each.num_rows for split, each in found.items()},
         "skipped": {split: each.num_bad for split, each in read.items()},
+        "chars": {split: lengths(each) for split, each in found.items()},
         "rows_per_s": round(sum(each.num_rows for each in read.values()) / max(elapsed_s, 1e-3)),
         "bytes": sum(artifact.size_bytes for artifact in artifacts),
     }

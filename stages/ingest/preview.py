@@ -41,18 +41,19 @@ _SECONDS = 120.0
 def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     """Row `index` (from 0) of the training and of the test split, and the lengths of the first MOST_ROWS rows.
 
-    `{train: {row, lengths, counts} | None, test: {row, lengths} | None, problems: [{message, hint}]}`; row is None in a
-    split that is shorter, else `{id, num_tokens, num_loss_tokens, parts: [{text, loss}], title}` for each sequence of
-    it, in `rows`; lengths are `{num_rows, percentiles, longest, limit, num_over, limit_is}`. train is None where
-    nothing is trained. problems: why the run would end before training.
+    `{train: {row, lengths, counts} | None, test: {row, lengths} | None, problems: [{message, hint}], remarks}`; row is
+    None in a split that is shorter, else `{id, num_tokens, num_loss_tokens, parts: [{text, loss}], title}` for each
+    sequence of it, in `rows`; lengths are `{num_rows, percentiles, longest, limit, num_over, limit_is}`. train is
+    None where nothing is trained. problems: why the run would end before training.
     Raises RunnerError when the rows or the tokenizer cannot be had, or no split has such a row.
     """
     recipe = with_template_text(ingest.with_absolute_paths(_limited(recipe)))
     log = StringIO()
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
         template = _template(recipe)
-        prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+        data = prepare_data(recipe, Path(folder), lambda *args, **figures: None)
+        found = within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+        return {**found, "remarks": data.remarks}
 
 
 def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:
@@ -246,6 +247,8 @@ def preview_lines(found: dict[str, Any]) -> list[str]:
             f"{lengths['limit_is']}: {over}",
             "",
         ]
+    if remarks := found.get("remarks"):
+        lines += [*remarks, ""]
     for problem in found["problems"]:
         lines += [f"NOT FIT TO TRAIN: {problem['message']}", f"  {problem['hint']}", ""]
     if not found["problems"] and found["train"] and found["test"]:

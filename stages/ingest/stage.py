@@ -7,19 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from runner.cluster.session import run_tasks
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
+from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
 from stages.ingest.answers import check_answers, needs_reading
-from stages.ingest.choose import samples
 from stages.ingest.data import prepare_data
 from stages.ingest.identity import looks, model_meaning, rows_meaning
 from stages.ingest.parity import check_parts
+from stages.ingest.rows.choose import samples
 from stages.models import obtain as models
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import MODEL, conditions
@@ -27,6 +29,7 @@ from stages.sections.model import is_local
 
 if TYPE_CHECKING:
     from runner.pipeline.context import RunContext
+    from runner.recipe.schema import StageResources
     from stages.sections.dataset import Dataset
     from stages.sections.recipe import Recipe
 
@@ -37,11 +40,11 @@ class Ingest:
     """Makes `train_set` (train.jsonl, val.jsonl) and `test_set` (test.jsonl), each line an Example, and `model`."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
-        "dataset.prompt", "dataset.ignore_keys", "dataset.on_bad_row", "dataset.endpoint_url", "model.source",
-        "model.revision", "model.trust_remote_code", "model.template", "model.chat_template",
+        "dataset.prompt", "dataset.ignore_keys", "dataset.roles", "dataset.on_bad_row", "dataset.endpoint_url",
+        "model.source", "model.revision", "model.trust_remote_code", "model.template", "model.chat_template",
         "model.chat_template_kwargs", "model.tool_parser", "model.reasoning_parser", "train.stage", "train.reasoning",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
@@ -63,6 +66,11 @@ class Ingest:
     def rules(self) -> Sequence[Rule]:
         return (*rules.RULES, *conversation_rules.RULES)
 
+    def page(self, run: FinishedRun) -> Part:
+        from stages.ingest.page import page
+
+        return page(run)
+
     def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         from stages.ingest.estimate import estimate
 
@@ -78,7 +86,7 @@ class Ingest:
         """
         recipe = with_absolute_paths(ctx.recipe)
         folder = ctx.stage_dir.absolute()
-        calls = [("data", recipe, folder, ctx.progress()), ("model", recipe, folder, ctx.progress())]
+        calls = [(part, recipe, folder, ctx.progress(), ctx.resources) for part in ("data", "model")]
         data, model = ctx.ray.call_each(do_part, ctx.resources, calls)
         for line in data.remarks:
             ctx.say(line)
@@ -104,11 +112,11 @@ def _model_note(model: Artifact) -> str:
     return f"{model.meta['source']} ({size_text(model.size_bytes)})"
 
 
-def do_part(part: str, recipe: Recipe, folder: Path, progress: Any) -> Any:
+def do_part(part: str, recipe: Recipe, folder: Path, progress: Any, resources: StageResources) -> Any:
     """One part of the stage's work, as a Ray task: `data` -> DataParts, or `model` -> Artifact."""
     update = _throttled(progress.update)
     if part == "data":
-        return prepare_data(recipe, folder, update)
+        return prepare_data(recipe, folder, update, lambda function, calls: run_tasks(function, resources, calls))
     return obtain_model(recipe, update)
 
 

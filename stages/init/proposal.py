@@ -17,9 +17,9 @@ from stages.data.example import BadRowError, Example
 from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
 from stages.data.sources import Wanted, open_splits
-from stages.ingest.bad_rows import lines as bad_lines
-from stages.ingest.collect import Collected, collect
-from stages.ingest.remarks import remarks as data_remarks
+from stages.ingest.rows.bad_rows import lines as bad_lines
+from stages.ingest.rows.collect import Collected, collect
+from stages.ingest.rows.remarks import remarks as data_remarks
 from stages.init.columns import columns_of
 from stages.init.found import Found
 from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of

@@ -96,6 +96,11 @@ class Dataset(Section):
         description="Keys of messages to leave out. Any other key that is not known is refused.",
         examples=[["timestamp"]],
     )
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
+        default_factory=dict,
+        description="Roles of messages by the names that the rows have for them, where these are not usual ones.",
+        examples=[{"customer": "user", "agent": "assistant"}],
+    )
     on_bad_row: Literal["fail", "skip"] = Field(
         "fail",
         description="A row that cannot be read or lacks a column of the prompt: stop, or leave it out and count it.",

@@ -26,7 +26,7 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
     with unpacked_file(path, name, form) as whole:
         try:
             with pa.memory_map(str(whole)) as file:
-                yield from zip(count(1), rows_of(_batches(file)), strict=False)
+                yield from zip(count(1), rows_of(_batches(file), name), strict=False)
         except pa.ArrowInvalid as error:
             raise RunnerError(f"{name} is cut off or corrupt: {error}", "Get the file again.") from error
 
@@ -50,35 +50,64 @@ def _small(batch: Any) -> Iterator[Any]:
         yield batch.slice(start, BATCH_ROWS)
 
 
-def rows_of(batches: Iterator[Any]) -> Iterator[Row]:
-    """The rows of record batches, in values that JSON has: dates as text, labels of a ClassLabel by their names."""
+def rows_of(batches: Iterator[Any], name: str) -> Iterator[Row]:
+    """The rows of record batches, in values that JSON has: dates as text, labels of a ClassLabel by their names, NaN as
+    null. name: of the file. Raises RunnerError when two columns have one name."""
     for batch in batches:
         names = batch.schema.names
+        if len(set(names)) < len(names):
+            twice = next(each for each in names if names.count(each) > 1)
+            raise RunnerError(f"{name} has the column {twice!r} twice", "Give each column its own name.")
         labels = class_labels(batch.schema.metadata or {})
-        columns = [_values(column, labels.get(name)) for name, column in zip(names, batch.columns, strict=True)]
+        columns = [_values(column, labels.get(each)) for each, column in zip(names, batch.columns, strict=True)]
         for values in zip(*columns, strict=True):
             yield dict(zip(names, values, strict=True))
 
 
-def class_labels(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Names of the classes of each column that the `datasets` library calls a ClassLabel."""
+Labels = tuple[str, ...] | dict[str, Any]
+"""Names of a ClassLabel's classes, or those of an object's parts. Lists have their elements'."""
+
+
+def class_labels(metadata: dict[bytes, bytes]) -> dict[str, Labels]:
+    """What the `datasets` library wrote of each column that holds a ClassLabel."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
+    found = labels_of(features)
+    return found if isinstance(found, dict) else {}
 
 
-def _values(column: Any, labels: list[str] | None) -> list[Any]:
-    values: list[Any] = column.to_pylist()
-    if labels is not None:
-        return [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in values]
-    plain = _plain_of(column.type)
-    return values if plain is None else [plain(value) for value in values]
+def labels_of(feature: Any) -> Labels | None:
+    """The labels of a feature of the `datasets` library, in its JSON form; None where it has none."""
+    if isinstance(feature, list):
+        return labels_of(feature[0]) if len(feature) == 1 else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel":
+        return tuple(feature.get("names") or ()) or None
+    if isinstance(feature.get("_type"), str):
+        return labels_of(feature.get("feature"))
+    return {name: labels for name, each in feature.items() if (labels := labels_of(each))} or None
+
+
+def by_name(value: Any, labels: Labels) -> Any:
+    """The value with numbers of classes as their names; -1, a row without a label, as null."""
+    if isinstance(value, list):
+        return [by_name(each, labels) for each in value]
+    if isinstance(labels, dict):
+        return {k: by_name(v, labels[k]) if k in labels else v for k, v in value.items()} if value else value
+    if isinstance(value, int) and value < len(labels):
+        return labels[value] if value >= 0 else None
+    return value
+
+
+def _values(column: Any, labels: Labels | None) -> list[Any]:
+    make = _plain_of(column.type)
+    values: list[Any] = column.to_pylist() if make is None else column.to_pylist(maps_as_pydicts="strict")
+    if make is not None:
+        values = [make(value) for value in values]
+    return values if labels is None else [by_name(value, labels) for value in values]
 
 
 def _plain_of(kind: Any) -> Callable[[Any], Any] | None:
@@ -87,7 +116,7 @@ def _plain_of(kind: Any) -> Callable[[Any], Any] | None:
 
     if types.is_float32(kind) or types.is_float16(kind):
         return _short
-    same = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer, types.is_float64)
+    same = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer)
     return None if any(each(kind) for each in (*same, types.is_boolean, types.is_null)) else plain
 
 
@@ -95,11 +124,13 @@ def _short(value: float | None) -> float | None:
     """A number of 32 bits by its own digits: 0.1, not 0.10000000149."""
     import numpy as np
 
-    return None if value is None else float(str(np.float32(value)))
+    return None if value is None or value != value else float(str(np.float32(value)))
 
 
 def plain(value: Any) -> Any:
-    """The value with dates, times and decimals as they are written, also inside lists and objects."""
+    """The value with dates, times and decimals as they are written and NaN as null, also inside lists and objects."""
+    if isinstance(value, float):
+        return None if value != value else value
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, dict):

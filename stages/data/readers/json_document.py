@@ -16,7 +16,7 @@ from stages.data.example import BadRowError
 from stages.data.messages import kind
 from stages.data.readers import Numbered, OnBytes, Row
 from stages.data.readers.json_values import DECODER
-from stages.data.readers.opened import MOST_ROW_CHARS, is_text, open_text
+from stages.data.readers.opened import MOST_ROW_CHARS, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
 _PIECE_CHARS = 1 << 20
@@ -37,7 +37,11 @@ def _row(value: Any) -> Row | BadRowError:
 
 def _rows(stream: _Stream, split: str) -> Iterator[Any]:
     if stream.peek() == "[":
-        yield from stream.elements()
+        for number, value in enumerate(stream.elements()):
+            if not number and _is_message(value):
+                hint = 'Write {"messages": [...]} around each conversation, one a line.'
+                raise RunnerError(f"{stream.name} is an array of messages, not of rows", hint)
+            yield value
         if stream.peek():
             raise stream.broken("has more after the end of its array")
         return
@@ -50,18 +54,29 @@ def _rows(stream: _Stream, split: str) -> Iterator[Any]:
         yield stream.value()
 
 
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and (value.keys() >= {"role", "content"} or value.keys() >= {"from", "value"})
+
+
 def _rows_of_object(value: Any, name: str, split: str) -> list[Any]:
     """The rows of a file that is one object: the list under a key, or the object itself."""
     if not isinstance(value, dict):
         raise RunnerError(f"{name} holds {kind(value)}, not rows", _HINT)
     lists = {key: each for key, each in value.items() if isinstance(each, list) and each and isinstance(each[0], dict)}
     if not lists or any({"role", "from"} & set(each[0]) for each in lists.values()):
-        if len(value) > 1 and all(isinstance(each, dict) for each in value.values()):
+        if len(value) > 1 and _holds_columns(value):
             raise RunnerError(f"{name} holds columns or named objects, not a list of rows", _HINT)
         return [value]
     if len(lists) > 1 and split not in lists:
         raise RunnerError(f"{name} holds several lists of objects: {', '.join(lists)}", _HINT)
     return lists[split] if len(lists) > 1 else next(iter(lists.values()))
+
+
+def _holds_columns(value: dict[str, Any]) -> bool:
+    """Whether the object is a table by columns: objects, lists of one length, or what pandas calls `split`."""
+    lists = [len(each) for each in value.values() if isinstance(each, list)]
+    by_column = len(lists) == len(value) and len(set(lists)) == 1
+    return by_column or value.keys() >= {"columns", "data"} or all(isinstance(each, dict) for each in value.values())
 
 
 class _Stream:
@@ -71,6 +86,7 @@ class _Stream:
         self.name = name
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._size = _PIECE_CHARS
+        self._num_values = 0
 
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
@@ -107,13 +123,14 @@ class _Stream:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 if self._ended:
-                    raise self.broken(f"is not JSON: {error.msg}") from error
+                    raise self.broken(f"is not JSON{self._after()}: {error.msg}") from error
             except (ValueError, RecursionError) as error:
-                raise self.broken(f"is not JSON: {error}") from error
+                raise self.broken(f"is not JSON{self._after()}: {error}") from error
             else:
                 if end < len(self._text) or self._ended:
                     self._at = end
                     self._size = _PIECE_CHARS
+                    self._num_values += 1
                     return value
             self._more()
 
@@ -121,12 +138,15 @@ class _Stream:
         if len(self._text) - self._at > MOST_ROW_CHARS:
             raise self.broken(f"has a row or an object longer than {MOST_ROW_CHARS >> 20} million characters")
         piece = self._file.read(self._size)
-        if not is_text(piece):
-            raise RunnerError(f"{self.name} is not UTF-8", "Save it as UTF-8.")
+        if flaw := text_flaw(piece):
+            raise RunnerError(f"{self.name} {'is ' if flaw.startswith('not') else ''}{flaw}", "Save it as UTF-8.")
         self._ended = not piece
         self._size *= 2
         self._text = self._text[self._at :] + piece
         self._at = 0
+
+    def _after(self) -> str:
+        return f" after row {self._num_values}" if self._num_values else ""
 
     def broken(self, words: str) -> RunnerError:
         return RunnerError(f"{self.name} {words}", _HINT)

@@ -1,9 +1,12 @@
-"""JSON as it was written: numbers keep their digits, a key given twice and a number out of range are refused."""
+"""JSON as it was written: numbers keep their digits, a key given twice and a number out of range are refused.
+
+NaN, which Python writes for a value that is missing, is null.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any
 
 
 class Number(float):
@@ -31,8 +34,8 @@ def _number(text: str) -> float:
     return value if repr(value) == text else Number(text)
 
 
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from stages.data.example import BadRowError
 from stages.data.messages import kind
 from stages.data.readers import Numbered, OnBytes, Row
 from stages.data.readers.json_values import DECODER
-from stages.data.readers.opened import MOST_ROW_CHARS, check_length, is_text, open_text
+from stages.data.readers.opened import MOST_ROW_CHARS, check_length, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
 _FIX = "Write one JSON object a line."
@@ -26,13 +26,22 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
 
 
 def parse(line: str) -> Row | BadRowError:
-    """The object of a line."""
-    if not is_text(line):
-        return BadRowError("not UTF-8", "Save the file as UTF-8.")
+    """The object of a line. A byte order mark, as files that were put together have one inside, is no part of it."""
+    if flaw := text_flaw(line):
+        return BadRowError(flaw, "Save the file as UTF-8.")
+    text = line.strip().lstrip("\ufeff")
     try:
-        row = DECODER.decode(line.strip())
+        row = DECODER.decode(text)
     except json.JSONDecodeError as error:
-        return BadRowError(f"not JSON: {error.msg} at character {error.pos + 1}", _FIX)
+        return BadRowError(*_explained(text, error))
     except (ValueError, RecursionError) as error:
         return BadRowError(f"not JSON: {error}", "Correct the value.")
     return row if isinstance(row, dict) else BadRowError(f"not a JSON object but {kind(row)}", _FIX)
+
+
+def _explained(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
+    """Why a line is no JSON, and what to do."""
+    if error.msg == "Extra data":
+        return f"not one JSON object: after it comes {text[error.pos : error.pos + 20]!r}", _FIX
+    fix = "Write it by json.dumps: this is how Python prints an object." if text.startswith("{'") else _FIX
+    return f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}", fix

@@ -56,7 +56,7 @@ def open_bytes(path: Path, name: str, form: Form, on_bytes: OnBytes = lambda don
 
 @contextmanager
 def open_text(path: Path, name: str, form: Form, on_bytes: OnBytes, newline: str | None = None) -> Iterator[IO[str]]:
-    """The file's text. Bytes that are not UTF-8 are kept as surrogates, for the reader to report (`is_text`)."""
+    """The file's text. Bytes that are not UTF-8 are kept as surrogates, for the reader to report (`text_flaw`)."""
     with open_bytes(path, name, form, on_bytes) as file:
         yield io.TextIOWrapper(cast(Any, file), "utf-8-sig", "surrogateescape", newline)
 
@@ -83,15 +83,17 @@ def check_length(line: str, name: str) -> str:
     return line
 
 
-def is_text(text: str) -> bool:
-    """Whether the text was UTF-8."""
+def text_flaw(text: str) -> str:
+    """Why the bytes were no text: not UTF-8, or a NUL among them; "" where they were."""
+    if "\0" in text:
+        return "holds a NUL byte"
     if text.isascii():
-        return True
+        return ""
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "not UTF-8"
+    return ""
 
 
 def _unpacked(raw: Any, compression: str) -> Any:

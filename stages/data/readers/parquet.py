@@ -20,6 +20,6 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
     with unpacked_file(path, name, form) as whole:
         try:
             with pq.ParquetFile(whole) as file:
-                yield from zip(count(1), rows_of(file.iter_batches(BATCH_ROWS)), strict=False)
+                yield from zip(count(1), rows_of(file.iter_batches(BATCH_ROWS), name), strict=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise RunnerError(f"{name} is cut off or corrupt: {error}", "Get the file again.") from error

@@ -8,6 +8,7 @@ import lzma
 import re
 import zipfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,11 +63,11 @@ def sniff(path: Path, name: str) -> Form:
     if compression == "zip":
         member, head = _zip_head(path, name)
         return replace(_form(head, f"{name}/{member}", len(head) < HEAD_BYTES), compression="zip", member=member)
-    inner = _inner_name(name)
-    if compression == "zstd":  # needs a library: the name says what it is
+    expanded = _expanded(head, compression, name)
+    if expanded is None:  # the library is not here: the name says what it is
+        inner = _inner_name(name)
         return Form(_kind_by_name(inner), "zstd", "\t" if inner.endswith((".tsv", ".tab")) else "")
-    found = _form(_expanded(head, compression, name), inner, False)
-    return replace(found, compression=compression)
+    return replace(_form(expanded, name, False), compression=compression)
 
 
 def _inner_name(name: str) -> str:
@@ -81,16 +82,33 @@ def _kind_by_name(name: str) -> str:
     return kinds.get(suffix, "text" if suffix in _TEXTS else "jsonl")
 
 
-def _expanded(head: bytes, compression: str, name: str) -> bytes:
-    """The beginning of what the compressed beginning holds."""
+def _expanded(head: bytes, compression: str, name: str) -> bytes | None:
+    """The beginning of what the compressed beginning holds; None where it takes a library that is not installed."""
     try:
         if compression == "gzip":
             return zlib.decompressobj(31).decompress(head, HEAD_BYTES)
         if compression == "bz2":
             return bz2.BZ2Decompressor().decompress(head, HEAD_BYTES)
+        if compression == "zstd":
+            return _zstd_head(head)
         return lzma.LZMADecompressor().decompress(head, HEAD_BYTES)
     except (zlib.error, OSError, lzma.LZMAError, EOFError) as error:
         raise _refused(name, f"is not a whole {compression} file", "Get the file again.") from error
+
+
+def _zstd_head(head: bytes) -> bytes | None:
+    try:
+        import pyarrow as pa
+    except ImportError:
+        return None
+    found = b""
+    stream = pa.CompressedInputStream(pa.BufferReader(head), "zstd")
+    with suppress(OSError, EOFError):  # the beginning ends in the middle of a frame
+        while len(found) < HEAD_BYTES and (piece := stream.read(4096)):
+            found += piece
+    if not found:
+        raise OSError("no frame")
+    return found
 
 
 def _zip_head(path: Path, name: str) -> tuple[str, bytes]:
@@ -125,6 +143,10 @@ def _form(head: bytes, name: str, whole: bool) -> Form:
     for magic, (words, hint) in _REFUSED.items():
         if head.startswith(magic):
             raise _refused(name, words, hint)
+    if packed := next((each for magic, each in _COMPRESSIONS.items() if head.startswith(magic)), ""):
+        raise _refused(name, f"is {packed} inside another compression", "Unpack it once.")
+    if head[257:262] == b"ustar":
+        raise _refused(name, "is a tar archive", "Unpack it, and name its files.")
     text = _text(head, name, whole)
     if _WEB_PAGE.match(text):
         raise _refused(name, "is a web page or XML, not rows", "Check the address: it may want a login.")
@@ -136,6 +158,10 @@ def _text(head: bytes, name: str, whole: bool) -> str:
     if not wide and b"\0" in head[:1024]:
         zeros = (head[0:1024:2].count(0), head[1:1024:2].count(0))
         wide = "UTF-16" if max(zeros) > 4 * (min(zeros) + 1) else ""
+        if not wide and _is_utf8(head.replace(b"\0", b"")):
+            line = head.count(b"\n", 0, head.index(b"\0")) + 1
+            hint = "It may have been cut off while it was written: get it again, or remove these bytes."
+            raise _refused(name, f"has NUL bytes, the first in line {line}", hint)
         if not wide:
             raise _refused(name, "is a binary file of no known form", "Give JSON Lines, JSON, CSV, Parquet or Arrow.")
     if wide:
@@ -154,8 +180,16 @@ def _text(head: bytes, name: str, whole: bool) -> str:
         ) from error  # fmt: skip
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data[:-4].decode()
+    except UnicodeDecodeError:
+        return False
+    return len(data) > 16 and not any(byte < 9 for byte in data[:1024])
+
+
 def _text_form(text: str, name: str, whole: bool) -> Form:
-    suffix, start = Path(name).suffix.lower(), text.lstrip()[:1]
+    suffix, start = Path(_inner_name(name)).suffix.lower(), text.lstrip()[:1]
     lines = [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
     if start == "{" and (suffix not in (*_TABLES, *_TEXTS) or _is_json(lines[0])):
         return Form(_json_kind(lines, suffix, whole))
@@ -164,7 +198,8 @@ def _text_form(text: str, name: str, whole: bool) -> Form:
     if suffix in _TEXTS:
         return Form("text")
     if suffix in _TABLES:
-        return Form("csv", delimiter="\t" if suffix != ".csv" else delimiter_of(lines[0]))
+        tabs = suffix != ".csv" and ("\t" in lines[0] or delimiter_of(lines[0]) not in lines[0])
+        return Form("csv", delimiter="\t" if tabs else delimiter_of(lines[0]))
     shown = lines[0][:40]
     if suffix in _JSON:
         table = any(each in lines[0] for each in DELIMITERS)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stages.data.example import BadRowError
 from stages.data.readers import Numbered, OnBytes
-from stages.data.readers.opened import MOST_ROW_CHARS, check_length, is_text, open_text
+from stages.data.readers.opened import MOST_ROW_CHARS, check_length, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
 
@@ -17,7 +17,7 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
         for number, line in enumerate(iter(partial(file.readline, MOST_ROW_CHARS), ""), 1):
             if line.isspace():
                 continue
-            if not is_text(line):
-                yield number, BadRowError("not UTF-8", "Save the file as UTF-8.")
+            if flaw := text_flaw(line):
+                yield number, BadRowError(flaw, "Save the file as UTF-8.")
             else:
                 yield number, {"text": check_length(line, name).rstrip("\n")}

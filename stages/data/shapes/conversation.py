@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stages.data.example import BadRowError, Message
+from stages.data.example import BadRowError, Message, Role
 from stages.data.messages import check_message, kind
-from stages.data.prompt import cell, names, only_column, render
+from stages.data.prompt import cell, has, names, only_column, render
 from stages.sections.dataset import Dataset
 
 _SHOWN_TURNS = 12
@@ -18,25 +18,41 @@ _AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool")
 
 def from_column(dataset: Dataset, row: Mapping[str, Any], column: str) -> list[Message]:
     """The messages of the row's column, not yet in order (`in_order`). Raises BadRowError when it holds none."""
-    value = cell(row, column)
-    if value is None:
+    if not has(row, column):
         raise BadRowError(
             f"lacks the column {column!r}; it has: {names(row)}", "Name the column in dataset.prompt.conversations."
         )
-    return read_messages(value, f"column {column!r}", dataset.ignore_keys)
+    return messages_of(dataset, row, column)
 
 
-def read_messages(value: Any, where: str, ignore: Collection[str]) -> list[Message]:
-    """The messages of a cell: a list, one message, or either as JSON text."""
+def messages_of(dataset: Dataset, row: Mapping[str, Any], column: str) -> list[Message]:
+    """The messages of a column, by the recipe's names of keys and roles."""
+    return read_messages(cell(row, column), f"column {column!r}", dataset.ignore_keys, dataset.roles)
+
+
+def read_messages(
+    value: Any, where: str, ignore: Collection[str], roles: Mapping[str, Role] | None = None
+) -> list[Message]:
+    """The messages of a cell: a list, one message, lists by key, or any of these as JSON text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            raise BadRowError(f"{where} is text, not a list of messages") from None
-    value = [value] if isinstance(value, Mapping) else value
+            fix = "Write the list as JSON: this is how Python prints one." if value.startswith("[{'") else ""
+            raise BadRowError(f"{where} is text, not a list of messages", fix) from None
+    value = _by_message(value) if isinstance(value, Mapping) else value
     if not isinstance(value, list):
         raise BadRowError(f"{where} is {kind(value)}, not a list of messages")
-    return [check_message(each, f"message {number} of {where}", ignore) for number, each in enumerate(value, 1)]
+    found = enumerate(value, 1)
+    return [check_message(each, f"message {number} of {where}", ignore, roles or {}) for number, each in found]
+
+
+def _by_message(value: Mapping[str, Any]) -> list[Any]:
+    """One message, or messages of which each key has the list, as the `datasets` library keeps a sequence."""
+    lists = [each for each in value.values() if isinstance(each, list)]
+    if not {"role", "from"} & value.keys() or len(lists) < len(value) or len({len(each) for each in lists}) > 1:
+        return [value]
+    return [dict(zip(value, each, strict=True)) for each in zip(*lists, strict=True)]
 
 
 def holds_messages(value: Any) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 from stages.data.example import BadRowError, Example, Message, text_of
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
-from stages.data.shapes.conversation import from_column, holds_messages, in_order, read_messages, with_system
-from stages.data.shapes.extras import images_of, tools_of
+from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
+from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of
 from stages.data.shapes.kto import label_of
 from stages.data.shapes.preference import has_pair, pair_fields
+from stages.data.shapes.quick import quick_messages
 from stages.data.support import refuse_unused
 from stages.sections.dataset import Dataset
 
@@ -21,6 +22,7 @@ Convert = Callable[[Row, str, str], Example]
 
 TEXT_STAGES = ("pt",)
 PAIR_STAGES = ("dpo", "rm")
+MESSAGE_STAGES = ("sft", "ppo")
 
 
 def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool = True) -> Convert:
@@ -29,8 +31,11 @@ def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool
     It raises BadRowError for a row that cannot be used.
     """
     fields = _fields(dataset, stage, split)
+    quick = quick_messages(dataset.prompt) if stage in MESSAGE_STAGES else None
 
     def convert(row: Row, row_id: str, source: str) -> Example:
+        if quick is not None and (messages := quick(row)) is not None:
+            return Example(id=row_id, messages=messages, columns=row if keep_columns else {}, source=source)
         made = fields(row)
         _check_texts([*made.get("messages", ()), *made.get("chosen", ()), *made.get("rejected", ())])
         example = Example(id=row_id, columns=row if keep_columns else {}, source=source, **made)
@@ -63,12 +68,37 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         assert prompt.user is not None, "a recipe without user and without conversations is refused"
         assert prompt.assistant is not None, "a recipe without assistant and without conversations is refused"
         asked = turns_of(dataset, prompt.user, row, "user")
-        turns = [*asked, *turns_of(dataset, prompt.assistant, row, "assistant")]
+        turns = [*asked, *_answer(dataset, prompt.assistant, row)]
         plain = len(turns) == 2 and turns[0]["role"] == "user" and turns[1]["role"] == "assistant"
-        return {"messages": with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)}
+        messages = with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)
+        return {"messages": messages, **_named_media(dataset, messages, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
     extras = {"tools": tools_of(row, columns_used(dataset)), "images": images_of(row, columns_used(dataset))}
     return {"messages": messages, **{name: value for name, value in extras.items() if value}}
+
+
+def _answer(dataset: Dataset, template: str, row: Mapping[str, Any]) -> list[Message]:
+    """The assistant's part; a column of it that is missing is not to be left out."""
+    try:
+        return turns_of(dataset, template, row, "assistant")
+    except BadRowError as error:
+        if "|}" not in error.fix:
+            raise
+        lacks = error.why.startswith("lacks")
+        fix = (
+            "Name a column of the row in dataset.prompt.assistant."
+            if lacks
+            else "Give the row an answer, or remove it."
+        )
+        raise BadRowError(error.why, fix) from None
+
+
+def _named_media(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row's images, where a text has a place for them."""
+    if MEDIA.isdisjoint(row) or not any(each in text_of(message) for message in messages for each in PLACEHOLDERS):
+        return {}
+    images = images_of(row, columns_used(dataset))
+    return {"images": images} if images else {}
 
 
 def columns_used(dataset: Dataset) -> frozenset[str]:
@@ -79,8 +109,8 @@ def columns_used(dataset: Dataset) -> frozenset[str]:
 def turns_of(dataset: Dataset, template: str, row: Mapping[str, Any], role: Any) -> list[Message]:
     """The template's text as one message; the messages themselves where it is a column that holds them."""
     name = only_column(template)
-    if name is not None and holds_messages(value := cell(row, name)):
-        return read_messages(value, f"column {name!r}", dataset.ignore_keys)
+    if name is not None and holds_messages(cell(row, name)):
+        return messages_of(dataset, row, name)
     return [{"role": role, "content": render(template, row)}]
 
 

@@ -13,6 +13,10 @@ from stages.data.messages import kind
 _TOOLS, _FUNCTIONS = "tools", "functions"
 _IMAGES = ("images", "image")
 _OTHER_MEDIA = ("videos", "video", "audios", "audio")
+MEDIA = frozenset((*_IMAGES, *_OTHER_MEDIA))
+"""Columns of images, audio and video."""
+PLACEHOLDERS = ("<image>", "<video>", "<audio>")
+"""What stands in a text for an image, video or audio of such a column."""
 
 
 def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, Any]]:
@@ -26,6 +30,8 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
             tools = json.loads(tools)
         except ValueError:
             raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools") from None
+        if tools is None:
+            return []
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise BadRowError(f"column {name!r} is {kind(tools)}, not a list of tools")
     made = [dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools]

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.data.example import BadRowError
-from stages.data.prompt import cell, names, only_column
+from stages.data.prompt import cell, has, names, only_column
 
 LABELS = ("kto_tag", "label")
 _TEXTS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_FIX = "Write true for a good answer, false for a bad one."
 
 
 def label_of(template: str | None, row: Mapping[str, Any], required: bool) -> bool | None:
@@ -18,6 +19,8 @@ def label_of(template: str | None, row: Mapping[str, Any], required: bool) -> bo
     value = None if column is None else cell(row, column)
     if value is None and not required:
         return None
+    if value is None and column is not None and has(row, column):
+        raise BadRowError(f"column {column!r} is null: a label of KTO is true or false, 1 or 0", _FIX)
     if value is None:
         wanted = column or LABELS[0]
         raise BadRowError(
@@ -28,4 +31,4 @@ def label_of(template: str | None, row: Mapping[str, Any], required: bool) -> bo
         return _TEXTS[value.strip().lower()]
     if isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
-    raise BadRowError(f"column {column!r} is {value!r}: a label of KTO is true or false, 1 or 0")
+    raise BadRowError(f"column {column!r} is {value!r}: a label of KTO is true or false, 1 or 0", _FIX)

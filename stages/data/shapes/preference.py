@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.data.example import BadRowError, Message
 from stages.data.prompt import cell, names, only_column, render
-from stages.data.shapes.conversation import from_column, holds_messages, read_messages, with_system
+from stages.data.shapes.conversation import from_column, holds_messages, messages_of, with_system
 from stages.sections.dataset import Dataset
 
 CHOSEN = ("chosen", "preferred_output")
@@ -52,13 +52,15 @@ def _answer(
     dataset: Dataset, row: Mapping[str, Any], template: str | None, known: tuple[str, ...], name: str
 ) -> list[Message]:
     column = _named(template, known, row)
+    if column is None and (there := next((each for each in known if each in row), None)):
+        raise BadRowError(f"column {there!r} is null", "Remove the row, or give it both answers.")
     if column is None:
         raise BadRowError(
             f"lacks the column {known[0]!r}; it has: {names(row)}", f"Name it in dataset.prompt.{name}, in braces."
         )
     value = cell(row, column)
     if holds_messages(value):
-        messages = read_messages(value, f"column {column!r}", dataset.ignore_keys)
+        messages = messages_of(dataset, row, column)
         return messages or _empty(name)
     text = render(template or f"{{{column}}}", row) if value != "" else ""
     return [{"role": "assistant", "content": text}] if text.strip() else _empty(name)
@@ -77,6 +79,6 @@ def _asked(dataset: Dataset, row: Mapping[str, Any], chosen: list[Message]) -> l
     if template is None:
         return None
     name = only_column(template)
-    if name is not None and holds_messages(value := cell(row, name)):
-        return read_messages(value, f"column {name!r}", dataset.ignore_keys)
+    if name is not None and holds_messages(cell(row, name)):
+        return messages_of(dataset, row, name)
     return [{"role": "user", "content": render(template, row)}]

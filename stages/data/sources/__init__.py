@@ -47,19 +47,32 @@ class Wanted:
 
 def open_splits(wanted: Wanted, on_bytes: OnBytes) -> dict[str, Placed]:
     """The rows of each split, read as they are asked for. Raises RunnerError for what cannot be found or read."""
-    dataset, scheme = wanted.dataset, scheme_of(wanted.dataset.source)
-    if scheme in ROW_SOURCES:
-        rows = import_module(ROW_SOURCES[scheme]).rows
-        return {split: rows(dataset, wanted.seed, split) for split in wanted.splits}
-    if scheme not in FILE_SOURCES:
+    if scheme_of(wanted.dataset.source) in ROW_SOURCES:
+        return rows_of_source(wanted)
+    return rows_of_files(files_of(wanted, on_bytes), on_bytes)
+
+
+def rows_of_source(wanted: Wanted) -> dict[str, Placed]:
+    """The rows of each split of a source that has no files."""
+    rows = import_module(ROW_SOURCES[scheme_of(wanted.dataset.source)]).rows
+    return {split: rows(wanted.dataset, wanted.seed, split) for split in wanted.splits}
+
+
+def files_of(wanted: Wanted, on_bytes: OnBytes) -> dict[str, dict[str, Path]]:
+    """The files of each split, on this machine: name -> path. Raises RunnerError for what cannot be found."""
+    dataset = wanted.dataset
+    if scheme_of(dataset.source) not in FILE_SOURCES:
         raise RunnerError(f"dataset.source={dataset.source} has an unknown scheme", f"There are: {', '.join(SCHEMES)}.")
     from stages.data.sources.fetch import fetch_patterns
 
-    patterns = {split: list(names) for split, names in wanted.splits.items()}
-    files = fetch_patterns(
-        dataset.source, patterns, wanted.folder, endpoint_url=dataset.endpoint_url, anonymous=dataset.anonymous,
-        on_bytes=on_bytes,
+    return fetch_patterns(
+        dataset.source, {split: list(names) for split, names in wanted.splits.items()}, wanted.folder,
+        endpoint_url=dataset.endpoint_url, anonymous=dataset.anonymous, on_bytes=on_bytes,
     )  # fmt: skip
+
+
+def rows_of_files(files: Mapping[str, Mapping[str, Path]], on_bytes: OnBytes) -> dict[str, Placed]:
+    """The rows of each split's files, one file after the other."""
     total = sum(path.stat().st_size for paths in files.values() for path in paths.values())
     count = _Read(total, on_bytes)
     return {split: _rows(paths, split, count) for split, paths in files.items()}
@@ -85,4 +98,7 @@ class _Read:
         return told
 
 
-__all__ = ["FILE_SOURCES", "ROW_SOURCES", "SCHEMES", "Placed", "Wanted", "open_splits", "scheme_of"]
+__all__ = [
+    "FILE_SOURCES", "ROW_SOURCES", "SCHEMES", "Placed", "Wanted", "files_of", "open_splits", "rows_of_files",
+    "rows_of_source", "scheme_of",
+]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,13 @@ from typing import Protocol
 from runner.errors import RunnerError
 
 NAME_HINT = "Name the split's files in dataset.files.{train,val,test}, or null where the dataset has none."
+
+_SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\D.*|)")
+_BESIDE = re.compile(
+    r"(readme|license|licence|changelog|notice)(\.\w+)?|(dataset_infos?|dataset_dict|state|croissant)\.json"
+    r"|.*(~|\.bak|\.tmp|\.part|\.swp|\.crc|\.lock)",
+    re.IGNORECASE,
+)
 
 OnBytes = Callable[[int, int | None], None]
 
@@ -60,10 +68,43 @@ def is_pattern(name: str) -> bool:
 
 
 def matching(source: str, pattern: str, there: Iterable[str]) -> list[str]:
-    """The names that the pattern means, sorted. Raises RunnerError when there are none."""
-    there = sorted(there)
-    found = [name for name in there if fnmatch.fnmatchcase(name, pattern)]
+    """The names that the pattern means, in the order of their numbers. Hidden files and those that describe a dataset
+    (README.md, dataset_info.json) are not among them.
+
+    Raises RunnerError when there are none, or when one of a numbered set is missing.
+    """
+    there = sorted(there, key=_in_order)
+    asks_hidden = any(part[:1] in (".", "_") for part in pattern.split("/"))
+    found = [name for name in there if fnmatch.fnmatchcase(name, pattern) and (asks_hidden or not _describes(name))]
     if not found:
         shown = ", ".join(there[:10]) or "nothing"
         raise RunnerError(f"dataset.source={source} has no file like {pattern}; it holds: {shown}", NAME_HINT)
+    if missing := _missing_shard(found, pattern):
+        hint = "Get the file, or list the files' names in dataset.files."
+        raise RunnerError(f"dataset.source={source} lacks {missing}, one of those that {pattern} means", hint)
     return found
+
+
+def _in_order(name: str) -> list[str | int]:
+    """Numbers as numbers: part-2 before part-10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _describes(name: str) -> bool:
+    *folders, base = name.split("/")
+    return any(part[:1] in (".", "_") for part in (*folders, base)) or bool(_BESIDE.fullmatch(base))
+
+
+def _missing_shard(names: Iterable[str], pattern: str) -> str:
+    """A file that the numbers of the others tell of, such as 00001-of-00003; "" where all are there."""
+    sets: dict[tuple[str, str, str], set[int]] = {}
+    for name in names:
+        if match := _SHARD.fullmatch(name):
+            sets.setdefault((match[1], match[3], match[4]), set()).add(int(match[2]))
+    for (before, total, after), numbers in sets.items():
+        start = 0 if 0 in numbers else 1
+        for number in range(start, start + int(total)):
+            name = f"{before}-{number:0{len(total)}d}-of-{total}{after}"
+            if number not in numbers and fnmatch.fnmatchcase(name, pattern):
+                return name
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +14,7 @@ from stages.data.sources.base import Count, FileSource, OnBytes
 from stages.data.sources.names import scheme_of
 
 _MOST_PARALLEL = 16
+OWN_FILES_HINT = "Write a pattern that leaves it out, or list the files: what is trained would be scored."
 
 
 def fetch_patterns(
@@ -38,8 +39,22 @@ def fetch_patterns(
         split: list(dict.fromkeys(name for pattern in names for name in files.find(pattern)))
         for split, names in patterns.items()
     }
+    for split, name, other in shared_files(patterns, found):
+        raise RunnerError(f"dataset.files.{split} means {name}, which is the file of {other} too", OWN_FILES_HINT)
     paths = _fetched(files, sorted({name for names in found.values() for name in names}), folder, on_bytes)
     return {split: {name: paths[name] for name in names} for split, names in found.items()}
+
+
+def shared_files(
+    patterns: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str, str]]:
+    """(split, file, other split) where a pattern means a file of another split."""
+    seen: dict[str, str] = {}
+    for split, names in found.items():
+        for name in names:
+            other = seen.setdefault(name, split)
+            if other != split and not (name in patterns[split] and name in patterns[other]):
+                yield split, name, other
 
 
 def fetch_files(

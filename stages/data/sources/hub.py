@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from runner.errors import RunnerError, first_line
-from stages.data.readers.arrow import plain
+from stages.data.readers.arrow import by_name, labels_of, plain
 from stages.data.sources import Placed
 from stages.sections.dataset import Dataset
 
@@ -68,9 +68,9 @@ def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, A
         found = datasets.load_dataset(
             address.name, address.config, revision=address.revision, split=split, streaming=True
         )
-        labels = _labels(found.features or {})
+        labels = labels_of(found.features.to_dict() if found.features else None) or {}
         for number, row in enumerate(found, 1):
-            yield f"{split}:{number}", {name: _named(plain(value), labels.get(name)) for name, value in row.items()}
+            yield f"{split}:{number}", by_name(plain(row), labels)
     except RunnerError:
         raise
     except Exception as error:  # the library raises what its loaders, the network and the hub's client raise
@@ -78,11 +78,3 @@ def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, A
             f"dataset.source={source}, split {split}: {first_line(error)}",
             "Check the name, config, split and network; for a private dataset set HF_TOKEN, for a mirror HF_ENDPOINT.",
         ) from error
-
-
-def _labels(features: Any) -> dict[str, list[str]]:
-    return {name: feature.names for name, feature in features.items() if type(feature).__name__ == "ClassLabel"}
-
-
-def _named(value: Any, labels: list[str] | None) -> Any:
-    return labels[value] if labels and isinstance(value, int) and 0 <= value < len(labels) else value

@@ -25,6 +25,13 @@ class LocalFiles:
             return [pattern]
         return matching(self._source, pattern, names_below(self.folder))
 
+    def all(self) -> list[str]:
+        """Names of files of rows, as a pattern for all would find them; none where there are none."""
+        try:
+            return matching(self._source, "*", names_below(self.folder))
+        except RunnerError:
+            return []
+
     def local(self, name: str) -> Path:
         """As FileSource. Raises RunnerError when it is not there."""
         path = self.folder / name

@@ -93,6 +93,39 @@ def test_columns_of_a_table_and_of_nested_rows_are_seen(dataset: Path) -> None:
     assert problems({**given, **prompt, "dataset.prompt.assistant": "{answer|}"}) == {}
 
 
+def test_what_a_file_holds_is_refused_before_the_run(dataset: Path) -> None:
+    (dataset / "train.csv").write_text("sentence,meaning,meaning\na,b,c\n")
+    given = {"dataset.source": str(dataset), "dataset.files": {"train": "train.csv", "test": "test.jsonl", "val": None}}
+    assert "has the column 'meaning' twice" in problems({**given, **OWN})["dataset.files.train"].message
+
+
+def test_files_by_usual_names_are_proposed(dataset: Path) -> None:
+    for number in (0, 1):
+        (dataset / f"train-0000{number}-of-00002.parquet").write_bytes(b"x")
+    (dataset / "validation.csv").write_text("a\n")
+    (dataset / "val.jsonl").unlink()
+    files = {"train": "no-t.jsonl", "val": "no.jsonl", "test": "test.jsonl"}
+    found = problems({"dataset.source": str(dataset), "dataset.files": files, **OWN})
+    assert "dataset.files.val=validation.csv" in found["dataset.files.val"].hint
+    (dataset / "train.jsonl").unlink()
+    found = problems({"dataset.source": str(dataset), "dataset.files": files, **OWN})
+    assert "dataset.files.train=train-*.parquet" in found["dataset.files.train"].hint
+
+
+def test_one_file_may_hold_the_rows_of_each_split_under_its_name(dataset: Path) -> None:
+    row = {"sentence": "a", "meaning": "b"}
+    (dataset / "all.json").write_text(json.dumps({"train": [row], "test": [row]}))
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    files = {"train": "all.json", "val": None, "test": "all.json"}
+    assert problems({"dataset.source": str(dataset), "dataset.files": files, **prompt}) == {}
+
+
+def test_a_pattern_that_takes_in_the_test_rows_is_refused(dataset: Path) -> None:
+    files = {"train": "*.jsonl", "val": None, "test": "test.jsonl"}
+    found = problems({"dataset.source": str(dataset), "dataset.files": files, **OWN})
+    assert "which is the file of train too" in found["dataset.files.test"].message
+
+
 def test_splits_can_be_held_out_of_one_file(dataset: Path) -> None:
     prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
     given = {"dataset.source": str(dataset / "train.jsonl"), **prompt}

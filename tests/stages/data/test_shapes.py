@@ -3,9 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from stages.data.example import BadRowError, Example
-from stages.data.shapes.convert import make_example
+from stages.data.example import BadRowError, Example, one_line
+from stages.data.shapes.convert import conversation_fields, make_example
+from stages.data.shapes.quick import quick_messages
 from stages.data.shapes.recognise import recognise
 from stages.sections.dataset import Dataset
 
@@ -191,3 +194,88 @@ def test_shapes_are_recognised_with_the_prompt_that_fits(row: dict[str, Any], sh
     found, suggested = recognise(row)
     assert found == shape
     assert prompt in suggested
+
+
+def test_the_recipe_says_which_role_an_unusual_name_means() -> None:
+    talk = [{"role": "customer", "content": "Open?"}, {"role": "agent", "content": "At eight."}]
+    roles = {"customer": "user", "agent": "assistant"}
+    assert example({"t": talk}, conversations="t", roles=roles).messages == [USER, SAYS]
+    with pytest.raises(BadRowError, match="has the role 'customer'") as caught:
+        example({"t": talk}, conversations="t")
+    assert "dataset.roles={customer: user}" in caught.value.fix
+
+
+TALKS: dict[str, Any] = {
+    "lists by key": {"role": ["user", "assistant"], "content": ["Open?", "At eight."]},
+    "empty keys of other tools": [USER, {**SAYS, "refusal": None, "annotations": [], "audio": None}],
+    "both spellings alike": [{**USER, "from": "user", "value": "Open?"}, SAYS],
+}
+
+
+@pytest.mark.parametrize("kind", TALKS)
+def test_messages_are_read_as_tools_write_them(kind: str) -> None:
+    assert example({"t": TALKS[kind], "tools": "null"}, conversations="t").messages == [USER, SAYS]
+
+
+def test_a_call_in_openais_old_form_is_a_tool_call() -> None:
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}
+    made = example({"t": [USER, call, {"role": "function", "name": "f", "content": "2"}, SAYS]}, conversations="t")
+    assert made.messages[1].get("tool_calls") == [
+        {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+    ]
+
+
+BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
+    "two roles": (
+        [{"role": "user", "from": "gpt", "content": "a"}],
+        "has both role and from, and they differ",
+        "Remove",
+    ),
+    "two contents": ([{"role": "user", "content": "a", "value": "b"}], "has both content and value", "Remove"),
+    "pairs": ([["user", "a"]], "is a list, not an object", "Write each message as"),
+    "Python's list": ("[{'role': 'user'}]", "is text, not a list of messages", "Write the list as JSON"),
+    "null": (None, "column 't' is null, not a list of messages", ""),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MESSAGES)
+def test_messages_that_contradict_or_are_none_are_refused_with_what_to_write(kind: str) -> None:
+    talk, words, fix = BAD_MESSAGES[kind]
+    with pytest.raises(BadRowError, match=words) as caught:
+        example({"t": talk}, conversations="t")
+    assert fix in caught.value.fix
+
+
+def test_images_that_a_text_has_a_place_for_are_not_left_out() -> None:
+    prompt = {"user": "{q}", "assistant": "{a}"}
+    with pytest.raises(BadRowError, match="has images"):
+        example({"q": "<image>What?", "a": "A roll.", "images": ["roll.png"]}, **prompt)
+    assert example({"q": "What?", "a": "A roll.", "image": "roll.png"}, **prompt).reference == "A roll."
+
+
+def test_a_missing_answer_is_not_to_be_left_out() -> None:
+    for row in ({"q": "Open?", "a": ""}, {"q": "Open?", "a": None}, {"q": "Open?"}):
+        with pytest.raises(BadRowError) as caught:
+            example(row, user="{q}", assistant="{a}")
+        assert "|}" not in caught.value.fix
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.sampled_from(["", " ", "%s", "{a}", "\n"])
+)
+TEMPLATES = ("{a}", "{a}\n{b|}", "100 % {a}: {b}", "{{{a}}}", "{a|strip}", "Say\n{b|default:x}\n{a}", "{a.b}")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    row=st.dictionaries(st.sampled_from(["a", "b", "image"]), VALUES),
+    user=st.sampled_from(TEMPLATES),
+    system=st.sampled_from([None, "Be brief.", "{b}", "{b|}"]),
+)
+def test_the_quick_way_makes_what_the_whole_way_makes(row: dict[str, Any], user: str, system: str | None) -> None:
+    section = Dataset.model_validate({"source": "data", "prompt": {"user": user, "assistant": "{a}", "system": system}})
+    quick = quick_messages(section.prompt)
+    assert quick is not None
+    if (found := quick(row)) is not None:
+        assert found == conversation_fields(section, row)["messages"]
+        assert Example("x", found).to_json() == one_line({"id": "x", "messages": found, "columns": {}, "source": ""})

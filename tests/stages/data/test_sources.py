@@ -153,6 +153,44 @@ def test_patterns_and_lists_mean_several_files_in_order(tmp_path: Path) -> None:
         fetch_patterns(str(tmp_path), {"val": ["val-*"]}, tmp_path / "raw")
 
 
+def filled(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(TRAIN)
+
+
+def test_a_pattern_means_files_of_rows_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    kept = ["d/train-2.jsonl", "d/train-10.jsonl"]
+    beside = (
+        "d/README.md",
+        "d/state.json",
+        "d/dataset_info.json",
+        "d/_SUCCESS",
+        "d/.train-2.jsonl.crc",
+        "d/train-2.bak",
+    )
+    filled(tmp_path, *kept, *beside, "d/.ipynb_checkpoints/train-2-checkpoint.jsonl")
+    assert list(fetch_patterns(str(tmp_path), {"train": ["d/*"]}, tmp_path / "raw")["train"]) == kept
+    hidden = fetch_patterns(str(tmp_path), {"train": ["d/.ipynb_checkpoints/*"]}, tmp_path / "raw")
+    assert len(hidden["train"]) == 1
+
+
+def test_a_shard_that_is_missing_among_numbered_ones_is_told(tmp_path: Path) -> None:
+    filled(tmp_path, "train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl")
+    with pytest.raises(RunnerError, match=r"lacks train-00001-of-00003\.jsonl, one of those that train-\* means"):
+        fetch_patterns(str(tmp_path), {"train": ["train-*"]}, tmp_path / "raw")
+    names = ["train-00000-of-00003.jsonl", "train-00002-of-00003.jsonl"]
+    assert list(fetch_patterns(str(tmp_path), {"train": names}, tmp_path / "raw")["train"]) == names
+    filled(tmp_path, "part-00001-of-00002.jsonl", "part-00002-of-00002.jsonl")
+    assert len(fetch_patterns(str(tmp_path), {"train": ["part-*"]}, tmp_path / "raw")["train"]) == 2
+
+
+def test_a_pattern_that_means_a_file_of_another_split_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path, "data-train.jsonl", "data-test.jsonl")
+    with pytest.raises(RunnerError, match=r"files\.test means data-test\.jsonl, which is the file of train too"):
+        fetch_patterns(str(tmp_path), {"train": ["data-*"], "test": ["data-test.jsonl"]}, tmp_path / "raw")
+
+
 def test_objects_are_found_by_a_pattern(s3_client: Any, bucket: str, tmp_path: Path) -> None:
     for name in ("a-1.jsonl", "a-0.jsonl", "b.jsonl"):
         s3_client.put_object(Bucket=bucket, Key=f"ds/{name}", Body=TEST)

@@ -110,7 +110,7 @@ def test_the_recipes_seed_serves_a_grammar_that_names_none(tmp_path: Path) -> No
 BAD_ROWS = [
     ("{", "not JSON: Expecting property name enclosed in double quotes at character 2"),
     ("[1]", "not a JSON object"),
-    ('{"input": NaN}', "NaN is not a JSON number"),
+    ('{"input": NaN, "instruction": "b", "output": "c"}', "column 'input' is null, not text or a number"),
     ('{"input": "a", "instruction": "b"}', "lacks the column 'output'; it has: input, instruction"),
     ('{"input": null, "instruction": "b", "output": "c"}', "column 'input' is null, not text or a number"),
     ('{"input": "", "instruction": "b", "output": "c"}', "column 'input' is empty"),
@@ -239,7 +239,7 @@ def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:
     model = save_model("chatml", tmp_path / "tiny")
     recipe = recipe_of(
         dataset__source="generated://viggo?train=4&val=2&test=3", model__source=str(model),
-        storage__cache=f"{tmp_path}/cache",
+        storage__cache=f"{tmp_path}/cache", train__args__cutoff_len=2048,
     )  # fmt: skip
     result = Ingest().run(FakeContext(recipe, tmp_path / "stage"))  # type: ignore[arg-type]
     by_name = {artifact.name: artifact for artifact in result.artifacts}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.storage.atomic import write_text
-from stages.ingest.collect import Collected, Kind
+from stages.ingest.rows.collect import Collected, Kind
 from stages.sections.dataset import Dataset
 
 _MOST_LINES = 10

@@ -6,12 +6,15 @@ import hashlib
 import random
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.example import BadRowError, Example
 from stages.data.prompt import as_text, cell
-from stages.ingest.collect import Collected, prompt_text
+from stages.ingest.rows.collect import Collected, Found, prompt_text
 from stages.sections.dataset import Dataset, HeldOut
 
 _START = b'{"id": "'
@@ -25,31 +28,35 @@ class Groups:
     def __init__(self, rule: HeldOut, seed: int) -> None:
         self._rule = rule
         self._seed = str(rule.seed if rule.seed is not None else seed).encode()
-        self._above: dict[int, int] = {}
-        self.keys: array[int] = array("Q")
+        self.prompts: array[int] = array("Q")
+        self.groups: array[int] = array("Q")
         self.strata: list[str] = []
 
     def add(self, example: Example) -> None:
         """Note the next example. Raises BadRowError when it lacks a column that the rule names."""
-        prompt = self._hash(prompt_text(example))
-        if self._rule.by == "hash":
-            self.keys.append(prompt)
-        else:
-            group = self._hash(f"{self._rule.by}\0{self._column(example, self._rule.by)}")
-            self._above[self._root(prompt)] = self._root(group)
-            self.keys.append(group)
-        if self._rule.stratify is not None:
-            self.strata.append(self._column(example, self._rule.stratify))
+        rule = self._rule
+        group = None if rule.by == "hash" else self._hash(f"{rule.by}\0{self._column(example, rule.by)}")
+        stratum = None if rule.stratify is None else self._column(example, rule.stratify)
+        self.prompts.append(self._hash(prompt_text(example)))
+        if group is not None:
+            self.groups.append(group)
+        if stratum is not None:
+            self.strata.append(stratum)
+
+    def merge(self, later: Groups) -> None:
+        """Add examples that come after these."""
+        self.prompts.extend(later.prompts)
+        self.groups.extend(later.groups)
+        self.strata.extend(later.strata)
 
     def root_keys(self) -> list[int]:
         """Each example's key: equal for those that stay together."""
-        return list(self.keys) if self._rule.by == "hash" else [self._root(key) for key in self.keys]
-
-    def _root(self, key: int) -> int:
-        while (above := self._above.get(key, key)) != key:
-            self._above[key] = self._above.get(above, above)
-            key = above
-        return key
+        if self._rule.by == "hash":
+            return list(self.prompts)
+        above: dict[int, int] = {}
+        for prompt, group in zip(self.prompts, self.groups, strict=True):
+            above[_root(above, prompt)] = _root(above, group)
+        return [_root(above, group) for group in self.groups]
 
     def _hash(self, text: str) -> int:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._seed[:64])
@@ -62,6 +69,13 @@ class Groups:
                 f"lacks the column {name!r} that dataset.split names", "Name another column, or by: hash."
             )
         return as_text(value)
+
+
+def _root(above: dict[int, int], key: int) -> int:
+    while (next_key := above.get(key, key)) != key:
+        above[key] = above.get(next_key, next_key)
+        key = next_key
+    return key
 
 
 def assign(rule: HeldOut, keys: Sequence[int], strata: Sequence[str]) -> bytearray:
@@ -120,16 +134,22 @@ def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping
 
 def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:
     kept = kept_of(collected, keep)
-    return kept if part == TRAIN else Collected(kept.num_rows, prompts=kept.prompts, answers=kept.answers)
+    if part != TRAIN:
+        kept.num_bad, kept.kinds = 0, {}
+        kept.equal_pairs, kept.control, kept.missing = Found(), Found(), Found()
+    return kept
 
 
 def kept_of(collected: Collected, keep: Sequence[bool]) -> Collected:
     """What became of the rows that are kept; the bad ones are still counted."""
-    kept = Collected(sum(keep), collected.num_bad, collected.kinds)
-    kept.prompts = array("q", (key for key, each in zip(collected.prompts, keep, strict=False) if each))
-    kept.answers = array("q", (key for key, each in zip(collected.answers, keep, strict=False) if each))
-    kept.num_equal_pairs, kept.num_control = collected.num_equal_pairs, collected.num_control
-    return kept
+
+    def only(name: str, code: str) -> Any:
+        return array(code, compress(getattr(collected, name), keep))
+
+    return replace(
+        collected, num_rows=sum(keep), prompts=only("prompts", "Q"), answers=only("answers", "Q"),
+        num_chars=only("num_chars", "I"),
+    )  # fmt: skip
 
 
 def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) -> Collected:
@@ -145,14 +165,16 @@ def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) 
     return kept_of(collected, [bool(each) for each in keep])
 
 
-def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool]) -> None:
-    """Copy the examples that are kept, numbered anew in their order."""
-    count = 0
-    with source.open("rb") as lines, target.open("wb") as out:
+def copy_rows(
+    source: Path, target: Path, split: str, keep: Callable[[int], bool] | None = None, start: int | None = None
+) -> None:
+    """Copy the examples that are kept, numbered anew in their order. start: the first number, of rows to append."""
+    count = start or 0
+    with source.open("rb") as lines, target.open("wb" if start is None else "ab") as out:
         for index, line in enumerate(lines):
-            if keep(index):
+            if keep is None or keep(index):
                 end = line.index(b'"', len(_START))
-                out.write(_START + f"{split}-{count:06d}".encode() + line[end:])
+                out.write(b"%s%s-%06d%s" % (_START, split.encode(), count, line[end:]))
                 count += 1
 
 

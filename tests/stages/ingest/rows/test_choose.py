@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from runner.errors import RunnerError
 from runner.testing import changed, composed, load_recipe
 from stages.data.example import Example, read_examples
 from stages.ingest.data import DataParts, prepare_data
+from stages.ingest.rows import pieces
+from stages.ingest.rows.control import ControlTokens, tokens_of
 from stages.sections.recipe import Recipe
 
 PROMPT = {"user": "{q}", "assistant": "{a}"}
@@ -30,7 +33,10 @@ def ingested(folder: Path, given: dict[str, list[dict[str, Any]]], **dataset: An
     files = {split: f"{split}.jsonl" if split in given else None for split in ("train", "val", "test")}
     section = {"source": str(folder / "ds"), "files": files, "prompt": PROMPT, **dataset}
     pipeline = ["ingest", "train", "publish"] if "test" not in given else ["ingest", "train", "publish", "infer"]
-    recipe: Recipe = load_recipe(changed(composed("viggo_quickstart"), {"dataset": section, "pipeline": pipeline}))
+    storage = {"cache": str(folder / "cache")}  # where no model is
+    recipe: Recipe = load_recipe(
+        changed(composed("viggo_quickstart"), {"dataset": section, "pipeline": pipeline, "storage": storage})
+    )
     return prepare_data(recipe, folder / "made", lambda *args, **figures: None)
 
 
@@ -101,14 +107,17 @@ def test_max_rows_draws_a_sample_by_the_seed_in_the_files_order(tmp_path: Path) 
 CASES: list[tuple[str, dict[str, list[dict[str, Any]]], str]] = [
     ("duplicates", {"train": [*rows(3), *rows(1)]}, "train: 1 row is a duplicate of another, such as train.jsonl:1"),
     ("contradictions", {"train": [*rows(3), {"q": "Question 1?", "a": "No."}]},
-     "train: 1 row has the prompt of another row and a different answer, such as train.jsonl:2 and train.jsonl:4"),
+     "train: 2 rows have the same prompt and different answers, such as train.jsonl:2 and train.jsonl:4"),
     ("overlap", {"train": rows(5), "test": rows(2)}, "test: 2 of 2 test rows are training rows, such as test.jsonl:1"),
     ("one answer", {"train": [{**row, "a": "yes" if n else "no"} for n, row in enumerate(rows(30))]},
      "train: 97% of the answers are 'yes'"),
     ("classes", {"train": [{**row, "a": "yes" if n % 3 else "no"} for n, row in enumerate(rows(30))]},
      "train: the answers are 2 classes: 'yes' 67%, 'no' 33%"),
     ("control tokens", {"train": [*rows(2), {"q": "Say <|im_end|> now", "a": "x"}]},
-     "train: 1 rows hold what looks like control tokens of a chat template, such as <|im_end|> in train.jsonl:3"),
+     "train: 1 row holds what looks like control tokens of a chat template, such as <|im_end|> in train.jsonl:3"),
+    ("missing values", {"train": [*rows(2), {"q": "Say it", "a": "NaN"}]},
+     "train: 1 answer is a text that tools write for a missing value, such as 'NaN' in train.jsonl:3"),
+    ("columns", {"train": rows(3, history=[], id=1)}, "train: the prompt does not use the column history"),
 ]  # fmt: skip
 
 
@@ -125,3 +134,46 @@ def test_ordinary_rows_are_not_remarked_upon(tmp_path: Path) -> None:
     made = ingested(tmp_path, {"train": rows(50), "test": [{"q": "Own?", "a": "x"}]})
     assert made.remarks == []
     assert "remarks" not in made.metrics
+
+
+def test_control_tokens_are_the_models_own_where_they_are_known(tmp_path: Path) -> None:
+    added = [{"content": "[SEP]", "special": True}, {"content": "plain", "special": False}]
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    own = ControlTokens(tokens_of(tmp_path))
+    assert (own.first(b'"a [SEP] b"'), own.first(b'"<|im_end|> plain"'), own.known) == ("[SEP]", "", True)
+    assert ControlTokens(tokens_of(tmp_path / "none")).first(b'"[INST] a"') == "[INST]"
+
+
+def test_many_files_in_pieces_give_what_one_file_after_the_other_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ds"
+    folder.mkdir()
+    for number in range(12):
+        each = [{"q": f"Question {number % 9}-{n}?", "a": f"Answer {n}.", "who": n % 7} for n in range(20 + number)]
+        text = "".join(json.dumps(row) + "\n" for row in each)
+        (folder / f"train-{number}.jsonl").write_text(text + ("{\n" if number in (3, 7) else ""))
+    (folder / "test.jsonl").write_text(json.dumps({"q": "Own?", "a": "x"}) + "\n")
+    section = {"source": str(folder), "files": {"train": "train-*.jsonl", "val": None, "test": "test.jsonl"},
+               "prompt": PROMPT, "on_bad_row": "skip"}  # fmt: skip
+    for name, more in (
+        ("all", {}),
+        ("groups", {"split": {"val": 0.2, "by": "who"}}),
+        ("few", {"max_rows": {"train": 50}}),
+    ):
+        recipe: Recipe = load_recipe(changed(composed("viggo_quickstart"), {"dataset": {**section, **more}}))
+        one = prepare_data(recipe, tmp_path / f"{name}-one", lambda *args, **figures: None)
+        calls: list[int] = []
+
+        def spread(function: Any, given: Any, calls: list[int] = calls) -> list[Any]:
+            calls.append(len(given))
+            return [function(*args) for args in pickle.loads(pickle.dumps(given))]
+
+        with monkeypatch.context() as small:
+            small.setattr(pieces, "LEAST_BYTES", 1000)
+            many = prepare_data(recipe, tmp_path / f"{name}-many", lambda *args, **figures: None, spread)
+        assert calls[0] > 5
+        assert [each.files for each in many.artifacts] == [each.files for each in one.artifacts]
+        same = ("rows", "skipped", "chars", "bytes")
+        assert {key: many.metrics[key] for key in same} == {key: one.metrics[key] for key in same}
+        assert many.remarks[1:] == one.remarks[1:]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from stages.data.example import Example
-from stages.ingest.collect import Collected
+from stages.ingest.rows.collect import Collected
 
 _MOST_CLASSES = 20
 _ONE_SIDED = 0.9
 _SHOWN_CHARS = 60
+_PERCENTILES = (50, 90, 99)
+CONTROL = ("what looks like control tokens of a chat template", "control tokens of the model as texts")
 
 
-def remarks(splits: Mapping[str, Collected], paths: Mapping[str, Path]) -> list[str]:
-    """One line for each thing found."""
+def remarks(
+    splits: Mapping[str, Collected], paths: Mapping[str, Path], used: Collection[str] | None = None
+) -> list[str]:
+    """One line for each thing found. used: columns that the prompt reads, where it is known."""
     lines = [line for split, found in splits.items() for line in _of_split(split, found, paths[split])]
+    if used is not None:
+        lines += _unused(splits, used)
     return [*lines, *_overlap(splits, paths)]
 
 
@@ -26,16 +32,27 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
     yield from _duplicates(split, found, path)
     if split == "train":
         yield from _balance(found, path)
-    if found.num_equal_pairs:
+        yield from _labels(found)
+    if pairs := found.equal_pairs.count:
         yield (
-            f"{split}: {found.num_equal_pairs:,} of {found.num_rows:,} preference pairs have equal answers, from which "
-            "nothing is learned"
+            f"{split}: {pairs:,} of {found.num_rows:,} preference pairs have equal answers, from which nothing is "
+            f"learned, such as {found.equal_pairs.place}"
         )
-    if found.num_control:
+    if count := found.control.count:
         yield (
-            f"{split}: {found.num_control:,} rows hold what looks like control tokens of a chat template, such as "
-            f"{found.control} in {found.control_at}"
+            f"{split}: {_rows(count)} {CONTROL[found.knows_control]}, such as "
+            f"{found.control.what} in {found.control.place}"
         )
+    if count := found.missing.count:
+        answers = "answer is a text" if count == 1 else "answers are texts"
+        yield (
+            f"{split}: {count:,} {answers} that tools write for a missing value, such as {found.missing.what!r} in "
+            f"{found.missing.place}"
+        )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row holds' if count == 1 else 'rows hold'}"
 
 
 def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
@@ -52,13 +69,15 @@ def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
         at = int(np.flatnonzero(same_prompt & same_answer)[0])
         are = "row is a duplicate of another" if num_same == 1 else "rows are duplicates of others"
         yield f"{split}: {num_same:,} {are}, such as {_places(path, order[at : at + 2])}"
-    if num_other := int((same_prompt & ~same_answer).sum()):
-        at = int(np.flatnonzero(same_prompt & ~same_answer)[0])
-        asked = "row has" if num_other == 1 else "rows have"
-        yield (
-            f"{split}: {num_other:,} {asked} the prompt of another row and a different answer, such as "
-            f"{_places(path, order[at : at + 2])}"
-        )
+    differ = same_prompt & ~same_answer
+    if differ.any() and not found.has_pairs and not found.labels:
+        of_prompt = np.concatenate(([0], np.cumsum(~same_prompt)))
+        contradicted = np.bincount(of_prompt[1:], weights=differ, minlength=of_prompt[-1] + 1) > 0
+        num_rows, num_prompts = int(contradicted[of_prompt].sum()), int(contradicted.sum())
+        have = "the same prompt" if num_prompts == 1 else f"{num_prompts:,} prompts"
+        at = int(np.flatnonzero(differ)[0])
+        places = _places(path, order[at : at + 2])
+        yield f"{split}: {num_rows:,} rows have {have} and different answers, such as {places}"
 
 
 def _balance(found: Collected, path: Path) -> Iterator[str]:
@@ -72,13 +91,30 @@ def _balance(found: Collected, path: Path) -> Iterator[str]:
     answer = example_at(path, found.answers.index(key)).reference
     if most > total * _ONE_SIDED and answer:
         yield f"train: {most / total:.0%} of the answers are {answer[:_SHOWN_CHARS]!r}"
-    elif len(counts) > 1 and answer:
+    elif len(counts) > 1 and answer and not found.labels:
         shown = [
             f"{example_at(path, found.answers.index(each)).reference[:_SHOWN_CHARS]!r} {count / total:.0%}"
             for each, count in counts.most_common(5)
         ]
         more = f", and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield f"train: the answers are {len(counts)} classes: {', '.join(shown)}{more}"
+
+
+def _labels(found: Collected) -> Iterator[str]:
+    """Whether KTO has answers of one kind alone, or nearly."""
+    total = found.labels.total()
+    for label, count in found.labels.items():
+        if count > total * _ONE_SIDED:
+            yield f"train: {count / total:.0%} of the answers are labelled {'good' if label else 'bad'}"
+
+
+def _unused(splits: Mapping[str, Collected], used: Collection[str]) -> Iterator[str]:
+    """Columns whose content no stage sees."""
+    for split in ("train", "test"):
+        if left := [each for each in splits[split].columns if each not in used] if split in splits else []:
+            shown = ", ".join(left[:10]) + (", ..." if len(left) > 10 else "")
+            yield f"{split}: the prompt does not use the column{'s' if len(left) > 1 else ''} {shown}"
+            return
 
 
 def _overlap(splits: Mapping[str, Collected], paths: Mapping[str, Path]) -> Iterator[str]:
@@ -96,6 +132,17 @@ def _overlap(splits: Mapping[str, Collected], paths: Mapping[str, Path]) -> Iter
                 f"{split}: {num_shared:,} of {len(mine):,} {split} rows are training rows, such as {first}: "
                 "scores on them say little"
             )
+
+
+def lengths(found: Collected) -> dict[str, int]:
+    """Characters of prompt and answer together, as percentiles: {"50": 120, ..., "longest": 900}."""
+    import numpy as np
+
+    if not found.num_chars:
+        return {}
+    values = np.percentile(np.asarray(found.num_chars), (*_PERCENTILES, 100), method="higher")
+    names = (*map(str, _PERCENTILES), "longest")
+    return {name: int(value) for name, value in zip(names, values, strict=True)}
 
 
 def _places(path: Path, indices: Any) -> str:

@@ -1,0 +1,31 @@
+"""The data's part of the report: rows of each split, their lengths, and remarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runner.pipeline.results import FinishedRun, Part
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def page(run: FinishedRun) -> Part:
+    metrics = run.metrics("ingest")
+    rows = metrics.get("rows") or {}
+    if not rows:
+        return Part()
+    found = [
+        {"split": split, "rows": f"{count:,}", "skipped": f"{(metrics.get('skipped') or {}).get(split, 0):,}",
+         "chars": spread((metrics.get("chars") or {}).get(split) or {})}
+        for split, count in rows.items()
+    ]  # fmt: skip
+    facts = {"splits": found, "remarks": metrics.get("remarks") or []}
+    return Part(order=10, templates=_TEMPLATES, facts=facts, sections=[("data", "Data")])
+
+
+def spread(lengths: dict[str, Any]) -> str:
+    """Percentiles in one line; "" without any."""
+    return "  ".join(
+        f"{name} {value:,}" if name == "longest" else f"{name} % {value:,}" for name, value in lengths.items()
+    )

@@ -1,0 +1,181 @@
+"""Files as people have them: read as their owner meant them, or refused in one sentence with what to do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.errors import RunnerError
+from stages.data.example import BadRowError
+from stages.data.readers import read_file
+
+ROW = {"q": "Open?", "a": "At eight."}
+LINE = b'{"q": "Open?", "a": "At eight."}\n'
+GERMAN = b"\xef\xbb\xbfq;a\r\nWie viel?;1,80\r\n;\r\n"
+
+
+def parquet(columns: dict[str, Any], features: Any = None) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(columns)
+    if features is not None:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def zstandard(data: bytes) -> bytes:
+    import pyarrow as pa
+
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+def tar(data: bytes) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        info = tarfile.TarInfo("x.jsonl")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def read(tmp_path: Path, name: str, data: bytes) -> list[tuple[int, Any]]:
+    (tmp_path / name).write_bytes(data)
+    return list(read_file(tmp_path / name, name))
+
+
+READ: dict[str, tuple[str, bytes, list[Any]]] = {
+    "German Excel": ("x.csv", GERMAN, [{"q": "Wie viel?", "a": "1,80"}]),
+    "pandas' index": ("x.csv", b",q,a\n0,Open?,At eight.\n", [ROW]),
+    "trailing delimiters": ("x.csv", b"q,a,,\nOpen?,At eight.,,\n", [ROW]),
+    "delimiters after the last field": ("x.csv", b"q,a\nOpen?,At eight.,\n", [ROW]),
+    "spaces after delimiters": ("x.csv", b'q, a\n"Open?", "At eight."\n', [ROW]),
+    "empty rows": ("x.csv", b"q,a\n,\nOpen?,At eight.\n,\n", [ROW]),
+    "one column with commas": ("x.csv", b'text\nOne, two\n"Three, ""four"""\n',
+                               [{"text": "One, two"}, {"text": 'Three, "four"'}]),
+    "commas in a .tsv": ("x.tsv", b"q,a\nOpen?,At eight.\n", [ROW]),
+    "tabs in a .csv": ("x.csv", b"q\ta\nOpen?\tAt eight.\n", [ROW]),
+    "CR alone": ("x.csv", b"q,a\rOpen?,At eight.\r", [ROW]),
+    "texts for missing values": ("x.csv", b"q,a\nNA,None\n", [{"q": "NA", "a": "None"}]),
+    "files put together": ("x.jsonl", LINE + b"\xef\xbb\xbf" + LINE, [ROW, ROW]),
+    "NaN": ("x.jsonl", b'{"q": NaN}\n', [{"q": None}]),
+    "a line separator": ("x.jsonl", '{"q": "a\u2028b"}\n'.encode(), [{"q": "a\u2028b"}]),
+    "a long line": ("x.jsonl", b'{"q": "' + b"x" * 200_000 + b'"}\n' + LINE, [{"q": "x" * 200_000}, ROW]),
+    "JSON Lines in a .csv": ("x.csv", LINE, [ROW]),
+    "gzip by another name": ("x.jsonl", gzip.compress(LINE), [ROW]),
+    "gzip without an ending": ("x", gzip.compress(b"q,a\nOpen?,At eight.\n"), [ROW]),
+    "gzip of two members": ("x.gz", gzip.compress(LINE) + gzip.compress(LINE), [ROW, ROW]),
+    "zstd without an ending": ("x", zstandard(b"q;a\nOpen?;At eight.\n"), [ROW]),
+    "zstd of lines called .json": ("x.json.zst", zstandard(LINE * 2), [ROW, ROW]),
+    "one conversation": ("x.json", b'{"messages": [{"role": "user", "content": "a"}]}',
+                         [{"messages": [{"role": "user", "content": "a"}]}]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_an_odd_file_is_read_as_it_was_meant(tmp_path: Path, kind: str) -> None:
+    name, data, rows = READ[kind]
+    assert [row for _, row in read(tmp_path, name, data)] == rows
+
+
+REFUSED: dict[str, tuple[str, bytes, str]] = {
+    "NUL bytes at its end": ("x.jsonl", LINE + b"\0" * 100, "has NUL bytes, the first in line 2"),
+    "gzip in gzip": ("x.gz", gzip.compress(gzip.compress(LINE)), "is gzip inside another compression"),
+    "a tar archive": ("x.tar.gz", tar(LINE), "is a tar archive"),
+    "packed UTF-16": ("x.csv.gz", gzip.compress("q,a\n1,2\n".encode("utf-16")), r"x\.csv\.gz is UTF-16"),
+    "columns of lists": ("x.json", b'{"q": ["a", "b"], "a": ["c", "d"]}', "holds columns"),
+    "pandas' split": ("x.json", b'{"columns": ["q"], "index": [0, 1], "data": [["a"]]}', "holds columns"),
+    "rows by id": ("x.json", b'{"r1": {"q": 1}, "r2": {"q": 2}}', "holds columns or named objects"),
+    "one array of messages": ("x.json", b'[{"role": "user", "content": "a"}]', "is an array of messages"),
+    "conversations as lines": ("x.jsonl", b'[{"from": "human", "value": "a"}]\n' * 2, "is an array of messages"),
+    "a comma at the array's end": ("x.json", b'[{"q": 1},]', "is not JSON after row 1"),
+    "a comment": ("x.jsonl", b"// mine\n" + LINE, "is not JSON: it starts with '// mine'"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_odd_file_is_refused_in_one_sentence(tmp_path: Path, kind: str) -> None:
+    name, data, words = REFUSED[kind]
+    with pytest.raises(RunnerError, match=words) as caught:
+        read(tmp_path, name, data)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+BAD: dict[str, tuple[str, bytes, int, str, str]] = {
+    "NUL": ("x.csv", b"q,a\n" + b"1,2\n" * 1000 + b"a\0,b\n", 1002, "holds a NUL byte", "UTF-8"),
+    "a comma after each object": ("x.jsonl", b'{"q": 1},\n', 1, "after it comes ','", "one JSON object a line"),
+    "two objects on a line": ("x.jsonl", b'{"q": 1}\n{"q": 1} {"q": 2}\n', 2, "after it comes '{\"q\": 2}'", "a line"),
+    "Python's objects": ("x.jsonl", b"{'q': 1}\n", 1, "not JSON", "json.dumps"),
+    "a header that lacks a name": ("x.csv", b'"q","a"\n"1","b","c"\n', 2, "has 3 fields, and the header has 2", "name"),
+    "quotes behind a backslash": ("x.csv", b'q,a\n"a \\"x\\" y","b"\n', 2, "not CSV", "twice"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_row_that_cannot_be_read_has_its_line_and_what_to_do(tmp_path: Path, kind: str) -> None:
+    name, data, number, why, fix = BAD[kind]
+    bad = dict(read(tmp_path, name, data))[number]
+    assert isinstance(bad, BadRowError)
+    assert why in bad.why
+    assert fix in bad.fix
+
+
+def test_a_quote_that_is_not_closed_makes_a_bad_row_of_each_line_that_it_swallows(tmp_path: Path) -> None:
+    found = read(tmp_path, "x.csv", b'q,a\n"a,b\nc,d\ne,f\n')
+    assert [number for number, row in found if isinstance(row, BadRowError)] == [2, 3, 4]
+
+
+def test_values_of_parquet_are_those_that_json_has(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    columns = {
+        "nan": pa.array([float("nan"), 1.5]),
+        "map": pa.array([[("k", "v")], []], pa.map_(pa.string(), pa.string())),
+        "large": pa.array(["x", None], pa.large_string()),
+        "word": pa.array(["x", "y"]).dictionary_encode(),
+        "nested": pa.array([{"n": float("nan")}, None]),
+    }
+    assert [row for _, row in read(tmp_path, "x.parquet", parquet(columns))] == [
+        {"nan": None, "map": {"k": "v"}, "large": "x", "word": "x", "nested": {"n": None}},
+        {"nan": 1.5, "map": {}, "large": None, "word": "y", "nested": None},
+    ]
+
+
+LABEL = {"_type": "ClassLabel", "names": ["no", "yes"]}
+LABELLED: dict[str, tuple[Any, list[Any], list[Any]]] = {
+    "alone": (LABEL, [1, -1], ["yes", None]),
+    "in a list": ({"_type": "List", "feature": LABEL}, [[1, 0], []], [["yes", "no"], []]),
+    "in an object": ({"x": LABEL, "y": {"_type": "Value"}}, [{"x": 0, "y": 1}], [{"x": "no", "y": 1}]),
+    "in Python's list": ([{"x": LABEL}], [[{"x": 1}]], [[{"x": "yes"}]]),
+    "of another form": ({"_type": "Value"}, [1], [1]),
+}
+
+
+@pytest.mark.parametrize("where", LABELLED)
+def test_classes_have_their_names_wherever_they_are(tmp_path: Path, where: str) -> None:
+    feature, values, named = LABELLED[where]
+    data = parquet({"a": values}, {"a": feature})
+    assert [row["a"] for _, row in read(tmp_path, "x.parquet", data)] == named
+
+
+def test_features_in_an_unknown_form_are_no_labels(tmp_path: Path) -> None:
+    assert read(tmp_path, "x.parquet", parquet({"a": [1]}, [{"name": "a"}])) == [(1, {"a": 1})]
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), sink)
+    with pytest.raises(RunnerError, match="has the column 'a' twice"):
+        read(tmp_path, "x.parquet", sink.getvalue().to_pybytes())
