@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from stages.models.chat.end_of_turn import Stop
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 
@@ -130,3 +132,16 @@ def test_a_failure_tells_nothing_of_the_inside(client: TestClient) -> None:
     answer = post(client, **CHAT, seed=2)
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "secret" not in answer.text
+
+
+def test_answers_end_where_the_chat_template_ends_a_turn() -> None:
+    pytest.importorskip("vllm")
+    from stages.engines.vllm.serving.replica import AdapterServer
+
+    server: Any = SimpleNamespace(_stop=Stop(token_ids=(7,), texts=("<end>",)))
+    body = SimpleNamespace(messages=[], stop="x", stop_token_ids=None)
+    AdapterServer.complete(server, body)
+    assert (body.stop, body.stop_token_ids) == (["x", "<end>"], [7])
+    completion = SimpleNamespace(prompt="a", stop=None, stop_token_ids=None)
+    AdapterServer.complete(server, completion)
+    assert completion.stop_token_ids is None
