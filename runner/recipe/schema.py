@@ -88,7 +88,6 @@ class Cluster(Section):
         description="What an hour of the cluster costs, in any currency; `plan` says what the run would.",
         examples=[5.67],
     )
-    cpu_kv_cache_gib: PositiveInt = Field(2, description="GiB of memory for the KV cache of an engine on CPUs.")
 
 
 class Submit(Section):

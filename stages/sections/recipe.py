@@ -8,6 +8,7 @@ from pydantic import Field
 
 from runner.recipe import schema
 from stages.sections.cleanup import Cleanup
+from stages.sections.cluster import Cluster
 from stages.sections.dataset import Dataset
 from stages.sections.deploy import Deploy
 from stages.sections.evaluate import Evaluate
@@ -40,6 +41,7 @@ class Recipe(schema.Recipe, Sections):
         description="Stages, in order.",
         min_length=1,
     )
+    cluster: Cluster = Cluster()
 
 
 def with_sections(recipe: schema.Recipe) -> Recipe:

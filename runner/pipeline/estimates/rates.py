@@ -16,7 +16,7 @@ from runner.recipe.machine import machine_name
 from runner.recipe.secrets import redact
 from runner.storage.atomic import read_state
 
-_CLUSTER = ("address", "num_cpus", "num_gpus", "accelerator", "cpu_kv_cache_gib")
+_NOT_OF_SPEED = ("dashboard", "resources")  # keys of `cluster`
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def _recipe_of(run: PastRun) -> dict[str, Any] | None:
 
 
 def _same_place(now: dict[str, Any], then: dict[str, Any], run: PastRun, stage: str) -> bool:
-    if any(value_at(now, f"cluster.{key}") != value_at(then, f"cluster.{key}") for key in _CLUSTER):
+    compared = [f"cluster.{key}" for key in now["cluster"] if key not in _NOT_OF_SPEED]
+    if any(value_at(now, key) != value_at(then, key) for key in compared):
         return False
     if value_at(now, f"resources.{stage}") != value_at(then, f"resources.{stage}"):
         return False

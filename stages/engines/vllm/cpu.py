@@ -7,7 +7,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from runner.cluster import environments
-from runner.recipe.schema import Cluster
+from stages.sections.cluster import Cluster
 
 _OPENMP = ("intel-openmp", "libiomp5.so")
 
