@@ -16,7 +16,7 @@ from stages.sections.model import is_local
 
 BYTES_PER_TOKEN = 3
 """Of text in general, rather too few than too many: English has about four."""
-_ROW_TOKENS, _MESSAGE_TOKENS = 32, 8  # of the chat template: the default system message, and around each message
+ROW_TOKENS, MESSAGE_TOKENS = 32, 8  # of the chat template: the default system message, and around each message
 _ANSWER_END, _MOST_ANSWER = 8, 1024
 _BLOCK = 32
 
@@ -84,10 +84,11 @@ class Counter:
         if example.text is not None:
             self.rows.append(self.tokens(example.text))
             return
-        asked = sum(self.tokens(text_of(each)) + _MESSAGE_TOKENS for each in example.prompt)
+        asked = sum(self.tokens(text_of(each)) + MESSAGE_TOKENS for each in example.prompt)
+        default = 0 if any(each["role"] == "system" for each in example.prompt) else ROW_TOKENS
         answers = [each[-1] for each in (example.chosen, example.rejected, [example.answer]) if each and each[-1]]
         answer = max((self.tokens(text_of(each)) for each in answers), default=0)
-        self.rows.append(asked + answer + _MESSAGE_TOKENS + _ROW_TOKENS)
+        self.rows.append(asked + answer + MESSAGE_TOKENS + default)
         self.answers.append(answer)
 
     def tokens(self, text: str) -> int:

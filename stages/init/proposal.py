@@ -23,7 +23,7 @@ from stages.ingest.rows.remarks import remarks as data_remarks
 from stages.init.columns import columns_of
 from stages.init.found import Found
 from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of
-from stages.init.lengths import Counter, Limits, limits_of
+from stages.init.lengths import MESSAGE_TOKENS, ROW_TOKENS, Counter, Limits, limits_of
 from stages.init.shape import Shape, shape_of
 from stages.init.target import Target
 from stages.sections.dataset import Dataset
@@ -86,7 +86,8 @@ def propose(
     extra = 0
     if labels and shape.kind == "prompt and completion" and "system" not in shape.prompt:
         system = label_system(labels)
-        shape, extra = replace(shape, prompt={"system": system, **shape.prompt}), seen.counter.tokens(system)
+        shape = replace(shape, prompt={"system": system, **shape.prompt})
+        extra = seen.counter.tokens(system) + MESSAGE_TOKENS - ROW_TOKENS  # in place of the default one
     limits = limits_of(seen.counter.found, target.most_tokens, extra)
     num_rows = {split: each.num_rows for split, each in seen.splits.items()}
     share = _bad_share(found, seen.splits)

@@ -102,7 +102,6 @@ def _prompt(made: Proposal) -> Iterator[str]:
 
 def _train(made: Proposal) -> Iterator[str]:
     limits, stage = made.limits, made.shape.stage
-    about = "" if made.exact else "about "
     num_train = made.num_rows["train"]
     args: dict[str, Any] = {"cutoff_len": limits.cutoff_len}
     if stage == "sft" and ("val" in made.split or "val" in made.found.splits):
@@ -112,7 +111,7 @@ def _train(made: Proposal) -> Iterator[str]:
     yield f"  learning_rate: {quoted(made.target.learning_rate(stage))}"
     yield f"  num_epochs: {made.target.num_epochs(num_train)}"
     basis = "" if made.exact else f" ({_ESTIMATED})"
-    spread = f"{about}{limits.p50:,} tokens (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
+    spread = f"about {limits.p50:,} tokens (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
     yield from comment(f"Rows have {spread}{basis}.", "  ")
     yield f"  args: {quoted(args).replace(chr(34), '')}"
 
