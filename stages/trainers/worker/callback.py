@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from stages.trainers.worker.precision import widen
 from stages.trainers.worker.reporter import Reporter
 
 
@@ -18,6 +19,7 @@ def callback(reporter: Reporter) -> Any:
 
     class Forward(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            widen(kwargs.get("model"))
             rows: Any = getattr(
                 kwargs.get("train_dataloader"), "dataset", None
             )  # a stream has no length, PPO no loader
