@@ -92,6 +92,7 @@ class Cases:
             "answer": row.prediction.strip()[:60],
             "num_chars": len(row.reference),
             "base": base[:_MAX_CHARS] if base is not None else None,
+            "reasoning": (row.reasoning or "").strip()[:_MAX_CHARS],
             "error": row.error,
             "metrics": [(name, _value(metric, row)) for name, metric in self._metrics.items()],
             "slices": [(name, values[place]) for name, values in labels.items()],
