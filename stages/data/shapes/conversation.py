@@ -61,6 +61,17 @@ def holds_messages(value: Any) -> bool:
     return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
 
 
+def parsed(value: Any) -> Any:
+    """The cell, with messages that are JSON text, as tables have them, as a list."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            found = json.loads(value)
+        except ValueError:
+            return value
+        return found if holds_messages(found) else value
+    return value
+
+
 def in_order(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:
     """The conversation as the recipe's rules have it: `[system?, user, assistant, ...]`, the answer last.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.data.example import BadRowError, Message
 from stages.data.prompt import cell, names, only_column, render
-from stages.data.shapes.conversation import from_column, holds_messages, messages_of, with_system
+from stages.data.shapes.conversation import from_column, holds_messages, messages_of, parsed, with_system
 from stages.sections.dataset import Dataset
 
 CHOSEN = ("chosen", "preferred_output")
@@ -58,7 +58,7 @@ def _answer(
         raise BadRowError(
             f"lacks the column {known[0]!r}; it has: {names(row)}", f"Name it in dataset.prompt.{name}, in braces."
         )
-    value = cell(row, column)
+    value = parsed(cell(row, column))
     if holds_messages(value):
         messages = messages_of(dataset, row, column)
         return messages or _empty(name)
@@ -79,6 +79,6 @@ def _asked(dataset: Dataset, row: Mapping[str, Any], chosen: list[Message]) -> l
     if template is None:
         return None
     name = only_column(template)
-    if name is not None and holds_messages(cell(row, name)):
+    if name is not None and holds_messages(parsed(cell(row, name))):
         return messages_of(dataset, row, name)
     return [{"role": "user", "content": render(template, row)}]
