@@ -216,7 +216,7 @@ def test_yes_is_an_option_of_init_alone(capsys: pytest.CaptureFixture[str]) -> N
 def folders(kind: str) -> None:
     """Data of several files."""
     names: Mapping[str, Callable[[], Rows]] = {
-        "train.jsonl": lambda: tickets(40), "test.jsonl": lambda: tickets(50)[40:], "README.txt": lambda: tickets(1),
+        "train.jsonl": lambda: tickets(40), "test.jsonl": lambda: tickets(50)[40:], "notes.txt": lambda: tickets(1),
     } if kind == "splits" else {"a.jsonl": lambda: tickets(20), "b.jsonl": lambda: tickets(40)[20:]}  # fmt: skip
     for name, rows in names.items():
         write(f"rows/{name}", rows())
@@ -228,7 +228,7 @@ def test_files_named_after_splits_are_those_splits(capsys: pytest.CaptureFixture
     assert (recipe.dataset.files.train, recipe.dataset.files.test) == ("train.jsonl", "test.jsonl")
     assert recipe.dataset.split
     assert (recipe.dataset.split.val, recipe.dataset.split.test) == (0.1, None)
-    assert "left out of rows: README.txt" in capsys.readouterr().out
+    assert "left out of rows: notes.txt" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("data", "files"), [("rows", ["a.jsonl", "b.jsonl"]), ("rows/*.jsonl", "*.jsonl")])
