@@ -109,6 +109,10 @@ def test_a_row_is_shown_as_it_is_learned_and_as_it_is_asked(tmp_path: Path, caps
     )
     assert learned["parts"][1] == {"text": "A1<|im_end|>\n", "loss": True}
     assert found["problems"] == []
+    assert found["remarks"] == [
+        "test: 2 of 2 test rows are training rows, such as test.jsonl:1: scores on them say little"
+    ]
+    assert found["remarks"][0] in preview_lines(found)
 
 
 def test_a_row_of_the_longer_split_is_shown_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
