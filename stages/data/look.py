@@ -15,7 +15,7 @@ from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import scheme_of, split_names
 from stages.sections.recipe import Recipe
 
-_LIGHT = ("jsonl", "json", "csv", "text")
+LIGHT = ("jsonl", "json", "csv", "text")
 _GENERATED = {"instruction": "", "input": "", "output": ""}
 
 
@@ -51,7 +51,7 @@ def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:
         files = LocalFiles(dataset.source)
         name = files.find(names[0])[0]
         form = sniff(files.folder / name, name)
-        if form.kind in _LIGHT and form.compression != "zstd":
+        if form.kind in LIGHT and form.compression != "zstd":
             yield from (row for _, row in read_file(files.folder / name, name) if isinstance(row, dict))
 
 

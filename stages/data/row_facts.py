@@ -12,11 +12,14 @@ from runner.pipeline.estimates.figure import Known
 from runner.pipeline.estimates.past import newest_record
 from runner.pipeline.manifest import StageRecord
 from stages.data.generated import grammar
+from stages.data.look import LIGHT
+from stages.data.readers import read_file
 from stages.data.readers.sniff import Form, sniff
 from stages.data.sources.names import folder_of
+from stages.sections.dataset import HeldOut
 from stages.sections.recipe import Recipe
 
-_MOST_COUNTED_BYTES = 64 << 20
+_MOST_COUNTED_BYTES, _MOST_READ_BYTES = 64 << 20, 8 << 20
 SPLITS = ("train", "val", "test")
 
 
@@ -46,15 +49,27 @@ def row_facts(recipe: Recipe, ingested: StageRecord | None) -> RowFacts:
         spec = grammar.parse_uri(dataset.source, recipe.seed)
         found: dict[str, int | None] = {split: spec.num_rows(split) for split in grammar.SPLITS}
         return RowFacts(_limited(found, recipe), "dataset.source")
-    if "://" in dataset.source or dataset.split is not None:
+    if "://" in dataset.source:
         return RowFacts(dict.fromkeys(SPLITS), f"{dataset.source} has not been read yet")
     files = {split: name for split, name in dataset.files.model_dump().items() if name is not None}
     folder = Path(folder_of(dataset.source)).expanduser()
     counted = {split: _count_rows(folder, name) for split, name in files.items()}
-    known = RowFacts(_limited({**dict.fromkeys(SPLITS, 0), **counted}, recipe), f"lines in {dataset.source}")
-    if None in counted.values():
+    held_out = _held_out(counted, dataset.split) if dataset.split is not None else {}
+    basis = f"about, by the rows in {dataset.source}" if held_out else f"lines in {dataset.source}"
+    known = RowFacts(_limited({**dict.fromkeys(SPLITS, 0), **counted, **held_out}, recipe), basis)
+    if None in known.counts.values():
         return RowFacts(known.counts, f"{dataset.source} has files that are not there or cannot be counted here")
     return known
+
+
+def _held_out(counts: Mapping[str, int | None], rule: HeldOut) -> dict[str, int | None]:
+    """Rows of the splits that are made of the training rows, as far as shares say: rows of a group stay together."""
+    whole = counts.get("train")
+    shares = {split: share for split, share in (("val", rule.val), ("test", rule.test)) if share is not None}
+    if whole is None:
+        return dict.fromkeys(("train", *shares))
+    taken = {split: round(whole * share) if share < 1 else int(share) for split, share in shares.items()}
+    return {**taken, "train": max(whole - sum(taken.values()), 0)}
 
 
 def _limited(counts: Mapping[str, int | None], recipe: Recipe) -> dict[str, int | None]:
@@ -66,14 +81,17 @@ def _limited(counts: Mapping[str, int | None], recipe: Recipe) -> dict[str, int 
 
 
 def _count_rows(folder: Path, names: str | list[str]) -> int | None:
-    """Rows of one JSON Lines file; None for any other form, and when it is not there or would take long to read."""
+    """Rows of one file that Python reads by itself; None for others, for those that are not there, and large ones."""
     if not isinstance(names, str):
         return None
     path = folder / names
     try:
-        if path.stat().st_size > _MOST_COUNTED_BYTES or sniff(path, names) != Form("jsonl"):
-            return None
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+        size, form = path.stat().st_size, sniff(path, names)
+        if form == Form("jsonl") and size <= _MOST_COUNTED_BYTES:
+            with path.open("rb") as file:
+                return sum(1 for line in file if line.strip())
+        if form.kind in LIGHT and not form.compression and size <= _MOST_READ_BYTES:
+            return sum(1 for _ in read_file(path, names))
+        return None
     except (OSError, RunnerError):
         return None

@@ -169,6 +169,16 @@ def test_counts_the_rows_of_a_local_dataset(tmp_path: Path) -> None:
     assert found["ingest"]["download data"].value == 0
 
 
+def test_counts_the_rows_of_a_table_of_which_some_are_held_out(tmp_path: Path) -> None:
+    (tmp_path / "tickets.csv").write_text("input,output\n" + "a,b\n" * 100)
+    own = {"dataset.source": f"{tmp_path}/tickets.csv", "dataset.split": {"val": 10, "test": 0.2}}
+    files = {"dataset.files": {"train": "tickets.csv", "val": None, "test": None}, "dataset.prompt.user": "{input}"}
+    found = estimates(recipe_with({**own, **files}, tmp_path))
+    assert found["train"]["steps"].value == 9  # 70 rows in batches of 8
+    assert found["infer"]["predictions"].value == 40
+    assert found["train"]["time"].value is not None
+
+
 def test_a_model_on_this_machine_is_read_and_not_downloaded(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", published(QUICKSTART))
     found = estimates(recipe_with({"model.source": str(folder)}, tmp_path))
