@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runner.pipeline.estimates.figure import Parts
+from runner.recipe.machine import cpu_dtype
 from stages.models.architecture import DTYPE_BYTES, head_dim, lora_params
 from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
@@ -68,9 +69,9 @@ def checkpoint_bytes(setup: Setup, trained: int) -> int | str:
 def train_memory(recipe: Recipe, setup: Setup, model: Architecture, num_params: int) -> Parts | str:
     """Weights, LoRA, gradients, optimizer and activations of one training worker, or why they are not known.
 
-    Under LoRA the frozen weights are as they are stored (trainers load them with dtype "auto"), in full training in
-    float32. Activations: two bytes in 16 bits or on a GPU. On CPUs four: without autocast the inputs of LoRA's matrices
-    are kept in float32.
+    Under LoRA the frozen weights are as they are stored (trainers load them with dtype "auto"), in full training and on
+    CPUs without bfloat16 in float32. Activations: two bytes in 16 bits or on a GPU. On CPUs four: without autocast the
+    inputs of LoRA's matrices are kept in float32.
     """
     if setup.uncounted:
         return f"with train.args.{setup.uncounted} it is not counted here"
@@ -83,7 +84,9 @@ def train_memory(recipe: Recipe, setup: Setup, model: Architecture, num_params: 
         return f"the states of train.args.optim={setup.optimizer} are not counted here"
     computing = 2 if setup.half or recipe.cluster.accelerator == "gpu" else 4
     full = setup.kind == "full"
-    parts = {"weights": num_params * (_TRAINED_BYTES if full else DTYPE_BYTES[model.dtype])}
+    widened = recipe.cluster.accelerator == "cpu" and cpu_dtype() == "float32"  # stages.trainers.worker.precision
+    element = _TRAINED_BYTES if full or widened else DTYPE_BYTES[model.dtype]
+    parts = {"weights": num_params * element}
     if not full:
         parts["LoRA"] = trained * _TRAINED_BYTES
     parts |= {"gradients": trained * _TRAINED_BYTES, "optimizer": trained * _ADAM_BYTES}

@@ -33,6 +33,11 @@ from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 
+@pytest.fixture(autouse=True)
+def _computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cpu_dtype", lambda: "bfloat16")
+
+
 def recipe_with(changes: dict[str, Any], tmp_path: Path, name: str = QUICKSTART) -> Recipe:
     """With run folders and caches of the test's own, both empty."""
     folders = {"storage.root": f"{tmp_path}/runs", "storage.cache": f"{tmp_path}/cache"}
@@ -227,6 +232,16 @@ def test_memory_that_cannot_be_counted_is_unknown_with_the_reason(
     found = estimates(recipe_with(changes, tmp_path))["train"]["memory of a worker"]
     assert found.value is None
     assert why in found.basis
+
+
+def test_weights_are_twice_as_large_on_cpus_that_train_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = estimates(recipe_with({}, tmp_path))["train"]["memory of a worker"].parts
+    monkeypatch.setattr(memory, "cpu_dtype", lambda: "float32")
+    after = estimates(recipe_with({}, tmp_path))["train"]["memory of a worker"].parts
+    assert after == {**before, "weights": 2 * before["weights"]}
+    assert estimates(recipe_with({}, tmp_path, QWEN))["train"]["memory of a worker"].parts["weights"] == 15_231_233_024
 
 
 def test_memory_of_training_is_the_sum_of_its_parts(tmp_path: Path) -> None:
