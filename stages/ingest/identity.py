@@ -40,7 +40,7 @@ def rows_meaning(recipe: Recipe) -> dict[str, Any]:
 
 
 def model_meaning(recipe: Recipe) -> dict[str, Any]:
-    """What `model.source` and `model.revision` stand for in a fingerprint."""
+    """What `model.source`, `model.revision` and the store's endpoint stand for in a fingerprint."""
     source, meaning = recipe.model.source, dict[str, Any]()
     if is_local(source):
         meaning["model.source"] = folder_state(Path(source).expanduser())  # templates lie in a folder of their own
@@ -54,6 +54,8 @@ def model_meaning(recipe: Recipe) -> dict[str, Any]:
         }
     if is_local(source) or "://" in source:
         meaning["model.revision"] = None
+    if not source.startswith("s3://"):
+        meaning["storage.endpoint_url"] = None
     return meaning
 
 

@@ -44,7 +44,8 @@ class Ingest:
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
         "dataset.prompt", "dataset.ignore_keys", "dataset.roles", "dataset.on_bad_row", "dataset.endpoint_url",
-        "model.source", "model.revision", "model.trust_remote_code", "model.template", "model.chat_template",
+        "model.source", "model.revision", "storage.endpoint_url", "model.trust_remote_code", "model.template",
+        "model.chat_template",
         "model.chat_template_kwargs", "model.tool_parser", "model.reasoning_parser", "train.stage", "train.reasoning",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
