@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ class Call:
         """The folder of the run folders, `storage.root`."""
         storage = self.composed.values.get("storage")
         root = storage.get("root") if isinstance(storage, dict) else None
-        return Path(root if isinstance(root, str) else "runs").expanduser().resolve()
+        path = Path(root if isinstance(root, str) else "runs")
+        with suppress(RuntimeError):  # ~USER of nobody here, which is a problem of the recipe
+            path = path.expanduser()
+        return path.resolve()
 
     @property
     def options(self) -> RunOptions:

@@ -24,6 +24,7 @@ from runner.recipe.secrets import redact as redact
 from runner.recipe.valid_parts import partial_recipe, section_fields
 from runner.recipe.valid_parts import section_of as section_of
 
+_PATHS = {"root", "cache", "artifacts", "source", "storage_path", "chat_template", "file", "export_to"}
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
 _KINDS = {
@@ -50,7 +51,7 @@ class Parsed:
 
 def parse(composed: Composed) -> Parsed:
     """Check the values against the schema, and collect every problem found."""
-    problems = [*composed.problems, *_forbidden(composed), *misplaced(composed)]
+    problems = [*composed.problems, *_forbidden(composed), *misplaced(composed), *_unknown_homes(composed)]
     bad = {problem.key for problem in problems}
     options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
     values = {key: value for key, value in composed.values.items() if key not in RunOptions.model_fields}
@@ -60,6 +61,20 @@ def parse(composed: Composed) -> Parsed:
     if recipe is None or problems:
         recipe = partial_recipe(values, {problem.key for problem in problems})
     return Parsed(recipe, options, problems)
+
+
+def _unknown_homes(composed: Composed) -> Iterator[Problem]:
+    """Paths that begin with ~USER of a user that this machine does not have."""
+    for key, value in flatten(composed.values):
+        if isinstance(value, str) and value.startswith("~") and key.rpartition(".")[2] in _PATHS:
+            try:
+                Path(value).expanduser()
+            except RuntimeError:
+                message, hint = (
+                    "begins with the home of a user that this machine does not have",
+                    "Write the whole path.",
+                )
+                yield Problem(key, value, message, hint, composed.origin(key))
 
 
 def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:

@@ -49,6 +49,7 @@ class Storage(Section):
     cache: str = Field("~/.cache/recipe-runner", description="Folder for models, shared by all runs.")
     endpoint_url: str | None = Field(
         None,
+        pattern=r"^https?://[^\s/@]+/?[^\s@]*$",
         description="S3 endpoint of the store; null follows boto3's own chain.",
         examples=["http://127.0.0.1:9000"],
     )

@@ -56,7 +56,8 @@ class PartialSection:
     def __getattr__(self, name: str) -> Any:
         info = self._model.model_fields.get(name)
         if info is None:
-            return MethodType(getattr(self._model, name), self)
+            found = getattr(self._model, name)
+            return found.fget(self) if isinstance(found, property) else MethodType(found, self)
         path = f"{self._path}.{name}" if self._path else name
         self._refuse(path, within=False)
         if name not in self._values:

@@ -59,6 +59,7 @@ def split_uri(uri: str) -> tuple[str, str]:
         not uri.startswith("s3://")
         or not bucket
         or any(part in ("", ".", "..") for part in prefix.split("/") if prefix)
+        or not uri.isprintable()
     ):
         raise RunnerError(f"{uri!r} is not an S3 URI", "Write s3://bucket or s3://bucket/prefix, without '..'.")
     return bucket, prefix

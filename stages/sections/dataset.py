@@ -111,6 +111,7 @@ class Dataset(Section):
     anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
     endpoint_url: str | None = Field(
         None,
+        pattern=r"^https?://[^\s/@]+/?[^\s@]*$",
         description="S3 endpoint of the source; null follows boto3's own chain.",
         examples=["http://127.0.0.1:9000"],
     )

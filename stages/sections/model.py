@@ -75,7 +75,12 @@ class Model(Section):
         "renders is compared with the chat template's, and a difference ends the run before training.",
         examples=["qwen", "llama3"],
     )
-    revision: str | None = Field(None, description="Hub revision (branch, tag or commit) to pin.", examples=["main"])
+    revision: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$",
+        description="Hub revision (branch, tag or commit) to pin.",
+        examples=["main"],
+    )
     trust_remote_code: bool = Field(False, description="Run Python code that the model's repository carries.")
     architecture: Architecture | None = Field(
         None, description="Published figures, for estimates before the model has been downloaded."

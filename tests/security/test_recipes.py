@@ -44,6 +44,8 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def filled(text: str) -> str:
     """The text with the module and the secrets that its words stand for; names of variables stay."""
+    nest = "${oc.decode:" * 300 + "1" + "}" * 300
+    text = text.replace("1BIG", "1" + "0" * 5000).replace("NESTED", nest)
     text = text.replace("CANARY", MODULE).replace("HFSECRET", HF_SECRET)
     for before, after in (("[SECRET]", f"[{SECRET}]"), (" SECRET}", f" {SECRET}}}"), ("=SECRET", f"={SECRET}")):
         text = text.replace(before, after)

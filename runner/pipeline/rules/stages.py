@@ -16,6 +16,7 @@ from runner.recipe.load import settings_problems
 from runner.recipe.machine import installed, pip_install
 from runner.recipe.schema import Recipe
 
+_OWN_FOLDERS = {"latest", "artifacts", "base_predictions", "mlruns"}
 _TRACKERS = {"mlflow": "mlflow-skinny"}  # what pip calls the module of `tracking`
 
 
@@ -94,6 +95,12 @@ def stage_settings_are_valid(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"stages.{name}", None, "is a stage without settings of this kind", hint)
 
 
+def name_is_free(recipe: Recipe) -> Iterator[Problem]:
+    """Run folders lie in a folder of the recipe's name, next to what the runner itself keeps below `storage.root`."""
+    if recipe.name in _OWN_FOLDERS:
+        yield Problem("name", recipe.name, "is a name that the runner uses below storage.root", "Choose another name.")
+
+
 def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
     if why := unusable_root(Path(recipe.storage.root).expanduser().absolute()):
         yield Problem("storage.root", recipe.storage.root, f"cannot be used: {why}", ANOTHER_ROOT)
@@ -108,6 +115,7 @@ def tracker_is_installed(recipe: Recipe) -> Iterator[Problem]:
 
 
 RULES = (
+    name_is_free,
     stages_exist,
     resources_name_stages,
     stages_load,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ class NeedsTrust(Problem):
 
 def rules(mappings: Sequence[Mapped]) -> tuple[Rule, ...]:
     """The rules of a recipe with these pass-through mappings."""
-    return (partial(arguments_are_harmless, mappings), code_of_others_is_trusted, interpreter_is_trusted)
+    own = (variables_are_texts, code_of_others_is_trusted, interpreter_is_trusted)
+    return (partial(arguments_are_harmless, mappings), *own)
 
 
 def arguments_are_harmless(mappings: Sequence[Mapped], recipe: Recipe) -> Iterator[Problem]:
@@ -38,6 +39,16 @@ def arguments_are_harmless(mappings: Sequence[Mapped], recipe: Recipe) -> Iterat
 def code_of_others_is_trusted(recipe: Recipe) -> Iterator[Problem]:
     for key, value, whose in extension().code(recipe):
         yield _needs_trust(key, value, f"runs {whose}")
+
+
+def variables_are_texts(recipe: Recipe) -> Iterator[Problem]:
+    """Of environments; a value that ends a line or hides characters may be read as several variables."""
+    for stage, wanted in recipe.resources.items():
+        variables = wanted.runtime_env.get("env_vars")
+        for name, value in (variables if isinstance(variables, Mapping) else {}).items():
+            if not isinstance(value, str) or not value.isprintable():
+                key = f"resources.{stage}.runtime_env.env_vars.{name}"
+                yield Problem(key, value, "must be a text of printable characters", "Put a number in quotes.")
 
 
 def interpreter_is_trusted(recipe: Recipe) -> Iterator[Problem]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from stages.evaluators.base import Arguments, Offered
 
@@ -18,13 +19,34 @@ def _pattern_compiles(args: Arguments) -> tuple[str, str] | None:
     return None
 
 
+def _refs_stay_inside(args: Arguments) -> tuple[str, str] | None:
+    """A schema that names another document would have it fetched, from a file or a host."""
+    outside = [ref for ref in _refs(args.get("schema")) if not str(ref).startswith("#")]
+    if outside:
+        return (
+            f"the schema refers to {outside[0]!r}, outside itself",
+            "Put that schema under $defs, and refer to it there.",
+        )
+    return None
+
+
+def _refs(schema: Any) -> Iterator[Any]:
+    """The targets of every reference in a schema."""
+    if isinstance(schema, Mapping):
+        yield from (schema[name] for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in schema)
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _refs(item)
+
+
 METRICS = {
     "exact_match": Offered(f"{_EXACT}:exact_match"),
     "exact_match_normalized": Offered(f"{_EXACT}:exact_match_normalized"),
     "rouge": Offered(f"{_TEXT}:rouge", "rouge_score", install="rouge-score"),
     "bleu": Offered(f"{_TEXT}:Bleu", "sacrebleu", install="sacrebleu"),
     "regex": Offered(f"{_TEXT}:regex", check=_pattern_compiles),
-    "json_schema": Offered(f"{_TEXT}:json_schema", "jsonschema", install="jsonschema"),
+    "json_schema": Offered(f"{_TEXT}:json_schema", "jsonschema", install="jsonschema", check=_refs_stay_inside),
 }
 _OTHER_NAMES = dict.fromkeys(("accuracy", "acc", "em", "exact"), "exact_match")
 

@@ -84,6 +84,7 @@ def _validator(schema: str) -> Any:
     try:
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import Draft202012Validator, validator_for
+        from referencing import Registry
     except ImportError as error:
         raise RunnerError(f"the metric 'json_schema' needs jsonschema: {error}", _INSTALL) from error
     value = json.loads(schema)
@@ -94,4 +95,4 @@ def _validator(schema: str) -> Any:
         raise RunnerError(
             f"evaluate.metric_args.json_schema.schema is no JSON Schema: {error.message}", "Mend the schema."
         ) from error
-    return found(value)
+    return found(value, registry=Registry())  # which fetches nothing that a $ref names
