@@ -57,7 +57,7 @@ class PartialSection:
         info = self._model.model_fields.get(name)
         if info is None:
             found = getattr(self._model, name)
-            return found.fget(self) if isinstance(found, property) else MethodType(found, self)
+            return found.__get__(self) if isinstance(found, property) else MethodType(found, self)
         path = f"{self._path}.{name}" if self._path else name
         self._refuse(path, within=False)
         if name not in self._values:

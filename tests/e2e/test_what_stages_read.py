@@ -22,7 +22,7 @@ from tests.paths import ROOT
 from tests.runner.pipeline.test_fingerprint_sensitivity import NEUTRAL
 from tests.tiny_model import write_tiny_model
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(1200)]
 STAGES = ("ingest", "train", "publish", "infer", "evaluate")
 
 # Libraries' own files and the system's: their versions stand for them, or they have nothing to do with a result.
