@@ -15,7 +15,7 @@ def deleted_artifacts_are_made(recipe: Recipe) -> Iterator[Problem]:
         if name not in made:
             guess = nearest(name, made)
             hint = f"Did you mean {guess}?" if guess else "Remove it."
-            message = f"is no artifact of this pipeline; there are: {', '.join(sorted(made)) or 'none'}"
+            message = f"is not an artifact of this pipeline; there are: {', '.join(sorted(made)) or 'none'}"
             yield Problem(f"cleanup.delete[{index}]", name, message, hint)
 
 

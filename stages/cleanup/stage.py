@@ -87,7 +87,7 @@ def take_down(ctx: RunContext[Recipe]) -> list[str]:
 def choose(ctx: RunContext[Recipe]) -> tuple[list[Artifact], list[dict[str, str]]]:
     """The artifacts to delete, and those that are kept although named, each `{name, why}`.
 
-    An artifact that was taken over from an earlier run is that run's, and is kept; so is a set that was in the store
+    An artifact that was reused from an earlier run is that run's, and is kept; so is a set that was in the store
     before this run published the same. Raises RunnerError for a name that
     no stage of the pipeline provides, for what a service that stays up reads, and for a path outside of the run.
     """
@@ -141,7 +141,7 @@ def _is_below(artifact: Artifact, folder: Path) -> bool:
 
 
 def delete(artifact: Artifact, ctx: RunContext[Recipe]) -> None:
-    """Delete the artifact's files and nothing else. What is gone already is no error."""
+    """Delete the artifact's files and nothing else. Files that are gone already are fine."""
     if _in_store(artifact, ctx.recipe):
         storage = ctx.recipe.storage
         open_store(storage.artifacts, endpoint_url=storage.endpoint_url).delete_set(artifact)

@@ -1,8 +1,8 @@
 """`deploy`: the serve stage as a Ray Serve config on a cluster that keeps it up; `undeploy`.
 
 A deploy is one PUT of the cluster's whole declared config, as `serve deploy` makes it, with every other application in
-it as it was. What would replace replicas is first started beside them as an application of its own and asked; only what
-answers there takes the place of what serves. Whatever fails, the config of before is put back.
+it as it was. What would replace replicas is first started next to them as an application of its own and asked; only
+what answers there takes the place of what serves. Whatever fails, the config of before is put back.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def deploy(
     """Serve the recipe's adapter on the cluster. Returns the exit code.
 
     ask: sends requests to each model at a URL, raising RunnerError.
-    Raises RunnerError saying what failed and what serves now, GateError when `evaluate.require` said no.
+    Raises RunnerError saying what failed and what serves now, GateError when the gate of `evaluate.require` refused it.
     """
     address = dashboard_address(recipe.cluster.address)
     wanted = find_results(recipe, root)
@@ -144,7 +144,7 @@ class Rollout:
         self._say(f"config: {self._folder / 'serve_config.yaml'}")
         try:
             if old and not same_replicas(old, new) and self._wanted.recipe.deploy.trial:
-                self._try_beside(config, new)
+                self._try_next_to_it(config, new)
             self._apply(with_application(self._before, config, new))
             self._check(self._name, "the endpoint")
         except (RunnerError, KeyboardInterrupt) as error:
@@ -154,13 +154,13 @@ class Rollout:
         kept = ", by the replicas of before" if old and same_replicas(old, new) else ""
         self._say(f"{url} serves {' and '.join(self._wanted.models)}{kept}")
 
-    def _try_beside(self, config: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    def _try_next_to_it(self, config: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         """Start the new application under another name and ask it, while the old one serves."""
         trial = trial_of(new, server_name(self._wanted.recipe))
-        self._say("starting the new version beside the old one")
+        self._say("starting the new version next to the old one")
         try:
             self._apply(with_application(self._before, config, trial))
-            self._check(trial["name"], "the new version, beside the old one,")
+            self._check(trial["name"], "the new version, next to the old one,")
         finally:
             self._client.deploy_applications(self._before)
             wait_until_gone(self._client, trial["name"], self._wanted.recipe)
@@ -226,7 +226,7 @@ class Rollout:
             time.sleep(_POLL_S)
 
     def _record(self, outcome: str, **facts: Any) -> None:
-        """deploy.json beside the config: what became of it."""
+        """deploy.json next to the config: what became of it."""
         known = {"outcome": outcome, "adapters": self._wanted.adapters, "address": self._address, "at": time.time()}
         write_json(self._folder / RECORD, {**known, **facts})
 

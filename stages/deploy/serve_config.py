@@ -62,7 +62,7 @@ def same_replicas(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def trial_of(application: Mapping[str, Any], server: str) -> dict[str, Any]:
-    """The same application beside itself: under another name and route, with one replica."""
+    """The same application a second time: under another name and route, with one replica."""
     trial = deepcopy(dict(application))
     trial["name"] = application["name"] + TRIAL
     trial["route_prefix"] = f"/{trial['name']}"

@@ -13,11 +13,11 @@ _ROWS_PER_LABEL = 2  # fewer on average: the answers are texts that happen to be
 
 
 def label_scores(pairs: Iterable[tuple[str, str]]) -> dict[str, Any] | None:
-    """pairs: (reference, prediction) of every row. None when the references are no labels.
+    """pairs: (reference, prediction) of every row. None when the references are not labels.
 
     `{classes: [{label, n, predicted, precision, recall, f1}], accuracy, macro_f1, labels, columns, matrix}`; the
     largest class first; matrix[i][j]: rows whose reference is labels[i] and whose prediction is columns[j]. Answers
-    that are no label are one column. Precision is None where nothing was predicted as the class. White space at the
+    that are not a label are one column. Precision is None where nothing was predicted as the class. White space at the
     ends of an answer does not count.
     """
     counts = Counter((reference.strip(), prediction.strip()) for reference, prediction in pairs)

@@ -63,7 +63,7 @@ def unknown_slice(name: str, columns: Collection[str]) -> tuple[str, str] | None
     if name in (*offered, *columns):
         return None
     guess = nearest(name, [*offered, *columns])
-    message = f"is no column of the rows, which have: {', '.join(sorted(columns))}"
+    message = f"is not a column of the rows, which have: {', '.join(sorted(columns))}"
     return message, f"Did you mean {guess}?" if guess else f"Name one of these, or {' or '.join(offered)}."
 
 

@@ -1,4 +1,4 @@
-"""Score the predictions, beside the base model's where there are any, and judge the gate."""
+"""Score the predictions, with the base model's where there are any, and judge the gate."""
 
 from __future__ import annotations
 

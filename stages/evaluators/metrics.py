@@ -5,7 +5,7 @@ A metric is one of
 - a function (prediction, reference) of one row that returns a number in [0, 1]; the score is the mean over the rows;
 - such a function that returns a pair (hits, chances); the score is the sum of hits by the sum of chances;
 - a class whose objects have `sums(prediction, reference)`, some numbers of one row, and `score(sums)`, the score in
-  [0, 1] of their sums over the rows (a corpus's BLEU is no mean of its rows);
+  [0, 1] of their sums over the rows (a corpus's BLEU is not the mean of its rows);
 - a function as the first two of the tool calls, predicted and expected (`CallMetric`).
 
 `evaluate.metric_args.<name>` are keyword arguments of the function or class. Evaluators offer metrics, and packages add
@@ -60,7 +60,7 @@ def load_metrics(names: Iterable[str], args: Mapping[str, Mapping[str, Any]] | N
         except (ImportError, AttributeError) as error:
             raise RunnerError(
                 f"the metric {name!r} ({target}) cannot be loaded: {error}",
-                "Mend the package that adds it, or remove the metric from evaluate.metrics.",
+                "Repair the package that adds it, or remove the metric from evaluate.metrics.",
             ) from error
         made = _with_arguments(name, found, dict((args or {}).get(name, {})))
         metrics[name] = CallMetric(cast(Any, made)) if name in of_calls else made

@@ -142,7 +142,7 @@ def _form(name: str) -> str:
 
 
 def _richest(names: Sequence[str]) -> str:
-    """A form of rows rather than text files, such as a README beside them."""
+    """A form of rows rather than text files, such as a README next to them."""
     forms = Counter(map(_form, names))
     return max(forms, key=lambda form: (form != "text", forms[form]))
 

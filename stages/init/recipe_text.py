@@ -25,7 +25,7 @@ def recipe_text(made: Proposal, name: str, command: str) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value for YAML; a text in double quotes in which `${` is no interpolation."""
+    """A value for YAML; a text in double quotes in which `${` is not an interpolation."""
     if isinstance(value, str):
         return json.dumps(value.replace("${", "\\${"), ensure_ascii=False)
     if isinstance(value, dict):

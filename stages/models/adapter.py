@@ -44,7 +44,7 @@ def adapter_name(model_id: str, adapter_id: str) -> str:
 def checked_adapter_id(adapter_id: str) -> str:
     """The id, if it is one path element of plain characters. Raises AdapterNotFoundError for '..', slashes and such."""
     if not _ADAPTER_ID.fullmatch(adapter_id):
-        raise AdapterNotFoundError(f"{adapter_id[:128]!r} is no adapter id: letters, digits, '.', '_' and '-' only")
+        raise AdapterNotFoundError(f"{adapter_id[:128]!r} is not an adapter id: letters, digits, '.', '_' and '-' only")
     return adapter_id
 
 
@@ -63,11 +63,11 @@ def find_adapter(store: Store, adapter_id: str) -> Artifact:
     artifact = store.exists(checked_adapter_id(adapter_id))
     if artifact is None:
         raise AdapterNotFoundError(f"there is no complete adapter {adapter_id!r} in the store")
-    if (said := _DIGEST_IN_ID.search(adapter_id)) and not artifact.sha256.startswith(said[1]):
+    if (named := _DIGEST_IN_ID.search(adapter_id)) and not artifact.sha256.startswith(named[1]):
         raise AdapterNotFoundError(f"the set {adapter_id!r} is another one (sha256 {artifact.sha256[:8]}) by now")
     names = {entry.path for entry in artifact.files}
     if not {WEIGHTS, CONFIG} <= names:
-        raise AdapterNotFoundError(f"the set {adapter_id!r} is no LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
+        raise AdapterNotFoundError(f"the set {adapter_id!r} is not a LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
     if code := sorted(name for name in names if name.lower().endswith(_CODE)):
         raise AdapterNotFoundError(f"the set {adapter_id!r} has files that can run code: {', '.join(code)[:200]}")
     return artifact

@@ -1,7 +1,7 @@
 """Counts that follow from a model's architecture: parameters, LoRA parameters, bytes of the KV cache.
 
 The figures come from config.json or from `model.architecture`. Only decoders whose layers are known here are counted;
-of any other kind nothing is said.
+of any other kind nothing is estimated.
 """
 
 from __future__ import annotations

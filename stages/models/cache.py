@@ -26,8 +26,8 @@ _POLL_S = 0.2
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """The folder, which `make` fills (under another name, renamed when it is done) unless that has been done.
 
-    A list of its files with sizes and digests lies beside it. When a file is not as listed, or the list is gone or
-    damaged, the folder is made anew. Large files are read once on each machine, and again when they change (see
+    A list of its files with sizes and digests lies next to it. When a file is not as listed, or the list is gone or
+    damaged, the folder is made again. Large files are read once on each machine, and again when they change (see
     `Digests`; what was read is remembered in `digests` two folders above). A process waits for another that does the
     same.
     """

@@ -36,7 +36,7 @@ class _Tensor:
 def tensors_not_finite(path: Path) -> list[str]:
     """Names of the file's tensors that hold a NaN or an infinity, in the file's order.
 
-    Raises RunnerError when the file is no safetensors file, or shorter than its header says.
+    Raises RunnerError when the file is not a safetensors file, or shorter than its header says.
     """
     with path.open("rb") as file:
         return [tensor.name for tensor in _tensors(file, path) if not _is_finite(file, tensor, path)]

@@ -52,7 +52,7 @@ def obtain_model(
     """The local folder of the model, obtained into the cache first unless it is there.
 
     source: as `model.source`. revision: of a hub id. endpoint_url: of an `s3://` source. A download that was cut off
-    goes on where it stopped; two processes that want the same model do the work once.
+    resumes where it stopped; two processes that want the same model do the work once.
     Raises RunnerError when the model cannot be had, or is not a Hugging Face folder with safetensors.
     """
     wanted = _WANTED + (_CODE if trust_remote_code else [])
@@ -111,7 +111,7 @@ def check_model_folder(folder: Path, source: str) -> None:
             parts = set(json.loads(index.read_bytes())["weight_map"].values())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunnerError(
-                f"model.source={source}: {index} is damaged: {error!r}", "Obtain the model anew."
+                f"model.source={source}: {index} is damaged: {error!r}", "Obtain the model again."
             ) from error
         missing += sorted(parts - set(names))
     elif not any(name.endswith(".safetensors") for name in names):
@@ -177,7 +177,7 @@ def _from_s3(source: str, cache: Path, endpoint_url: str | None, wanted: list[st
     objects = {name: info for name, info in sorted(objects.items()) if _matches(name, wanted)}
     if not objects:
         raise RunnerError(f"model.source={source}: there are no model files", "Give the prefix that holds config.json.")
-    # The listing's tags are part of the folder's name: a model that is replaced at the same URI is downloaded anew.
+    # The listing's tags are part of the folder's name: a model that is replaced at the same URI is downloaded again.
     tag = digest_json([source, {name: [info.size_bytes, info.etag] for name, info in objects.items()}])[:16]
     total = sum(info.size_bytes for info in objects.values())
 

@@ -17,7 +17,7 @@ _STAGE = "vLLMEngineStage"
 def ask_for_whole_answers(processor: Any) -> None:
     """Have the processor's engine run in an actor that asks for whole answers.
 
-    The stage is replaced by a copy: to assign to a field of it computes its resources anew, from what is no longer
+    The stage is replaced by a copy: to assign to a field of it computes its resources again, from what is no longer
     there, and it would ask for a GPU.
     """
     processor.stages[_STAGE] = processor.get_stage_by_name(_STAGE).model_copy(update={"fn": _actor()})

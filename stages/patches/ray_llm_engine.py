@@ -29,11 +29,11 @@ class OneProcessEngine(VLLMEngine):  # type: ignore[misc]
         """Ray's own asks a task that sees the GPU, in a process of its own; a replica that has it can look itself."""
         if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
             return super()._prepare_engine_config(callback_ctx)  # type: ignore[no-any-return]
-        said, vllm_models.EXECUTOR_BACKEND_RAY = vllm_models.EXECUTOR_BACKEND_RAY, "uni"
+        kept, vllm_models.EXECUTOR_BACKEND_RAY = vllm_models.EXECUTOR_BACKEND_RAY, "uni"
         try:
             engine_args, engine_config = vllm_engine._get_vllm_engine_config(self.llm_config)
         finally:
-            vllm_models.EXECUTOR_BACKEND_RAY = said
+            vllm_models.EXECUTOR_BACKEND_RAY = kept
         frontend = self.llm_config.get_engine_config().frontend_kwargs
         return engine_args, vllm_engine.FrontendArgs(**frontend), engine_config
 

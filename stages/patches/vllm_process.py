@@ -48,7 +48,7 @@ async def engine_end(client: Any, poll_s: float = 0.2) -> None:
 def keep_files_in_session() -> None:
     """Have vLLM's sockets, and all that an engine leaves when it is killed, lie among those of the Ray session.
 
-    They would stay in the temporary folder for ever; a session's folder goes when its cluster has ended.
+    They would stay in the temporary folder without end; a session's folder goes when its cluster has ended.
     """
     from ray._private import worker
 
@@ -60,7 +60,7 @@ def keep_files_in_session() -> None:
 def end_with_parent(parent: BaseProcess) -> None:
     """Kill this process as soon as its parent has ended.
 
-    When the parent is killed on the spot, the engine would go on with the model in memory, and on a GPU with the GPU.
+    When the parent is killed, the engine would continue with the model in memory, and on a GPU with the GPU.
     """
 
     def wait() -> None:

@@ -50,7 +50,7 @@ class Query:
     ephemeral: ClassVar[bool] = False
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
-        """The endpoint, the rows to ask about, and what batch inference said about them, if it did."""
+        """The endpoint, the rows to ask about, and batch inference's answers to them, if there are any."""
         predictions = ("predictions",) if "infer" in recipe.pipeline else ()
         return ("endpoint", "test_set", *predictions)
 
@@ -127,7 +127,7 @@ def ask_near_endpoint(
     free = ray.available_resources() if len(ray.nodes()) == 1 else {}
     if free and options["num_cpus"] > free.get("CPU", 0.0):
         raise RunnerError(
-            f"query asks for {options['num_cpus']:g} CPUs and {free.get('CPU', 0.0):g} are free beside the endpoint",
+            f"query asks for {options['num_cpus']:g} CPUs and {free.get('CPU', 0.0):g} are free next to the endpoint",
             "Set resources.query.cpus_per_worker=0 (it waits for the network), or raise cluster.num_cpus.",
         )
     options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -138,7 +138,7 @@ def ask_near_endpoint(
         )
     except ray.exceptions.GetTimeoutError as error:
         raise RunnerError(
-            f"query did not finish in time: no room for {options['num_cpus']:g} CPUs on this node?",
+            f"query did not finish in time: are {options['num_cpus']:g} CPUs free on this node?",
             "Set resources.query.cpus_per_worker=0 (it waits for the network).",
         ) from error
     except ray.exceptions.RayTaskError as error:
@@ -268,11 +268,11 @@ def _of_variant(variant: str, table: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _note(metrics: Mapping[str, Any]) -> str:
-    said = {True: ", same as in batch", False: ", DIFFERENT from batch", None: ""}
-    batch = said[metrics["matches_batch"]]
-    beside = [f"{run_id}{said[other['matches_batch']]}" for run_id, other in metrics["others"].items()]
-    if beside:
-        batch += f"; beside it {'; '.join(beside)}"
+    compared = {True: ", same as in batch", False: ", DIFFERENT from batch", None: ""}
+    batch = compared[metrics["matches_batch"]]
+    others = [f"{run_id}{compared[other['matches_batch']]}" for run_id, other in metrics["others"].items()]
+    if others:
+        batch += f"; next to it {'; '.join(others)}"
     return (
         f"first token {metrics['first_token_s'] * 1000:.0f} ms, {metrics['tokens_per_s']:.0f} tokens/s{batch}: "
         f"{metrics['text'][:60]!r}"

@@ -21,7 +21,7 @@ EncoderOf = Callable[["Recipe", ChatTemplate], Encoder]
 
 
 def tokenize(recipe: Recipe, model: str, train_set: str, target: str, encoder_of: EncoderOf) -> dict[str, Any]:
-    """`write_tokens` with the chat template's text (`chat_template`) beside the counts.
+    """`write_tokens` with the chat template's text (`chat_template`) and the counts.
 
     model, train_set, target: folders that every node sees. encoder_of: the trainer's.
     """

@@ -10,7 +10,7 @@ from stages.models.learned import NO_LOSS, Sample
 
 @dataclass(frozen=True)
 class Cut:
-    """samples: None where they are left out. unanswerable: there is no room for the answer and any of its prompt."""
+    """samples: None where they are left out. unanswerable: the answer and any of its prompt do not fit."""
 
     samples: list[Sample] | None
     unanswerable: bool = False

@@ -114,7 +114,7 @@ def app_args(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def engine_arg(recipe: Recipe) -> dict[str, str]:
-    """What `build_app` takes beside: the engine, where it is not the default."""
+    """What `build_app` takes besides: the engine, where it is not the default."""
     return {} if recipe.infer.backend == DEFAULT else {"engine": recipe.infer.backend}
 
 
@@ -132,7 +132,7 @@ def build_app(args: dict[str, Any]) -> Any:
     """The application (`ray.serve.Application`) of `app_args`, with `user_config` where they have one.
 
     The replicas alone import what they are made of: `ray.serve.llm` and vLLM with it take the process that builds an
-    application 7 s on two CPU cores, and 20 s were seen beside a GPU.
+    application 7 s on two CPU cores, and 20 s were seen with a GPU.
     Raises RunnerError when Ray Serve does not accept the settings.
     """
     from ray import serve
@@ -177,7 +177,7 @@ def deployment_options(config: Mapping[str, Any], engine: Engine) -> dict[str, A
     bundles[0] = {name: first.get(name, 0) + own.get(name, 0) for name in {**first, **own}}
     cluster_env = ray.get_runtime_context().runtime_env if ray.is_initialized() else {}
     actor["runtime_env"] = {**cluster_env, **actor.get("runtime_env", {}), **config["runtime_env"]}
-    scaling = options.get("autoscaling_config")  # a config file says it beside the application's arguments
+    scaling = options.get("autoscaling_config")  # a config file has it next to the application's arguments
     if scaling is not None or "num_replicas" not in options:
         options["autoscaling_config"] = {"target_ongoing_requests": _TARGET_ONGOING, **(scaling or {})}
     return {

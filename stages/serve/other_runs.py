@@ -1,4 +1,4 @@
-"""What other runs below the same `storage.root` have made: predictions to compare with, adapters to serve beside."""
+"""What other runs below the same `storage.root` have made: predictions to compare with, adapters to serve too."""
 
 from __future__ import annotations
 

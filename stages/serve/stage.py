@@ -170,22 +170,22 @@ class Serve:
 
 
 def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
-    """The recipe with room for all adapters in a replica, and for the largest of their ranks.
+    """The recipe with capacity for all adapters in a replica, and for the largest of their ranks.
 
     Raises RunnerError when a `max_lora_rank` of the recipe is too small for one.
     """
     if not others:
         return recipe
     engine, largest = load_engine(recipe), max(others, key=lambda other: other.rank)
-    said = recipe.serve.engine_kwargs.get("max_lora_rank")
-    if said is not None and said < largest.rank:
+    given = recipe.serve.engine_kwargs.get("max_lora_rank")
+    if given is not None and given < largest.rank:
         raise RunnerError(
-            f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={said}",
+            f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={given}",
             f"Set serve.engine_kwargs.max_lora_rank={engine.rank_slot(largest.rank)}.",
         )
     rank = engine.rank_slot(max(recipe.train.lora_rank, largest.rank))
     room = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
-    kwargs = {**recipe.serve.engine_kwargs, "max_lora_rank": said or rank}
+    kwargs = {**recipe.serve.engine_kwargs, "max_lora_rank": given or rank}
     serve = recipe.serve.model_copy(update={"max_adapters_per_replica": room, "engine_kwargs": kwargs})
     return recipe.model_copy(update={"serve": serve})
 

@@ -42,7 +42,7 @@ from stages.trainers.base import (
     trainer_named,
     trainer_rules,
 )
-from stages.trainers.checkpoints import check_final, mend
+from stages.trainers.checkpoints import check_final, repair
 from stages.trainers.failure import explain
 
 WEIGHTS = "trained_weights"
@@ -125,7 +125,7 @@ class Train:
         return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
 
     def run(self, ctx: RunContext[Recipe]) -> StageResult:
-        """Train, or go on from the newest complete checkpoint of an attempt with this fingerprint.
+        """Train, or resume from the newest complete checkpoint of an attempt with this fingerprint.
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
@@ -144,8 +144,8 @@ class Train:
         config = loop_config(ctx, tokens, chat_template)
         check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
-        for torn in mend(run["storage_path"], run["name"]):
-            ctx.say(f"  {self.name}: not used: {torn}")
+        for damaged in repair(run["storage_path"], run["name"]):
+            ctx.say(f"  {self.name}: not used: {damaged}")
         own_cluster = ctx.recipe.cluster.address is None
         result = fit(trainer, config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
@@ -188,7 +188,7 @@ def scaling_config(resources: StageResources) -> dict[str, Any]:
 def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -> dict[str, Any]:
     """How Ray Train names, stores and repeats the training: keyword arguments of `ray.train.RunConfig` and its parts.
 
-    Ray Train goes on from the newest checkpoint that it finds under the same storage path and name. The name stands
+    Ray Train resumes from the newest checkpoint that it finds under the same storage path and name. The name stands
     for all that affects the result, and the path is the run's own, so only an attempt of this very run is continued.
     """
     resources = recipe.resources_of("train")
@@ -229,7 +229,7 @@ def fit(
 ) -> Any:
     """Run the trainer's worker under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
 
-    on_interrupt: called with the thread that trains when the run is interrupted, before the interruption goes on.
+    on_interrupt: called with the thread that trains when the run is interrupted, before the interruption continues.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 

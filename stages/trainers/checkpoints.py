@@ -1,4 +1,4 @@
-"""Which checkpoints of an earlier attempt a training may go on from: those that are whole, by their seals.
+"""Which checkpoints of an earlier attempt a training may resume from: those that are whole, by their seals.
 
 A worker puts a seal into its part of a checkpoint before it is uploaded: sizes and digests of the part's files, and the
 name of the training. What was cut off by a kill, has changed since, or is of another training does not match its seals,
@@ -40,11 +40,11 @@ def seal(folder: Path, rank: int, num_parts: int, metrics: dict[str, Any], train
     write_state(folder / _SEAL.format(rank), values)
 
 
-def mend(storage_path: str, name: str) -> list[str]:
+def repair(storage_path: str, name: str) -> list[str]:
     """Leave of an earlier attempt's checkpoints only what is whole, and tell Ray Train of just these.
 
-    storage_path, name: of `ray.train.RunConfig`. Returns what was torn, newest first: "checkpoint_...: what is wrong".
-    The newest one left is read and compared with its digests, those before it by size.
+    storage_path, name: of `ray.train.RunConfig`. Returns what was incomplete, newest first:
+    "checkpoint_...: what is wrong". The newest one left is read and compared with its digests, those before it by size.
     """
     from pyarrow import fs as filesystems
 
@@ -54,17 +54,17 @@ def mend(storage_path: str, name: str) -> list[str]:
     folders = sorted(
         (each.path for each in listed if each.base_name.startswith(_FOLDER) and not each.is_file), reverse=True
     )
-    torn: list[str] = []
+    damaged: list[str] = []
     whole: list[tuple[str, dict[str, Any]]] = []
     for folder in folders:
         try:
             whole.append((Path(folder).name, check(fs, folder, name, digests=not whole)))
         except ValueError as error:
-            torn.append(f"{Path(folder).name}: {error}")
+            damaged.append(f"{Path(folder).name}: {error}")
             fs.delete_dir(folder)
     if listed:
         _tell_ray(fs, home, whole[::-1])
-    return torn
+    return damaged
 
 
 def check_final(folder: Path, training: str) -> None:
@@ -119,7 +119,7 @@ def _digest(fs: Any, path: str) -> str:
 
 
 def _tell_ray(fs: Any, home: str, checkpoints: list[tuple[str, dict[str, Any]]]) -> None:
-    """Write Ray Train's list of the checkpoints, oldest first; it writes in place and may have left a torn one."""
+    """Write Ray Train's list of the checkpoints, oldest first; its own may be incomplete, as it writes in place."""
     name, content = ray_train.checkpoint_list(checkpoints)
     with fs.open_output_stream(f"{home}/{name}") as file:
         file.write(content)

@@ -96,7 +96,7 @@ def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
 
 
 def _within(known: Known[Recipe], setup: Setup, parts: Parts | str, basis: str) -> Estimate:
-    """The memory beside that of the accelerator, with what would make it fit."""
+    """The memory other than that of the accelerator, with what would make it fit."""
     recipe, model, on = known.recipe, known_model(known), accelerator_of(known.recipe, "train")
     if on is None or model.architecture is None or model.num_params is None:
         return memory("memory of a worker", parts, basis, most=True)
@@ -157,5 +157,5 @@ def adapter_bytes(known: Known[Recipe], setup: Setup) -> tuple[int, str] | str:
     basis = f"{trained:,} parameters in float32"
     if model.folder is None:
         return trained * 4, f"{basis}, without the tokenizer"
-    beside = [path for path in model.folder.iterdir() if path.name.startswith(_TOKENIZER) and is_model_file(path)]
-    return trained * 4 + sum(path.stat().st_size for path in beside), f"{basis}, and the tokenizer"
+    others = [path for path in model.folder.iterdir() if path.name.startswith(_TOKENIZER) and is_model_file(path)]
+    return trained * 4 + sum(path.stat().st_size for path in others), f"{basis}, and the tokenizer"

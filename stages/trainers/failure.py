@@ -51,13 +51,13 @@ def explain(error: BaseException, memory_hint: str) -> RunnerError:
     if kind == "CheckpointManagerInitializationError":
         return RunnerError(
             f"the checkpoints of the interrupted attempt cannot be read: {text}",
-            "Start afresh with force=[train], or remove the run's folder.",
+            "Start again with force=[train], or remove the run's folder.",
         )
     return RunnerError(f"training failed: {text if kind == 'RuntimeError' else _describe(cause)}", _LOG_HINT)
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The exception at the bottom: a RunnerError if any worker raised one, else the first that is no peer's echo."""
+    """The exception at the bottom: a RunnerError if any worker raised one, else the first that is not a peer's echo."""
     while (inner := _inner(error)) is not None:
         error = inner
     return error

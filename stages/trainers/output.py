@@ -61,7 +61,7 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str, figure
 def keep_chat_template(adapter: Path, text: str | None) -> None:
     """Have the adapter's folder hold the chat template that it was trained with, and none where that is not known.
 
-    Trainers write one of their own, LLaMA-Factory also beside a model that has none.
+    Trainers write one of their own, LLaMA-Factory also for a model that has none.
     """
     path = adapter / "chat_template.jinja"
     path.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ def portable_config(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def portable_args(args: dict[str, Any], source: str) -> dict[str, Any]:
-    """The arguments as kept beside the results: the model by its source, and no folder of the worker."""
+    """The arguments as kept with the results: the model by its source, and no folder of the worker."""
     kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "tokenized_path", "output_dir")}
     return {**kept, "model_name_or_path": source}
 

@@ -41,14 +41,14 @@ def write_files(files: dict[str, str], folder: Path) -> list[str]:
             f"{edited[0]} was edited, or is not of the runner, and would be overwritten",
             "Move it away, or name another folder: export_to=...",
         )
-    said = []
+    lines = []
     for path, text in texts.items():
         before = path.read_text(encoding="utf-8") if path.is_file() else None
-        said.append(f"{'wrote' if before is None else 'same' if before == text else 'replaced'} {path}")
+        lines.append(f"{'wrote' if before is None else 'same' if before == text else 'replaced'} {path}")
         if before != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
-    return said
+    return lines
 
 
 def _is_own(text: str) -> bool:

@@ -35,7 +35,7 @@ def kuberay(facts: Facts) -> dict[str, str]:
 
 
 def ray_job(facts: Facts) -> dict[str, Any]:
-    """A repeated attempt gets a new cluster and goes on from what the one before finished."""
+    """A repeated attempt gets a new cluster and continues from what the one before finished."""
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",

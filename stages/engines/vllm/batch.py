@@ -16,10 +16,10 @@ from stages.sections.recipe import Recipe
 
 CPU_EXECUTOR = "stages.patches.vllm_cpu_lora.CpuExecutor"
 
-# Ray Data gives a task a whole CPU. On few cores those beside the engine would then wait for its CPUs for ever, so they
-# ask for none; there is one of each kind for an engine.
-_BESIDE_ENGINE = {"num_cpus": 0}
-# Ray Data restarts an engine that dies as often as it dies, which for one that always does means for ever.
+# Ray Data gives a task a whole CPU. On few cores the other tasks would then wait for the engine's CPUs without end, so
+# they ask for none; there is one of each kind for an engine.
+_WITH_ENGINE = {"num_cpus": 0}
+# Ray Data restarts an engine that dies as often as it dies, which for one that always does means without end.
 _ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
 _MAX_CHUNKS = 2_000
 _BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
@@ -105,7 +105,7 @@ def generate(
 ) -> Iterator[list[dict[str, Any]]]:
     """The results of the pieces' rows, in the order in which the engines finish them.
 
-    environment: that engines, and the tasks beside them, run in; None for the runner's own.
+    environment: that engines, and the tasks of the job, run in; None for the runner's own.
     """
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
@@ -116,17 +116,17 @@ def generate(
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
     own = {"runtime_env": environments.runtime_env(environment, {})} if environment else {}
-    beside = {**_BESIDE_ENGINE, **own, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
+    others = {**_WITH_ENGINE, **own, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
     with ray.data.DataContext.current(context):
         processor = build(
             vLLMEngineProcessorConfig(**vllm_processor_config(recipe, work.source, work.lora_rank, environment)),
             preprocess=work.ask,
-            preprocess_map_kwargs=beside,
-            postprocess_map_kwargs=beside,
+            preprocess_map_kwargs=others,
+            postprocess_map_kwargs=others,
         )
         ask_for_whole_answers(processor)
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(_ENGINE_RESTARTS)
         given = ray.data.from_items(pieces, override_num_blocks=min(len(pieces), _MAX_CHUNKS))
-        results = processor(given.flat_map(work.read, **beside)).map(work.tell, **beside)
+        results = processor(given.flat_map(work.read, **others)).map(work.tell, **others)
         for batch in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield batch.to_pylist()

@@ -59,16 +59,16 @@ def _changes(kwargs: dict[str, Any], model: Architecture) -> Iterator[tuple[str,
 
 def weights_fit(recipe: Recipe) -> Iterator[Problem]:
     """Refuse an engine whose weights alone the named accelerator cannot hold by a factor."""
-    told = False
+    reported = False
     for stage, kwargs in (("infer", recipe.infer.engine_kwargs), ("serve", recipe.serve.engine_kwargs)):
-        on = named_accelerator(recipe, stage) if stage in recipe.pipeline and not told else None
+        on = named_accelerator(recipe, stage) if stage in recipe.pipeline and not reported else None
         model = figures(recipe) if on is not None else None
         if on is None or model is None or not all_accepted(VLLM.table("engine"), kwargs):
             continue
         kwargs = {name: value for name, value in kwargs.items() if name != "enable_lora"}  # weights alone
         parts = engine_memory(recipe, kwargs, *model)
         if not isinstance(parts, str) and parts["weights"] > TOO_MUCH * on.memory:
-            told = True
+            reported = True
             each, there = size_text(parts["weights"]), size_text(on.memory)
             message = f"an engine of {stage} holds {each} of weights, and {on.place} has {there}"
             could = ways(recipe, stage, kwargs, *model) or ["a smaller model"]

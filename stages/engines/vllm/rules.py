@@ -56,7 +56,7 @@ def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
         return
     rank, ranks = recipe.train.lora_rank, VLLM.table("engine")["max_lora_rank"]["choices"]
     fitting = next((each for each in ranks if each >= rank), None)
-    told = set()
+    reported = set()
     for section, kwargs in _engines(recipe):
         if fitting is None:
             yield Problem(
@@ -67,8 +67,8 @@ def adapter_fits_engine(recipe: Recipe) -> Iterator[Problem]:
             )
             return
         most = _whole(kwargs, "max_lora_rank")  # if it is not given, the runner makes it fit
-        if most is not None and most in ranks and rank > most and most not in told:
-            told.add(most)
+        if most is not None and most in ranks and rank > most and most not in reported:
+            reported.add(most)
             yield Problem(
                 f"{section}.engine_kwargs.max_lora_rank",
                 most,
@@ -101,7 +101,7 @@ def adapters_fit_in_memory(recipe: Recipe) -> Iterator[Problem]:
 
 
 _REFUSED: dict[TraitName, str] = {
-    "whole modules": "saves whole modules beside the adapter (modules_to_save), which vLLM cannot load",
+    "whole modules": "saves whole modules with the adapter (modules_to_save), which vLLM cannot load",
     "new embeddings": "trains new embeddings with the adapter (modules_to_save), which vLLM cannot load",
     "dora": "makes a DoRA adapter, which vLLM cannot load",
     "changed base": "changes the base model's weights, so the adapter does not fit the model that vLLM loads",
@@ -121,12 +121,12 @@ def refused(trained: Trained) -> Iterator[Problem]:
 def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
     """prompt: as long as it may have been in training. An answer has up to max_tokens."""
     answer = _whole(recipe.infer.sampling, "max_tokens")
-    told = set()
+    reported = set()
     for section, kwargs in _engines(recipe):
         length = _whole(kwargs, "max_model_len")
-        if length is None or answer is None or length in told:
+        if length is None or answer is None or length in reported:
             continue
-        told.add(length)
+        reported.add(length)
         if answer >= length:
             message = f"leaves no tokens for a prompt in {section}.engine_kwargs.max_model_len={length}"
             yield Problem("infer.sampling.max_tokens", answer, message, "Lower it, or raise max_model_len.")
@@ -142,13 +142,13 @@ def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]
 
 def batches_fit(recipe: Recipe) -> Iterator[Problem]:
     """vLLM's `SchedulerConfig.verify_max_model_len`."""
-    told = set()
+    reported = set()
     for section, kwargs in _engines(recipe):
         batched, length = _whole(kwargs, "max_num_batched_tokens"), _whole(kwargs, "max_model_len")
         key = f"{section}.engine_kwargs.max_num_batched_tokens"
-        if batched is None or (batched, length) in told:
+        if batched is None or (batched, length) in reported:
             continue
-        told.add((batched, length))
+        reported.add((batched, length))
         if kwargs.get("enable_chunked_prefill") is False and length is not None and batched < length:
             message = f"is below max_model_len={length}, and enable_chunked_prefill is false"
             yield Problem(key, batched, message, f"Set it to {length}, or set enable_chunked_prefill=true.")

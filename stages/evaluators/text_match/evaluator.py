@@ -15,7 +15,7 @@ def _pattern_compiles(args: Arguments) -> tuple[str, str] | None:
     try:
         re.compile(args["pattern"])
     except (re.error, TypeError) as error:
-        return f"the pattern is no regular expression: {error}", "Mend evaluate.metric_args.regex.pattern."
+        return f"the pattern is not a regular expression: {error}", "Correct evaluate.metric_args.regex.pattern."
     return None
 
 

@@ -93,6 +93,6 @@ def _validator(schema: str) -> Any:
         found.check_schema(value)
     except SchemaError as error:
         raise RunnerError(
-            f"evaluate.metric_args.json_schema.schema is no JSON Schema: {error.message}", "Mend the schema."
+            f"evaluate.metric_args.json_schema.schema is not a JSON Schema: {error.message}", "Correct the schema."
         ) from error
     return found(value, registry=Registry())  # which fetches nothing that a $ref names

@@ -225,13 +225,13 @@ def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
 
 def _replay(body: bytes, receive: Receive) -> Receive:
     """The body at once, and then what the server has to say (that the client has gone)."""
-    told = False
+    reported = False
 
     async def replayed() -> Message:
-        nonlocal told
-        if told:
+        nonlocal reported
+        if reported:
             return await receive()
-        told = True
+        reported = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed

@@ -71,7 +71,7 @@ def keys_of_file(name: str) -> list[str]:
     except (OSError, ValueError) as error:
         raise NoKeysError(f"cannot be read: {_reason(error)}", hint) from error
     if wrong or not keys:
-        raise NoKeysError(f"is no file of keys: {_no_keys_in(wrong) if wrong else 'it holds none'}", hint)
+        raise NoKeysError(f"is not a file of keys: {_no_keys_in(wrong) if wrong else 'it holds none'}", hint)
     return keys
 
 
@@ -80,7 +80,7 @@ def keys_of_environment(name: str) -> list[str]:
     keys = [key for key in re.split(r"[\s,]+", os.environ.get(name, "")) if key]
     hint = f"Set it to one or more keys of {MIN_KEY_CHARS} characters or more, separated by commas."
     if not keys:
-        raise NoKeysError("is no environment variable that is set", hint)
+        raise NoKeysError("is not the name of a variable that is set", hint)
     if not all(_KEY.fullmatch(key) for key in keys):
         raise NoKeysError("is an environment variable with a key that is too short, or no key", hint)
     return keys

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer without asking the application. param: the request's key; headers: beside the content's own."""
+    """An answer without asking the application. param: the request's key; headers: besides the content's own."""
 
     status: int
     message: str

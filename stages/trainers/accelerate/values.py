@@ -17,7 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "bf16": False,
     "lora_dropout": 0.0,
     "logging_steps": 1,
-    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
+    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is not a number
     "save_strategy": "steps",
     "save_steps": 100,
     "report_to": "none",

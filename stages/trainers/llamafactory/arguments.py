@@ -53,7 +53,7 @@ NO_TEMPLATE = "empty"
 DEFAULTS = {
     "plot_loss": True,
     "logging_steps": 1,
-    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is no number
+    "logging_nan_inf_filter": False,  # which would log 0.0 for a loss that is not a number
     "save_strategy": "steps",
     "save_steps": 100,
     "report_to": "none",
@@ -80,7 +80,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
     """The recipe as LLaMA-Factory's arguments. `train.args` win over the defaults here.
 
     model, dataset_dir, output_dir: folders on the worker. tokens: folder of the tokenized datasets, which are all that
-    it reads of the rows; it wants the name of one beside it.
+    it reads of the rows; it wants the name of another one.
     Raises RunnerError when `train.args` holds an argument that is the runner's to set.
     """
     _refuse_reserved(recipe.train.args)

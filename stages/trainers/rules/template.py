@@ -25,7 +25,7 @@ def chat_template_can_be_read(recipe: Recipe) -> Iterator[Problem]:
 def evaluation_rows_are_a_split(recipe: Recipe) -> Iterator[Problem]:
     wanted = recipe.train.args.get("eval_dataset")
     if wanted not in (None, "val"):
-        message = "is no split to evaluate on during training; there is: val"
+        message = "is not a split to evaluate on during training; there is: val"
         yield Problem("train.args.eval_dataset", wanted, message, "Set train.args.eval_dataset=val.")
 
 

@@ -14,7 +14,7 @@ from stages.trainers.checkpoints import ADAPTER, seal
 def report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts: int, wait: bool = True) -> None:
     """Upload the folder to Ray Train's storage as this worker's part of a checkpoint. Every worker must call this.
 
-    wait: until it and all reports before it are through; otherwise it is uploaded beside the training.
+    wait: until it and all reports before it are through; otherwise it is uploaded while training continues.
     """
     import ray.train
 

@@ -26,7 +26,7 @@ _NOT_NEEDED_TO_RESUME = {
 
 
 def _require_finite(loss: float, step: int) -> None:
-    """Raise RunnerError for a loss that is no number: the weights are none either, and no later step mends them."""
+    """Raise RunnerError for a loss that is not a number: no later step corrects the weights."""
     if not math.isfinite(loss):
         raise RunnerError(
             f"the loss of step {step} is {loss}: training has diverged, or the model's weights are damaged",
@@ -39,7 +39,7 @@ def _require_finite(loss: float, step: int) -> None:
 class Reporter:
     """Follows the trainer: tells the driver how far it is, and reports its checkpoints.
 
-    `num_steps` is the trainer's count, which goes on where a resumed training left off.
+    `num_steps` is the trainer's count, which continues where a resumed training stopped.
     """
 
     rank: int
@@ -111,7 +111,7 @@ class Reporter:
     def flush(self, *, wait: bool = False) -> None:
         """Report the checkpoint that waits for it; every worker does so at the same step.
 
-        Training goes on while it is uploaded, unless `wait` says that this is its end.
+        Training continues while it is uploaded, unless `wait` says that this is its end.
         """
         if self._pending is None:
             return

@@ -182,7 +182,7 @@ def test_version_that_does_not_start_never_touches_what_serves(wanted: Callable[
     cluster = Cluster(broken=lambda each: "max_num_seqs" in json.dumps(each))
     roll_out(wanted(), cluster)
     before = deepcopy(cluster.applications)
-    with pytest.raises(RunnerError, match=r"beside the old one, failed: .*no such model.*the previous version serves"):
+    with pytest.raises(RunnerError, match=r"next to the old one, failed: .*no such model.*the previous version serves"):
         roll_out(wanted(OTHER_ENGINE), cluster)
     assert cluster.applications == before
     assert all(before["recipe-bot"] in put["applications"] for put in cluster.puts[1:])

@@ -116,7 +116,7 @@ def test_a_parser_of_another_family_is_refused_with_those_that_fit() -> None:
     found = problems({"model.source": "Qwen/Qwen3-0.6B", "model.tool_parser": "llama3_json"})["model.tool_parser"]
     assert found.hint == "Set model.tool_parser=hermes."
     found = problems({"model.source": "Qwen/Qwen3-0.6B", "model.tool_parser": "herms"})["model.tool_parser"]
-    assert "is no parser of vLLM" in found.message
+    assert "is not a parser of vLLM" in found.message
     assert found.hint == "Did you mean hermes?"
     found = problems({"model.source": "Qwen/Qwen3-0.6B", "model.reasoning_parser": "granite"})["model.reasoning_parser"]
     assert found.hint == "Set model.reasoning_parser=qwen3."

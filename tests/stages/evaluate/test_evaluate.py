@@ -127,7 +127,7 @@ def test_slices_are_scored_by_themselves(tmp_path: Path, both: Artifact) -> None
 
 
 def test_a_slice_by_a_column_that_no_row_has_is_refused(tmp_path: Path, both: Artifact) -> None:
-    with pytest.raises(RunnerError, match="'category' is no column of the rows") as refusal:
+    with pytest.raises(RunnerError, match="'category' is not a column of the rows") as refusal:
         scored(tmp_path, both, slices=["category"])
     assert "input" in refusal.value.message
     assert refusal.value.hint == "Name one of these, or function or length."

@@ -55,7 +55,7 @@ def test_arguments_that_a_metric_does_not_take_are_explained() -> None:
     with pytest.raises(RunnerError, match=r"evaluate\.metric_args\.rouge: .*'stemmer'"):
         load_metrics(["rouge"], {"rouge": {"stemmer": True}})
     assert "'pattern'" in (wrong_arguments("regex", {}) or ("",))[0]
-    assert "no regular expression" in (wrong_arguments("regex", {"pattern": "("}) or ("",))[0]
+    assert "is not a regular expression" in (wrong_arguments("regex", {"pattern": "("}) or ("",))[0]
     assert wrong_arguments("bleu", {"tokenize": "char"}) is None
 
 
@@ -86,7 +86,7 @@ def test_json_schema_wants_one_valid_document() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     answers = ['{"a": 1}', '{"a": "1"}', "[1]", '{"a": 1} and more', "no JSON"]
     assert [json_schema(answer, "", schema=schema) for answer in answers] == [1, 0, 0, 0, 0]
-    with pytest.raises(RunnerError, match="no JSON Schema"):
+    with pytest.raises(RunnerError, match="is not a JSON Schema"):
         json_schema("1", "", schema={"type": "strange"})
 
 

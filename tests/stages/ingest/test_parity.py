@@ -91,7 +91,7 @@ def test_a_slice_that_no_test_row_has_is_told_before_training(tmp_path: Path) ->
     recipe = recipe_of()
     for name, fits in (("label", True), ("length", True), ("lable", False)):
         changed = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"slices": [name]})})
-        with nullcontext() if fits else pytest.raises(RunnerError, match="'lable' is no column of the rows") as caught:
+        with nullcontext() if fits else pytest.raises(RunnerError, match="'lable' is not a column") as caught:
             check_slices(changed, tmp_path / "test.jsonl")
     assert caught.value.hint == "Did you mean label?"
 

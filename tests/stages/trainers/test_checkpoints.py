@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stages.trainers import checkpoints as training_checkpoints
-from stages.trainers.checkpoints import mend, seal
+from stages.trainers.checkpoints import repair, seal
 
 NAME = "tiny-0123"
 Told = list[list[tuple[str, dict[str, Any]]]]
@@ -50,12 +50,12 @@ def names(told: Told) -> list[str]:
 
 def test_whole_checkpoints_are_all_kept_in_order(tmp_path: Path, told: Told) -> None:
     folders = [checkpoint(tmp_path, step) for step in (5, 10)]
-    assert mend(str(tmp_path), NAME) == []
+    assert repair(str(tmp_path), NAME) == []
     assert told == [[(folder.name, {"step": step}) for folder, step in zip(folders, (5, 10), strict=True)]]
 
 
 def test_without_an_earlier_attempt_there_is_nothing_to_mend(tmp_path: Path, told: Told) -> None:
-    assert mend(str(tmp_path), NAME) == []
+    assert repair(str(tmp_path), NAME) == []
     assert told == []
     assert list(tmp_path.iterdir()) == []
 
@@ -71,7 +71,7 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     (newest / file).unlink()
     if size is not None:
         (newest / file).write_bytes(data[:size])
-    (said,) = mend(str(tmp_path), NAME)
+    (said,) = repair(str(tmp_path), NAME)
     assert said.startswith(f"{newest.name}: {file}")
     assert names(told) == [before.name]
     assert not newest.exists()
@@ -80,19 +80,19 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
 def test_a_changed_byte_is_found(tmp_path: Path, told: Told) -> None:
     newest = checkpoint(tmp_path, 10)
     (newest / "adapter" / "weights.safetensors").write_bytes(bytes(999) + b"1")
-    assert mend(str(tmp_path), NAME) == [f"{newest.name}: adapter/weights.safetensors has changed"]
+    assert repair(str(tmp_path), NAME) == [f"{newest.name}: adapter/weights.safetensors has changed"]
     assert names(told) == []
 
 
 def test_a_checkpoint_without_every_workers_part_is_torn(tmp_path: Path, told: Told) -> None:
     newest = checkpoint(tmp_path, 10, num_parts=2)
-    assert mend(str(tmp_path), NAME) == []
+    assert repair(str(tmp_path), NAME) == []
     (newest / "seal-1.json").unlink()
-    assert mend(str(tmp_path), NAME) == [f"{newest.name}: seal-1.json is missing"]
+    assert repair(str(tmp_path), NAME) == [f"{newest.name}: seal-1.json is missing"]
 
 
 def test_an_older_torn_one_is_removed_too(tmp_path: Path, told: Told) -> None:
     before, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
     (before / "optimizer.pt").write_bytes(b"")
-    assert mend(str(tmp_path), NAME) == [f"{before.name}: optimizer.pt has 0 of 5 bytes"]
+    assert repair(str(tmp_path), NAME) == [f"{before.name}: optimizer.pt has 0 of 5 bytes"]
     assert names(told) == [newest.name]

@@ -1,7 +1,7 @@
 """Which of vLLM's parsers read the tool calls and the reasoning of which chat templates.
 
 A template is told by what it writes. Where it is not on this machine, the model's name tells its family. A template
-that is none of these is no error here: ingest reads the rows' own answers with the parser, and compares.
+that is none of these is allowed here: ingest reads the rows' own answers with the parser, and compares.
 """
 
 from __future__ import annotations

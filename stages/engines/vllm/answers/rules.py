@@ -23,7 +23,7 @@ def parsers_fit_the_template(recipe: Recipe) -> Iterator[Problem]:
         if chosen not in known:
             guess = nearest(chosen, known)
             hint = f"Did you mean {guess}?" if guess else f"There are: {', '.join(known)}."
-            yield Problem(f"model.{name}", chosen, f"is no parser of {VLLM.versioned}", hint)
+            yield Problem(f"model.{name}", chosen, f"is not a parser of {VLLM.versioned}", hint)
         elif fitting and chosen not in fitting:
             message = "does not read what this model's chat template writes"
             yield Problem(f"model.{name}", chosen, message, f"Set model.{name}={' or '.join(fitting)}.")

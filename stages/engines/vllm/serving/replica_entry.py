@@ -1,4 +1,4 @@
-"""What Ray Serve imports in a replica. The engine's process begins to import vLLM first, and the replica beside it."""
+"""What Ray Serve imports in a replica. The engine's process begins to import vLLM first, then the replica does."""
 
 from stages.patches.vllm_forkserver import begin
 

@@ -108,7 +108,7 @@ def parser_kwargs(recipe: Recipe) -> dict[str, Any]:
 
 
 def engine_env(recipe: Recipe, environment: str | None = None) -> dict[str, str]:
-    """Environment of the replicas, beside what the recipe's `runtime_env` says.
+    """Environment of the replicas, with what the recipe's `runtime_env` says.
 
     Without HAProxy, Ray Serve passes requests and each token of an answer from process to process by calls of actors,
     or by gRPC, which takes half the time: 32 clients of a random model of two layers got 1,300 to 1,570 tokens/s from
