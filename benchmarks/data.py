@@ -11,6 +11,7 @@ duplicates and control tokens. Each turn is a process of its own; memory is the 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import resource
@@ -37,7 +38,7 @@ def main() -> None:
         return
     with workspace(args.root) as root:
         files = write_files(root / "rows", args.rows)
-        found: dict[str, Any] = {"rows": args.rows, "turns": []}
+        found: dict[str, Any] = {"rows": args.rows, "turns": [], "load": round(os.getloadavg()[0], 1)}
         for number in range(args.repeats):
             for form, file in files.items():
                 for who in ("ingest", "datasets"):
@@ -186,7 +187,8 @@ def report(found: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             measure.head("Reading files", found),
-            f"{found['rows']:,} rows to messages in JSON Lines, in turns; ingest in one process, `datasets` in two:",
+            f"{found['rows']:,} rows to messages in JSON Lines, in turns; ingest in one process, `datasets` in two. "
+            f"Load by others at the beginning: {found['load']}.",
             measure.table(rows),
         ]
     )
