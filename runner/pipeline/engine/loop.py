@@ -90,16 +90,16 @@ def _run(
         check_destinations((step.stage for step in plan.steps if step.action == "run"), recipe)
         run_ = open_run(recipe, options, command, watched, root, identity)
         run_.lock, run_.signals = lock, signals
-        write_state(run_.folder / ORIGINS, dict(origins or {}))
         run_.shared, run_.digests = shared, past.digests
-        run_.notify(RunStarted(recipe, plan.steps, run_.folder))
         try:
+            write_state(run_.folder / ORIGINS, dict(origins or {}))
+            run_.notify(RunStarted(recipe, plan.steps, run_.folder))
             code = _run_steps(run_, plan, past)
+            summary = summarize(run_.manifest, recipe)
+            write_state(run_.folder / "summary.json", summary)
         except OSError as error:  # of its own records; what a stage meets is the stage's failure
             run_.give_up(os_failure(error).message)
             raise
-        summary = summarize(run_.manifest, recipe)
-        write_state(run_.folder / "summary.json", summary)
         run_.free_reserve()
         run_.notify(ResultsWritten(recipe, run_.folder))
     run_.notify(RunEnded(summary, run_.folder, run_.command, code))
