@@ -28,6 +28,7 @@ CHECKED = (
     "stages/engines",
     "stages/evaluate",
     "stages/evaluators",
+    "stages/infer",
     "stages/init",
     "stages/patches",
     "stages/publish",
@@ -40,6 +41,13 @@ CHECKED = (
     "tests/recipes",
     "tests/runner",
     "tests/security",
+    "tests/chaos",
+    "tests/e2e",
+    "tests/stages/cleanup",
+    "tests/stages/evaluators",
+    "tests/stages/patches",
+    "tests/stages/publish",
+    "tests/stages/query",
 )
 TEXTS = frozenset({".md", ".yaml", ".yml", ".json", ".html", ".css", ".js", ".j2", ""})
 

@@ -1,7 +1,7 @@
-"""The base model's predictions, kept beside the runs: they do not depend on the adapter, so a sweep makes them once.
+"""The base model's predictions, kept next to the runs: they do not depend on the adapter, so a sweep makes them once.
 
 A file is a complete journal (`stages.infer.journal`), named by the digest of all that such a prediction depends
-on. One that is torn or not complete does not count. Rows that the engine refused are not kept.
+on. One that is corrupt or not complete does not count. Rows that the engine refused are not kept.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ def made_once(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
 
     A run that was killed holds nobody up: see `runner.storage.lock`.
     """
-    lock, told = lock_path(path.parent.parent, f"base-{path.stem}"), False
+    lock, reported = lock_path(path.parent.parent, f"base-{path.stem}"), False
     with ExitStack() as held:
         while not path.is_file():
             try:
                 held.enter_context(hold(lock, what="the base model's predictions are being made"))
                 break
             except LockedError as error:
-                if not told:
+                if not reported:
                     waiting(error.message)
-                told = True
+                reported = True
                 time.sleep(_POLL_S)
         yield
 
 
-def take_over(path: Path, journal: Journal, num_rows: int) -> int:
+def reuse_kept(path: Path, journal: Journal, num_rows: int) -> int:
     """Add the kept predictions to the journal. Returns how many were new to it."""
     if not path.is_file():
         return 0
@@ -74,7 +74,7 @@ def take_over(path: Path, journal: Journal, num_rows: int) -> int:
             kept.check_complete()
             for index, line in enumerate(kept.lines()):
                 journal.add(index, BASE, line)
-    except RunnerError:  # torn, or of fewer rows: it is written anew at the end
+    except RunnerError:  # corrupt, or of fewer rows: it is written again at the end
         path.unlink(missing_ok=True)
     return journal.count - before
 

@@ -1,4 +1,4 @@
-"""The base model's predictions, made beside training: they need no adapter, and the shared engine is there by then."""
+"""The base model's predictions, made during training: they need no adapter, and the shared engine is there by then."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _in_thread(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> None:
 def make(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> int:
     """Make the file of the base model's predictions. Returns how many there are, 0 when they had been made.
 
-    What a killed run had of them is gone on with.
+    Those of a killed run are reused.
     """
     rows = RowFile.scan(ctx.input("test_set").path / "test.jsonl", rows_per_chunk(ctx.recipe))
     model = str(ctx.input("model").path)

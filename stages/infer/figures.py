@@ -1,4 +1,4 @@
-"""A batch job's predictions on their way into the journal, and what is said of them: how far it is, how fast it was."""
+"""A batch job's predictions on their way into the journal, and their figures: how many, how fast."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Figures:
         self.num_tokens += row["num_tokens"]
 
     def so_far(self, journal: Journal) -> dict[str, Any]:
-        """What is shown beside the progress."""
+        """What is shown with the progress."""
         rate = round(self.num_tokens / max(time.time() - self.ready, 1e-3))
         return {"tokens_per_s": rate, **({"errors": journal.num_errors} if journal.num_errors else {})}
 
@@ -53,7 +53,7 @@ class Figures:
 
 
 def continued_text(journal: Journal) -> str:
-    """What of an interrupted attempt is taken over, in a sentence; "" when there was none."""
+    """What of an interrupted attempt is reused, in a sentence; "" when there was none."""
     parts = []
     if journal.count:
         parts.append(f"continued: {journal.count:,} of {journal.num_expected:,} predictions were done")

@@ -1,8 +1,8 @@
-"""Finished predictions of a batch job, kept on disk as they come, so that a killed job goes on where it was.
+"""Finished predictions of a batch job, kept on disk as they come, so that a killed job resumes where it was.
 
 The journal is one file that only grows. A record is a line: the digest of what follows and of what the predictions
-depend on, the test row's index, the variant, and the prediction's line. A record that is torn, damaged or of another
-job does not count, and its row is predicted again.
+depend on, the test row's index, the variant, and the prediction's line. A record that is incomplete, damaged or of
+another job does not count, and its row is predicted again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Journal:
         self._file.close()
 
     def _read(self) -> None:
-        """Count what an earlier attempt left. A torn end is cut off, so that the next record begins a line."""
+        """Count what an earlier attempt left. An incomplete end is cut off, so that the next record begins a line."""
         whole = 0
         with self._path.open("rb") as file:
             for record in file:

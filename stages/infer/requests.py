@@ -1,4 +1,4 @@
-"""The test set as requests to an engine, and its answers as predictions: what Ray Data runs beside the engine."""
+"""The test set as requests to an engine, and its answers as predictions: what Ray Data runs with the engine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def rows_per_chunk(recipe: Recipe) -> int:
 class Engine:
     """One vLLM engine's work. models: variant -> what its rows' `model` names, the adapter's folder or `source`.
 
-    source: the folder of the model that it loads. lora_rank: of the adapter that it loads beside; None without one.
+    source: the folder of the model that it loads. lora_rank: of the adapter that it loads as well; None without one.
     """
 
     source: str

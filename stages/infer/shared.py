@@ -66,7 +66,7 @@ def _agree(recipe: Recipe) -> bool:
 def shared_models(recipe: Recipe, model: Path, adapter: Artifact | None) -> Engine:
     """What `request` needs to know of the engine: variants, and for the adapter the name that the endpoint gives it.
 
-    Raises RunnerError when what was trained is no adapter but a whole model, which needs an engine of its own.
+    Raises RunnerError when what was trained is not an adapter but a whole model, which needs an engine of its own.
     """
     if adapter is None:
         return Engine(str(model), {BASE: str(model)})
@@ -93,7 +93,7 @@ def predict(
 def ask(
     recipe: Recipe, path: Path, pieces: list[dict[str, Any]], engine: Engine, progress: Progress
 ) -> Iterator[list[dict[str, Any]]]:
-    """As `predict`, of an engine that has been deployed. progress: is told how its start goes on."""
+    """As `predict`, of an engine that has been deployed. progress: gets the state of its start."""
     import ray
     from ray import serve
 
@@ -122,10 +122,10 @@ def ask(
 
 
 def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:
-    """Have the model's replicas start while another stage works. Returns what starts, "" when there is no room for it.
+    """Have the model's replicas start while another stage works. Returns what starts, "" when it does not fit.
 
     ctx: of the infer stage, of whose inputs the model suffices. running_stage: the other stage; it and those after it
-    up to infer must have room, or they would wait for the engine's CPUs for ever. Only on the run's own cluster:
+    up to infer must fit too, or they would wait for the engine's CPUs without end. Only on the run's own cluster:
     on one that others use as well an engine would keep them from what it has no use for yet.
     """
     recipe = ctx.recipe
@@ -149,7 +149,7 @@ def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:
 
 
 def _has_memory(recipe: Recipe, model_bytes: int) -> bool:
-    """Whether an engine on CPUs and a training have room. On GPUs it is their own memory that they fill."""
+    """Whether an engine on CPUs and a training fit. On GPUs it is their own memory that they fill."""
     import psutil
 
     if recipe.cluster.accelerator != "cpu":

@@ -25,7 +25,7 @@ from stages.data.prediction import BASE, TUNED
 from stages.engines.base import Engine as Backend
 from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine
 from stages.infer import base_ahead, rules
-from stages.infer.base import base_file, keep, made_once, take_over
+from stages.infer.base import base_file, keep, made_once, reuse_kept
 from stages.infer.figures import Figures, collect, continued_text, note
 from stages.infer.journal import JOURNAL, Journal
 from stages.infer.predictions import write_parts
@@ -154,7 +154,7 @@ class Infer:
             path = ctx.stage_dir / JOURNAL
             journal = held.enter_context(Journal(path, rows.num_rows, variants, identity=ctx.fingerprint))
             continued = continued_text(journal)
-            if kept and (taken := take_over(kept, journal, rows.num_rows)):
+            if kept and (taken := reuse_kept(kept, journal, rows.num_rows)):
                 ctx.say(f"  {self.name}: {taken:,} predictions of the base model are reused")
             figures = Figures(begin, continued=journal.count)
             if continued:
@@ -198,7 +198,7 @@ def finish(
     stage_dir, fingerprint = ctx.stage_dir, ctx.fingerprint
     journal.check_complete()
     if journal.num_errors == journal.count:
-        journal.discard()  # what the engine said may not hold any more when the run is repeated
+        journal.discard()  # the engine's refusals may not hold any more when the run is repeated
         raise RunnerError(f"the engine refused every row: {journal.refusal}", backend.hint_for(journal.refusal))
     write_parts(stage_dir / PREDICTIONS, journal.lines())
     num_rows = journal.num_expected // len(variants)

@@ -36,7 +36,7 @@ _GONE_S = 90.0  # Ray's agents look for a killed cluster's head for a minute
 def command(root: Path, model: Path, store: Path, *overrides: str) -> list[str]:
     """The recipe's command line. root: its run folders; store: its artifact store.
 
-    In float32, where an answer is the same whatever shares its batch, as a run that goes on shares it out anew.
+    In float32, where an answer is the same whatever shares its batch, as a resumed run makes other batches.
     """
     return [
         sys.executable, "-m", "runner", "recipe=viggo_quickstart", "name=chaos", f"pipeline=[{','.join(STAGES)}]",

@@ -152,11 +152,11 @@ def test_a_job_outlives_its_terminal_is_stopped_and_continues_from_its_cache(clu
     assert "a-canary" not in json.dumps(shown)
     stopped = cluster.job("stop", job)
     assert stopped.returncode == EXIT_DONE, stopped.stdout
-    told = cluster.job("logs", job)
-    assert "✔ ingest" in told.stdout
-    assert told.returncode == 130
+    shown = cluster.job("logs", job)
+    assert "✔ ingest" in shown.stdout
+    assert shown.returncode == 130
     assert cluster.manifest().status == "interrupted"  # in order: it was given the time to write that
-    assert "a-canary" not in told.stdout + screen.read_text()
+    assert "a-canary" not in shown.stdout + screen.read_text()
 
     again = cluster.run(*cluster.command("submit", "stop_after=publish"))
     assert again.returncode == EXIT_DONE, again.stdout

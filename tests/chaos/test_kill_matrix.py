@@ -25,7 +25,7 @@ _PARAMETERS = [
 
 
 @pytest.mark.parametrize("case", _PARAMETERS)
-def test_killed_run_goes_on(
+def test_killed_run_resumes(
     case: Case,
     reference: Callable[[str], Reference],
     note: Callable[[dict[str, Any]], None],

@@ -67,7 +67,7 @@ def engines() -> list[psutil.Process]:
     return found
 
 
-def test_requests_go_on(
+def test_requests_continue(
     cluster: dict[str, str], reference: Callable[[str], Reference], chaos_dir: Path, tmp_path: Path
 ) -> None:
     expected = reference("publish")
@@ -157,7 +157,7 @@ def scenario(load: Load, first: Running, redeploy: Callable[..., Running], chaos
 
 
 def hang(load: Load) -> tuple[float, str]:
-    """Stop the engines, ask, and let them go on. Returns how long the request took, and its outcome."""
+    """Stop the engines, ask, and let them continue. Returns how long the request took, and its outcome."""
     load.enter("hung")
     stopped = engines()
     for process in stopped:

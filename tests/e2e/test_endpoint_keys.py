@@ -50,7 +50,7 @@ class Up:
 
 @pytest.fixture(scope="module")
 def up(workspace: Path, quickstart_run: Done) -> Iterator[Up]:
-    """The base model of the quickstart, whose data it takes over, served with keys and a dashboard."""
+    """The base model of the quickstart, with its data, served with keys and a dashboard."""
     keys, log = workspace.parent / "keys", workspace.parent / "served.log"
     keys.write_text(f"{OLD}\n")
     overrides = [
@@ -141,7 +141,7 @@ def test_no_secret_is_in_any_file_page_or_answer(up: Up) -> None:
     assert any(path.name == "report.html" for path in files)
     answers = {}
     token = Path("~/.ray/auth_token").expanduser()
-    said = token.read_text().strip() if token.is_file() else ""
+    secret = token.read_text().strip() if token.is_file() else ""
     ports = {
         connection.laddr.port
         for process in up.tree()
@@ -149,8 +149,8 @@ def test_no_secret_is_in_any_file_page_or_answer(up: Up) -> None:
         if connection.status == psutil.CONN_LISTEN
     }
     for port in ports:
-        if get(f"http://127.0.0.1:{port}/", said, timeout_s=3.0)[0]:
-            answers |= {f"{port}{path}": get(f"http://127.0.0.1:{port}{path}", said) for path in ASKED}
+        if get(f"http://127.0.0.1:{port}/", secret, timeout_s=3.0)[0]:
+            answers |= {f"{port}{path}": get(f"http://127.0.0.1:{port}{path}", secret) for path in ASKED}
     assert any(b"AdapterServer" in body for status, body in answers.values() if status == 200), {
         name: status for name, (status, _) in answers.items()
     }

@@ -47,11 +47,11 @@ def test_everything_left_behind_is_named_and_ended(session: RaySession) -> None:
     ray.get([actor.ready.remote() for actor in actors])
     group = ray.util.placement_group([{"CPU": 1}], name="reserved")
     ray.get(group.ready())
-    said = leaks.sweep(ray_session=True, grace_s=0.5)
-    assert f"left behind: process {pid} (sleep 600), ended" in said
-    assert "left behind: placement group reserved of [{'CPU': 1.0}], ended" in said
-    assert len([text for text in said if text.startswith("left behind: actor Idle")]) == 2
-    assert len(said) == 4
+    remarks = leaks.sweep(ray_session=True, grace_s=0.5)
+    assert f"left behind: process {pid} (sleep 600), ended" in remarks
+    assert "left behind: placement group reserved of [{'CPU': 1.0}], ended" in remarks
+    assert len([text for text in remarks if text.startswith("left behind: actor Idle")]) == 2
+    assert len(remarks) == 4
     assert leaks.sweep(ray_session=True, grace_s=30) == []
     end = time.monotonic() + 30
     while ray.available_resources().get("CPU") != 2:

@@ -1,4 +1,4 @@
-"""The quickstart on real parts: what it makes, that it learned, that it is taken over, and that it runs from S3."""
+"""The quickstart on real parts: what it makes, that it learned, that it is reused, and that it runs from S3."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_same_recipe_publishes_to_s3_and_serves_from_the_bucket(
 ) -> None:
     import boto3
 
-    # The adapter is the same by digest, so its answers would be taken over: ask again, of the bucket this time.
+    # The adapter is the same by digest, so its answers would be reused: ask again, of the bucket this time.
     done = run_recipe("storage=s3", "serve.port=0", "force=[query]", root=workspace, env=bucket)
     assert done.code == 0, done.shown
     assert (done.status("train"), done.status("publish"), done.status("serve")) == ("skipped", "done", "done")
@@ -121,8 +121,8 @@ def test_the_same_recipe_publishes_to_s3_and_serves_from_the_bucket(
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in (done.folder / "recipe.json").read_text()
 
 
-def test_the_engine_starts_once_and_beside_training_where_there_is_room(tmp_path: Path) -> None:
-    """Ray is told of four CPUs, so that an engine of two fits beside a training on two, however many there are."""
+def test_the_engine_starts_once_and_during_training_where_both_fit(tmp_path: Path) -> None:
+    """Ray is told of four CPUs, so that an engine of two fits next to a training on two, however many there are."""
     root = tmp_path / "runs"  # of its own: the tests of serving count the adapters of the others
     done = run_recipe(
         "cluster.num_cpus=4", "train.max_samples=16", "dataset.max_rows.test=4", "stop_after=infer", "serve.port=0",

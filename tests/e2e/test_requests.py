@@ -106,7 +106,7 @@ def test_schemas_and_grammars_that_the_engine_cannot_use_are_refused_and_others_
 
 
 def test_clients_that_give_up_free_the_engine(up: Up) -> None:
-    """16 requests of 400 tokens, each left after a second; then one of 8 tokens is no slower than before."""
+    """16 requests of 400 tokens, each left after a second; then one of 8 tokens is as fast as before."""
     quick = {**ASK, "ignore_eos": True}
     assert up.post(quick).status_code == 200
     alone = timed(lambda: up.post(quick))
@@ -150,7 +150,7 @@ def test_of_all_ports_the_endpoint_s_alone_is_open_to_others(up: Up) -> None:
     assert {each for each in listening if each[0] not in ("127.0.0.1", "::1")} == {("0.0.0.0", port)}
 
 
-def test_half_sent_requests_leave_room_for_others(up: Up) -> None:
+def test_half_sent_requests_do_not_block_others(up: Up) -> None:
     held = []
     try:
         for _ in range(1000):

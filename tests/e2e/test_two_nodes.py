@@ -56,7 +56,7 @@ def two_nodes(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def test_training_runs_on_two_nodes(two_nodes: dict[str, str], quickstart_run: Done, workspace: Path) -> None:
-    """Ingest is taken over from the quickstart; training with two workers is not, since it is another training."""
+    """Ingest is reused from the quickstart; training with two workers is not, since it is another training."""
     address = two_nodes.pop("address")
     done = run_recipe(
         f"cluster.address={address}",

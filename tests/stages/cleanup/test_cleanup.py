@@ -120,7 +120,7 @@ def test_a_set_that_an_earlier_run_had_published_stays_in_the_store(make: Make, 
     assert store.exists("adapters/base/a-1") == adapter
 
 
-def test_what_an_earlier_run_made_is_kept_and_said(make: Make) -> None:
+def test_what_an_earlier_run_made_is_kept_and_named(make: Make) -> None:
     result = Cleanup().run(make("cleanup.delete=[trained_weights]"))
     assert result.metrics["kept"] == [{"name": "trained_weights", "why": "not made by this run"}]
     assert "kept trained_weights" in result.note

@@ -153,7 +153,7 @@ def test_white_space_around_the_parts_is_ignored() -> None:
         "inform(name[A]) and more", "inform(name[A], esrb[E)]",
     ],
 )  # fmt: skip
-def test_other_text_is_no_meaning(text: str) -> None:
+def test_other_text_is_not_a_meaning(text: str) -> None:
     assert parse(text) is None
     assert parse_rate(text, MEANING) == function_accuracy(text, MEANING) == 0
 

@@ -1,4 +1,4 @@
-"""LoRA on CPUs: each token gets its own adapter's part, and rows of the base model beside it none."""
+"""LoRA on CPUs: each token gets its own adapter's part, and rows of the base model none."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_each_token_gets_its_own_adapters_part(indices: list[int], dtype: str) -
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_base_rows_beside_adapter_rows_are_answered_by_the_base_model(tmp_path: Path) -> None:
+def test_base_rows_among_adapter_rows_are_answered_by_the_base_model(tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -131,7 +131,7 @@ def test_repeated_training_that_made_the_same_adapter_publishes_its_own_results(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_no_numbers_are_not_published(recipe: Recipe, tmp_path: Path, value: float) -> None:
+def test_weights_with_other_than_numbers_are_not_published(recipe: Recipe, tmp_path: Path, value: float) -> None:
     checkpoint, log = artifacts(tmp_path)
     write_safetensors(checkpoint.path / "adapter_model.safetensors", lora_A=[0.5], lora_B=[1.0, value])
     plan = publish_plan(recipe, trained(checkpoint.path), log)

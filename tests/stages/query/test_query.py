@@ -1,4 +1,4 @@
-"""What is sent to the endpoint, what is measured, and what is said when it does not answer."""
+"""What is sent to the endpoint, what is measured, and the message when it does not answer."""
 
 from __future__ import annotations
 
