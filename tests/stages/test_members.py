@@ -54,7 +54,7 @@ class DummyEvaluator:
     def metrics(self) -> Mapping[str, Offered]:
         return {
             "length_ratio": Offered(f"{__name__}:length_ratio", check=_least_is_a_share),
-            "unheard": Offered(f"{__name__}:length_ratio", "no_such_library", "Install the unheard."),
+            "unheard": Offered(f"{__name__}:length_ratio", "no_such_library", install="unheard-of"),
         }
 
     def other_names(self) -> Mapping[str, str]:
@@ -83,9 +83,9 @@ def test_metrics_of_another_evaluator_are_known_with_their_arguments_and_other_n
 
 @pytest.mark.usefixtures("dummy_evaluator")
 def test_a_library_that_another_evaluator_lacks_is_named_before_anything_runs() -> None:
-    found = problems({"evaluate.metrics": ["exact_match", "unheard"]})["evaluate.metric_args.unheard"]
+    found = problems({"evaluate.metrics": ["exact_match", "unheard"]})["evaluate.metrics[1]"]
     assert "no_such_library" in found.message
-    assert found.hint == "Install the unheard."
+    assert found.hint.endswith("pip install unheard-of")
 
 
 @pytest.mark.usefixtures("dummy_evaluator")
