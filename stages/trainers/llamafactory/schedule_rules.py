@@ -41,7 +41,7 @@ def training_starts_from_the_base_model(recipe: Recipe) -> Iterator[Problem]:
 
 def bits_are_those_of_the_method(recipe: Recipe) -> Iterator[Problem]:
     bits, method = argument(recipe, "quantization_bit"), argument(recipe, "quantization_method")
-    allowed = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 5, 6, 8), "eetq": (8,)}.get(method)
+    allowed = {"bnb": (4, 8), "hqq": (1, 2, 3, 4, 5, 6, 8), "eetq": (8,)}.get(str(method))
     if bits is not None and allowed is None:
         message = f"does not go with quantization_method={method}, which needs a model that is quantized already"
         yield Problem("train.args.quantization_bit", bits, message, "Remove it, or set quantization_method=bnb.")

@@ -153,7 +153,7 @@ def test_a_row_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsy
     code, found = shown(tmp_path, capsys, "dataset.prompt.system=Short.", family="gemma")
     assert code == EXIT_INVALID_RECIPE
     assert "takes no system message" in found["problems"][0]["message"]
-    assert found["test"]["rows"] == []
+    assert not found.get("test", {}).get("rows")
 
 
 def test_rows_that_are_too_long_are_shown_as_they_are_after_the_cut(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runner.cluster import environments
 from runner.recipe.arguments import accepts
 from runner.recipe.load import to_recipe
 from stages.trainers.accelerate.mappings import RESERVED_ARGS, TRL
@@ -97,7 +98,10 @@ def test_one_value_by_two_names_is_refused() -> None:
         ({"report_to": "tensorboard"}, "tensorboard"),
     ],
 )
-def test_a_package_that_the_environment_lacks_is_named_before_anything_runs(args: dict[str, Any], package: str) -> None:
+def test_a_package_that_the_environment_lacks_is_named_before_anything_runs(
+    args: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "version", lambda name, package, accelerator: None)
     (found,) = of_args({"bf16": True, **args}, QWEN).values()
     assert f"needs {package}, which the environment accelerate does not have" in found.message
 
