@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 def test_adapters_of_two_runs_answer_side_by_side_as_in_batch(quickstart_run: Done, workspace: Path) -> None:
-    second = run_recipe("train.lora_rank=4", "train.max_samples=64", "stop_after=evaluate", root=workspace)
+    # Trained on so many rows it is sure of its answers: in bfloat16 near ties depend on what shares the batch.
+    second = run_recipe("train.lora_rank=4", "train.max_samples=256", "stop_after=evaluate", root=workspace)
     assert second.code == 0, second.shown
     assert second.status("ingest") == "skipped"
     infer = next(stage for stage in second.summary["stages"] if stage["name"] == "infer")
