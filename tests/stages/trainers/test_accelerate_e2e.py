@@ -160,4 +160,6 @@ def test_the_quickstart_by_one_changed_line_is_trained_published_predicted_and_s
     assert done.code == 0, done.shown
     assert [stage["status"] for stage in done.summary["stages"]] == ["done"] * 5
     assert done.summary["scores"]["tuned"]["n"] == 8
-    assert done.artifact("adapter")["meta"]["rank"] == 8
+    published = json.loads((Path(done.artifact("adapter")["uri"]) / "adapter_config.json").read_text())
+    assert (published["peft_type"], published["r"]) == ("LORA", 8)
+    assert done.summary["scores"]["tuned"]["attribute_f1"] > done.summary["scores"]["base"]["attribute_f1"]
