@@ -24,7 +24,7 @@ class BadRowError(Exception):
 
 
 class Message(TypedDict):
-    """One message. `content`: text, or a list of parts `{type, text | image | ...}`, or None beside tool calls.
+    """One message. `content`: text, or a list of parts `{type, text | image | ...}`, or None where it only calls tools.
 
     `train`: whether training learns it; without it the training method decides. A `weight` of 0 or 1 becomes this.
     """

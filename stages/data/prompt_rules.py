@@ -50,7 +50,7 @@ def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"dataset.prompt.{name}", None, "is required and was not given", how)
     given = [f"dataset.prompt.{name}" for name, template in templates.items() if template is not None]
     if prompt.conversations is not None and given:
-        message = f"stands beside {' and '.join(given)}: a row's messages are either there or made by these"
+        message = f"stands next to {' and '.join(given)}: a row's messages are either there or made by these"
         hint = f"Set {' and '.join(f'{name}=null' for name in given)}, or remove conversations."
         yield Problem("dataset.prompt.conversations", prompt.conversations, message, hint)
 

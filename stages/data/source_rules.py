@@ -88,7 +88,7 @@ def splits_stay_in_their_source(recipe: Recipe) -> Iterator[Problem]:
             try:
                 checked_key(name)
             except RunnerError as error:
-                yield Problem(f"dataset.files.{split}", name, "is no path below dataset.source", error.hint)
+                yield Problem(f"dataset.files.{split}", name, "is not a path below dataset.source", error.hint)
 
 
 def _local_files(recipe: Recipe) -> Iterator[Problem]:
@@ -121,7 +121,7 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
             yield Problem(key, name, f"is a folder in {folder}, not a file", f"Write {name}/* for its files.")
             return
         there = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
-        yield Problem(key, name, f"is no file in {folder}, which holds: {there}", hint)
+        yield Problem(key, name, f"is not a file in {folder}, which holds: {there}", hint)
         return
     try:
         found = files.find(name)
@@ -175,7 +175,7 @@ def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
     for split in ("val", "test"):
         name = getattr(dataset.files, split)
         if getattr(rule, split) is not None and name is not None:
-            message = f"stands beside dataset.files.{split}={name}: a split is a file or is held out"
+            message = f"stands next to dataset.files.{split}={name}: a split is a file or is held out"
             yield Problem(f"dataset.split.{split}", getattr(rule, split), message, f"Set dataset.files.{split}=null.")
 
 

@@ -1,7 +1,7 @@
-"""Sentences of the grammar, with places for what is said about a game.
+"""Sentences of the grammar, with places for the words that describe a game.
 
 `{name}`: the title. `{game}`: a description such as "puzzle game for PC". `{a_game}`: the same with its article.
-`{games}`: the same in the plural. `{rating}`: an adjective. `{verb}`: a verb that says the same.
+`{games}`: the same in the plural. `{rating}`: an adjective. `{verb}`: a verb that says the same as the rating.
 `{specifier}`: an adjective or superlative. `{matter}`, `{favor}`: see `grammar_words.ASKED`.
 """
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from runner.errors import RunnerError
 from stages.data.generated import frames, words
-from stages.data.generated.phrases import SAID_ORDER, Phrase, phrases
+from stages.data.generated.phrases import PHRASE_ORDER, Phrase, phrases
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -82,7 +82,7 @@ def _known(name: str, allowed: Sequence[str], what: str, uri: str) -> None:
 
 def _count(key: str, value: str, uri: str) -> int:
     if not (value.isascii() and value.isdigit()):
-        raise RunnerError(f"{uri}: {key}={value} is no whole number", _URI_HINT)
+        raise RunnerError(f"{uri}: {key}={value} is not a whole number", _URI_HINT)
     return int(value)
 
 
@@ -156,7 +156,7 @@ class _Plan:
     """One set of attributes of a function.
 
     output: its meaning representation with %s for each value. facts: position among the values, and phrases, of each
-    attribute that describes the game, in the order that it is said. The rest: positions of what frames say; or None.
+    attribute that describes the game, in the order of the sentence. The rest: positions of what frames say; or None.
     """
 
     output: str
@@ -182,7 +182,7 @@ def _plan(function: str, names: set[str]) -> _Plan:
     order = [name for name in words.ATTRIBUTES if name in names]
     position = {name: order.index(name) for name in order}
     framed = set(words.FUNCTIONS[function][0])
-    facts = tuple((position[name], phrases(name)) for name in SAID_ORDER if name in names - framed)
+    facts = tuple((position[name], phrases(name)) for name in PHRASE_ORDER if name in names - framed)
     output = f"{function}({', '.join(f'{name}[%s]' for name in order)})"
     return _Plan(output, len(order), facts, *(position.get(n) if n in framed else None
                                              for n in ("name", "rating", "specifier")))  # fmt: skip
@@ -216,18 +216,18 @@ def _pick(items: tuple[str, ...], random: _Random) -> str:
 
 def _describe(plan: _Plan, values: list[str], random: _Random, with_clauses: bool) -> _Forms:
     """Draw the facts' values into `values`, and a form of each: (before "game", after it, after "it")."""
-    said: _Forms = ([], [], [])
+    chosen: _Forms = ([], [], [])
     for position, table in plan.facts:
         value, short, every = table[int(random() * len(table))]
         values[position] = value
         forms = every if with_clauses else short
         slot, text = forms[int(random() * len(forms))]
-        said[slot].append(text)
-    return said
+        chosen[slot].append(text)
+    return chosen
 
 
-def _noun(said: _Forms, noun: str) -> str:
-    before, after, _ = said
+def _noun(chosen: _Forms, noun: str) -> str:
+    before, after, _ = chosen
     words_before = " ".join((*before, noun))
     if not after:
         return words_before
@@ -241,10 +241,10 @@ def _with_article(text: str) -> str:
 def _inform(_: str, plan: _Plan, random: _Random) -> tuple[str, str]:
     values = [""] * plan.num_values
     values[0] = name = _pick(words.NAMES, random)
-    said = _describe(plan, values, random, with_clauses=True)
-    clauses = said[2]
-    if said[0] or said[1]:
-        sentences = [_pick(frames.INFORM, random).format(name=name, a_game=_with_article(_noun(said, "game")))]
+    chosen = _describe(plan, values, random, with_clauses=True)
+    clauses = chosen[2]
+    if chosen[0] or chosen[1]:
+        sentences = [_pick(frames.INFORM, random).format(name=name, a_game=_with_article(_noun(chosen, "game")))]
     else:
         sentences = [_pick(frames.INFORM_CLAUSES, random).format(name=name, clauses=" and ".join(clauses[:2]))]
         clauses = clauses[2:]
@@ -257,27 +257,27 @@ def _inform(_: str, plan: _Plan, random: _Random) -> tuple[str, str]:
 def _framed(function: str, plan: _Plan, random: _Random) -> tuple[str, str]:
     """A sentence of any function whose frames hold one description of a game."""
     values = [""] * plan.num_values
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     if plan.name is not None:
-        values[plan.name] = said["name"] = _pick(words.NAMES, random)
+        values[plan.name] = fields["name"] = _pick(words.NAMES, random)
     if plan.rating is not None:
         level, adjectives = _RATINGS[int(random() * len(_RATINGS))]
         values[plan.rating] = level
-        said |= {"rating": _pick(adjectives, random), "verb": _pick(words.RATING_VERBS[level], random)}
+        fields |= {"rating": _pick(adjectives, random), "verb": _pick(words.RATING_VERBS[level], random)}
     kind = function
     if plan.specifier is not None:
         superlative = random() < 0.25
         kind = "request/superlative" if superlative else function
         specifier = _pick(words.SUPERLATIVES if superlative else words.SPECIFIERS, random)
-        values[plan.specifier] = said["specifier"] = specifier
+        values[plan.specifier] = fields["specifier"] = specifier
     forms = _describe(plan, values, random, with_clauses=False)
     frame = _pick(frames.FRAMES[kind], random)
     if "{games}" in frame:
-        said["games"] = _noun(forms, "games")
+        fields["games"] = _noun(forms, "games")
     else:
-        said["game"] = game = _noun(forms, "game")
-        said["a_game"] = _with_article(game)
-    return frame.format_map(said), plan.output % tuple(values)
+        fields["game"] = game = _noun(forms, "game")
+        fields["a_game"] = _with_article(game)
+    return frame.format_map(fields), plan.output % tuple(values)
 
 
 _RATINGS = tuple(words.RATINGS.items())

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from stages.data.generated import words
 
-# What is said first, before and after "game"; it need not be the order of the meaning representation.
-SAID_ORDER = (
+# The order of phrases before and after "game"; the meaning representation can have another one.
+PHRASE_ORDER = (
     "developer", "release_year", "exp_release_date", "rating", "esrb", "player_perspective", "has_multiplayer",
     "platforms", "genres", "available_on_steam", "has_linux_release", "has_mac_release",
 )  # fmt: skip
@@ -37,7 +37,7 @@ def _listed(items: Sequence[str]) -> str:
 
 @cache
 def phrases(attribute: str) -> tuple[Phrase, ...]:
-    """Every value of an attribute that describes a game, and how it is said."""
+    """Every value of an attribute that describes a game, with its phrases."""
     match attribute:
         case "release_year":
             return tuple(
@@ -47,10 +47,10 @@ def phrases(attribute: str) -> tuple[Phrase, ...]:
                 for year in words.YEARS
             )
         case "exp_release_date":
-            said = [(date, f"on {date}") for date in words.DATES] + [(year, f"in {year}") for year in words.DATE_YEARS]
+            found = [(date, f"on {date}") for date in words.DATES] + [(year, f"in {year}") for year in words.DATE_YEARS]
             return tuple(
                 _phrase(date, (), (f"due {when}", f"expected {when}"), (f"comes out {when}", f"is expected {when}"))
-                for date, when in said
+                for date, when in found
             )
         case "developer":
             return tuple(
@@ -64,8 +64,8 @@ def phrases(attribute: str) -> tuple[Phrase, ...]:
             )
         case "rating":
             return tuple(
-                _phrase(value, said, (), [f"is considered {said[0]}", f"is thought to be {said[1]}"])
-                for value, said in words.RATINGS.items()
+                _phrase(value, found, (), [f"is considered {found[0]}", f"is thought to be {found[1]}"])
+                for value, found in words.RATINGS.items()
             )
         case "genres":
             return tuple(_genres(chosen) for chosen in words.GENRE_SETS for _ in range(12 if len(chosen) == 1 else 1))

@@ -1,4 +1,4 @@
-"""Words of the grammar that writes rows of ViGGO's shape: what each attribute can be, and how it is said.
+"""Words of the grammar that writes rows of ViGGO's shape: the values of each attribute, and the phrases for them.
 
 All of it is made up for this project: no title, studio or sentence is taken from the corpus.
 """
@@ -124,7 +124,7 @@ PLATFORM_SETS = tuple(
     if not {"Nintendo", "Nintendo Switch"} <= set(chosen)
 )
 
-# attribute: said as yes, said as no; each as (before "game", after "game", after "it")
+# attribute: phrases for yes, phrases for no; each as (before "game", after "game", after "it")
 YES_NO: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]] = {
     "has_multiplayer": (
         (

@@ -25,7 +25,7 @@ _HINT = "Write one JSON object a line (pandas: to_json(orient='records', lines=T
 
 
 def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
-    """The rows, numbered from 1. Raises RunnerError when the file is no JSON, or it is not clear where its rows are."""
+    """The rows, numbered from 1. Raises RunnerError when the file is not JSON, or has no clear place of rows."""
     with open_text(path, name, form, on_bytes) as file:
         for number, value in enumerate(_rows(_Stream(file, name), split), 1):
             yield number, _row(value)

@@ -26,7 +26,7 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
 
 
 def parse(line: str) -> Row | BadRowError:
-    """The object of a line. A byte order mark, as files that were put together have one inside, is no part of it."""
+    """The object of a line, without a byte order mark: joined files have one in their middle."""
     if flaw := text_flaw(line):
         return BadRowError(flaw, "Save the file as UTF-8.")
     text = line.strip().lstrip("\ufeff")
@@ -40,7 +40,7 @@ def parse(line: str) -> Row | BadRowError:
 
 
 def _explained(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
-    """Why a line is no JSON, and what to do."""
+    """Why a line is not JSON, and what to do."""
     if error.msg == "Extra data":
         return f"not one JSON object: after it comes {text[error.pos : error.pos + 20]!r}", _FIX
     fix = "Write it by json.dumps: this is how Python prints an object." if text.startswith("{'") else _FIX

@@ -84,7 +84,7 @@ def check_length(line: str, name: str) -> str:
 
 
 def text_flaw(text: str) -> str:
-    """Why the bytes were no text: not UTF-8, or a NUL among them; "" where they were."""
+    """Why the bytes are not text: not UTF-8, or a NUL among them; "" where they are."""
     if "\0" in text:
         return "holds a NUL byte"
     if text.isascii():

@@ -89,7 +89,7 @@ def with_system(dataset: Dataset, messages: list[Message], row: Mapping[str, Any
 
 
 def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
-    """The system message of the recipe, or of the row's own `system` column beside a column of messages."""
+    """The system message of the recipe, or of the row's own `system` column where it has a column of messages."""
     own = row.get("system") if dataset.prompt.conversations is not None else None
     if isinstance(own, str) and own.strip():
         return own

@@ -62,7 +62,7 @@ def _fields(dataset: Dataset, stage: str, split: str) -> Callable[[Row], dict[st
 
 
 def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
-    """`messages`, the answer last, and the row's `tools` and `images` beside a column of messages."""
+    """`messages`, the answer last, and the row's `tools` and `images` where it has a column of messages."""
     prompt = dataset.prompt
     if prompt.conversations is None:
         assert prompt.user is not None, "a recipe without user and without conversations is refused"

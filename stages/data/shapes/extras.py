@@ -1,4 +1,4 @@
-"""Columns beside the messages that belong to the conversation: tools and images."""
+"""Columns that belong to the conversation, next to its messages: tools and images."""
 
 from __future__ import annotations
 

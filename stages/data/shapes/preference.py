@@ -22,7 +22,7 @@ def has_pair(dataset: Dataset, row: Mapping[str, Any]) -> bool:
 
 
 def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
-    """`messages` (the prompt), `chosen` and `rejected`, each one answer. Raises BadRowError when the row is no pair."""
+    """`messages` (the prompt), `chosen` and `rejected`, each one answer. Raises BadRowError for any other row."""
     chosen = _answer(dataset, row, dataset.prompt.chosen, CHOSEN, "chosen")
     rejected = _answer(dataset, row, dataset.prompt.rejected, REJECTED, "rejected")
     asked = _asked(dataset, row, chosen)

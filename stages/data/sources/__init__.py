@@ -91,11 +91,11 @@ class _Read:
         self._total, self._on_bytes, self._done = total, on_bytes, dict[str, int]()
 
     def of(self, name: str) -> Callable[[int], None]:
-        def told(done: int) -> None:
+        def report(done: int) -> None:
             self._done[name] = done
             self._on_bytes(sum(self._done.values()), self._total)
 
-        return told
+        return report
 
 
 __all__ = [

@@ -14,7 +14,7 @@ from runner.errors import RunnerError
 NAME_HINT = "Name the split's files in dataset.files.{train,val,test}, or null where the dataset has none."
 
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\D.*|)")
-_BESIDE = re.compile(
+_NOT_DATA = re.compile(
     r"(readme|license|licence|changelog|notice)(\.\w+)?|(dataset_infos?|dataset_dict|state|croissant)\.json"
     r"|.*(~|\.bak|\.tmp|\.part|\.swp|\.crc|\.lock)",
     re.IGNORECASE,
@@ -92,7 +92,7 @@ def _in_order(name: str) -> list[str | int]:
 
 def _describes(name: str) -> bool:
     *folders, base = name.split("/")
-    return any(part[:1] in (".", "_") for part in (*folders, base)) or bool(_BESIDE.fullmatch(base))
+    return any(part[:1] in (".", "_") for part in (*folders, base)) or bool(_NOT_DATA.fullmatch(base))
 
 
 def _missing_shard(names: Iterable[str], pattern: str) -> str:

@@ -83,7 +83,7 @@ def open_files(source: str, endpoint_url: str | None, anonymous: bool) -> FileSo
     scheme = scheme_of(source)
     if scheme not in FILE_SOURCES:
         raise RunnerError(
-            f"dataset.source={source} is no source of files",
+            f"dataset.source={source} is not a source of files",
             "Give s3://, gs://, az://, https://, package://, a local folder, or generated://viggo?...",
         )
     opened: FileSource = import_module(FILE_SOURCES[scheme]).open_source(source, endpoint_url, anonymous)

@@ -129,7 +129,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def cell(shape: str, form: str, sources: tuple[str, ...], folder: Path) -> str:
-    """How many ways gave the shape's Example: `6 of 6`; or `refused` where none did and each said why."""
+    """How many ways gave the shape's Example: `6 of 6`; or `refused` where none did and each gave a reason."""
     stage, row, prompt, meant = SHAPES[shape]
     good, refused, ways = 0, 0, 0
     for suffix, pack in PACKINGS.items():

@@ -76,7 +76,7 @@ CHAT_TEMPLATE = r"""
 
 
 def write_qwen_stand_in(folder: Path, sentences: list[str]) -> None:
-    """Save the tokenizer, with a config of Qwen2's kind beside it, as a Hugging Face folder."""
+    """Save the tokenizer, with a config of Qwen2's kind, as a Hugging Face folder."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config
 

@@ -178,7 +178,7 @@ def test_a_split_that_a_stage_needs_has_a_file() -> None:
     [
         ("generated://vigo", "there is no grammar"),
         ("generated://viggo?trian=5", "did you mean train?"),
-        ("generated://viggo?train=many", "no whole number"),
+        ("generated://viggo?train=many", "not a whole number"),
         ("generated://viggo?functions=informs", "did you mean inform?"),
         ("generated://viggo?test=0", "no test rows"),
         ("generated://[", ""),
@@ -234,7 +234,7 @@ def test_a_chat_template_that_cannot_be_read_is_refused() -> None:
     assert "chatml" in problems({"model.chat_template": "no-such.jinja"})["model.chat_template"].hint
 
 
-def test_variables_that_each_request_sets_are_no_template_variables() -> None:
+def test_variables_that_each_request_sets_are_refused_as_template_variables() -> None:
     assert problems({"model.chat_template_kwargs": {"enable_thinking": False}}) == {}
     found = problems({"model.chat_template_kwargs": {"tools": []}})
     assert "set for each request" in found["model.chat_template_kwargs.tools"].message

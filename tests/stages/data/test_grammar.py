@@ -78,7 +78,7 @@ def test_a_sentence_has_one_meaning_and_says_every_name() -> None:
         assert row["input"].isascii()
 
 
-def test_every_value_can_be_said_in_a_description() -> None:
+def test_every_value_has_a_phrase_for_a_description() -> None:
     for attribute in words.ATTRIBUTES:
         if attribute not in ("name", "specifier"):
             assert all(phrase.short for phrase in phrases(attribute))
@@ -153,8 +153,8 @@ def test_query_is_read() -> None:
         ("generated://viggo/x", "there is no grammar"),
         ("generated://viggo?trains=5", "no key 'trains'; did you mean train?"),
         ("generated://viggo?train=5&train=6", "train is given twice"),
-        ("generated://viggo?train=-5", "train=-5 is no whole number"),
-        ("generated://viggo?seed=x", "seed=x is no whole number"),
+        ("generated://viggo?train=-5", "train=-5 is not a whole number"),
+        ("generated://viggo?seed=x", "seed=x is not a whole number"),
         ("generated://viggo?functions=informs", "no function 'informs'; did you mean inform?"),
         ("generated://viggo?attributes=name,genre", "no attribute 'genre'; did you mean genres?"),
         ("generated://viggo?functions=", "no function ''"),

@@ -167,7 +167,7 @@ def test_classes_have_their_names_wherever_they_are(tmp_path: Path, where: str) 
     assert [row["a"] for _, row in read(tmp_path, "x.parquet", data)] == named
 
 
-def test_features_in_an_unknown_form_are_no_labels(tmp_path: Path) -> None:
+def test_features_in_an_unknown_form_are_not_read_as_labels(tmp_path: Path) -> None:
     assert read(tmp_path, "x.parquet", parquet({"a": [1]}, [{"name": "a"}])) == [(1, {"a": 1})]
 
 

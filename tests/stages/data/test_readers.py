@@ -261,9 +261,9 @@ def test_a_json_array_is_read_piece_by_piece(tmp_path: Path) -> None:
 
 def test_progress_is_told_in_bytes_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(lines().encode()))
-    told: list[int] = []
-    assert len(list(read_file(tmp_path / "x.jsonl.gz", "x.jsonl.gz", on_bytes=told.append))) == 2
-    assert max(told) == (tmp_path / "x.jsonl.gz").stat().st_size
+    reported: list[int] = []
+    assert len(list(read_file(tmp_path / "x.jsonl.gz", "x.jsonl.gz", on_bytes=reported.append))) == 2
+    assert max(reported) == (tmp_path / "x.jsonl.gz").stat().st_size
 
 
 def test_a_form_is_known_without_heavy_imports(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_a_web_file_that_is_missing_or_never_whole_is_refused(web: str, tmp_path
     [
         ("http://example.com/ds", "not encrypted"),
         ("https://example.com/ds?token=abc", "has a query"),
-        ("ftp://bucket", "no source of files"),
+        ("ftp://bucket", "not a source of files"),
     ],
 )
 def test_sources_that_cannot_be_read_are_refused(source: str, message: str, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def filled(folder: Path, *names: str) -> None:
 
 def test_a_pattern_means_files_of_rows_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     kept = ["d/train-2.jsonl", "d/train-10.jsonl"]
-    beside = (
+    not_data = (
         "d/README.md",
         "d/state.json",
         "d/dataset_info.json",
@@ -169,7 +169,7 @@ def test_a_pattern_means_files_of_rows_in_the_order_of_their_numbers(tmp_path: P
         "d/.train-2.jsonl.crc",
         "d/train-2.bak",
     )
-    filled(tmp_path, *kept, *beside, "d/.ipynb_checkpoints/train-2-checkpoint.jsonl")
+    filled(tmp_path, *kept, *not_data, "d/.ipynb_checkpoints/train-2-checkpoint.jsonl")
     assert list(fetch_patterns(str(tmp_path), {"train": ["d/*"]}, tmp_path / "raw")["train"]) == kept
     hidden = fetch_patterns(str(tmp_path), {"train": ["d/.ipynb_checkpoints/*"]}, tmp_path / "raw")
     assert len(hidden["train"]) == 1
