@@ -86,9 +86,9 @@ def used_columns(recipe: Recipe) -> set[str]:
     prompt, split = recipe.dataset.prompt, recipe.dataset.split
     named = prompt_columns(prompt) | ({split.by, split.stratify or ""} if split else set())
     usual = {"pt": ("text",), "dpo": (*CHOSEN, *REJECTED), "rm": (*CHOSEN, *REJECTED), "kto": LABELS}
-    beside = ("system", "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
+    extras = ("system", "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
     whole = {name.partition(".")[0] for name in named}
-    return {*named, *whole, *usual.get(recipe.train.stage, ()), *beside, "id"}
+    return {*named, *whole, *usual.get(recipe.train.stage, ()), *extras, "id"}
 
 
 def _metrics(

@@ -81,7 +81,7 @@ class Ingest:
         return conditions(values, (*MODEL, "dataset.source", "dataset.prompt", "dataset.max_rows"))
 
     def run(self, ctx: RunContext[Recipe]) -> StageResult:
-        """Prepare the data and obtain the model, side by side where the cluster has room for both.
+        """Prepare the data and obtain the model, concurrently where the cluster has resources for both.
 
         Raises RunnerError naming file and line of bad rows, and whatever cannot be fetched.
         """

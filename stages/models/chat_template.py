@@ -199,15 +199,15 @@ class ChatTemplate:
             ) from error
 
 
-def _refusal(messages: list[dict[str, Any]], said: str) -> tuple[str, str]:
+def _refusal(messages: list[dict[str, Any]], refusal: str) -> tuple[str, str]:
     """(message, hint) for a template that raised an error of its own."""
-    if any(message["role"] == "system" for message in messages) and "system" in said.lower():
+    if any(message["role"] == "system" for message in messages) and "system" in refusal.lower():
         return (
-            f"the chat template takes no system message: {said!r}",
+            f"the chat template takes no system message: {refusal!r}",
             "Set dataset.prompt.system=null and put its text into dataset.prompt.user, or set model.chat_template.",
         )
     return (
-        f"the chat template refuses the conversation: {said!r}",
+        f"the chat template refuses the conversation: {refusal!r}",
         f"Its turns are {', '.join(message['role'] for message in messages)}. Correct the rows, or set "
         "model.chat_template.",
     )

@@ -168,7 +168,7 @@ def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) 
 def copy_rows(
     source: Path, target: Path, split: str, keep: Callable[[int], bool] | None = None, start: int | None = None
 ) -> None:
-    """Copy the examples that are kept, numbered anew in their order. start: the first number, of rows to append."""
+    """Copy the examples that are kept, numbered again in their order. start: the first number, of rows to append."""
     count = start or 0
     with source.open("rb") as lines, target.open("wb" if start is None else "ab") as out:
         for index, line in enumerate(lines):

@@ -1,7 +1,7 @@
 """Where an answer ends: what the chat template writes after it, which the engine must stop at.
 
 A base model's own end of text is seldom what a chat template ends a turn with. The model learns the template's, and an
-engine that stops only at the model's own would go on to `max_tokens`.
+engine that stops only at the model's own would continue to `max_tokens`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PROBE = "q7Zx-answer"
 
 @dataclass(frozen=True)
 class Stop:
-    """token_ids: to stop at besides the tokenizer's own end. texts: where the end is no single token."""
+    """token_ids: to stop at besides the tokenizer's own end. texts: where the end is not a single token."""
 
     token_ids: tuple[int, ...] = ()
     texts: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ def stop_of(template: ChatTemplate) -> Stop:
 
 
 def with_stop(sampling: Mapping[str, Any], stop: Stop) -> dict[str, Any]:
-    """The sampling parameters with these ends beside their own."""
+    """The sampling parameters with these ends added to their own."""
     made = dict(sampling)
     if stop.token_ids:
         made["stop_token_ids"] = [*dict.fromkeys([*(made.get("stop_token_ids") or []), *stop.token_ids])]
