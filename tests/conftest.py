@@ -64,8 +64,8 @@ def _at(values: Any, dotted: str) -> Any:
     return values
 
 
-# What a stage says before anything runs: the fake ones say what the real ones do.
-SAID = (
+# What a stage declares before anything runs: the fake ones declare what the real ones do.
+DECLARED = (
     "rules", "mappings", "keep_alive", "usage", "deletes", "summary", "estimate", "conditions", "workers",
     "objective", "reached", "figures", "conflict", "stop_s",
 )  # fmt: skip
@@ -73,8 +73,8 @@ SAID = (
 
 def _fake(name: str, **attributes: Any) -> type[FakeStage]:
     real = type(registry.load_stage(name))
-    said = {each: getattr(real, each) for each in SAID if hasattr(real, each)}
-    return type(name.title(), (FakeStage,), {"name": name, **said, **attributes})
+    declared = {each: getattr(real, each) for each in DECLARED if hasattr(real, each)}
+    return type(name.title(), (FakeStage,), {"name": name, **declared, **attributes})
 
 
 Ingest = _fake("ingest", reads=("dataset",), provides=("train_set", "test_set", "model"))

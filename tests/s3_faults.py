@@ -57,7 +57,7 @@ class FaultyServer(ThreadingHTTPServer):
             return self.fault
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that does not wait for a slow answer is no error."""
+        """A client that does not wait for a slow answer is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):

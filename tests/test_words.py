@@ -7,49 +7,24 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
 
 from tests.paths import ROOT
 
-BENCHMARKS = tuple(f"benchmarks/{path.name}" for path in sorted((ROOT / "benchmarks").glob("*.py")))
-# Folders and files whose words are checked. A folder is added as soon as it is clean, and never taken out.
+# The whole tree but what records and texts of others hold: LICENSE, locks and benchmarks/results.
 CHECKED = (
-    "README.md",
-    "Makefile",
-    "docs",
-    "recipes",
-    *BENCHMARKS,
-    "runner",
-    "stages/cleanup",
-    "stages/deploy",
-    "stages/engines",
-    "stages/evaluate",
-    "stages/evaluators",
-    "stages/infer",
-    "stages/init",
-    "stages/patches",
-    "stages/publish",
-    "stages/query",
-    "stages/samples",
-    "stages/sections",
-    "stages/serve",
-    "stages/train",
-    "stages/trainers",
-    "tests/recipes",
-    "tests/runner",
-    "tests/security",
-    "tests/chaos",
-    "tests/e2e",
-    "tests/stages/cleanup",
-    "tests/stages/evaluators",
-    "tests/stages/patches",
-    "tests/stages/publish",
-    "tests/stages/query",
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "containerfile", "pyproject.toml", ".ci"),
+    *("docs", "recipes", "requirements", "runner", "stages", "tests", "benchmarks"),
 )
-TEXTS = frozenset({".md", ".yaml", ".yml", ".json", ".html", ".css", ".js", ".j2", ""})
+RECORDS = ROOT / "benchmarks" / "results"  # output of runs
+RECORD = re.compile(r"<!-- begin .*?<!-- end .*?-->", re.DOTALL)  # the same in RESULTS.md
+LISTS = Path(__file__)  # this file, which holds the banned words
+# Modules whose strings are rows of a data set: only their docstrings, comments and names are checked.
+ROWS = ("stages/data/generated/frames.py",)
+TEXTS = frozenset({".md", ".yaml", ".yml", ".json", ".toml", ".in", ".txt", ".sh", ".html", ".css", ".js", ".j2", ""})
 
 # Pattern (words separated by one space), what to write instead, a sentence that the pattern must find.
 BANNED = (
@@ -84,7 +59,11 @@ def findings(path: Path) -> list[str]:
     """Every banned phrase of a file as ``file:line: phrase -> replacement``."""
     text = path.read_text(encoding="utf-8")
     where = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
-    found = [*_in_prose(_python_prose(text) if path.suffix == ".py" else [(1, text)])]
+    if path.suffix == ".py":
+        prose = _python_prose(text, strings=str(where) not in ROWS)
+    else:
+        prose = [(1, RECORD.sub(lambda record: "\n" * record.group().count("\n"), text))]
+    found = [*_in_prose(prose)]
     if path.suffix == ".py":
         found += _in_names(text)
     return [f"{where}:{line}: {phrase!r} -> {use}" for line, phrase, use in sorted(found)]
@@ -100,11 +79,17 @@ def _in_prose(passages: Iterator[tuple[int, str]] | list[tuple[int, str]]) -> It
                 yield first + text[:start].count("\n"), match.group(), use
 
 
-def _python_prose(text: str) -> Iterator[tuple[int, str]]:
-    """Strings (adjacent ones joined, each value of an f-string as `value`) and comments, with their line."""
-    tree = ast.parse(text)
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+def _python_prose(text: str, strings: bool) -> Iterator[tuple[int, str]]:
+    """Comments and strings with their line: every string, or only docstrings."""
+    yield from _comments(text)
+    yield from _strings(ast.parse(text)) if strings else _docstrings(ast.parse(text))
+
+
+def _strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Adjacent strings joined, and each value of an f-string as `value`."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant)]
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield (
                 node.lineno,
@@ -112,16 +97,26 @@ def _python_prose(text: str) -> Iterator[tuple[int, str]]:
             )
         elif _is_text(node) and id(node) not in inner:
             yield node.lineno, node.value
-    yield from _comments(text)
+
+
+def _docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (doc := ast.get_docstring(node, False)):
+            yield node.body[0].lineno, doc
 
 
 def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
+@lru_cache(maxsize=1)
+def _tokens(text: str) -> list[tokenize.TokenInfo]:
+    return list(tokenize.generate_tokens(io.StringIO(text).readline))
+
+
 def _comments(text: str) -> Iterator[tuple[int, str]]:
     first, lines = 0, []
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    for token in _tokens(text):
         if token.type != tokenize.COMMENT:
             continue
         if lines and token.start[0] != first + len(lines):
@@ -134,7 +129,7 @@ def _comments(text: str) -> Iterator[tuple[int, str]]:
 
 def _in_names(text: str) -> Iterator[tuple[int, str, str]]:
     seen = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    for token in _tokens(text):
         if token.type == tokenize.NAME and token.string not in seen:
             seen.add(token.string)
             words = token.string.strip("_").replace("_", " ")
@@ -151,7 +146,8 @@ def _compiled(table: tuple[tuple[str, str, str], ...]) -> list[tuple[re.Pattern[
 def _files(name: str) -> list[Path]:
     root = ROOT / name
     paths = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
-    return [path for path in paths if path.suffix in TEXTS | {".py"} and "__pycache__" not in path.parts]
+    texts = [path for path in paths if path.suffix in TEXTS | {".py"} and "__pycache__" not in path.parts]
+    return [path for path in texts if path != LISTS and RECORDS not in path.parents]
 
 
 @pytest.mark.parametrize("name", CHECKED)
@@ -190,3 +186,9 @@ def test_documents_are_read_across_lines_and_comment_signs(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("key: 1\n# The run goes\n# on.\n")
     assert findings(recipe) == ["recipe.yaml:2: 'goes on' -> continue, resume"]
+
+
+def test_recorded_output_is_left_alone_and_keeps_the_lines_after_it(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    results.write_text("<!-- begin run -->\nas it said\n<!-- end run -->\nThe run goes on.\n")
+    assert findings(results) == ["RESULTS.md:4: 'goes on' -> continue, resume"]

@@ -1,4 +1,4 @@
-"""A random model that trains and answers in moments, for tests of what goes on around a model."""
+"""A random model that trains and answers in moments, for tests of what surrounds a model."""
 
 from __future__ import annotations
 

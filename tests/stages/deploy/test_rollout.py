@@ -92,9 +92,9 @@ class Asked:
 
 
 def roll_out(wanted: Wanted, cluster: Cluster, ask: Asked | None = None) -> list[str]:
-    said: list[str] = []
-    Rollout(wanted, cluster, ADDRESS, said.append, ask or Asked()).run()
-    return said
+    lines: list[str] = []
+    Rollout(wanted, cluster, ADDRESS, lines.append, ask or Asked()).run()
+    return lines
 
 
 def served(cluster: Cluster) -> Any:
@@ -105,14 +105,14 @@ def test_first_deploy_keeps_other_applications_and_writes_its_own_config(
     wanted: Callable[..., Wanted], tmp_path: Path
 ) -> None:
     cluster, ask = Cluster(OTHER), Asked()
-    said = roll_out(wanted(), cluster, ask)
+    lines = roll_out(wanted(), cluster, ask)
     assert cluster.put_names() == [["other", "recipe-bot"]]
     assert cluster.applications["other"] == OTHER
     assert ask.asked == [("http://127.0.0.1:8100/v1", ["base", "base:one"])]
     (config,) = tmp_path.glob("deploy/*/serve_config.yaml")
     assert [each["name"] for each in yaml.safe_load(config.read_text())["applications"]] == ["recipe-bot"]
     assert json.loads(config.with_name("deploy.json").read_text())["outcome"] == "deployed"
-    assert "serves base and base:one" in said[-1]
+    assert "serves base and base:one" in lines[-1]
 
 
 def deployed(root: Path, run: str, adapter: str, at: float, **facts: Any) -> None:
@@ -149,11 +149,11 @@ def test_new_adapter_is_one_put_that_replaces_no_replica(wanted: Callable[..., W
     cluster = Cluster()
     roll_out(wanted(), cluster)
     args = cluster.applications["recipe-bot"]["args"]
-    said = roll_out(wanted(adapter="two"), cluster)
+    lines = roll_out(wanted(adapter="two"), cluster)
     assert len(cluster.puts) == 2
     assert cluster.applications["recipe-bot"]["args"] == args
     assert served(cluster) == ["two", "one"]
-    assert "replicas of before" in said[-1]
+    assert "replicas of before" in lines[-1]
 
 
 def test_as_many_adapters_as_the_recipe_says_stay_reachable(wanted: Callable[..., Wanted]) -> None:
@@ -163,7 +163,7 @@ def test_as_many_adapters_as_the_recipe_says_stay_reachable(wanted: Callable[...
     assert served(cluster) == ["two", "three"]
 
 
-def test_other_engine_settings_are_tried_beside_what_serves(wanted: Callable[..., Wanted]) -> None:
+def test_other_engine_settings_are_tried_next_to_what_serves(wanted: Callable[..., Wanted]) -> None:
     cluster, ask = Cluster(OTHER), Asked()
     roll_out(wanted(), cluster)
     roll_out(wanted(OTHER_ENGINE), cluster, ask)
@@ -227,7 +227,7 @@ def test_interruption_rolls_back(wanted: Callable[..., Wanted]) -> None:
     assert cluster.applications == {}
 
 
-def test_what_a_killed_deploy_left_beside_is_removed(wanted: Callable[..., Wanted]) -> None:
+def test_the_trial_of_a_killed_deploy_is_removed(wanted: Callable[..., Wanted]) -> None:
     cluster = Cluster({**OTHER, "name": "recipe-bot-trial"})
     roll_out(wanted(), cluster)
     assert list(cluster.applications) == ["recipe-bot"]
@@ -247,7 +247,7 @@ def test_endpoint_behind_a_proxy_is_asked_there(wanted: Callable[..., Wanted]) -
     assert ask.asked[0][0] == "https://models.example.com/v1"
 
 
-def test_application_that_a_run_serves_is_not_taken_over(wanted: Callable[..., Wanted]) -> None:
+def test_application_that_a_run_serves_is_not_replaced(wanted: Callable[..., Wanted]) -> None:
     cluster = Cluster()
     cluster.runs = {"recipe-bot": {"status": "RUNNING", "route_prefix": "/", "deployed_app_config": None}}
     with pytest.raises(RunnerError, match="a run serves 'recipe-bot'"):

@@ -44,7 +44,7 @@ def test_the_end_does_not_wait_for_the_pause() -> None:
     assert asyncio.run(run()) == [[[0], [1, 2]], [[0], [1, 2]]]
 
 
-def test_no_item_is_no_message() -> None:
+def test_nothing_is_sent_for_an_empty_stream() -> None:
     assert asyncio.run(collect(Pacer(), numbers(0))) == []
 
 

@@ -85,12 +85,12 @@ def test_prompt_and_answer_fit_the_model_length() -> None:
 
 
 @pytest.mark.parametrize("name", ["packing", "neat_packing"])
-def test_a_pack_of_rows_is_no_prompt(name: str) -> None:
+def test_a_pack_of_rows_need_not_fit_as_a_prompt(name: str) -> None:
     lengths = {"train.args.cutoff_len": 2048, "infer.engine_kwargs.max_model_len": 2048}
     assert problems({**lengths, f"train.args.{name}": True}) == {}
 
 
-def test_an_answer_leaves_room_for_a_prompt() -> None:
+def test_an_answer_leaves_tokens_for_a_prompt() -> None:
     found = problems({"infer.engine_kwargs.max_model_len": 256, "infer.sampling.max_tokens": 256})
     assert list(found) == ["infer.sampling.max_tokens"]
 
@@ -114,7 +114,7 @@ def test_batches_hold_a_token_of_each_sequence() -> None:
 
 def test_bfloat16_needs_hardware_that_computes_it() -> None:
     found = problems({"resources.infer.accelerator_type": "T4", "resources.serve.accelerator_type": "V100"}, QWEN)
-    # The endpoint's engine is the batch's own, so it is said once.
+    # The endpoint's engine is the batch's own, so it is reported once.
     assert set(found) == {"infer.engine_kwargs.dtype"}
 
 

@@ -1,4 +1,4 @@
-"""Answers that are labels: when they are, and what is said of each class."""
+"""Answers that are labels: when they count as such, and the scores of each class."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def test_white_space_around_an_answer_does_not_count() -> None:
     ],
     ids=["all different", "one", "long", "lines", "empty", "too many", "none"],
 )
-def test_other_answers_are_no_labels(references: list[str]) -> None:
+def test_other_answers_are_not_labels(references: list[str]) -> None:
     assert label_scores([(reference, reference) for reference in references]) is None

@@ -1,4 +1,4 @@
-"""Scores, their gate, and what is said of them, from predictions on disk."""
+"""Scores, their gate and their remarks, from predictions on disk."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_gate_fails_for_what_was_not_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["0.6", ">= high", ">=", "=>0.6", ">=0.6 or so", ">=1.2.3"])
-def test_requirement_that_is_no_comparison_is_refused(text: str) -> None:
+def test_requirement_that_is_not_a_comparison_is_refused(text: str) -> None:
     with pytest.raises(RunnerError, match="is not a comparison"):
         judge({"exact_match": text}, {"tuned": {"exact_match": 1.0}})
 
@@ -208,7 +208,7 @@ def test_scores_of_an_earlier_version_ask_for_another_evaluation(tmp_path: Path)
     assert "force=[evaluate]" in refusal.value.hint
 
 
-def test_stage_keeps_the_scores_when_the_gate_says_no(tmp_path: Path, quickstart: Recipe, both: Artifact) -> None:
+def test_stage_keeps_the_scores_when_the_gate_fails(tmp_path: Path, quickstart: Recipe, both: Artifact) -> None:
     evaluate = quickstart.evaluate.model_copy(update={"require": {"exact_match": ">=0.9"}})
     adapter = Artifact(name="adapter", uri="s3://bucket/key", sha256="a" * 64)
     stage_dir = tmp_path / "evaluate"

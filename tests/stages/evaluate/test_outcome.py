@@ -25,7 +25,7 @@ def scores(tuned: float, base: float, p_value: float, **more: Any) -> dict[str, 
     }
 
 
-def told(metrics: dict[str, Any]) -> Any:
+def outcome_of(metrics: dict[str, Any]) -> Any:
     record = StageRecord(name="evaluate", status="done", metrics=metrics)
     return outcome(FinishedRun(Manifest(run_id="r", recipe="x", status="done", stages=[record]), {}, Path()))
 
@@ -41,13 +41,13 @@ def told(metrics: dict[str, Any]) -> Any:
 def test_the_title_says_better_or_worse_only_beyond_chance(
     tuned: float, base: float, p_value: float, title: str
 ) -> None:
-    verdict = told(scores(tuned, base, p_value)).verdict
+    verdict = outcome_of(scores(tuned, base, p_value)).verdict
     assert verdict.title == title
     assert ("cannot tell from chance" in verdict.text) == (title == "Done")
 
 
 def test_a_refused_result_says_what_was_missed() -> None:
-    verdict = told(scores(0.3, 0.2, 0.001, gate={"passed": False, "missed": ["exact_match is 0.3"]})).verdict
+    verdict = outcome_of(scores(0.3, 0.2, 0.001, gate={"passed": False, "missed": ["exact_match is 0.3"]})).verdict
     assert (verdict.kind, verdict.title) == ("bad", "The quality gate refused the result")
     assert verdict.text.startswith("exact_match is 0.3. Exact match is 0.300 on 100 rows")
 
@@ -57,7 +57,7 @@ def sliced(own: float, base: float, n: int) -> dict[str, Any]:
 
 
 def test_a_slice_that_got_worse_is_named_when_the_whole_got_better() -> None:
-    (remark,) = told(scores(0.8, 0.2, 0.001, slices=sliced(0.5, 0.7, 12))).remarks
+    (remark,) = outcome_of(scores(0.8, 0.2, 0.001, slices=sliced(0.5, 0.7, 12))).remarks
     assert remark == (
         "Exact match got worse where topic is 'sports' (0.700 before, 0.500 now, 12 rows) "
         "although the whole got better."
@@ -74,8 +74,8 @@ def test_a_slice_that_got_worse_is_named_when_the_whole_got_better() -> None:
     ids=["it got better, too", "a few rows", "the whole got worse"],
 )
 def test_other_slices_are_not_remarked_on(metrics: dict[str, Any]) -> None:
-    assert told(metrics).remarks == []
+    assert outcome_of(metrics).remarks == []
 
 
 def test_a_run_without_scores_has_no_verdict() -> None:
-    assert told({}).verdict is None
+    assert outcome_of({}).verdict is None

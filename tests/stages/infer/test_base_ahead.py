@@ -1,4 +1,4 @@
-"""What the base model predicts beside training is there when infer comes, and nothing waits for what is not."""
+"""Predictions of the base model that are made while training runs: infer uses what is ready, and waits for nothing."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def ahead(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return engine
 
 
-def start(recipe: Recipe, test_set: Artifact, said: list[str]) -> RunContext:
+def start(recipe: Recipe, test_set: Artifact, lines: list[str]) -> RunContext:
     inputs = {"test_set": test_set, "model": Artifact(name="model", uri="/model", sha256="m")}
     session: Any = SimpleNamespace()
-    ctx = RunContext(recipe, "infer", "r", Path(), Path(), "", inputs, session, say=said.append)
+    ctx = RunContext(recipe, "infer", "r", Path(), Path(), "", inputs, session, say=lines.append)
     base_ahead.start(ctx, Infer())
     return ctx
 
@@ -59,13 +59,13 @@ def finish(ctx: RunContext) -> None:
 def test_the_infer_stage_has_only_the_adapter_to_ask(
     recipe: Recipe, ahead: FakeEngine, test_set: Artifact, tmp_path: Path
 ) -> None:
-    said: list[str] = []
-    finish(start(recipe, test_set, said))
+    lines: list[str] = []
+    finish(start(recipe, test_set, lines))
     assert ahead.asked == [(index, "base") for index in range(NUM_ROWS)]
     ahead.asked.clear()
-    run(recipe, test_set, tmp_path / "infer", said)
+    run(recipe, test_set, tmp_path / "infer", lines)
     assert {variant for _, variant in ahead.asked} == {"tuned"}
-    assert said == [
+    assert lines == [
         f"  infer: the base model's {NUM_ROWS} predictions are made",
         f"  infer: {NUM_ROWS} predictions of the base model are reused",
     ]
@@ -73,18 +73,18 @@ def test_the_infer_stage_has_only_the_adapter_to_ask(
 
 
 def test_what_has_been_made_is_not_made_ahead(recipe: Recipe, ahead: FakeEngine, test_set: Artifact) -> None:
-    said: list[str] = []
-    finish(start(recipe, test_set, said))
+    lines: list[str] = []
+    finish(start(recipe, test_set, lines))
     ahead.asked.clear()
-    finish(start(recipe, test_set, said))
-    assert (ahead.asked, len(said)) == ([], 1)
+    finish(start(recipe, test_set, lines))
+    assert (ahead.asked, len(lines)) == ([], 1)
 
 
-def test_a_run_that_ends_stops_it_and_the_next_goes_on_with_what_is_done(
+def test_a_run_that_ends_stops_it_and_the_next_resumes_it(
     recipe: Recipe, ahead: FakeEngine, test_set: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_ahead, "rows_per_chunk", lambda recipe: 10)
-    said: list[str] = []
+    lines: list[str] = []
     asked, predict = threading.Event(), ahead.predict
 
     def slow(*args: Any) -> Iterator[Any]:
@@ -96,27 +96,27 @@ def test_a_run_that_ends_stops_it_and_the_next_goes_on_with_what_is_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(ahead, "predict", slow)
-        ctx = start(recipe, test_set, said)
+        ctx = start(recipe, test_set, lines)
         assert asked.wait(10)
         ctx.deferred[0][1]()
-    assert (len(ahead.asked), said) == (30, [])
-    finish(start(recipe, test_set, said))
+    assert (len(ahead.asked), lines) == (30, [])
+    finish(start(recipe, test_set, lines))
     assert ahead.asked == [(index, "base") for index in range(NUM_ROWS)]
 
 
-def test_an_engine_that_fails_is_said_and_the_infer_stage_asks_for_all_itself(
+def test_an_engine_that_fails_is_reported_and_the_infer_stage_predicts_every_row(
     recipe: Recipe, ahead: FakeEngine, test_set: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*args: Any) -> Iterator[Any]:
         raise RuntimeError("no engine")
         yield
 
-    said: list[str] = []
+    lines: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(base_ahead, "ask", fails)
-        finish(start(recipe, test_set, said))
-    assert said == ["  infer: the base model has not predicted ahead: RuntimeError: no engine"]
-    run(recipe, test_set, tmp_path / "infer", said)
+        finish(start(recipe, test_set, lines))
+    assert lines == ["  infer: the base model has not predicted ahead: RuntimeError: no engine"]
+    run(recipe, test_set, tmp_path / "infer", lines)
     assert len(ahead.asked) == 2 * NUM_ROWS
 
 

@@ -43,11 +43,11 @@ def test_the_next_adapter_takes_the_base_models_predictions_over(
     first = run(recipe, test_set, tmp_path / "first")
     assert len(engine.asked) == 2 * NUM_ROWS
     engine.asked.clear()
-    said: list[str] = []
-    second = run(recipe, test_set, tmp_path / "second", said)
+    lines: list[str] = []
+    second = run(recipe, test_set, tmp_path / "second", lines)
     assert sorted(engine.asked) == [(index, "tuned") for index in range(NUM_ROWS)]
     assert rows_of(second) == rows_of(first)
-    assert said == [f"  infer: {NUM_ROWS} predictions of the base model are reused"]
+    assert lines == [f"  infer: {NUM_ROWS} predictions of the base model are reused"]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: data.replace(b"f(7)", b"f(8)")])
@@ -88,17 +88,17 @@ def test_what_changes_an_answer_changes_the_file(recipe: Recipe, tmp_path: Path)
 
 def test_of_two_runs_one_predicts_and_the_other_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "base_predictions" / "d.jsonl"
-    said: list[str] = []
+    lines: list[str] = []
 
     def other_run_ends(seconds: float) -> None:
         path.parent.mkdir()
         path.write_text("made")
 
     monkeypatch.setattr("stages.infer.base.time", SimpleNamespace(sleep=other_run_ends))
-    with made_once(path, said.append):
-        with made_once(path, said.append):
+    with made_once(path, lines.append):
+        with made_once(path, lines.append):
             assert path.read_text() == "made"
-        assert len(said) == 1
-        assert said[0].startswith("the base model's predictions are being made: process ")
-    with made_once(path, said.append):
+        assert len(lines) == 1
+        assert lines[0].startswith("the base model's predictions are being made: process ")
+    with made_once(path, lines.append):
         assert not list((tmp_path / ".locks").iterdir())

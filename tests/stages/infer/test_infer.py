@@ -1,4 +1,4 @@
-"""What ray.data.llm is given, how rows become requests and predictions, and what is said when an engine fails."""
+"""What ray.data.llm is given, how rows become requests and predictions, and the error when an engine fails."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_engine_arguments_pass_through_untouched_without_an_adapter(recipes: dic
     assert engine_kwargs(recipe, None) == recipe.infer.engine_kwargs
 
 
-def test_lora_is_on_with_room_for_the_adapters_rank(recipes: dict[str, Recipe]) -> None:
+def test_lora_is_on_with_slots_of_the_adapters_rank(recipes: dict[str, Recipe]) -> None:
     recipe = with_engine(recipes["viggo_qwen7b"], {"dtype": "bfloat16"})
     assert engine_kwargs(recipe, 12) == {"dtype": "bfloat16", "enable_lora": True, "max_lora_rank": 16}
 

@@ -1,4 +1,4 @@
-"""Batch inference that is killed goes on where it was: every row once, in order, and the bytes of a whole run."""
+"""Batch inference that is killed resumes where it was: every row once, in order, and the bytes of a whole run."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def write_test_set(folder: Path, num_rows: int) -> Artifact:
     return scan_folder("test_set", folder)
 
 
-def run(recipe: Recipe, test_set: Artifact, folder: Path, said: list[str] | None = None) -> StageResult:
+def run(recipe: Recipe, test_set: Artifact, folder: Path, lines: list[str] | None = None) -> StageResult:
     folder.mkdir(exist_ok=True)
     session = SimpleNamespace(progress=lambda stage: SimpleNamespace(update=lambda *args, **figures: None))
     inputs = {"test_set": test_set, "model": Artifact(name="model", uri="/model", sha256="m")}
-    say = (said if said is not None else []).append
+    say = (lines if lines is not None else []).append
     return Infer().run(RunContext(recipe, "infer", "r", folder.parent, folder, "f", inputs, session, say=say))  # type: ignore[arg-type]
 
 
@@ -106,21 +106,21 @@ def test_ten_thousand_rows_killed_twice_are_predicted_once_each(
 ) -> None:
     whole = run(quickstart, test_set, tmp_path / "whole")
     engine.asked.clear()
-    said: list[str] = []
+    lines: list[str] = []
     for die_after in (3_200, 4_000):
         engine.die_after = die_after
         with pytest.raises(Killed):
-            run(quickstart, test_set, tmp_path / "infer", said)
+            run(quickstart, test_set, tmp_path / "infer", lines)
         with (tmp_path / "infer" / JOURNAL).open("ab") as journal:
             journal.write(b"0123456789abcdef 9999 tun")  # a record that the kill tore
     engine.die_after = None
-    result = run(quickstart, test_set, tmp_path / "infer", said)
+    result = run(quickstart, test_set, tmp_path / "infer", lines)
     assert sorted(engine.asked) == [(index, "tuned") for index in range(NUM_ROWS)]
     rows = rows_of(result)
     assert [row["id"] for row in rows] == [f"test-{index:06d}" for index in range(NUM_ROWS)]
     assert sum(row["error"] is not None for row in rows) == result.metrics["num_errors"] == 100
     assert result.artifacts[0].sha256 == whole.artifacts[0].sha256
-    assert said == [
+    assert lines == [
         "  infer: continued: 3,200 of 10,000 predictions were done, 1 damaged and predicted again",
         "  infer: continued: 7,200 of 10,000 predictions were done, 1 damaged and predicted again",
     ]
@@ -128,9 +128,7 @@ def test_ten_thousand_rows_killed_twice_are_predicted_once_each(
     assert result.metrics["num_continued"] == 7200
 
 
-def test_a_complete_attempt_without_a_record_is_taken_over(
-    quickstart: Recipe, engine: FakeEngine, tmp_path: Path
-) -> None:
+def test_a_complete_attempt_without_a_record_is_reused(quickstart: Recipe, engine: FakeEngine, tmp_path: Path) -> None:
     test_set = write_test_set(tmp_path / "few", 200)
     first = run(quickstart, test_set, tmp_path / "infer")
     assert not (tmp_path / "infer" / JOURNAL).exists()

@@ -13,7 +13,7 @@ FORM = "infer.sampling.structured_outputs"
 
 
 @pytest.mark.parametrize(
-    ("form", "said"),
+    ("form", "message"),
     [
         ({"regex": "a+", "choice": ["a"]}, "has regex and choice"),
         ({"disable_any_whitespace": False}, "has none"),
@@ -21,10 +21,10 @@ FORM = "infer.sampling.structured_outputs"
         ({"json": None}, "has none"),
     ],
 )
-def test_answers_have_exactly_one_form(form: dict[str, Any], said: str) -> None:
+def test_answers_have_exactly_one_form(form: dict[str, Any], message: str) -> None:
     found = problems({FORM: form})
     assert list(found) == [FORM]
-    assert said in found[FORM].message
+    assert message in found[FORM].message
 
 
 @pytest.mark.parametrize("choice", [[True, False], []])
@@ -46,7 +46,7 @@ def test_what_vllm_would_ignore_in_a_form_is_refused(name: str, value: Any, hint
     assert hint in (found[f"{FORM}.{name}"].hint or "")
 
 
-def test_a_form_that_is_no_mapping_is_refused() -> None:
+def test_a_form_that_is_not_a_mapping_is_refused() -> None:
     assert "a mapping" in problems({FORM: "a+"})[FORM].message
 
 

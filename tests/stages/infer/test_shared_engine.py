@@ -109,7 +109,7 @@ def test_a_refused_row_is_a_row_with_an_error(rows: RowFile) -> None:
     assert [row["num_tokens"] for row in answers] == [2, 0, 2]
 
 
-def test_a_dead_engine_is_no_answer(rows: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_engine_is_not_taken_for_an_answer(rows: RowFile, monkeypatch: pytest.MonkeyPatch) -> None:
     from vllm.v1.engine.exceptions import EngineDeadError
 
     async def dead(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
@@ -200,7 +200,7 @@ def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_u
         {"inputs": ()},
     ],
 )
-def test_no_engine_starts_early_where_there_is_no_room_or_no_model(warm_up: Any, machine: dict[str, Any]) -> None:
+def test_no_engine_starts_early_where_memory_or_the_model_is_missing(warm_up: Any, machine: dict[str, Any]) -> None:
     assert warm_up(**machine) == ("", [])
 
 

@@ -200,12 +200,12 @@ def test_local_sources_do_not_depend_on_a_tasks_working_directory(
     assert with_absolute_paths(kept) == kept
 
 
-def test_progress_is_told_at_most_twice_a_second() -> None:
-    told: list[int] = []
-    update = ingest._throttled(lambda done, total, unit: told.append(done))
+def test_progress_is_reported_at_most_twice_a_second() -> None:
+    reported: list[int] = []
+    update = ingest._throttled(lambda done, total, unit: reported.append(done))
     for done in range(1000):
         update(done, None, "rows")
-    assert 1 <= len(told) < 10
+    assert 1 <= len(reported) < 10
 
 
 class FakeRay:
@@ -226,13 +226,13 @@ class FakeContext:
     ray = FakeRay()
 
     def __init__(self, recipe: Recipe, stage_dir: Path) -> None:
-        self.recipe, self.stage_dir, self.said = recipe, stage_dir, []
+        self.recipe, self.stage_dir, self.lines = recipe, stage_dir, []
 
     def progress(self) -> FakeProgress:
         return FakeProgress()
 
     def say(self, line: str) -> None:
-        self.said.append(line)
+        self.lines.append(line)
 
 
 def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_each_shape_has_its_own_recipe(shape: str) -> None:
     file, text = GOLDEN / f"{shape}.yaml", Path("data.yaml").read_text()
     if os.environ.get("UPDATE_GOLDEN") == "1":
         file.write_text(text)
-    assert text == file.read_text(), "write it anew with UPDATE_GOLDEN=1 if that is meant"
+    assert text == file.read_text(), "write it again with UPDATE_GOLDEN=1 if that is meant"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -121,7 +121,7 @@ def test_few_labels_are_listed_in_the_prompt_and_scored_by_label() -> None:
     assert recipe.dataset.split.stratify == "label"
 
 
-def test_more_than_twenty_labels_are_not_listed_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_more_than_twenty_labels_are_not_listed_and_that_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     write("data.jsonl", [{"text": f"Text {at}", "label": f"class {at % 21}"} for at in range(210)])
     recipe = init("data=data.jsonl")
     assert "class 1" not in str(recipe.dataset.prompt.system)
@@ -193,7 +193,7 @@ def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "data is needed by init"),
         (("data=data.jsonl", "train.lora_rank=8"), "train.lora_rank = '8' is not an option of init"),
@@ -202,9 +202,9 @@ def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: p
         (("data=data.jsonl", "model=smollm"), "smollm2_135m"),
     ],
 )
-def test_wrong_options_are_refused(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_are_refused(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("data.jsonl", tickets(30))
-    assert said in refused(capsys, *words, code=EXIT_INVALID_RECIPE)
+    assert message in refused(capsys, *words, code=EXIT_INVALID_RECIPE)
     assert not list(Path().glob("*.yaml"))
 
 

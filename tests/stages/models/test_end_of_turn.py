@@ -25,7 +25,7 @@ def test_the_templates_end_of_turn_stops_the_answer_where_the_tokenizers_own_end
     assert ChatTemplate(tokenizer, chosen).stop == Stop(token_ids=(tokenizer.convert_tokens_to_ids(end),))
 
 
-def test_an_end_that_is_no_token_is_a_text_to_stop_at() -> None:
+def test_an_end_that_is_not_a_token_is_a_text_to_stop_at() -> None:
     assert ChatTemplate(tokenizer_of("mistral"), "chatml").stop == Stop(texts=("<|im_end|>",))
 
 

@@ -1,4 +1,4 @@
-"""Weights that are no numbers are found, in every type of float and wherever they stand."""
+"""Weights that are not numbers are found, in every type of float and wherever they stand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_whole_numbers_are_never_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"weights", struct.pack("<Q", 1 << 60), struct.pack("<Q", 2) + b"[]"])
-def test_what_is_no_safetensors_file_is_named(content: bytes, tmp_path: Path) -> None:
+def test_what_is_not_a_safetensors_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(RunnerError, match="x is not a safetensors file"):
         tensors_not_finite(tmp_path / "x")

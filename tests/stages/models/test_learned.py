@@ -143,7 +143,7 @@ def test_tools_calls_and_results_are_rendered_and_calls_are_learned() -> None:
     assert '"name": "stock"' in template.tokenizer.decode(sample.ids).partition("user\n")[0]
 
 
-def test_text_beside_a_call_is_learned_with_it() -> None:
+def test_text_next_to_a_call_is_learned_with_it() -> None:
     template = template_of("base", "chatml")
     (sample,) = learned(template, [CALLED[0], {**CALLED[1], "content": "Let me look."}], TOOLS)
     (answer,) = spans(template, sample)

@@ -58,7 +58,7 @@ def test_a_local_folder_is_used_in_place(tmp_path: Path, monkeypatch: pytest.Mon
         ("model.safetensors", "pickled weights, .bin and .pt, are not read"),
     ],
 )
-def test_a_folder_that_is_no_model_is_refused_by_what_it_lacks(tmp_path: Path, without: str, named: str) -> None:
+def test_a_folder_that_is_not_a_model_is_refused_by_what_it_lacks(tmp_path: Path, without: str, named: str) -> None:
     with pytest.raises(RunnerError, match=named):
         obtain_model(str(write_model(tmp_path / "m", without)), None, tmp_path)
 
@@ -99,7 +99,7 @@ def test_s3_model_comes_without_pickles_and_code(s3_client: Any, bucket: str, tm
     assert not (folder / "modeling_own.py").exists()
 
 
-def test_s3_model_is_downloaded_once_and_anew_when_replaced(s3_client: Any, bucket: str, tmp_path: Path) -> None:
+def test_s3_model_is_downloaded_once_and_again_when_replaced(s3_client: Any, bucket: str, tmp_path: Path) -> None:
     upload_model(s3_client, bucket, "m")
     first = obtain_model(f"s3://{bucket}/m", None, tmp_path)
     changed = (first / "config.json").stat().st_mtime_ns

@@ -54,8 +54,8 @@ def client() -> TestClient:
     async def refused() -> None:
         raise HTTPException(404, "no such model")
 
-    @app.get("/torn")
-    async def torn() -> StreamingResponse:
+    @app.get("/broken")
+    async def broken() -> StreamingResponse:
         async def parts() -> AsyncIterator[str]:
             yield "one "
             raise RuntimeError("the engine died")
@@ -86,7 +86,7 @@ def test_a_client_s_mistake_is_answered_with_its_sentence_and_its_parameter(clie
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [
         ("a mistake", "a mistake."),
         ("Value error, two\n lines", "two lines."),
@@ -95,8 +95,8 @@ def test_a_client_s_mistake_is_answered_with_its_sentence_and_its_parameter(clie
         ("x" * 600, "x" * 500 + "..."),
     ],
 )
-def test_a_message_is_one_sentence_without_internals(given: str, told: str) -> None:
-    assert sentence(given) == told
+def test_a_message_is_one_sentence_without_internals(given: str, shown: str) -> None:
+    assert sentence(given) == shown
 
 
 def test_the_parameter_is_the_place_in_the_body_without_names_of_types() -> None:
@@ -118,4 +118,4 @@ def test_what_fastapi_itself_answers_stays(client: TestClient) -> None:
 
 def test_an_answer_that_has_begun_is_broken_off(client: TestClient) -> None:
     with pytest.raises(RuntimeError, match="the engine died"):
-        client.get("/torn")
+        client.get("/broken")

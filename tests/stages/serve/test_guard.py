@@ -245,7 +245,7 @@ def test_a_stranger_s_body_is_not_read(echo: Echo) -> None:
     assert (sent[0]["status"], taken) == (401, 0)
 
 
-def test_a_client_that_leaves_during_its_body_is_no_request(echo: Echo) -> None:
+def test_a_client_that_leaves_during_its_body_is_not_forwarded(echo: Echo) -> None:
     sent, _ = run(Guard(echo, gate()), [{"type": "http.disconnect"}], [])
     assert (sent[0]["status"], echo.num_asked) == (400, 0)
 
@@ -258,7 +258,7 @@ def test_an_answer_streams_through_and_the_application_learns_that_the_client_le
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for part in (b"one", b"two"):
             await send({"type": "http.response.body", "body": part, "more_body": True})
-            seen.append(len(sent))  # each part has gone on before the next is made
+            seen.append(len(sent))  # each part is forwarded before the next is made
         seen.append((await receive())["type"])
 
     sent: list[Any] = []

@@ -133,13 +133,13 @@ def test_without_a_readable_file_no_key_of_it_is_good(
         file.symlink_to("nowhere")
     for _ in range(3):
         assert ring.owner(OLD) is None
-    said = [record.getMessage() for record in caplog.records]
-    assert any("holds no key" in text for text in said)
-    assert len(said) <= 3  # once, and not for each request
-    assert not any(key in text for key in (OLD, OTHER) for text in said)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("holds no key" in text for text in lines)
+    assert len(lines) <= 3  # once, and not for each request
+    assert not any(key in text for key in (OLD, OTHER) for text in lines)
 
 
-def test_a_file_that_comes_back_is_read(ring: KeyRing, file: Path) -> None:
+def test_a_file_that_is_there_again_is_read(ring: KeyRing, file: Path) -> None:
     file.rename(file.with_suffix(".away"))
     assert ring.owner(OLD) is None
     file.with_suffix(".away").rename(file)

@@ -109,7 +109,7 @@ def test_a_swapped_adapter_in_the_store_is_refused(runs: Runs, quickstart: Recip
         served_runs(runs.context(quickstart, "other"), Adapter.of(own))
 
 
-def test_a_rank_that_the_engine_has_no_room_for_is_refused(runs: Runs, quickstart: Recipe) -> None:
+def test_a_rank_that_the_engine_has_no_slots_for_is_refused(runs: Runs, quickstart: Recipe) -> None:
     own = runs.add("own")
     runs.add("large", rank=64)
     found = served_runs(runs.context(quickstart, "large"), Adapter.of(own))

@@ -139,7 +139,7 @@ def post(client: TestClient, body: Any, raw: bool = False) -> Any:
         (b'{"n": ' + b"9" * 5000 + b"}", "number that is too long"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_a_400(body: bytes, words: str, client: TestClient) -> None:
+def test_a_body_that_is_not_a_json_object_is_a_400(body: bytes, words: str, client: TestClient) -> None:
     assert re.search(words, error_of(post(client, body, raw=True))["message"])
 
 

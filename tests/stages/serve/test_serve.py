@@ -1,4 +1,4 @@
-"""What Ray Serve LLM is given, which adapters are served, and what is said when the endpoint does not start."""
+"""What Ray Serve LLM is given, which adapters are served, and the error when the endpoint does not start."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def qwen(monkeypatch: pytest.MonkeyPatch) -> Recipe:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store of adapters: `good` is complete, `half` lacks its manifest, `other` is no adapter."""
+    """A store of adapters: `good` is complete, `half` lacks its manifest, `other` is not an adapter."""
     made = tmp_path / "made"
     made.mkdir()
     (made / "adapter_model.safetensors").write_bytes(b"weights")
@@ -105,7 +105,7 @@ def test_qwen_config_is_the_golden_one(qwen: Recipe) -> None:
     assert_golden(config, GOLDEN / "llm_config_viggo_qwen7b.json")
 
 
-def test_more_replicas_and_longer_draining_are_no_reason_to_replace_a_replica() -> None:
+def test_more_replicas_and_longer_draining_do_not_replace_a_replica() -> None:
     def version(*overrides: str) -> str:
         recipe = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
         return replica_version(llm_config(recipe, "/models/smollm2", "/store/adapters/base", ENV))
@@ -194,7 +194,7 @@ def test_lists_complete_adapters_only(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["../good", "..", ".", "a/b", "", "good/", "a\\b", "-x", "a:b", "x" * 200])
-def test_refuses_adapter_ids_that_are_no_plain_name(store: Store, name: str) -> None:
+def test_refuses_adapter_ids_that_are_not_a_plain_name(store: Store, name: str) -> None:
     with pytest.raises(AdapterNotFoundError):
         checked_adapter_id(name)
     with pytest.raises(AdapterNotFoundError):

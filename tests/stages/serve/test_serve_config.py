@@ -94,8 +94,8 @@ def test_ray_serve_loads_the_config() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_application_is_built_of_what_a_config_file_says() -> None:
     deployment = build_app(json.loads(json.dumps(args_of(served=["a"]))))._bound_deployment
-    (said,) = deployments_of(served=["a"])
-    assert deployment.name == said["name"]
+    (built,) = deployments_of(served=["a"])
+    assert deployment.name == built["name"]
     assert deployment._deployment_config.autoscaling_config.target_ongoing_requests == 1_000_000_000
 
 

@@ -108,7 +108,7 @@ def test_final_checkpoint_becomes_the_two_artifacts_and_replaces_leftovers(tmp_p
     seal(tmp_path / "ray", 0, 1, {}, "tiny-0123")
     stage_dir = tmp_path / "train"
     (stage_dir / "trained_weights").mkdir(parents=True)
-    (stage_dir / "trained_weights" / "torn.bin").write_text("left by an attempt that died")
+    (stage_dir / "trained_weights" / "incomplete.bin").write_text("left by an attempt that died")
     result = keep(FakeCheckpoint(tmp_path / "ray"), stage_dir, "org/model", FIGURES, "tiny-0123")
     assert [artifact.name for artifact in result.artifacts] == ["trained_weights", "training_log"]
     assert [entry.path for entry in result.artifacts[0].files] == ["adapter_model.safetensors"]

@@ -90,11 +90,11 @@ def recipe_of(num_workers: int = 1, **args: Any) -> Recipe:
 
 
 def train(
-    recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path, said: list[str] | None = None
+    recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path, lines: list[str] | None = None
 ) -> StageResult:
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = digest_json(recipe.model_dump(mode="json"))
-    say = (said if said is not None else []).append
+    say = (lines if lines is not None else []).append
     return Train().run(RunContext(recipe, "train", "r1", folder.parent, folder, fingerprint, inputs, session, say=say))
 
 
@@ -124,7 +124,7 @@ def test_hands_over_a_portable_adapter_and_the_log(trained: StageResult, folder:
     assert str(folder.parent) not in "".join(path.read_text(errors="ignore") for path in checkpoint.path.glob("*.json"))
 
 
-def test_finished_attempt_is_taken_over_without_training_again(
+def test_finished_attempt_is_reused_without_training_again(
     trained: StageResult, inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, folder: Path
 ) -> None:
     num_events = len(watch.events)
@@ -163,7 +163,7 @@ def test_killed_worker_resumes_and_makes_the_same_adapter(
     assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
 
 
-def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
+def test_stopped_training_saves_and_resumes_from_the_newest_whole_checkpoint(
     inputs: dict[str, Artifact], watch: Watch, ray_session: RaySession, tmp_path: Path
 ) -> None:
     recipe = recipe_of(max_steps=1200, save_steps=100)  # about 14 s: time to be seen and stopped
@@ -182,12 +182,12 @@ def test_stopped_training_saves_and_goes_on_from_the_newest_whole_checkpoint(
     assert whole_until < steps_of(newest) < 1200
     weights = newest / "adapter_model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
-    said: list[str] = []
-    resumed = train(recipe, inputs, ray_session, folder, said)
+    lines: list[str] = []
+    resumed = train(recipe, inputs, ray_session, folder, lines)
     assert resumed.metrics["resumed_at_step"] == whole_until
     assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
-    (torn,) = said
-    assert f"not used: {newest.name}: adapter_model.safetensors has" in torn
+    (reason,) = lines
+    assert f"not used: {newest.name}: adapter_model.safetensors has" in reason
 
 
 def steps_of(checkpoint: Path) -> int:

@@ -139,7 +139,7 @@ def test_an_unknown_argument_is_explained_and_not_tried_again(
         train(recipe_of(warmup_step=1), inputs, ray_session, tmp_path / "train")
 
 
-def test_a_loss_that_is_no_number_ends_the_training(
+def test_a_loss_that_is_not_a_number_ends_the_training(
     inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
 ) -> None:
     recipe = recipe_of(max_steps=30, max_grad_norm=0, optim="sgd", lr_scheduler_type="constant")

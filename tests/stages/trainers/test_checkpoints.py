@@ -11,13 +11,13 @@ from stages.trainers import checkpoints as training_checkpoints
 from stages.trainers.checkpoints import repair, seal
 
 NAME = "tiny-0123"
-Told = list[list[tuple[str, dict[str, Any]]]]
+Reported = list[list[tuple[str, dict[str, Any]]]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+def reported(monkeypatch: pytest.MonkeyPatch) -> Reported:
     """The lists that Ray Train was given."""
-    made: Told = []
+    made: Reported = []
     monkeypatch.setattr(training_checkpoints, "_tell_ray", lambda fs, home, checkpoints: made.append(checkpoints))
     return made
 
@@ -44,26 +44,26 @@ def checkpoint(root: Path, step: int, num_parts: int = 1) -> Path:
     return folder
 
 
-def names(told: Told) -> list[str]:
-    return [name for name, _ in told[-1]]
+def names(reported: Reported) -> list[str]:
+    return [name for name, _ in reported[-1]]
 
 
-def test_whole_checkpoints_are_all_kept_in_order(tmp_path: Path, told: Told) -> None:
+def test_whole_checkpoints_are_all_kept_in_order(tmp_path: Path, reported: Reported) -> None:
     folders = [checkpoint(tmp_path, step) for step in (5, 10)]
     assert repair(str(tmp_path), NAME) == []
-    assert told == [[(folder.name, {"step": step}) for folder, step in zip(folders, (5, 10), strict=True)]]
+    assert reported == [[(folder.name, {"step": step}) for folder, step in zip(folders, (5, 10), strict=True)]]
 
 
-def test_without_an_earlier_attempt_there_is_nothing_to_mend(tmp_path: Path, told: Told) -> None:
+def test_without_an_earlier_attempt_there_is_nothing_to_repair(tmp_path: Path, reported: Reported) -> None:
     assert repair(str(tmp_path), NAME) == []
-    assert told == []
+    assert reported == []
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "adapter/weights.safetensors", "seal-0.json"])
 @pytest.mark.parametrize("size", [0, 3, None])
 def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
-    file: str, size: int | None, tmp_path: Path, told: Told
+    file: str, size: int | None, tmp_path: Path, reported: Reported
 ) -> None:
     """size: bytes that are left of the file; None: it is gone."""
     before, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
@@ -71,28 +71,28 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_used(
     (newest / file).unlink()
     if size is not None:
         (newest / file).write_bytes(data[:size])
-    (said,) = repair(str(tmp_path), NAME)
-    assert said.startswith(f"{newest.name}: {file}")
-    assert names(told) == [before.name]
+    (reason,) = repair(str(tmp_path), NAME)
+    assert reason.startswith(f"{newest.name}: {file}")
+    assert names(reported) == [before.name]
     assert not newest.exists()
 
 
-def test_a_changed_byte_is_found(tmp_path: Path, told: Told) -> None:
+def test_a_changed_byte_is_found(tmp_path: Path, reported: Reported) -> None:
     newest = checkpoint(tmp_path, 10)
     (newest / "adapter" / "weights.safetensors").write_bytes(bytes(999) + b"1")
     assert repair(str(tmp_path), NAME) == [f"{newest.name}: adapter/weights.safetensors has changed"]
-    assert names(told) == []
+    assert names(reported) == []
 
 
-def test_a_checkpoint_without_every_workers_part_is_torn(tmp_path: Path, told: Told) -> None:
+def test_a_checkpoint_without_every_workers_part_is_incomplete(tmp_path: Path, reported: Reported) -> None:
     newest = checkpoint(tmp_path, 10, num_parts=2)
     assert repair(str(tmp_path), NAME) == []
     (newest / "seal-1.json").unlink()
     assert repair(str(tmp_path), NAME) == [f"{newest.name}: seal-1.json is missing"]
 
 
-def test_an_older_torn_one_is_removed_too(tmp_path: Path, told: Told) -> None:
+def test_an_older_incomplete_one_is_removed_too(tmp_path: Path, reported: Reported) -> None:
     before, newest = checkpoint(tmp_path, 5), checkpoint(tmp_path, 10)
     (before / "optimizer.pt").write_bytes(b"")
     assert repair(str(tmp_path), NAME) == [f"{before.name}: optimizer.pt has 0 of 5 bytes"]
-    assert names(told) == [newest.name]
+    assert names(reported) == [newest.name]

@@ -67,7 +67,7 @@ def test_lack_of_memory_names_the_knobs_and_is_not_tried_again(text: str) -> Non
         assert knob in error.hint
 
 
-def test_dead_worker_is_said_to_have_died() -> None:
+def test_dead_worker_is_reported_as_dead() -> None:
     error = explained(WorkerGroupError({0: ActorDiedError("The actor died unexpectedly before finishing this task.")}))
     assert "died" in error.message
     assert "out of memory" in error.hint

@@ -147,7 +147,7 @@ class FakeCheckpoint:
         return path
 
 
-def test_resumes_from_the_checkpoint_and_goes_on_with_its_log(tmp_path: Path) -> None:
+def test_resumes_from_the_checkpoint_and_continues_its_log(tmp_path: Path) -> None:
     args = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
     resume = fetched(FakeCheckpoint(), tmp_path, args)
     assert resumed(args, resume) == {**args, "resume_from_checkpoint": str(tmp_path / "resume")}
@@ -159,7 +159,7 @@ def test_reward_model_gets_its_adapter_back_too(tmp_path: Path) -> None:
     assert resumed(args, tmp_path / "resume")["adapter_name_or_path"] == str(tmp_path / "resume")
 
 
-def test_starts_afresh_without_a_checkpoint_and_for_ppo(tmp_path: Path) -> None:
+def test_starts_from_the_beginning_without_a_checkpoint_and_for_ppo(tmp_path: Path) -> None:
     sft = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
     assert resumed(sft, fetched(None, tmp_path, sft)) == sft
     assert _can_resume(sft)
@@ -170,7 +170,7 @@ def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", "")
     (tmp_path / "rank-0").mkdir()
-    (tmp_path / "rank-0" / "torn").touch()
+    (tmp_path / "rank-0" / "incomplete").touch()
     with work_folder(0, 0) as work:
         assert Path.cwd() == work
         assert list(work.iterdir()) == []
@@ -179,7 +179,7 @@ def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_training(loss: float) -> None:
+def test_a_loss_that_is_not_a_number_ends_the_training(loss: float) -> None:
     reporter = Reporter(0, 1, Handle())
     with pytest.raises(RunnerError, match=f"the loss of step 7 is {loss}: training has diverged"):
         reporter.log(state(7), {"loss": loss})

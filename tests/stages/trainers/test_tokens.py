@@ -53,9 +53,9 @@ def test_a_pair_has_one_prompt_with_its_system_message_and_two_answers() -> None
     pair = Example("1", [SYSTEM, ASKED], chosen=[answer("Yes.")], rejected=[answer("No.")])
     (row,) = made.columns([pair])
     prompt = made.template.prompt_ids(pair.prompt)
-    for name, said in (("chosen", "Yes."), ("rejected", "No.")):
+    for name, given in (("chosen", "Yes."), ("rejected", "No.")):
         assert row[f"{name}_input_ids"][: len(prompt)] == prompt
-        assert text(made, row[f"{name}_labels"]) == f"{said}<|im_end|>\n"
+        assert text(made, row[f"{name}_labels"]) == f"{given}<|im_end|>\n"
     assert "Be brief." in text(made, prompt)
 
 
