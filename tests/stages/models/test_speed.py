@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from benchmarks.estimates import Case, cases
-from benchmarks.measure import RESULTS
+from benchmarks.common.measure import RESULTS
+from benchmarks.runner.estimates import Case, cases
 from runner.cluster.accelerators import GPUS, larger_gpus
 from stages.models.speed.training import Method
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks import measure
+from benchmarks.common import measure
 from runner.cluster.accelerators import GPUS, Accelerator, cpu_cores
 from stages.models.speed import generation, training
 from stages.sections.model import Architecture
 
-_MODELS = Path(__file__).parents[1] / "recipes" / "model"
+_MODELS = Path(__file__).parents[2] / "recipes" / "model"
 _H100, _H200, _CPU = GPUS["H100"], GPUS["H200"], cpu_cores(2, lanes=16)  # of those measured, which have AVX-512
 _LORA, _KEPT = training.Method(), training.Method(checkpointed=False)
 

@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.load import measure_endpoint
-from benchmarks.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.load import measure_endpoint
+from benchmarks.common.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
 from stages.data.example import read_examples
 from stages.engines.vllm.batch import engine_kwargs as batch_engine_kwargs
 from stages.engines.vllm.serving.server import engine_env, engine_kwargs

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import parser, say, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, say, workspace
 
 _NUM_WORDS = 3000
 

@@ -15,9 +15,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import Work, parser, prepare, run_recipe, say, with_defaults, workspace
-from benchmarks.train import mean_tokens
+from benchmarks.common import measure
+from benchmarks.common.stages import Work, parser, prepare, run_recipe, say, with_defaults, workspace
+from benchmarks.training.train import mean_tokens
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
 from stages.sections.recipe import with_sections

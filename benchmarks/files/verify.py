@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.common import measure
 from runner.storage.artifact import Artifact, FileEntry
 from runner.storage.digest import digest_file
 from runner.storage.verify import Digests, damage

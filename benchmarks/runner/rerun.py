@@ -10,8 +10,8 @@ import json
 import sys
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import parser, say, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, say, workspace
 
 # A short pipeline of real parts: what a rerun costs does not depend on how long the first run took.
 DEFAULTS = ("recipe=viggo_quickstart", "train.max_samples=16", "dataset.max_rows.test=8", "serve.port=0")

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.common import measure
 from stages.sections.serve import ApiKeys, Limits
 from stages.serve.guard.gate import Gate, Guard
 from stages.serve.guard.keys import ring_settings

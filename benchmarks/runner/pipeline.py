@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.batch import job as batch_job
-from benchmarks.load import measure_endpoint
-from benchmarks.serve import bodies, by_bare, free_port, wait_for
-from benchmarks.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.load import measure_endpoint
+from benchmarks.common.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
+from benchmarks.inference.batch import job as batch_job
+from benchmarks.serving.serve import bodies, by_bare, free_port, wait_for
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_runtime_env

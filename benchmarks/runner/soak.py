@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from benchmarks import measure
-from benchmarks.load import measure_endpoint
-from benchmarks.stages import parser, ray_sessions, run_recipe, running, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.load import measure_endpoint
+from benchmarks.common.stages import parser, ray_sessions, run_recipe, running, say, with_defaults, workspace
 from runner.pipeline.manifest import Manifest
 
 _STAGES = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import batch, measure, serve, train
-from benchmarks.stages import parser, prepare, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, prepare, say, with_defaults, workspace
+from benchmarks.inference import batch
+from benchmarks.serving import serve
+from benchmarks.training import train
 
 _DEFAULTS = (
     "recipe=viggo_quickstart",

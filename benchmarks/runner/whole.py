@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import parser, run_recipe, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, run_recipe, say, with_defaults, workspace
 from runner.pipeline.manifest import Manifest, StageRecord
 
 

@@ -17,8 +17,8 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
 from stages.trainers.llamafactory.arguments import llamafactory_args
 from stages.trainers.llamafactory.tokens import tokenize
 from stages.trainers.worker.environment import worker_env

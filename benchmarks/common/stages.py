@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.common import measure
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
 from stages.sections.recipe import Recipe, with_sections

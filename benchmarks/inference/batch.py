@@ -14,8 +14,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
 from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
 from stages.infer.sampling import sampling_params

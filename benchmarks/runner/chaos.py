@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
+from benchmarks.common import measure
 
 _TABLE = "kill_matrix.jsonl"
 _LOAD = "serve_under_load.json"  # of tests/chaos/test_serve_under_load.py

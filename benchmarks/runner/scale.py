@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure
-from benchmarks.stages import parser, say, workspace
+from benchmarks.common import measure
+from benchmarks.common.stages import parser, say, workspace
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.storage.artifact import scan_folder
 from runner.storage.store import open_store

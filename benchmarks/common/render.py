@@ -9,7 +9,7 @@ import argparse
 import importlib
 import json
 
-from benchmarks import measure
+from benchmarks.common import measure
 
 
 def main() -> None:
