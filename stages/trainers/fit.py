@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from runner.cluster.accelerators import Accelerator, larger_gpus, named_accelerator
 from runner.errors import Problem
 from runner.pipeline.estimates.figure import Parts
+from runner.pipeline.optional import Rule
+from runner.recipe.arguments import Library, all_accepted
 from runner.text import size_text
 from stages.models.facts import figures
 from stages.sections.model import Architecture
@@ -37,6 +39,16 @@ def ways(recipe: Recipe, setup: Setup, model: Architecture, num_params: int, on:
     if larger and recipe.cluster.accelerator == "gpu":
         found["type"] = f"a GPU of the type {larger}"
     return list(found.values())
+
+
+def training_fits(library: Library, setup_of: Callable[[Recipe], Setup]) -> Rule:
+    """The rule that a recipe's training fits, as far as its arguments are the library's."""
+
+    def rule(recipe: Recipe) -> Iterator[Problem]:
+        if all_accepted(library.table("arguments"), recipe.train.args):
+            yield from refused(recipe, setup_of(recipe))
+
+    return rule
 
 
 def refused(recipe: Recipe, setup: Setup) -> Iterator[Problem]:

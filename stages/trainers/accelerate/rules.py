@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem, nearest
-from runner.recipe.arguments import accepts, all_accepted, allowed
-from stages.models.trained import LongestRow, Trained, Trait, TraitName
+from runner.recipe.arguments import accepts, allowed
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate import packages
 from stages.trainers.accelerate.mappings import TRL
 from stages.trainers.accelerate.setup import setup_of
-from stages.trainers.accelerate.values import METHODS, SAME, argument, length_name, method_of, translated
-from stages.trainers.fit import refused
+from stages.trainers.accelerate.values import METHODS, SAME, argument, method_of
+from stages.trainers.fit import training_fits
 from stages.trainers.rules import schedule, template
-from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
+from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
 
 _LORA_ONLY = (
@@ -29,21 +28,8 @@ CONFLICTS = (
         "and load_in_4bit exclude each other",
         "Set one of them to false.",
     ),
-    Conflict(
-        "mask_history",
-        lambda get: get("mask_history") and get("train_on_prompt"),
-        "and train_on_prompt exclude each other",
-        "Set one of them to false.",
-    ),
-    *(
-        Conflict(
-            name,
-            lambda get, name=name: get(name) and get("finetuning_type") != "lora",  # type: ignore[misc]
-            "goes with finetuning_type=lora only",
-            "Remove it, or set train.args.finetuning_type=lora.",
-        )
-        for name in _LORA_ONLY
-    ),
+    HISTORY_OR_PROMPT,
+    *map(only_with_lora, _LORA_ONLY),
 )
 _SFT_ONLY = ("mask_history", "train_on_prompt")
 
@@ -107,11 +93,6 @@ def divergence_has_a_batch(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train.args.train_sampling_strategy", order, message, "Remove it.")
 
 
-def training_fits(recipe: Recipe) -> Iterator[Problem]:
-    if all_accepted(TRL.table("arguments"), recipe.train.args):
-        yield from refused(recipe, setup_of(recipe))
-
-
 RULES = (
     method_is_trained,
     arguments_are_of_the_method,
@@ -120,27 +101,8 @@ RULES = (
     reference_model_is_its_own,
     divergence_has_a_batch,
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
-    training_fits,
+    training_fits(TRL, setup_of),
     *template.RULES,
     *schedule.schedule_rules(argument),
     *packages.RULES,
 )
-
-# What an engine may refuse, by the argument that asks for it.
-_TRAITS: dict[str, TraitName] = {"lora_modules_to_save": "whole modules", "use_dora": "dora"}
-
-
-def trained(recipe: Recipe) -> Trained:
-    """What the training will leave."""
-    kind = argument(recipe, "finetuning_type")
-    found = ((name, trait, argument(recipe, name)) for name, trait in _TRAITS.items())
-    traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found if value)
-    return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
-
-
-def longest_row(recipe: Recipe) -> LongestRow | None:
-    """The length that rows are cut to; None where the recipe names none, or rows are packed and it is a pack's."""
-    length = translated(recipe.train.args).get("max_length")
-    if argument(recipe, "packing") or not isinstance(length, int) or isinstance(length, bool) or length <= 0:
-        return None
-    return LongestRow(length, f"train.args.{length_name(recipe)}")

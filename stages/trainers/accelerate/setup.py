@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stages.sections.recipe import Recipe
+from stages.trainers import on_transformers
 from stages.trainers.accelerate.values import argument, length_name
 from stages.trainers.memory import Setup
 
@@ -22,20 +23,15 @@ _ROWS_BY = ("packing", "val_size")
 
 def setup_of(recipe: Recipe) -> Setup:
     """What decides on the memory and the steps of the recipe's training. TRL's losses never hold all logits."""
-    return Setup(
-        kind=argument(recipe, "finetuning_type"),
-        batch=int(argument(recipe, "per_device_train_batch_size")),
-        gather=int(argument(recipe, "gradient_accumulation_steps")),
-        length=int(argument(recipe, "max_length")),
-        max_steps=max(0, int(argument(recipe, "max_steps"))),
-        optimizer=argument(recipe, "optim"),
-        weights_only=bool(argument(recipe, "save_only_model")),
-        half=bool(argument(recipe, "bf16") or argument(recipe, "fp16")),
+    return on_transformers.setup_of(
+        recipe,
+        argument,
+        length="max_length",
+        uncounted=_UNCOUNTED,
+        rows_by=_ROWS_BY,
         eager=argument(recipe, "attn_implementation") == "eager",
         checkpointed=bool(argument(recipe, "gradient_checkpointing")),
         fused_loss=True,
-        uncounted=_first(recipe, _UNCOUNTED),
-        rows_by=_first(recipe, _ROWS_BY),
         names={**_NAMES, "length": f"train.args.{length_name(recipe)}", **_checkpointing(recipe)},
     )
 
@@ -44,8 +40,3 @@ def _checkpointing(recipe: Recipe) -> dict[str, str]:
     """The name by which the recipe switches it off."""
     named = recipe.train.args.get("disable_gradient_checkpointing") is not None
     return {"checkpointed": "train.args.disable_gradient_checkpointing=false"} if named else {}
-
-
-def _first(recipe: Recipe, names: tuple[str, ...]) -> str:
-    """The first of the arguments that is set, "" for none."""
-    return next((name for name in names if argument(recipe, name)), "")

@@ -85,9 +85,10 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
     """
     _refuse_reserved(recipe.train.args)
     train, resources = recipe.train, recipe.resources_of("train")
+    given = {name: value for name, value in train.args.items() if value is not None}
     args: dict[str, Any] = {
         "stage": train.stage,
-        "finetuning_type": train.args.get("finetuning_type", "lora"),
+        "finetuning_type": given.get("finetuning_type", "lora"),
         "template": NO_TEMPLATE,
         "dataset": "train",
         "learning_rate": train.learning_rate,
@@ -111,7 +112,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "output_dir": output_dir,
         "save_total_limit": train.checkpoints.keep,
     }
-    merged = {**args, **train.args, **where}
+    merged = {**args, **given, **where}
     return {name: value for name, value in merged.items() if value is not None}
 
 

@@ -8,26 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from runner.errors import Problem
-from runner.recipe.arguments import all_accepted
-from stages.models.trained import LongestRow, Trained, Trait, TraitName
 from stages.sections.recipe import Recipe
-from stages.trainers.fit import refused
+from stages.trainers.fit import training_fits
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
-from stages.trainers.rules.conflicts import COMMON, Conflict, agreement
+from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
-
-
-def _only_with_lora(name: str) -> Conflict:
-    return Conflict(
-        name,
-        lambda get: get(name) and get("finetuning_type") != "lora",
-        "goes with finetuning_type=lora only",
-        "Remove it, or set train.args.finetuning_type=lora.",
-    )
 
 
 def _never_with_lora(name: str) -> Conflict:
@@ -67,14 +56,9 @@ CONFLICTS = (
         "is not implemented by LLaMA-Factory 0.9.5",
         "Set train.args.flash_attn=fa2, or auto.",
     ),
-    *map(_only_with_lora, ("use_dora", "use_rslora", "pissa_init", "loraplus_lr_ratio")),
+    *map(only_with_lora, ("use_dora", "use_rslora", "pissa_init", "loraplus_lr_ratio")),
     *map(_never_with_lora, ("use_galore", "use_apollo", "use_badam")),
-    Conflict(
-        "mask_history",
-        lambda get: get("mask_history") and get("train_on_prompt"),
-        "and train_on_prompt exclude each other",
-        "Set one of them to false.",
-    ),
+    HISTORY_OR_PROMPT,
 )
 # Arguments that need a GPU, the values that do and what to do. tf32 and fp8 are modes of its cores, the rest kernels.
 _ON_GPU = {
@@ -103,43 +87,11 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train.max_samples", recipe.train.max_samples, "does not go with train.args.streaming", hint)
 
 
-# What an engine may refuse, by the argument that asks for it.
-_TRAITS: dict[str, TraitName] = {
-    "additional_target": "whole modules",
-    "resize_vocab": "new embeddings",
-    "use_dora": "dora",
-    "pissa_init": "changed base",
-}
-
-
-def trained(recipe: Recipe) -> Trained:
-    """What the training will leave."""
-    kind = argument(recipe, "finetuning_type")
-    found = ((name, trait, argument(recipe, name)) for name, trait in _TRAITS.items())
-    traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found if value)
-    return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
-
-
-def longest_row(recipe: Recipe) -> LongestRow | None:
-    """The length that rows are cut to; None where the recipe names none, or rows are packed and it is a pack's."""
-    length = recipe.train.args.get("cutoff_len")
-    if argument(recipe, "packing") or argument(recipe, "neat_packing"):
-        return None
-    if not isinstance(length, int) or isinstance(length, bool) or length <= 0:
-        return None
-    return LongestRow(length, "train.args.cutoff_len")
-
-
-def training_fits(recipe: Recipe) -> Iterator[Problem]:
-    if all_accepted(LLAMAFACTORY.table("arguments"), recipe.train.args):
-        yield from refused(recipe, setup_of(recipe))
-
-
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
     hardware_can_train(argument, _ON_GPU, ("bf16", "pure_bf16")),
-    training_fits,
+    training_fits(LLAMAFACTORY, setup_of),
     *template_rules.RULES,
     *schedule_rules.RULES,
     *schedule.schedule_rules(argument),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stages.sections.recipe import Recipe
+from stages.trainers import on_transformers
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.memory import Setup
 
@@ -25,24 +26,14 @@ _ROWS_BY = ("packing", "neat_packing", "streaming", "val_size")
 
 def setup_of(recipe: Recipe) -> Setup:
     """What decides on the memory and the steps of the recipe's training."""
-    return Setup(
-        kind=argument(recipe, "finetuning_type"),
-        batch=int(argument(recipe, "per_device_train_batch_size")),
-        gather=int(argument(recipe, "gradient_accumulation_steps")),
-        length=int(argument(recipe, "cutoff_len")),
-        max_steps=max(0, int(argument(recipe, "max_steps"))),
-        optimizer=argument(recipe, "optim"),
-        weights_only=bool(argument(recipe, "save_only_model")),
-        half=bool(argument(recipe, "bf16") or argument(recipe, "fp16")),
+    return on_transformers.setup_of(
+        recipe,
+        argument,
+        length="cutoff_len",
+        uncounted=_UNCOUNTED,
+        rows_by=_ROWS_BY,
         eager=argument(recipe, "flash_attn") == "disabled",
         checkpointed=not argument(recipe, "disable_gradient_checkpointing"),
         fused_loss=bool(argument(recipe, "enable_liger_kernel")),
-        uncounted=_first(recipe, _UNCOUNTED),
-        rows_by=_first(recipe, _ROWS_BY),
         names=_NAMES,
     )
-
-
-def _first(recipe: Recipe, names: tuple[str, ...]) -> str:
-    """The first of the arguments that is set, "" for none."""
-    return next((name for name in names if argument(recipe, name)), "")

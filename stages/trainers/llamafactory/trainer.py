@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from runner.pipeline.estimates.figure import Estimate, Known
-from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import StageResources
-from stages.models.trained import LongestRow, Trained
+from stages.models.trained import TraitName
 from stages.sections.recipe import Recipe
-from stages.trainers import estimate, output
 from stages.trainers.llamafactory import arguments, packages, rules
 from stages.trainers.llamafactory.mappings import MAPPINGS
 from stages.trainers.llamafactory.setup import setup_of
-from stages.trainers.worker.environment import worker_env
+from stages.trainers.llamafactory.values import argument
+from stages.trainers.memory import Setup
+from stages.trainers.on_transformers import OnTransformers
 
 if TYPE_CHECKING:
     from stages.models.chat_template import ChatTemplate
     from stages.samples.encoder import Encoder
 
 
-class LlamaFactory:
+class LlamaFactory(OnTransformers):
     """A trainer by LLaMA-Factory's own training function."""
 
     environment: ClassVar[str | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     memory_hint: ClassVar[str] = arguments.MEMORY_HINT
+    without_effect: ClassVar[tuple[str, ...]] = arguments.WITHOUT_EFFECT
+    traits: ClassVar[dict[str, TraitName]] = {
+        "additional_target": "whole modules",
+        "resize_vocab": "new embeddings",
+        "use_dora": "dora",
+        "pissa_init": "changed base",
+    }
+    packing: ClassVar[tuple[str, ...]] = ("packing", "neat_packing")
+
+    def argument(self, recipe: Recipe, name: str) -> Any:
+        return argument(recipe, name)
+
+    def setup(self, recipe: Recipe) -> Setup:
+        return setup_of(recipe)
+
+    def given(self, recipe: Recipe) -> dict[str, Any]:
+        return {name: value for name, value in recipe.train.args.items() if value is not None}
+
+    def row_length(self, recipe: Recipe) -> tuple[str, Any]:
+        return "cutoff_len", recipe.train.args.get("cutoff_len")
 
     def rules(self) -> Sequence[Rule]:
         return rules.RULES
@@ -39,29 +56,6 @@ class LlamaFactory:
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         return packages.remarks(recipe)
-
-    def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """No rank where no adapter is trained, no arguments without effect."""
-        args = recipe.train.args
-        kept = {name: value for name, value in args.items() if name not in arguments.WITHOUT_EFFECT}
-        if args.get("finetuning_type", "lora") == "lora":
-            return {"train.args": kept}
-        return {"train.args": kept, "train.lora_rank": None, "train.lora_target": None}
-
-    def estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
-        return estimate.train(known, setup_of(known.recipe))
-
-    def adapter_bytes(self, known: Known[Recipe]) -> tuple[int, str] | str:
-        return estimate.adapter_bytes(known, setup_of(known.recipe))
-
-    def speed_conditions(self, values: Mapping[str, Any]) -> Conditions:
-        return estimate.speed_conditions(values)
-
-    def trained(self, recipe: Recipe) -> Trained:
-        return rules.trained(recipe)
-
-    def longest_row(self, recipe: Recipe) -> LongestRow | None:
-        return rules.longest_row(recipe)
 
     def prepare(self) -> Callable[[Recipe, str, str, str], dict[str, Any]]:
         from stages.trainers.llamafactory.tokens import tokenize
@@ -73,20 +67,12 @@ class LlamaFactory:
 
         return encoder_of(recipe, template)
 
-    def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
-        from stages.samples.dataset import remarks
-
-        return remarks(dict(figures), recipe.train.too_long)
-
     def arguments(
         self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
     ) -> dict[str, Any]:
         return arguments.llamafactory_args(
             recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens
         )
-
-    def worker_env(self, resources: StageResources) -> dict[str, str]:
-        return worker_env(resources)
 
     def worker(self) -> Callable[[dict[str, Any]], None]:
         from stages.trainers.llamafactory.loop import train_loop
@@ -95,9 +81,3 @@ class LlamaFactory:
 
     def shards(self, args: Mapping[str, Any]) -> bool:
         return bool(args.get("deepspeed") or args.get("fsdp"))
-
-    def is_model_file(self, path: Path, *, code: bool = False) -> bool:
-        return output.is_model_file(path, code=code)
-
-    def log_points(self, log: Path) -> list[dict[str, Any]]:
-        return output.log_points(log)

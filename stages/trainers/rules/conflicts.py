@@ -54,6 +54,23 @@ COMMON = (
         "Set train.args.eval_strategy and train.args.save_strategy both to steps, or both to epoch.",
     ),
 )
+# Of trainers that learn the answers of a conversation.
+HISTORY_OR_PROMPT = Conflict(
+    "mask_history",
+    lambda get: get("mask_history") and get("train_on_prompt"),
+    "and train_on_prompt exclude each other",
+    "Set one of them to false.",
+)
+
+
+def only_with_lora(name: str) -> Conflict:
+    """An argument of adapters, set where none is trained."""
+    return Conflict(
+        name,
+        lambda get: get(name) and get("finetuning_type") != "lora",
+        "goes with finetuning_type=lora only",
+        "Remove it, or set train.args.finetuning_type=lora.",
+    )
 
 
 def agreement(conflicts: Sequence[Conflict], argument: Argument) -> Rule:

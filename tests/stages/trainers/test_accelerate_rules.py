@@ -10,7 +10,7 @@ from runner.cluster import environments
 from runner.recipe.arguments import accepts
 from runner.recipe.load import to_recipe
 from stages.trainers.accelerate.mappings import RESERVED_ARGS, TRL
-from stages.trainers.accelerate.rules import longest_row, trained
+from stages.trainers.accelerate.trainer import Accelerate
 from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -141,13 +141,13 @@ def test_judged_answers_are_compared_within_a_batch() -> None:
 )
 def test_the_engine_is_told_what_training_leaves(args: dict[str, Any], leaves: str, traits: list[str]) -> None:
     recipe = to_recipe(changed({f"train.args.{name}": value for name, value in args.items()}))[0]
-    found = trained(recipe)
+    found = Accelerate().trained(recipe)
     assert (found.kind, [each.name for each in found.traits]) == (leaves, traits)
 
 
 def test_the_longest_row_is_known_by_either_name() -> None:
     rows = [
-        longest_row(to_recipe(changed(changes))[0])
+        Accelerate().longest_row(to_recipe(changed(changes))[0])
         for changes in ({}, {"train.args": {"max_length": 99, "cutoff_len": None}})
     ]
     assert [(row.tokens, row.key) for row in rows if row] == [

@@ -13,6 +13,7 @@ from runner.recipe.schema import StageResources
 from runner.testing import assert_golden
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import RESERVED_ARGS, llamafactory_args, torchaudio_stand_in
+from stages.trainers.llamafactory.trainer import LlamaFactory
 from stages.trainers.worker.environment import worker_env
 from tests.paths import GOLDEN
 
@@ -60,6 +61,12 @@ def test_train_args_win_over_defaults() -> None:
     own = {"logging_steps": 7, "plot_loss": False}
     args = llamafactory_args(recipe_of(train={"args": own}), **WHERE)
     assert {name: args[name] for name in own} == own
+
+
+def test_a_null_is_an_argument_that_is_not_given() -> None:
+    left_out, null = recipe_of(), recipe_of(train={"args": {"finetuning_type": None, "save_steps": None}})
+    assert llamafactory_args(null, **WHERE) == llamafactory_args(left_out, **WHERE)
+    assert LlamaFactory().canonical(null) == LlamaFactory().canonical(left_out)
 
 
 @pytest.mark.parametrize("stage", ["pt", "sft", "rm", "ppo", "dpo", "kto"])
