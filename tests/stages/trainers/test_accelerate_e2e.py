@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +10,32 @@ import pytest
 
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
-from runner.storage.artifact import Artifact, scan_folder
-from stages.data.example import Example, write_examples
+from runner.storage.artifact import Artifact
 from stages.sections.recipe import Recipe
 from stages.trainers.base import trainer_named
 from tests.e2e.conftest import run_recipe
-from tests.stages.train import test_train_e2e as by_llamafactory
-from tests.stages.train.test_train_e2e import NUM_ROWS, Watch, num_lines, steps_of, train, training_workers
+from tests.stages.train import cases
+from tests.stages.train.cases import (
+    NUM_ROWS,
+    Watch,
+    check_a_killed_worker_resumes,
+    inputs,
+    preferences,
+    ray_session,
+    steps_of,
+    stop_at,
+    train,
+    watch,
+)  # fmt: skip
 from tests.tiny_model import CHAT_TEMPLATE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default")]
-inputs, ray_session, watch = by_llamafactory.inputs, by_llamafactory.ray_session, by_llamafactory.watch
+__all__ = ["inputs", "ray_session", "watch"]  # fixtures
 
 
 def recipe_of(num_workers: int = 1, stage: str = "sft", **args: Any) -> Recipe:
     """The recipe of LLaMA-Factory's tests with another trainer."""
-    recipe = by_llamafactory.recipe_of(num_workers, **args)
+    recipe = cases.recipe_of(num_workers, **args)
     return recipe.model_copy(
         update={"train": recipe.train.model_copy(update={"trainer": "accelerate", "stage": stage})}
     )
@@ -58,7 +66,7 @@ def test_the_first_loss_is_that_of_the_other_trainer(
 ) -> None:
     first = [
         train(recipe, inputs, ray_session, tmp_path / recipe.train.trainer).metrics["loss_first"]
-        for recipe in (recipe_of(max_steps=2), by_llamafactory.recipe_of(max_steps=2))
+        for recipe in (recipe_of(max_steps=2), cases.recipe_of(max_steps=2))
     ]
     assert first[0] == pytest.approx(first[1], abs=5e-4)
 
@@ -74,38 +82,14 @@ def test_a_killed_worker_resumes_and_makes_the_same_adapter(
     inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, tmp_path: Path
 ) -> None:
     recipe = recipe_of(max_steps=120, save_steps=20)
-    whole = train(recipe, inputs, ray_session, tmp_path / "whole")
-    killed: list[int] = []
-
-    def kill(done: float) -> None:
-        if done >= 65 and not killed:
-            killed.extend(training_workers())
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-
-    watch.on_step = kill
-    try:
-        resumed = train(recipe, inputs, ray_session, tmp_path / "resumed")
-    finally:
-        watch.on_step = None
-    assert killed
-    assert resumed.metrics["resumed_at_step"] >= 20
-    assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
-    assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
+    check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=65)
 
 
 def test_a_stopped_training_saves_a_checkpoint_that_a_new_attempt_resumes_from(
     inputs: dict[str, Artifact], watch: Watch, ray_session: RaySession, tmp_path: Path
 ) -> None:
     recipe, folder = recipe_of(max_steps=200, save_steps=1000), tmp_path / "train"
-    watch.on_step = lambda done: ray_session.ask_to_stop() if done >= 20 else None
-    try:
-        with pytest.raises(AssertionError, match="without its results"):  # an interrupted run does not get so far
-            train(recipe, inputs, ray_session, folder)
-    finally:
-        watch.on_step = None
-        ray_session.ask_to_stop(stop=False)
-    (saved,) = (path for path in (folder / "checkpoints").glob("*/checkpoint_*") if path.is_dir())
+    (saved,) = stop_at(recipe, inputs, ray_session, watch, folder, step=20)
     stopped_at = steps_of(saved)
     assert 20 <= stopped_at < 200
     assert train(recipe, inputs, ray_session, folder).metrics["resumed_at_step"] == stopped_at
@@ -115,16 +99,7 @@ def test_a_stopped_training_saves_a_checkpoint_that_a_new_attempt_resumes_from(
 def test_preferences_are_trained_with_their_system_message(
     stage: str, inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
 ) -> None:
-    def row(number: int) -> Example:
-        asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"name number {number}"}]
-        good, bad = {"role": "assistant", "content": "x"}, {"role": "assistant", "content": "y" * number}
-        if stage == "dpo":
-            return Example(f"train-{number:06d}", asked, chosen=[good], rejected=[bad])
-        return Example(f"train-{number:06d}", [*asked, bad if number % 2 else good], label=number % 2 == 0)
-
-    (tmp_path / "train_set").mkdir()
-    write_examples(tmp_path / "train_set" / "train.jsonl", map(row, range(1, 9)))
-    rows = {**inputs, "train_set": scan_folder("train_set", tmp_path / "train_set")}
+    rows = {**inputs, "train_set": preferences(stage, tmp_path)}
     result = train(recipe_of(stage=stage, max_steps=4), rows, ray_session, tmp_path / "run" / "train")
     assert result.metrics["num_steps"] == 4
     assert result.metrics["loss_first"] == pytest.approx({"dpo": 0.6931, "kto": 0.5}[stage], abs=1e-3)
