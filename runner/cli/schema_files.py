@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.pipeline.registry import BUILTIN, mappings
-from runner.recipe.json_schema import file_schemas
+from runner.pipeline.registry import BUILTIN, choices, mappings
+from runner.recipe.json_schema import FromStages, file_schemas
 from runner.recipe.load import RECIPES_DIR
 from runner.storage.atomic import write_text
 
@@ -15,7 +15,7 @@ _GLOBAL = "# @package _global_\n"  # must stay the first line of a file
 
 def write_files(recipes: Path) -> None:
     """Write the schemas to `_schema` below the folder, and the comment that points to them into files without one."""
-    for name, content in file_schemas(mappings(BUILTIN)).items():
+    for name, content in file_schemas(FromStages(mappings(BUILTIN), choices(BUILTIN))).items():
         write_text(recipes / "_schema" / name, content)
     for file in recipes.glob("*/*.yaml"):
         text = file.read_text(encoding="utf-8")

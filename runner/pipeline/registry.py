@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from runner.errors import Problem, RecipeError
+from runner.pipeline.members import NameIsKnown
 from runner.pipeline.optional import (
     Deletes,
     HasObjective,
@@ -109,6 +110,13 @@ def mappings(names: Iterable[str] | None = None) -> list[Mapped]:
     stages = loadable(known_stages() if names is None else names)
     found = (each for stage in stages if isinstance(stage, PassesThrough) for each in stage.mappings())
     return list({(mapped.key, mapped.only_for): mapped for mapped in found}.values())
+
+
+def choices(names: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Key -> the names that the named stages know there, such as those of libraries; None: of every stage."""
+    stages = loadable(known_stages() if names is None else names)
+    rules = (rule for stage in stages if isinstance(stage, HasRules) for rule in stage.rules())
+    return {rule.key: rule.names for rule in rules if isinstance(rule, NameIsKnown)}
 
 
 def describe_stage(name: str) -> str:

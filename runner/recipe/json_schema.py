@@ -40,11 +40,12 @@ _DEFAULTS: dict[str, Any] = {
 class FromStages:
     """What stages say of their keys.
 
-    mappings: whose values go to libraries as they are. settings: what describes the keys of stages that other packages
-    add, by the stage's name.
+    mappings: whose values go to libraries as they are. choices: key -> the names that it can have. settings: what
+    describes the keys of stages that other packages add, by the stage's name.
     """
 
     mappings: Sequence[Mapped]
+    choices: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, type[BaseModel]] = dataclasses.field(default_factory=dict)
 
 
@@ -77,10 +78,10 @@ def file_schema(group: str, stages: FromStages) -> dict[str, Any]:
     return {"$schema": _DIALECT, **schema}
 
 
-def file_schemas(mappings: Sequence[Mapped]) -> dict[str, str]:
+def file_schemas(stages: FromStages) -> dict[str, str]:
     """The files that `make schema` writes: name -> content."""
     groups = ["recipe", *sections()]
-    return {f"{group}.json": _compact(file_schema(group, FromStages(mappings))) + "\n" for group in groups}
+    return {f"{group}.json": _compact(file_schema(group, stages)) + "\n" for group in groups}
 
 
 def _compact(value: Any, indent: str = "") -> str:
@@ -100,8 +101,12 @@ def _described(model: type[BaseModel], stages: FromStages) -> dict[str, Any]:
         for name, each in described.items():
             schema["$defs"] |= {f"{name}.{inner}": part for inner, part in each.pop("$defs", {}).items()}
         schema["properties"]["stages"]["properties"] = described
-    for dotted, mapping in _mappings(model, stages):
-        _fill(schema, dotted, mapping)
+    for mapped in (*stages.mappings, RUNTIME_ENV):
+        if (dotted := _below(model, mapped.key, stages)) is not None:
+            _fill(_field(schema, dotted), mapped)
+    for key, names in stages.choices.items():
+        if (dotted := _below(model, key, stages)) is not None:
+            _field(schema, dotted).update(enum=list(names), examples=list(names))
     return schema
 
 
@@ -136,28 +141,32 @@ def _complete(field: dict[str, Any], info: Any) -> None:
         field["examples"] = field.get("enum") or ([] if default is None else [default])
 
 
-def _mappings(model: type[BaseModel], stages: FromStages) -> Iterator[tuple[str, Mapped]]:
-    """(dotted key below the model, mapping) of each pass-through mapping whose arguments are known."""
-    name = "" if model is recipe_class() else next((key for key, each in sections().items() if each is model), None)
-    for mapped in (*stages.mappings, RUNTIME_ENV):
-        section, _, rest = mapped.key.partition(".")
-        if section == "stages" and rest.partition(".")[0] not in stages.settings:
-            continue
-        if name is not None and (section == name or not name):
-            yield mapped.key.removeprefix(f"{name}."), mapped
+def _below(model: type[BaseModel], key: str, stages: FromStages) -> str | None:
+    """The dotted key as seen from the model, a recipe or a section of it; None where the model does not have it."""
+    section, _, rest = key.partition(".")
+    if section == "stages" and rest.partition(".")[0] not in stages.settings:
+        return None
+    if model is recipe_class():
+        return key
+    return rest if sections().get(section) is model else None
 
 
-def _fill(schema: dict[str, Any], dotted: str, mapped: Mapped) -> None:
-    """Write the library's own arguments into the mapping's schema, so that editors complete and check them."""
+def _field(schema: dict[str, Any], dotted: str) -> dict[str, Any]:
     *parents, name = dotted.split(".")
     node = schema
     for parent in parents:
         inner = node["additionalProperties"] if parent == "*" else node["properties"][parent]
         node = schema["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+    found: dict[str, Any] = node["properties"][name]
+    return found
+
+
+def _fill(field: dict[str, Any], mapped: Mapped) -> None:
+    """Write the library's own arguments into the mapping's schema, so that editors complete and check them."""
     legal = {key: _of_entry(entry, mapped) for key, entry in mapped.entries().items() if key not in mapped.reserved}
-    known = node["properties"][name].get("properties", {})  # of another library that the recipe may choose
+    known = field.get("properties", {})  # of another library that the recipe may choose
     legal |= {key: _either(known[key], legal[key]) if key in legal else known[key] for key in known}
-    node["properties"][name] |= {"properties": legal, "additionalProperties": False}
+    field |= {"properties": legal, "additionalProperties": False}
 
 
 def _either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

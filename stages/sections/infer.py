@@ -12,7 +12,7 @@ from runner.recipe.schema import PassThrough, PositiveInt, Section
 class Infer(Section):
     """Batch inference over the test set by ray.data.llm and vLLM."""
 
-    backend: str = Field("vllm", description="The engine of batch inference and the endpoint: vllm.", examples=["vllm"])
+    backend: str = Field("vllm", description="The engine of batch inference and the endpoint.")
     engine_kwargs: PassThrough = Field(
         default_factory=dict,
         description="vLLM engine arguments, by vLLM's own names.",

@@ -25,9 +25,7 @@ class Train(Section):
 
     trainer: str = Field(
         "llamafactory",
-        description="The library that trains: llamafactory, or accelerate (TRL's trainers on Hugging Face Accelerate, "
-        "in an environment of their own).",
-        examples=["llamafactory", "accelerate"],
+        description="The library that trains. One that cannot share the runner's packages has its own environment.",
     )
     stage: Literal["pt", "sft", "rm", "ppo", "dpo", "kto"] = Field(
         "sft", description="The method: pt, sft, dpo and kto of every trainer, rm and ppo of llamafactory alone."

@@ -16,10 +16,11 @@ from runner.pipeline.context import RunContext
 from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.optional import Rule
 from runner.pipeline.plan import PastRuns, build
-from runner.pipeline.registry import load_stage
+from runner.pipeline.registry import BUILTIN, choices, load_stage
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.arguments import RAY
 from runner.recipe.arguments.mapped import Mapped
+from runner.recipe.json_schema import FromStages, recipe_schema
 from runner.recipe.schema import StageResources
 from stages.data.prediction import Prediction
 from stages.engines import base as engines
@@ -256,6 +257,13 @@ def test_a_trainer_that_is_not_there_is_refused_with_those_that_are() -> None:
     assert found.keys() == {"train.trainer"}
     assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory, accelerate"
     assert found["train.trainer"].hint == "Did you mean llamafactory?"
+
+
+@pytest.mark.usefixtures("dummy_trainer", "dummy_engine")
+def test_schemas_list_the_members_of_the_registries() -> None:
+    found = recipe_schema(FromStages([], choices(BUILTIN)))["$defs"]
+    assert found["Train"]["properties"]["trainer"]["enum"] == ["llamafactory", "accelerate", "dummy"]
+    assert found["Infer"]["properties"]["backend"]["enum"] == ["vllm", "dummy"]
 
 
 @pytest.mark.usefixtures("dummy_trainer")

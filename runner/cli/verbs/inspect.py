@@ -76,14 +76,14 @@ def preview(call: Call) -> int:
 
 def schema(call: Call) -> int:
     """Print the JSON Schema of a resolved recipe, or of a group's files."""
-    from runner.pipeline.registry import mappings, stage_settings
+    from runner.pipeline.registry import choices, mappings, stage_settings
     from runner.recipe import json_schema
 
     group, known = call.options.group, ("recipe", *json_schema.sections())
     if group is not None and group not in known:
         message = f"has no files; there are: {', '.join(known)}"
         raise RecipeError([Problem("group", group, message, "Name one of these.")])
-    stages = json_schema.FromStages(mappings(), stage_settings())
+    stages = json_schema.FromStages(mappings(), choices(), stage_settings())
     print_json(json_schema.recipe_schema(stages) if group is None else json_schema.file_schema(group, stages))
     return EXIT_DONE
 
