@@ -95,5 +95,15 @@ def test_links_between_the_pages_lead_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
+def test_files_that_the_pages_name_are_there() -> None:
+    named = {
+        (page.name, path)
+        for page in [*PAGES, ROOT / "CONTRIBUTING.md"]
+        for path in re.findall(r"`((?:runner|stages|benchmarks)/[\w./-]+)`", page.read_text())
+    }
+    assert len(named) > 40
+    assert [each for each in sorted(named) if not (ROOT / each[1]).exists()] == []
+
+
 def test_the_readme_stays_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
