@@ -216,7 +216,12 @@ def only_column(template: str) -> str | None:
     return alone.name if isinstance(alone, Column) and not alone.filters else None
 
 
-TEMPLATES = ("system", "user", "assistant", "chosen", "rejected", "label", "text")
+def optional_column(template: str) -> bool:
+    """Whether the column that the template is may be missing."""
+    return all(column.default is not None for column in template_columns(template))
+
+
+TEMPLATES = ("system", "user", "assistant", "history", "chosen", "rejected", "label", "text")
 
 
 def prompt_columns(prompt: Prompt) -> set[str]:

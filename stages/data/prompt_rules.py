@@ -32,8 +32,9 @@ def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
         if name != "system" and not used:
             message = "names no column of the row, so every row would be the same"
             yield Problem(f"dataset.prompt.{name}", template, message, "Name a column in braces, such as {input}.")
-        if name == "label" and used and only_column(template) is None:
-            yield Problem("dataset.prompt.label", template, "is not one column alone", "Write {label}, for example.")
+        if name in ("label", "history") and used and only_column(template) is None:
+            message, hint = "is not one column alone", f"Write {{{name}}}, for example."
+            yield Problem(f"dataset.prompt.{name}", template, message, hint)
 
 
 def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
@@ -48,7 +49,7 @@ def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
                 or f"Add dataset.prompt.{name}=..., or name the column of messages in dataset.prompt.conversations."
             )
             yield Problem(f"dataset.prompt.{name}", None, "is required and was not given", how)
-    given = [f"dataset.prompt.{name}" for name, template in templates.items() if template is not None]
+    given = [f"dataset.prompt.{n}" for n in (*templates, "history") if getattr(prompt, n) is not None]
     if prompt.conversations is not None and given:
         message = f"stands next to {' and '.join(given)}: a row's messages are either there or made by these"
         hint = f"Set {' and '.join(f'{name}=null' for name in given)}, or remove conversations."
@@ -104,7 +105,7 @@ def _prompted_split(recipe: Recipe) -> str:
 def _checked(recipe: Recipe) -> tuple[str, ...]:
     stage = recipe.train.stage
     return (
-        "system", "user", "conversations",
+        "system", "user", "history", "conversations",
         *(() if stage in PAIR_STAGES else ("assistant",)),
         *(("chosen", "rejected") if stage in PAIR_STAGES else ()),
         *(("label",) if stage == "kto" else ()),

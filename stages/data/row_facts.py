@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from runner.errors import RunnerError
 from runner.pipeline.estimates.figure import Known
 from runner.pipeline.estimates.past import newest_record
 from runner.pipeline.manifest import StageRecord
+from stages.data.example import BadRowError
 from stages.data.generated import grammar
-from stages.data.look import LIGHT
+from stages.data.look import LIGHT, light_rows
 from stages.data.readers import read_file
 from stages.data.readers.sniff import Form, sniff
 from stages.data.sources.names import folder_of
+from stages.data.split_column import split_of_row
 from stages.sections.dataset import HeldOut
 from stages.sections.recipe import Recipe
 
@@ -54,7 +58,10 @@ def row_facts(recipe: Recipe, ingested: StageRecord | None) -> RowFacts:
     files = {split: name for split, name in dataset.files.model_dump().items() if name is not None}
     folder = Path(folder_of(dataset.source)).expanduser()
     counted = {split: _count_rows(folder, name) for split, name in files.items()}
-    held_out = _held_out(counted, dataset.split) if dataset.split is not None else {}
+    rule = dataset.split
+    if rule is not None and rule.column is not None and counted.get("train") is not None:
+        counted |= _by_column(recipe, rule)
+    held_out = _held_out(counted, rule) if rule is not None and rule.column is None else {}
     basis = f"about, by the rows in {dataset.source}" if held_out else f"lines in {dataset.source}"
     known = RowFacts(_limited({**dict.fromkeys(SPLITS, 0), **counted, **held_out}, recipe), basis)
     if None in known.counts.values():
@@ -70,6 +77,15 @@ def _held_out(counts: Mapping[str, int | None], rule: HeldOut) -> dict[str, int 
         return dict.fromkeys(("train", *shares))
     taken = {split: round(whole * share) if share < 1 else int(share) for split, share in shares.items()}
     return {**taken, "train": max(whole - sum(taken.values()), 0)}
+
+
+def _by_column(recipe: Recipe, rule: HeldOut) -> dict[str, int | None]:
+    """Rows of the splits that a column names; those that name none are told by ingest."""
+    found = Counter[str]()
+    for row in light_rows(recipe, "train"):
+        with suppress(BadRowError):
+            found[split_of_row(rule, row)] += 1
+    return {split: found[split] for split in SPLITS}
 
 
 def _limited(counts: Mapping[str, int | None], recipe: Recipe) -> dict[str, int | None]:

@@ -11,7 +11,8 @@ from runner.errors import Problem, RunnerError, nearest
 from runner.storage import s3
 from runner.storage.store import checked_key
 from stages.data.generated.grammar import GrammarSpec, parse_uri
-from stages.data.look import look_at
+from stages.data.look import first_row, look_at
+from stages.data.prompt import has
 from stages.data.readers.sniff import sniff
 from stages.data.sources import SCHEMES
 from stages.data.sources.base import is_pattern
@@ -19,11 +20,12 @@ from stages.data.sources.fetch import OWN_FILES_HINT, shared_files
 from stages.data.sources.hub import parse_address
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import folder_of, scheme_of, split_names
+from stages.data.split_column import SPLIT_WORDS
+from stages.sections.dataset import HeldOut
 from stages.sections.recipe import Recipe
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
-_WORDS = {"train": "train|training", "val": "val|valid|validation|dev|eval", "test": "test|testing|heldout"}
 _USERS = {"train": ("train",), "test": ("infer", "query")}
 
 
@@ -134,7 +136,7 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
 
 def _instead(files: LocalFiles, split: str) -> str:
     """What to write, by the names of the files that are there."""
-    words = re.compile(rf"(.*[^a-z]|)({_WORDS[split]})([^a-z].*|)", re.IGNORECASE)
+    words = re.compile(rf"(.*[^a-z]|)({'|'.join(SPLIT_WORDS[split])})([^a-z].*|)", re.IGNORECASE)
     there = [each for each in files.all() if words.fullmatch(each)]
     if not there:
         return f"Name the split's file, or set dataset.files.{split}=null."
@@ -149,7 +151,8 @@ def needed_splits_have_files(recipe: Recipe) -> Iterator[Problem]:
         return
     for split, users in _USERS.items():
         stages = [name for name in users if name in recipe.pipeline]
-        held_out = dataset.split is not None and getattr(dataset.split, split, None) is not None
+        rule = dataset.split
+        held_out = rule is not None and (rule.column or getattr(rule, split, None)) is not None
         if stages and getattr(dataset.files, split) is None and not held_out:
             message = f"is null, but {stages[0]} needs the {split} rows"
             hint = f"Name the file, or take {stages[0]} out of pipeline."
@@ -167,6 +170,12 @@ def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
         hint = "Give val= and test= in its query, or remove dataset.split."
         yield Problem("dataset.split", None, "holds rows out, and generated:// has splits of its own", hint)
         return
+    if rule.column is not None:
+        yield from _by_column(recipe, rule)
+        return
+    if rule.values:
+        message = "says what values of a column mean, and dataset.split.column names none"
+        yield Problem("dataset.split.values", rule.values, message, "Set dataset.split.column to the column.")
     if rule.val is None and rule.test is None:
         yield Problem("dataset.split", None, "names no split", "Set dataset.split.test=0.1, for example.")
     shares = [share for share in (rule.val, rule.test) if isinstance(share, float)]
@@ -177,6 +186,25 @@ def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
         if getattr(rule, split) is not None and name is not None:
             message = f"stands next to dataset.files.{split}={name}: a split is a file or is held out"
             yield Problem(f"dataset.split.{split}", getattr(rule, split), message, f"Set dataset.files.{split}=null.")
+
+
+def _by_column(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
+    """A column that names splits decides alone, and the rows have it."""
+    defaults = HeldOut().model_dump()
+    for name, value in rule.model_dump(include={"val", "test", "by", "stratify", "seed"}).items():
+        if value != defaults[name]:
+            message = f"stands next to dataset.split.column={rule.column}, which names each row's split"
+            yield Problem(f"dataset.split.{name}", value, message, f"Remove dataset.split.{name}, or column.")
+    for split in ("val", "test"):
+        if (file := getattr(recipe.dataset.files, split)) is not None:
+            message = f"is a file of its own, and dataset.split.column={rule.column} names the split of each row"
+            yield Problem(f"dataset.files.{split}", file, message, f"Set dataset.files.{split}=null.")
+    row = first_row(recipe, "train")
+    if row and not has(row, rule.column or ""):
+        guess = nearest(rule.column or "", row)
+        hint = f"Did you mean {guess}?" if guess else "Name one of these."
+        message = f"is a column that the rows lack; they have: {', '.join(sorted(row))}"
+        yield Problem("dataset.split.column", rule.column, message, hint)
 
 
 def _keyed_by_split(recipe: Recipe, name: str) -> bool:

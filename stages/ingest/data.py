@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner.errors import RunnerError
 from runner.storage.artifact import Artifact, scan_folder
 from stages.data.prompt import prompt_columns
 from stages.data.shapes.extras import MEDIA
@@ -16,8 +17,9 @@ from stages.data.shapes.kto import LABELS
 from stages.data.shapes.preference import CHOSEN, REJECTED
 from stages.data.sources import Wanted
 from stages.data.sources.names import scheme_of, split_names
+from stages.data.split_column import NONE
 from stages.ingest.rows.bad_rows import judge, skipped
-from stages.ingest.rows.choose import Groups, hold_out, sample
+from stages.ingest.rows.choose import NAMES, Groups, hold_out, sample
 from stages.ingest.rows.collect import Collected
 from stages.ingest.rows.pieces import Spread, Update, draws, one_by_one, read_splits
 from stages.ingest.rows.remarks import lengths, remarks
@@ -61,7 +63,7 @@ def prepare_data(recipe: Recipe, folder: Path, update: Update, spread: Spread = 
     found = _kept(recipe, read, groups, paths)
     paths["test"].touch()
     shutil.rmtree(folder / "raw")
-    lines = [*skipped(read, folder), *remarks(found, paths, used_columns(recipe))]
+    lines = [*skipped(read, folder), *_left_out(recipe, read, groups), *remarks(found, paths, used_columns(recipe))]
     artifacts = [scan_folder(name, folder / name) for name in ("train_set", "test_set")]
     metrics = _metrics(read, found, artifacts, time.monotonic() - begin)
     return DataParts(artifacts, metrics | ({"remarks": lines} if lines else {}), lines)
@@ -74,6 +76,7 @@ def _kept(
     dataset, found = recipe.dataset, dict(read)
     if dataset.split and groups:
         found |= hold_out(dataset.split, groups, read["train"], paths)
+        _check_needed(recipe, found)
     for split, each in list(found.items()):
         limit = getattr(dataset.max_rows, split)
         if draws(recipe) and limit is not None and each.num_rows > limit:
@@ -81,10 +84,31 @@ def _kept(
     return found
 
 
+def _check_needed(recipe: Recipe, found: Mapping[str, Collected]) -> None:
+    """Raise RunnerError when a stage needs rows of a split that the column of splits names nowhere."""
+    rule = recipe.dataset.split
+    asking: list[str] = [name for name in ("infer", "query") if name in recipe.pipeline]
+    needs = {"test": asking, "val": ["train"] if recipe.train.args.get("eval_dataset") == "val" else []}
+    for split, stages in needs.items():
+        if rule is not None and rule.column is not None and stages and split not in found:
+            raise RunnerError(
+                f"dataset.split.column={rule.column} names no row's split {split}, whose rows {stages[0]} needs",
+                f"Say in dataset.split.values which of its values mean {split}.",
+            )
+
+
+def _left_out(recipe: Recipe, read: Mapping[str, Collected], groups: Groups | None) -> list[str]:
+    count = groups.named.count(NAMES.index(NONE)) if groups else 0
+    rule = recipe.dataset.split
+    if not count or rule is None:
+        return []
+    return [f"left out {count:,} of {read['train'].num_rows:,} rows, whose {rule.column!r} means none"]
+
+
 def used_columns(recipe: Recipe) -> set[str]:
     """Columns that something of the recipe reads, and those that have a meaning by their names."""
     prompt, split = recipe.dataset.prompt, recipe.dataset.split
-    named = prompt_columns(prompt) | ({split.by, split.stratify or ""} if split else set())
+    named = prompt_columns(prompt) | ({split.by, split.stratify or "", split.column or ""} if split else set())
     usual = {"pt": ("text",), "dpo": (*CHOSEN, *REJECTED), "rm": (*CHOSEN, *REJECTED), "kto": LABELS}
     extras = ("system", "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
     whole = {name.partition(".")[0] for name in named}

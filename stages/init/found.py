@@ -12,13 +12,9 @@ from runner.errors import RunnerError, nearest
 from stages.data.sources import SCHEMES, scheme_of
 from stages.data.sources.base import is_pattern
 from stages.data.sources.fetch import open_files
+from stages.data.split_column import SPLIT_WORDS
 from stages.sections.dataset import data_file
 
-SPLIT_WORDS = {
-    "test": {"test", "testing", "heldout"},
-    "val": {"val", "valid", "validation", "dev", "eval"},
-    "train": {"train", "training"},
-}
 _MOST_NAMED = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip")
@@ -149,7 +145,7 @@ def _richest(names: Sequence[str]) -> str:
 
 def _split_of(name: str) -> str:
     words = set(re.split(r"[^a-z]+", stem(name).lower()))
-    return next((split for split, known in SPLIT_WORDS.items() if words & known), "")
+    return next((split for split, known in SPLIT_WORDS.items() if words.intersection(known)), "")
 
 
 def _named(names: Sequence[str], kept: Sequence[str], pattern: str) -> tuple[str, ...]:

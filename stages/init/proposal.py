@@ -25,6 +25,7 @@ from stages.init.found import Found
 from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of
 from stages.init.lengths import MESSAGE_TOKENS, ROW_TOKENS, Counter, Limits, limits_of
 from stages.init.shape import Shape, shape_of
+from stages.init.splits import split_for
 from stages.init.target import Target
 from stages.sections.dataset import Dataset
 
@@ -95,7 +96,7 @@ def propose(
         found, target, shape, columns_of(good), num_rows, {}, labels, limits, tokenizer is not None, share,
         all(len(each) <= MOST_ROWS for each in rows.values()),
     )  # fmt: skip
-    split = split_for(made)
+    split = split_for(made, good)
     lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
     return replace(made, split=split, remarks=[*lines, *_of_limits(made)])
 
@@ -167,22 +168,6 @@ def _bad_share(found: Found, splits: Mapping[str, Collected]) -> float:
 
 def _bad(splits: Mapping[str, Collected]) -> list[str]:
     return [f"cannot be used: {line}" for line in bad_lines(splits)]
-
-
-def split_for(made: Proposal) -> dict[str, Any]:
-    """`dataset.split` for splits that have no file: shares of few rows, numbers of many."""
-    total = made.num_rows["train"]
-    wanted = {
-        "val": 500 if total > 10_000 else 0.05 if total > 1000 else 0.1,
-        "test": 1000 if total > 10_000 else 0.1 if total > 1000 else 0.2,
-    }
-    used = {"sft": ("val", "test"), "pt": ()}.get(made.shape.stage, ("test",))  # nothing is asked of a text
-    split: dict[str, Any] = {name: wanted[name] for name in used if name not in made.found.splits}
-    if split and total < 10:
-        raise RunnerError(f"data: {made.found.source} has {total} usable rows, too few to hold some out", "Give more.")
-    if split and made.label_column is not None:
-        split["stratify"] = made.label_column
-    return split
 
 
 def _of_limits(made: Proposal) -> list[str]:

@@ -68,7 +68,10 @@ def _dataset(made: Proposal) -> Iterator[str]:
     yield "dataset:"
     yield f"  source: {quoted(made.found.source)}"
     yield from _files(made)
-    if made.split:
+    if "column" in made.split:
+        yield from comment("The column that names each row's split.", "  ")
+        yield f"  split: {quoted(made.split)}"
+    elif made.split:
         kept = "; the labels are as frequent in each" if "stratify" in made.split else ""
         yield from comment(f"Held out of the training rows. Rows with the same prompt stay in one split{kept}.", "  ")
         yield f"  split: {quoted(made.split)}"
@@ -104,7 +107,7 @@ def _train(made: Proposal) -> Iterator[str]:
     limits, stage = made.limits, made.shape.stage
     num_train = made.num_rows["train"]
     args: dict[str, Any] = {"cutoff_len": limits.cutoff_len}
-    if stage == "sft" and ("val" in made.split or "val" in made.found.splits):
+    if stage == "sft" and ({"val", "column"} & made.split.keys() or "val" in made.found.splits):
         args |= {"eval_dataset": "val", "eval_strategy": "epoch"}
     yield "train:"
     yield f"  stage: {stage}"

@@ -51,7 +51,8 @@ Part = Annotated[float, Field(gt=0, lt=1)] | PositiveInt
 
 
 class HeldOut(Section):
-    """Splits made of the training rows. Rows with the same prompt stay in one split, and so do groups."""
+    """Splits made of the training rows: by shares, where rows with the same prompt stay in one split and so do groups,
+    or by a column that names each row's split."""
 
     val: Part | None = Field(None, description="Validation rows: a share below 1, or a number.", examples=[0.05])
     test: Part | None = Field(None, description="Test rows: a share below 1, or a number.", examples=[500])
@@ -65,6 +66,17 @@ class HeldOut(Section):
     )
     seed: int | None = Field(
         None, description="Another seed, another choice of rows; null: the recipe's seed.", examples=[7]
+    )
+    column: str | None = Field(
+        None,
+        description="Instead of shares: the column that names each row's split, such as train, validation or dev, "
+        "test.",
+        examples=["split"],
+    )
+    values: dict[str, Literal["train", "val", "test", "none"]] = Field(
+        default_factory=dict,
+        description="What other values of that column mean; none leaves their rows out.",
+        examples=[{"fold9": "val", "unlabelled": "none"}],
     )
 
 
@@ -131,7 +143,7 @@ class Dataset(Section):
         elif (name := data_file(source)) is not None:
             implied = {"train": name, "val": None, "test": None}
         if isinstance(split, dict):
-            implied |= {each: None for each in ("val", "test") if split.get(each) is not None}
+            implied |= {each: None for each in ("val", "test") if (split.get("column") or split.get(each)) is not None}
         return values | {"files": implied | files}
 
     @model_validator(mode="before")

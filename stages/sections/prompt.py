@@ -38,6 +38,12 @@ class Prompt(Section):
         "learn and the reference. `system` then stands for rows without a system message.",
         examples=["messages"],
     )
+    history: str | None = Field(
+        None,
+        description="The column of earlier turns, as alpaca has them: a list of pairs [question, answer], the oldest "
+        "first, before `user`. `{history|}` is one that rows may lack.",
+        examples=["{history|}"],
+    )
     chosen: str | None = Field(
         None,
         description="The better answer of a preference pair; null: the column `chosen` or `preferred_output`.",

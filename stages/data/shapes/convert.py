@@ -10,6 +10,7 @@ from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
 from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
 from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of
+from stages.data.shapes.history import history_of
 from stages.data.shapes.kto import label_of
 from stages.data.shapes.preference import has_pair, pair_fields
 from stages.data.shapes.quick import quick_messages
@@ -68,7 +69,7 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         assert prompt.user is not None, "a recipe without user and without conversations is refused"
         assert prompt.assistant is not None, "a recipe without assistant and without conversations is refused"
         asked = turns_of(dataset, prompt.user, row, "user")
-        turns = [*asked, *_answer(dataset, prompt.assistant, row)]
+        turns = [*history_of(dataset, row), *asked, *_answer(dataset, prompt.assistant, row)]
         plain = len(turns) == 2 and turns[0]["role"] == "user" and turns[1]["role"] == "assistant"
         messages = with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)
         return {"messages": messages, **_named_media(dataset, messages, row)}

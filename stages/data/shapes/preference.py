@@ -8,6 +8,7 @@ from typing import Any
 from stages.data.example import BadRowError, Message
 from stages.data.prompt import cell, names, only_column, render
 from stages.data.shapes.conversation import from_column, holds_messages, messages_of, parsed, with_system
+from stages.data.shapes.history import history_of
 from stages.sections.dataset import Dataset
 
 CHOSEN = ("chosen", "preferred_output")
@@ -81,4 +82,4 @@ def _asked(dataset: Dataset, row: Mapping[str, Any], chosen: list[Message]) -> l
     name = only_column(template)
     if name is not None and holds_messages(parsed(cell(row, name))):
         return messages_of(dataset, row, name)
-    return [{"role": "user", "content": render(template, row)}]
+    return [*history_of(dataset, row), {"role": "user", "content": render(template, row)}]

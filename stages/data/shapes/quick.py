@@ -18,7 +18,12 @@ Fill = Callable[[Mapping[str, Any]], str | None]
 
 def quick_messages(prompt: Prompt) -> Callable[[Mapping[str, Any]], list[Message] | None] | None:
     """The messages of a row, None for a row that is not usual; None where the prompt has a column of messages."""
-    if prompt.conversations is not None or prompt.user is None or prompt.assistant is None:
+    if (
+        prompt.history is not None
+        or prompt.conversations is not None
+        or prompt.user is None
+        or prompt.assistant is None
+    ):
         return None
     user, assistant = _filled(prompt.user), _filled(prompt.assistant)
     system = _filled(prompt.system) if prompt.system else None

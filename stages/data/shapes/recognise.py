@@ -55,8 +55,15 @@ def _alpaca(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if "instruction" not in row or "output" not in row:
         return None
     system = ', system: "{system|}"' if "system" in row else ""
+    if holds_turns(row.get("history")):
+        system += ', history: "{history|}"'
     kind = "KTO (alpaca)" if "kto_tag" in row else "alpaca"
     return kind, f'{{user: "{{instruction}}\\n{{input|}}", assistant: "{{output}}"{system}}}'
+
+
+def holds_turns(value: Any) -> bool:
+    """Whether a column named history may hold pairs of turns, rather than a text about somebody's history."""
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip()[:2] in ("[]", "[["))
 
 
 def _prompt_completion(row: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -14,12 +14,13 @@ from typing import Any
 from runner.errors import RunnerError
 from stages.data.example import BadRowError, Example
 from stages.data.prompt import as_text, cell
+from stages.data.split_column import NONE, split_of_row
 from stages.ingest.rows.collect import Collected, Found, prompt_text
 from stages.sections.dataset import Dataset, HeldOut
 
 _START = b'{"id": "'
 TRAIN, VAL, TEST = 0, 1, 2
-NAMES = ("train", "val", "test")
+NAMES = ("train", "val", "test", NONE)
 
 
 class Groups:
@@ -31,10 +32,14 @@ class Groups:
         self.prompts: array[int] = array("Q")
         self.groups: array[int] = array("Q")
         self.strata: list[str] = []
+        self.named = bytearray()
 
     def add(self, example: Example) -> None:
         """Note the next example. Raises BadRowError when it lacks a column that the rule names."""
         rule = self._rule
+        if rule.column is not None:
+            self.named.append(NAMES.index(split_of_row(rule, example.columns)))
+            return
         group = None if rule.by == "hash" else self._hash(f"{rule.by}\0{self._column(example, rule.by)}")
         stratum = None if rule.stratify is None else self._column(example, rule.stratify)
         self.prompts.append(self._hash(prompt_text(example)))
@@ -48,6 +53,11 @@ class Groups:
         self.prompts.extend(later.prompts)
         self.groups.extend(later.groups)
         self.strata.extend(later.strata)
+        self.named.extend(later.named)
+
+    def parts(self) -> bytearray:
+        """Each example's split, as an index of NAMES."""
+        return self.named if self._rule.column is not None else assign(self._rule, self.root_keys(), self.strata)
 
     def root_keys(self) -> list[int]:
         """Each example's key: equal for those that stay together."""
@@ -116,7 +126,23 @@ def _fill(part: int, wanted: int, keys: Sequence[int], members: Mapping[int, lis
 
 def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping[str, Path]) -> dict[str, Collected]:
     """Move rows of the training examples' file into the other splits'. Raises RunnerError for an empty split."""
-    parts = assign(rule, groups.root_keys(), groups.strata)
+    parts = groups.parts()
+    wanted = _wanted(rule, parts)
+    whole = paths["train"].with_name(".all.jsonl")
+    paths["train"].replace(whole)
+    for part in wanted:
+        copy_rows(whole, paths[NAMES[part]], NAMES[part], lambda index, part=part: parts[index] == part)  # type: ignore[misc]
+    whole.unlink()
+    return {NAMES[part]: _only(collected, [each == part for each in parts], part) for part in wanted}
+
+
+def _wanted(rule: HeldOut, parts: bytearray) -> list[int]:
+    """The splits to write. Raises RunnerError for one that is asked for and has no row."""
+    if rule.column is not None:
+        if TRAIN not in parts:
+            hint = "Name another column, or say in dataset.split.values which of its values mean train."
+            raise RunnerError(f"dataset.split.column={rule.column} names no row's split train", hint)
+        return [part for part in (TRAIN, VAL, TEST) if part in parts]
     wanted = [TRAIN] + [part for part, share in ((VAL, rule.val), (TEST, rule.test)) if share is not None]
     for part in wanted:
         if part not in parts:
@@ -124,12 +150,7 @@ def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping
                 f"dataset.split leaves the {NAMES[part]} split without a row of {len(parts):,}",
                 f"Set dataset.split.{NAMES[part]} to another share, or group the rows by another column (by).",
             )
-    whole = paths["train"].with_name(".all.jsonl")
-    paths["train"].replace(whole)
-    for part in wanted:
-        copy_rows(whole, paths[NAMES[part]], NAMES[part], lambda index, part=part: parts[index] == part)  # type: ignore[misc]
-    whole.unlink()
-    return {NAMES[part]: _only(collected, [each == part for each in parts], part) for part in wanted}
+    return wanted
 
 
 def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:

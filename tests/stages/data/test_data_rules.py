@@ -136,6 +136,22 @@ def test_splits_can_be_held_out_of_one_file(dataset: Path) -> None:
     assert "splits of its own" in problems({"dataset.split": {"val": 5}})["dataset.split"].message
 
 
+def test_a_column_may_name_the_splits_and_then_decides_alone(dataset: Path) -> None:
+    rows = '{"q": "Hi?", "a": "Yes.", "fold": "train"}\n' * 2
+    (dataset / "train.jsonl").write_text(rows)
+    given = {"dataset.source": str(dataset), "dataset.files": {"train": "train.jsonl"}}
+    given["dataset.prompt"] = {"user": "{q}", "assistant": "{a}"}
+    assert problems({**given, "dataset.split": {"column": "fold"}}) == {}
+    found = problems({**given, "dataset.split": {"column": "fald", "test": 0.1, "stratify": "a"}})
+    assert {"dataset.split.column", "dataset.split.test", "dataset.split.stratify"} == set(found)
+    assert found["dataset.split.column"].hint == "Did you mean fold?"
+    assert (
+        "names none" in problems({**given, "dataset.split": {"values": {"9": "val"}}})["dataset.split.values"].message
+    )
+    file = {"dataset.files": {"train": "train.jsonl", "test": "test.jsonl"}, "dataset.split": {"column": "fold"}}
+    assert "is a file of its own" in problems({**given, **file})["dataset.files.test"].message
+
+
 @pytest.mark.parametrize("pattern", ["tr*.jsonl", ["train.jsonl", "val.jsonl"]])
 def test_a_split_may_be_several_files(dataset: Path, pattern: object) -> None:
     prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}

@@ -40,6 +40,40 @@ def test_templates_make_a_prompt_and_an_answer() -> None:
     assert (made.columns["n"], made.source) == (1, "train.jsonl:1")
 
 
+TURNS = [["Open?", "At eight."], ["Sure?", "Yes {so}."]]
+
+
+@pytest.mark.parametrize("cell", [TURNS, __import__("json").dumps(TURNS), TALK], ids=["pairs", "text", "messages"])
+def test_alpacas_history_is_turns_before_the_question(cell: Any) -> None:
+    row = {"instruction": "And?", "output": "So.", "history": cell}
+    kind, prompt = recognise(row | {"history": TURNS})
+    assert kind == "alpaca"
+    made = example(row, system="Be {history.0.0}." if cell is TURNS else None, **__import__("yaml").safe_load(prompt))
+    assert made.prompt[-len(TALK) - 1 :] == [*TALK, {"role": "user", "content": "And?"}]
+    assert made.reference == "So."
+    pair = example({"q": "And?", "chosen": "So.", "rejected": "No.", "history": cell}, "dpo", user="{q}",
+                   history="{history}")  # fmt: skip
+    assert pair.messages == made.messages[-len(TALK) - 2 : -1]
+
+
+def test_a_history_may_be_empty_and_is_refused_where_it_is_none() -> None:
+    given = {"user": "{q}", "assistant": "{a}", "history": "{h|}"}
+    for cell in ([], None, ""):
+        assert example({"q": "Open?", "a": "x", "h": cell}, **given).prompt == [USER]
+    assert example({"q": "Open?", "a": "x"}, **given).prompt == [USER]
+    for cell, why in (
+        ("since 1990", "is text"),
+        ([["a"]], "is a list of 1"),
+        ([["a", None]], "that is null"),
+        (7, "is"),
+    ):
+        with pytest.raises(BadRowError, match=f"'h'.* {why}"):
+            example({"q": "Open?", "a": "x", "h": cell}, **given)
+    with pytest.raises(BadRowError, match="lacks the column 'h'"):
+        example({"q": "Open?", "a": "x"}, **given | {"history": "{h}"})
+    assert "history" not in recognise({"instruction": "a", "output": "b", "history": "of Rome"})[1]
+
+
 def test_templates_of_one_column_may_hold_messages() -> None:
     assert example({"p": [USER], "c": [SAYS]}, user="{p}", assistant="{c}").messages == [USER, SAYS]
 

@@ -112,6 +112,19 @@ def test_the_written_pytest_passes_from_any_folder(tmp_path: Path) -> None:
     assert "3 passed" in done.stdout
 
 
+def test_a_column_that_names_splits_is_proposed_and_the_rows_are_where_it_says(tmp_path: Path) -> None:
+    from stages.ingest.data import prepare_data
+
+    names = ["train"] * 4 + ["dev", "test"]
+    write("data.jsonl", [{**row, "split": names[at % 6]} for at, row in enumerate(tickets(60))])
+    recipe = init("data=data.jsonl")
+    assert recipe.dataset.split is not None
+    assert recipe.dataset.split.column == "split"
+    assert recipe.train.args["eval_dataset"] == "val"
+    rows = prepare_data(recipe, tmp_path / "work", lambda *args, **figures: None).metrics["rows"]
+    assert rows == {"train": 40, "val": 10, "test": 10}
+
+
 def test_few_labels_are_listed_in_the_prompt_and_scored_by_label() -> None:
     write("data.jsonl", tickets(60))
     recipe = init("data=data.jsonl")

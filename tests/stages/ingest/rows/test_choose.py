@@ -25,7 +25,7 @@ def rows(count: int, **columns: Any) -> list[dict[str, Any]]:
     return [{"q": f"Question {n}?", "a": f"Answer {n}.", **columns} for n in range(count)]
 
 
-def ingested(folder: Path, given: dict[str, list[dict[str, Any]]], **dataset: Any) -> DataParts:
+def ingested(folder: Path, given: dict[str, list[dict[str, Any]]], train: Any = None, **dataset: Any) -> DataParts:
     """The data of the quickstart with these rows a split, and keys of its dataset section."""
     (folder / "ds").mkdir(exist_ok=True)
     for split, each in given.items():
@@ -34,9 +34,8 @@ def ingested(folder: Path, given: dict[str, list[dict[str, Any]]], **dataset: An
     section = {"source": str(folder / "ds"), "files": files, "prompt": PROMPT, **dataset}
     pipeline = ["ingest", "train", "publish"] if "test" not in given else ["ingest", "train", "publish", "infer"]
     storage = {"cache": str(folder / "cache")}  # where no model is
-    recipe: Recipe = load_recipe(
-        changed(composed("viggo_quickstart"), {"dataset": section, "pipeline": pipeline, "storage": storage})
-    )
+    values = {"dataset": section, "pipeline": pipeline, "storage": storage, "train": train or {}}
+    recipe: Recipe = load_recipe(changed(composed("viggo_quickstart"), values))
     return prepare_data(recipe, folder / "made", lambda *args, **figures: None)
 
 
@@ -177,3 +176,25 @@ def test_many_files_in_pieces_give_what_one_file_after_the_other_gives(
         same = ("rows", "skipped", "chars", "bytes")
         assert {key: many.metrics[key] for key in same} == {key: one.metrics[key] for key in same}
         assert many.remarks[1:] == one.remarks[1:]
+
+
+def test_a_column_names_each_rows_split_in_usual_words_or_the_recipes_own(tmp_path: Path) -> None:
+    names = ["train", "Validation", "TEST", "unlabelled", 9]
+    given = [{**row, "fold": names[n % 5]} for n, row in enumerate(rows(50))]
+    rule = {"column": "fold", "values": {"9": "test", "unlabelled": "none"}}
+    made = ingested(tmp_path, {"train": given}, split=rule)
+    assert made.metrics["rows"] == {"train": 10, "val": 10, "test": 20}
+    assert {example.columns["fold"] for example in split(tmp_path, "test")} == {"TEST", 9}
+    assert [example.id for example in split(tmp_path, "val")][:2] == ["val-000000", "val-000001"]
+    assert "left out 10 of 50 rows, whose 'fold' means none" in made.remarks
+    with pytest.raises(RunnerError, match=r"10 rows .*: its column 'fold' is 'unlabelled', which names no split"):
+        ingested(tmp_path, {"train": given}, split={"column": "fold", "values": {"9": "test"}})
+
+
+def test_a_column_of_splits_that_names_none_that_is_needed_is_refused(tmp_path: Path) -> None:
+    given = [{**row, "fold": "dev"} for row in rows(5)]
+    with pytest.raises(RunnerError, match=r"split\.column=fold names no row's split train"):
+        ingested(tmp_path, {"train": given}, split={"column": "fold"})
+    given = [{**row, "fold": "train"} for row in rows(5)]
+    with pytest.raises(RunnerError, match="names no row's split val, whose rows train needs"):
+        ingested(tmp_path, {"train": given}, split={"column": "fold"}, train={"args": {"eval_dataset": "val"}})
