@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from runner.errors import RunnerError, first_line
+from runner.errors import RunnerError
 from stages.data.readers.arrow import by_name, labels_of, plain
 from stages.data.sources import Placed
+from stages.data.sources.hub_errors import explained
 from stages.sections.dataset import Dataset
 
 _LOOK_S = 5.0
@@ -49,7 +51,7 @@ def commit(source: str) -> str | None:
     try:
         return HfApi().dataset_info(address.name, revision=address.revision, timeout=_LOOK_S).sha
     except Exception as error:  # the client raises what the network and the hub's answers raise
-        raise RunnerError(f"{source}: {first_line(error)}") from error
+        raise explained(source, "", error) from error
 
 
 def rows(dataset: Dataset, seed: int, split: str) -> Placed:
@@ -58,7 +60,15 @@ def rows(dataset: Dataset, seed: int, split: str) -> Placed:
     name = getattr(dataset.files, split)
     if not isinstance(name, str):
         raise RunnerError(f"dataset.files.{split} must name one split of {dataset.source}", "Write train, for example.")
+    _check_hides_nothing(dataset.source, address.name)
     return _rows(dataset.source, address, name)
+
+
+def _check_hides_nothing(source: str, name: str) -> None:
+    """Raise RunnerError where the library would read something else than the hub: it prefers a folder of that name."""
+    if Path(name).exists():
+        hint = "Run from another folder, or write the folder's path in dataset.source."
+        raise RunnerError(f"dataset.source={source}: {Path(name).absolute()} has the dataset's name", hint)
 
 
 def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, Any]]:
@@ -74,7 +84,6 @@ def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, A
     except RunnerError:
         raise
     except Exception as error:  # the library raises what its loaders, the network and the hub's client raise
-        raise RunnerError(
-            f"dataset.source={source}, split {split}: {first_line(error)}",
-            "Check the name, config, split and network; for a private dataset set HF_TOKEN, for a mirror HF_ENDPOINT.",
-        ) from error
+        if isinstance(error, datasets.exceptions.DatasetNotFoundError | ConnectionError):
+            commit(source)  # tells more exactly why there is none
+        raise explained(source, split, error) from error
