@@ -15,7 +15,7 @@ ORIGIN = "command line"
 OTHER_VERBS = ("help", "completion")
 ASKING_VERBS = ("init",)
 _PROGRAM = "python -m runner"
-_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "-h", "--help", "--version", "--yes")
+_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "--allow", "-h", "--help", "--version", "--yes")
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     if problems := [*problems, *wrong]:
         raise RecipeError(problems)
     overrides = [word for word in overrides if key_of(word) != "action"]
-    if flags.trust or flags.allow_env:
+    if flags.trust or flags.allow_env or flags.allow:
         from runner.recipe.grants import as_overrides
 
-        overrides += as_overrides({"trust": flags.trust, "allow_env": flags.allow_env})
+        overrides += as_overrides({"trust": flags.trust, "allow_env": flags.allow_env, "allow": flags.allow})
     help_ = flags.help or verb == "help"
     return CommandLine(
         verb or ("run" if overrides else ""),
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", type=Path)
     parser.add_argument("--trust", action="append", default=[])
     parser.add_argument("--allow-env", action="append", default=[])
+    parser.add_argument("--allow", action="append", default=[])
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--yes", action="store_true")

@@ -45,6 +45,7 @@ your settings: ~/.config/recipe-runner/settings.yaml
     submit.env: [HF_TOKEN]
     cluster.address: http://10.0.0.1:8265    # of submit, logs, stop, deploy
     deploy.url: https://models.example.com
+    allow: [s3://our-bucket]    # places that recipe files may name, of every verb
 
 shell completion: echo 'eval "$(recipe-runner completion bash)"' >> ~/.bashrc
                   (zsh: completion zsh, and ~/.zshrc)
@@ -58,6 +59,7 @@ _YES = ("--yes", "ask nothing, and overwrite files that are there")
 _GRANTS = (
     ("--trust KEY,KEY", "let these keys of the recipe name code, files, packages, processes or hosts"),
     ("--allow-env NAME", "let the recipe read these environment variables (NAME,NAME)"),
+    ("--allow PLACE", "let the recipe name these hosts, buckets and what is below them (PLACE,PLACE)"),
 )
 
 

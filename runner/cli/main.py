@@ -59,14 +59,14 @@ def dispatch(line: CommandLine) -> int:
     """Compose the configuration, once or for each job of `-m`, and do what the verb says."""
     from runner.cli.asked import Call
     from runner.cli.overrides import checked_overrides
-    from runner.cli.settings import settings_for
+    from runner.cli.settings import settings_for, with_allowed
     from runner.recipe.load import compose
 
     verb = VERBS[line.verb]
     if not verb.composes and not line.multirun:
         written: int = verb.load()(line)
         return written
-    overrides = checked_overrides(line, verb)
+    overrides = with_allowed(checked_overrides(line, verb))
     if line.multirun:
         return _each_job(line, overrides)
     call = Call(line, compose(overrides, line.config_dir, settings_for(line.verb)))

@@ -1,4 +1,4 @@
-"""The user's own settings: what leaves this machine and where to, which no recipe file may say."""
+"""The user's own settings: what leaves this machine and where to, which a recipe file says only where they allow it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 from runner.errors import Problem, RecipeError, nearest
+from runner.recipe.grants import as_overrides, granted
 from runner.recipe.hydra.files import read_recipe_file
-from runner.recipe.hydra.overrides import in_hydras_form
+from runner.recipe.hydra.overrides import in_hydras_form, readable
 
-KEYS = ("cluster.address", "deploy.url", "submit.env", "submit.python", "submit.code")
+ALLOW = "allow"
+KEYS = ("cluster.address", "deploy.url", "submit.env", "submit.python", "submit.code", ALLOW)
 VERBS = ("submit", "logs", "stop", "deploy", "rollback", "undeploy", "status")
 
 
@@ -23,18 +25,39 @@ def settings_path() -> Path:
 
 
 def settings_for(verb: str) -> list[str]:
-    """Overrides that the settings file stands for; only verbs of a cluster use it.
+    """Overrides that the settings file stands for; only verbs of a cluster use them.
 
     Raises RecipeError naming the file for a key that it may not hold, or text that is not YAML.
     """
-    path = settings_path()
-    if verb not in VERBS or not path.is_file():
+    if verb not in VERBS:
         return []
-    values = _content(path)
-    found = dict(_leaves(values, ""))
+    return [f"{key}={in_hydras_form(value)}" for key, value in _settings().items() if key != ALLOW]
+
+
+def with_allowed(overrides: list[str]) -> list[str]:
+    """The overrides of any verb, with the places that the settings file allows next to those of the command line.
+
+    Raises RecipeError as `settings_for`.
+    """
+    places = _settings().get(ALLOW)
+    if places is None:
+        return overrides
+    if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
+        hint = "Write it so: allow: [s3://our-bucket]"
+        raise RecipeError([Problem(ALLOW, places, "must be a list of places", hint, str(settings_path()))])
+    mine = granted(readable(overrides), ALLOW)
+    return [*overrides, *as_overrides({ALLOW: dict.fromkeys([*mine, *places])}, str(settings_path()))]
+
+
+def _settings() -> dict[str, Any]:
+    """Values of the settings file by dotted key; {} where there is none."""
+    path = settings_path()
+    if not path.is_file():
+        return {}
+    found = dict(_leaves(_content(path), ""))
     if wrong := [_unknown(key, value, path) for key, value in found.items() if key not in KEYS]:
         raise RecipeError(wrong)
-    return [f"{key}={in_hydras_form(value)}" for key, value in found.items()]
+    return found
 
 
 def _content(path: Path) -> dict[str, Any]:

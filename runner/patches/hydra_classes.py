@@ -1,6 +1,7 @@
-"""Names of Hydra 1.3's own plugins, which a composed recipe has below `hydra` as `_target_`."""
+"""Names of Hydra 1.3's own sweeper and launcher, which a composed recipe has below `hydra` as `_target_`."""
 
 from __future__ import annotations
 
-PLUGINS = "hydra._internal.core_plugins."  # sweepers and launchers that come with Hydra
-GRID_SWEEPER = f"{PLUGINS}basic_sweeper.BasicSweeper"
+_PLUGINS = "hydra._internal.core_plugins."
+GRID_SWEEPER = f"{_PLUGINS}basic_sweeper.BasicSweeper"
+LAUNCHER = f"{_PLUGINS}basic_launcher.BasicLauncher"

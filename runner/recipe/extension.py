@@ -13,9 +13,16 @@ EXTENSION = "stages.sections.extension:LanguageModels"
 
 
 class Extension(Protocol):
-    """What `EXTENSION` names. hosts: keys that name another host, and what is sent there."""
+    """What `EXTENSION` names.
+
+    hosts: keys that name another host, and what is sent there. stores: the same of keys that name a store.
+    """
 
     hosts: ClassVar[Mapping[str, str]]
+    stores: ClassVar[Mapping[str, str]]
+
+    def is_public(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Whether nothing of the user's is sent to the host that the key names, by the other values of the recipe."""
 
     def recipe_class(self) -> type[Recipe]:
         """The recipe's class: `Recipe` with the sections of the stages."""

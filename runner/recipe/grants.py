@@ -1,7 +1,8 @@
-"""What only who runs a recipe may grant it: trust in harmful keys, and variables of the environment to read.
+"""What only who runs a recipe may grant it: trust in harmful keys, variables of the environment, places to send to.
 
-Both come from the command line alone (`--trust`, `--allow-env`). They travel as overrides, so that the jobs of a sweep
-and a submitted job have them too; a recipe file that names them is refused.
+They come from the command line (`--trust`, `--allow-env`, `--allow`), places from the user's settings file too. They
+travel as overrides, so that the jobs of a sweep and a submitted job have them too; a recipe file that names them is
+refused.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from runner.errors import Problem, RecipeError
 from runner.recipe.secrets import names_secret
 
-GRANTS = {"trust": "--trust", "allow_env": "--allow-env"}
+GRANTS = {"trust": "--trust", "allow_env": "--allow-env", "allow": "--allow"}
 READABLE = ("ARTIFACT_URI", "RUNS_DIR", "RAY_ADDRESS", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "AWS_REGION")
 _READABLE_PREFIX = "RECIPE_"
 _NAME = re.compile(r"[\w.\[\]-]+")
+_PLACE = re.compile(r"[\w.:/\[\]%+-]+")
 
 
-def as_overrides(given: Mapping[str, Iterable[str]]) -> list[str]:
+def as_overrides(given: Mapping[str, Iterable[str]], origin: str = "command line") -> list[str]:
     """The options' values as overrides. given: of each key of GRANTS, the option's values, separated by commas.
 
     Raises RecipeError for what cannot be a key or the name of a variable.
@@ -29,9 +31,10 @@ def as_overrides(given: Mapping[str, Iterable[str]]) -> list[str]:
     overrides = []
     for key, texts in given.items():
         names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
-        if wrong := [name for name in names if not _NAME.fullmatch(name)]:
+        fits = _PLACE if key == "allow" else _NAME
+        if wrong := [name for name in names if not fits.fullmatch(name)]:
             message = f"cannot be a name of {GRANTS[key]}"
-            raise RecipeError([Problem(key, wrong[0], message, "Write names separated by commas.", "command line")])
+            raise RecipeError([Problem(key, wrong[0], message, "Write names separated by commas.", origin)])
         if names:
             overrides.append(f"{key}=[{','.join(repr(name) for name in names)}]")
     return overrides

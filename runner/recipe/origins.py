@@ -36,7 +36,7 @@ def trace(
     for label, override in zip(labels, parsed, strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
-            for inner in _keys(override.value() if not override.is_delete() else None, key):
+            for inner in leaf_keys(override.value() if not override.is_delete() else None, key):
                 _set(origins, inner, redact_override(label))
     return origins
 
@@ -66,11 +66,11 @@ def _lines(node: yaml.Node, prefix: str, line: int, above: list[yaml.Node]) -> I
         yield from ((f"{prefix}[{index}]", item.start_mark.line + 1) for index, item in enumerate(node.value))
 
 
-def _keys(value: Any, key: str) -> Iterator[str]:
+def leaf_keys(value: Any, key: str) -> Iterator[str]:
     """Keys of an override's value: of each leaf of a mapping."""
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _keys(item, f"{key}.{name}")
+            yield from leaf_keys(item, f"{key}.{name}")
     else:
         yield key
 

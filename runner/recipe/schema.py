@@ -203,6 +203,12 @@ class RunOptions(Section):
         "(--allow-env NAME).",
         examples=[["DATA_HOST"]],
     )
+    allow: list[str] = Field(
+        default_factory=list,
+        description="Places outside this machine that the recipe may name, each with what is below it; only the "
+        "command line (--allow PLACE,PLACE) and the settings file can say so.",
+        examples=[["s3://our-bucket"]],
+    )
     runs: list[RunName] = Field(
         default_factory=list,
         description="Runs by name: an id, the start of one that no other has, latest, @best of the newest sweep, or "

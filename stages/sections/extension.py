@@ -16,7 +16,16 @@ _ONLY_OF_INFER = ("max_loras",)  # the endpoint's is serve.max_adapters_per_repl
 class LanguageModels:
     """The extension of `runner.recipe.extension`."""
 
-    hosts: ClassVar[Mapping[str, str]] = {"deploy.url": "sends requests and their key to another host"}
+    hosts: ClassVar[Mapping[str, str]] = {
+        "deploy.url": "sends requests and their key to another host",
+        "dataset.endpoint_url": "sends requests, signed by your credentials, to another host",
+    }
+    stores: ClassVar[Mapping[str, str]] = {"train.storage_path": "sends checkpoints to another host"}
+
+    def is_public(self, key: str, values: Mapping[str, Any]) -> bool:
+        """An endpoint that is asked without credentials."""
+        dataset = values.get("dataset")
+        return key == "dataset.endpoint_url" and isinstance(dataset, dict) and dataset.get("anonymous") is True
 
     def recipe_class(self) -> type[AnyRecipe]:
         return Recipe

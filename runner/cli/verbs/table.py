@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 Subject = Literal["recipe", "result", "none"]
-GRANTS = ("trust", "allow_env")  # options of every verb, given as --trust and --allow-env
+GRANTS = ("trust", "allow_env", "allow")  # options of every verb, given as --trust, --allow-env and --allow
 SELECTION = ("only", "start_at", "stop_after", "force")
 
 

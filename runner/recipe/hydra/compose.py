@@ -43,6 +43,7 @@ class Composed:
     trace: finds `origins`; it reads every file once more, so it is called only when somebody asks where a value came
     from. overrides: as the command line gives them. settings: those of the user's settings file, which come before.
     recorded: the values are a record of an earlier run, whose own command line was asked for what a file may not say.
+    swept: keys whose values a sweeper takes from a file.
     """
 
     values: dict[str, Any]
@@ -51,6 +52,7 @@ class Composed:
     overrides: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     recorded: bool = False
+    swept: tuple[str, ...] = ()
 
     @cached_property
     def trusted(self) -> list[str]:
@@ -67,10 +69,24 @@ class Composed:
         """Dotted keys that the command line or the user's settings file sets."""
         return {key_of(each) for each in parsed([*self.settings, *self.overrides])}
 
+    @cached_property
+    def allowed(self) -> list[str]:
+        """Places that the command line or the settings file lets files name, see `runner.recipe.places`."""
+        return granted(self.overrides, "allow")
+
+    @cached_property
+    def _leaves_given(self) -> set[str]:
+        overrides = parsed([*self.settings, *self.overrides])
+        return {
+            leaf for each in overrides if not each.is_delete() for leaf in origins.leaf_keys(each.value(), key_of(each))
+        }
+
     def is_given(self, key: str) -> bool:
-        """Whether the command line or the settings file sets the key, itself or as part of a mapping."""
-        parts = key.partition("[")[0].split(".")
-        return self.recorded or any(".".join(parts[:end]) in self.given for end in range(1, len(parts) + 1))
+        """Whether the command line or the settings file sets the key's own value.
+
+        `cluster=NAME` and a mapping do not set the keys below them that they leave to files.
+        """
+        return self.recorded or key.partition("[")[0] in self._leaves_given
 
     def origin(self, key: str) -> str:
         """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
@@ -97,7 +113,8 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
     """
     given = readable(overrides)
     with prepared(given, config_dir) as (texts, folders):
-        if refused := list(refused_overrides(key_of(each) for each in parsed(texts))):
+        keys = [key_of(each) for each in parsed(texts)]
+        if refused := list(refused_overrides(iter(keys))):
             raise RecipeError(refused)
         try:
             with _own_hydra(), initialize_config_dir(str(RECIPES_DIR), version_base="1.3"):
@@ -108,17 +125,18 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
             raise
         except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
             raise RecipeError(explain(error, folders)) from error
-        if refused := list(refused_values(OmegaConf.to_container(config.hydra, resolve=False), [])):  # type: ignore[arg-type]
+        if refused := list(refused_values(OmegaConf.to_container(config.hydra, resolve=False), [], keys)):  # type: ignore[arg-type]
             raise RecipeError(refused)
     labels = [*(f"settings file: {text}" for text in settings), *(f"{COMMAND_LINE}: {text}" for text in given)]
     trace = cache(lambda: _trace(loader, final, labels, folders))
     name = folders.recipe_name(config.hydra.runtime.choices.get(RECIPE))
+    swept = tuple(map(str, config.hydra.sweeper.get("params") or ()))
     with read_write(config), open_dict(config):
         del config["hydra"]
         if OmegaConf.is_missing(config, "name") and name:
             config["name"] = name
     values, problems = _plain(config, trace)
-    return Composed(values, problems, trace, given, list(settings))
+    return Composed(values, problems, trace, given, list(settings), swept=swept)
 
 
 @contextmanager
