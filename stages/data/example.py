@@ -84,7 +84,7 @@ class Example:
 
     def to_json(self) -> str:
         """One line, without fields that are not set. Raises ValueError for infinite numbers outside of the columns."""
-        line = f'{{"id": {_quoted(self.id)}'
+        line = f'{{"id": {quoted(self.id)}'
         if self.messages:
             line += f', "messages": [{_messages(self.messages)}]'
         if self.chosen:
@@ -95,7 +95,7 @@ class Example:
         for name, value in others:
             if value is not None and value != []:
                 line += f', "{name}": {_encode(value)}'
-        return _one_line(f'{line}, "columns": {_columns(self.columns)}, "source": {_quoted(self.source)}}}')
+        return without_line_ends(f'{line}, "columns": {columns_json(self.columns)}, "source": {quoted(self.source)}}}')
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Example:
@@ -108,14 +108,14 @@ def _plain(value: Any) -> str:
     return f"({len(value):,} bytes)" if isinstance(value, bytes) else str(value)
 
 
-_quoted = json.encoder.encode_basestring
+quoted = json.encoder.encode_basestring
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_plain).encode
 
 
 def _messages(messages: Iterable[Message]) -> str:
     return ", ".join(
         [
-            f'{{"role": "{each["role"]}", "content": {_quoted(content)}}}'
+            f'{{"role": "{each["role"]}", "content": {quoted(content)}}}'
             if type(content := each["content"]) is str and len(each) == 2
             else _encode(each)
             for each in messages
@@ -123,7 +123,8 @@ def _messages(messages: Iterable[Message]) -> str:
     )
 
 
-def _columns(columns: dict[str, Any]) -> str:
+def columns_json(columns: Mapping[str, Any]) -> str:
+    """The columns as JSON, infinite numbers as text."""
     try:
         return _encode(columns) if columns else "{}"
     except ValueError:
@@ -132,7 +133,7 @@ def _columns(columns: dict[str, Any]) -> str:
 
 def _finite(value: Any) -> Any:
     """The value with infinite numbers as text."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_finite(each) for each in value]
@@ -144,10 +145,11 @@ _LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
 
 def one_line(value: Mapping[str, Any]) -> str:
     """The value as JSON in which no reader finds a line's end, whatever it counts as one."""
-    return _one_line(_encode(value))
+    return without_line_ends(_encode(value))
 
 
-def _one_line(line: str) -> str:
+def without_line_ends(line: str) -> str:
+    """The JSON with escapes for what some readers count as a line's end."""
     if not line.isascii():
         for end, escaped in _LINE_ENDS.items():
             line = line.replace(end, escaped)

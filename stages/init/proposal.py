@@ -18,7 +18,7 @@ from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
 from stages.data.sources import Wanted, open_splits
 from stages.ingest.rows.bad_rows import lines as bad_lines
-from stages.ingest.rows.collect import Collected, collect
+from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.remarks import remarks as data_remarks
 from stages.init.columns import columns_of
 from stages.init.found import Found
@@ -142,10 +142,9 @@ def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, 
         counter.add(example)
         answers[example.reference] += 1
 
+    watch = Watch(on_example=look)
     splits = {
-        split: collect(
-            each, paths[split], make_example(dataset, shape.stage, split), split, MOST_ROWS, lambda done: None, look
-        )
+        split: collect(each, paths[split], (make_example(dataset, shape.stage, split), None), split, MOST_ROWS, watch)
         for split, each in rows.items()
     }
     return _Seen(splits, counter, answers, data_remarks(splits, paths))

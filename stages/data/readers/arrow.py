@@ -116,8 +116,14 @@ def _plain_of(kind: Any) -> Callable[[Any], Any] | None:
 
     if types.is_float32(kind) or types.is_float16(kind):
         return _short
+    if types.is_float64(kind):
+        return _number
     same = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer)
     return None if any(each(kind) for each in (*same, types.is_boolean, types.is_null)) else plain
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else value
 
 
 def _short(value: float | None) -> float | None:

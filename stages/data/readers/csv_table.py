@@ -73,7 +73,8 @@ def _rows(rows: Any, header: list[str], before: int) -> Numbered:
                     row = dict(zip(header, values, strict=False))
                     if unnamed:
                         row.pop("", None)
-                    yield number, BadRowError(flaw, _SAVE) if (flaw := text_flaw(text)) else row
+                    flaw = "" if text.isascii() and "\0" not in text else text_flaw(text)
+                    yield number, BadRowError(flaw, _SAVE) if flaw else row
                     continue
                 words = f"has {len(values)} fields, and the header has {count}"
                 yield from _lines(number, start, BadRowError(words, f"{_FIX} The header has a name for each field."))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from stages.data.example import BadRowError, Example
+from stages.data.example import BadRowError
 from stages.data.prompt import as_text, cell
 from stages.data.split_column import NONE, split_of_row
-from stages.ingest.rows.collect import Collected, Found, prompt_text
+from stages.ingest.rows.collect import Collected, Found
 from stages.sections.dataset import Dataset, HeldOut
 
 _START = b'{"id": "'
@@ -34,15 +34,18 @@ class Groups:
         self.strata: list[str] = []
         self.named = bytearray()
 
-    def add(self, example: Example) -> None:
-        """Note the next example. Raises BadRowError when it lacks a column that the rule names."""
+    def add(self, prompt: str, columns: Mapping[str, Any]) -> None:
+        """Note the next example, by the text that tells its prompt apart and its columns.
+
+        Raises BadRowError when it lacks a column that the rule names.
+        """
         rule = self._rule
         if rule.column is not None:
-            self.named.append(NAMES.index(split_of_row(rule, example.columns)))
+            self.named.append(NAMES.index(split_of_row(rule, columns)))
             return
-        group = None if rule.by == "hash" else self._hash(f"{rule.by}\0{self._column(example, rule.by)}")
-        stratum = None if rule.stratify is None else self._column(example, rule.stratify)
-        self.prompts.append(self._hash(prompt_text(example)))
+        group = None if rule.by == "hash" else self._hash(f"{rule.by}\0{self._column(columns, rule.by)}")
+        stratum = None if rule.stratify is None else self._column(columns, rule.stratify)
+        self.prompts.append(self._hash(prompt))
         if group is not None:
             self.groups.append(group)
         if stratum is not None:
@@ -72,8 +75,8 @@ class Groups:
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=self._seed[:64])
         return int.from_bytes(digest.digest(), "big")
 
-    def _column(self, example: Example, name: str) -> str:
-        value = cell(example.columns, name)
+    def _column(self, columns: Mapping[str, Any], name: str) -> str:
+        value = cell(columns, name)
         if value is None:
             raise BadRowError(
                 f"lacks the column {name!r} that dataset.split names", "Name another column, or by: hash."

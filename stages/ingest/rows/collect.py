@@ -14,7 +14,9 @@ from xxhash import xxh3_64_intdigest as digest
 
 from stages.data.example import BadRowError, Example, text_of
 from stages.data.shapes.convert import Convert, Row
+from stages.data.shapes.quick import QuickLine
 from stages.ingest.rows.control import ControlTokens
+from stages.ingest.rows.scripts import MOST_CHARS, script_of
 
 MOST_KINDS = 50
 MOST_PLACES = 3
@@ -63,7 +65,8 @@ class Found:
 @dataclass
 class Collected:
     """What became of a split's rows. prompts, answers: a key of each good row, equal for equal texts. num_chars: of
-    prompt and answer together. columns: of the first row. knows_control: whether control tokens are the model's own."""
+    prompt and answer together. scripts: of rows that are not ASCII. columns: of the first row. knows_control: whether
+    control tokens are the model's own."""
 
     num_rows: int = 0
     num_bad: int = 0
@@ -75,6 +78,7 @@ class Collected:
     control: Found = field(default_factory=Found)
     missing: Found = field(default_factory=Found)
     labels: Counter[bool] = field(default_factory=Counter)
+    scripts: Counter[str] = field(default_factory=Counter)
     has_pairs: bool = False
     knows_control: bool = False
     columns: tuple[str, ...] = ()
@@ -92,23 +96,24 @@ class Collected:
         found.count += kind.count
         found.places += kind.places[: MOST_PLACES - len(found.places)]
 
-    def accept(self, example: Example, line: bytes, control: ControlTokens) -> None:
-        """Count a good row, which is written as that line."""
-        self.num_rows += 1
-        place, reference = example.source, example.reference
-        if token := control.first(line):
-            self.control.add(token, place)
-        if reference in _MISSING:
-            self.missing.add(reference, place)
-        prompt, answer = prompt_text(example), reference
+    def of_pair(self, example: Example, reference: str) -> str:
+        """Note what a preference pair or a labelled answer has; gives what tells the example's answer apart."""
         if example.chosen is not None:
             self.has_pairs = True
             if example.chosen == example.rejected:
-                self.equal_pairs.add("", place)
-            answer = "\0".join((reference, *(_content(each) for each in example.rejected or ())))
-        elif example.label is not None:
+                self.equal_pairs.add("", example.source)
+            return "\0".join((reference, *(_content(each) for each in example.rejected or ())))
+        if example.label is not None:
             self.labels[example.label] += 1
-            answer = f"{reference}\0{example.label}"
+            return f"{reference}\0{example.label}"
+        return reference
+
+    def count(self, line: bytes, prompt: str, answer: str) -> None:
+        """Count a good row, which is written as that line."""
+        self.num_rows += 1
+        if not line.isascii():
+            asked = prompt.rpartition("\0")[2]
+            self.scripts[script_of(f"{asked[:MOST_CHARS]}{answer[:MOST_CHARS]}")] += 1
         if len(self.prompts) < _MOST_KEYS:
             self.prompts.append(digest(prompt.encode()))
             self.answers.append(digest(answer.encode()))
@@ -125,6 +130,7 @@ class Collected:
         for name in ("equal_pairs", "control", "missing"):
             getattr(self, name).merge(getattr(later, name))
         self.labels += later.labels
+        self.scripts += later.scripts
         self.has_pairs = self.has_pairs or later.has_pairs
         self.knows_control = self.knows_control or later.knows_control
         self.columns = self.columns or later.columns
@@ -145,23 +151,33 @@ def _content(message: Any) -> str:
     return content if isinstance(content, str) else text_of(message) + repr(sorted(message.items()))
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What looks at the rows as they are collected. on_rows: told how many, now and then. on_row: called with the text
+    that tells prompts apart and the row's columns. on_example: with each Example. control: the model's control tokens,
+    where they are known."""
+
+    on_rows: OnRows = lambda done: None
+    on_row: Callable[[str, Row], None] | None = None
+    on_example: Callable[[Example], None] | None = None
+    control: ControlTokens = field(default_factory=ControlTokens)
+
+
 def collect(
     rows: Placed,
     target: Path,
-    convert: Convert,
+    conversion: tuple[Convert, QuickLine | None],
     split: str,
     limit: int | None,
-    on_rows: OnRows,
-    on_example: Callable[[Example], None] | None = None,
-    control: ControlTokens | None = None,
+    watch: Watch,
 ) -> Collected:
     """Write each good row as an Example's line of the target; count the bad ones. Stops after `limit` good rows.
 
-    Ids are the split and the number of the good row from zero: "train-000012". control: the model's control tokens,
-    where they are known.
+    Ids are the split and the number of the good row from zero: "train-000012".
+    conversion: of any row, and of usual ones to their lines.
     """
-    control = control or ControlTokens()
-    found = Collected(knows_control=control.known)
+    found, on_row, first_token = Collected(knows_control=watch.control.known), watch.on_row, watch.control.first
+    convert, quick = conversion if watch.on_example is None else (conversion[0], None)
     with target.open("wb") as file:
         for place, row in rows:
             if found.num_rows == limit:
@@ -169,22 +185,32 @@ def collect(
             try:
                 if isinstance(row, BadRowError):
                     raise row
-                example = convert(row, f"{split}-{found.num_rows:06d}", place)
-                line = example.to_json().encode() + b"\n"
-                if on_example is not None:
-                    on_example(example)
+                row_id = f"{split}-{found.num_rows:06d}"
+                example, made = None, quick(row, row_id, place) if quick is not None else None
+                if made is None:
+                    example = convert(row, row_id, place)
+                    made = example.to_json().encode() + b"\n", prompt_text(example), example.reference
+                    if watch.on_example is not None:
+                        watch.on_example(example)
+                line, prompt, answer = made
+                if on_row is not None:
+                    on_row(prompt, row)
             except BadRowError as error:
                 found.refuse(place, error)
                 continue
             except UnicodeEncodeError:
-                found.refuse(place, BadRowError("has half a surrogate pair, which is not text", "Write it as UTF-8."))
+                found.refuse(place, BadRowError("has half a surrogate pair, which is no text", "Write it as UTF-8."))
                 continue
             except ValueError as error:
                 found.refuse(place, BadRowError(f"cannot be written as JSON: {error}"))
                 continue
             file.write(line)
-            found.accept(example, line, control)
+            if token := first_token(line):
+                found.control.add(token, place)
+            if answer in _MISSING:
+                found.missing.add(answer, place)
+            found.count(line, prompt, answer if example is None else found.of_pair(example, answer))
             if found.num_rows % 1000 == 1:
                 found.columns = found.columns or tuple(row)
-                on_rows(found.num_rows)
+                watch.on_rows(found.num_rows)
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 _USUAL = (
     rb"<\|[a-z_]{2,20}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>|<(?:bos|eos)>|<\xef\xbd\x9c[^<>]{2,40}\xef\xbd\x9c>"
 )
+_MOST_HINTS = 8
 
 
 class ControlTokens:
@@ -20,15 +21,21 @@ class ControlTokens:
         written = [json.dumps(each, ensure_ascii=False)[1:-1].encode() for each in tokens]
         pattern = b"|".join(re.escape(each) for each in sorted(written, key=len, reverse=True)) or _USUAL
         self._search = re.compile(pattern).search
-        starts = {each[:1] for each in written} or {b"<", b"["}
-        self._hint = b"<" if starts == {b"<"} else None
+        self._hints = _hints(written) if written else (b"<", b"INST]")
 
     def first(self, line: bytes) -> str:
         """The first control token of the line; "" where there is none."""
-        if self._hint is not None and self._hint not in line:
-            return ""
-        found = self._search(line)
-        return found[0].decode() if found else ""
+        for hint in self._hints:
+            if hint in line:
+                found = self._search(line)
+                return found[0].decode() if found else ""
+        return ""
+
+
+def _hints(tokens: Collection[bytes]) -> tuple[bytes, ...]:
+    """A few bytes of which a line with one of the tokens has some; where they would be many, what every line has."""
+    hints = {b"<" if each[:1] == b"<" else each for each in tokens}
+    return tuple(hints) if len(hints) <= _MOST_HINTS else (b"",)
 
 
 def tokens_of(folder: Path) -> list[str]:

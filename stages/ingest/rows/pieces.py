@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.data.shapes.convert import Convert, make_example
+from stages.data.shapes.convert import MESSAGE_STAGES, Convert, make_example
+from stages.data.shapes.quick import QuickLine, quick_line
 from stages.data.sources import ROW_SOURCES, Placed, Wanted, files_of, rows_of_files, rows_of_source, scheme_of
 from stages.ingest.rows.choose import Groups, copy_rows, samples
-from stages.ingest.rows.collect import Collected, collect
+from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.control import ControlTokens, tokens_of
 from stages.models.facts import model_facts
 from stages.sections.recipe import Recipe
@@ -76,8 +77,8 @@ def _in_order(
     found = {}
     for split, placed in rows.items():
         limit = None if draws(recipe) else getattr(recipe.dataset.max_rows, split)
-        note = groups.add if groups and split == "train" else None
-        found[split] = collect(placed, paths[split], _conversion(recipe, split), split, limit, on_rows, note, control)
+        watch = Watch(on_rows, groups.add if groups and split == "train" else None, control=control)
+        found[split] = collect(placed, paths[split], _conversion(recipe, split), split, limit, watch)
     return found, groups
 
 
@@ -85,10 +86,11 @@ def _groups(recipe: Recipe) -> Groups | None:
     return Groups(recipe.dataset.split, recipe.seed) if recipe.dataset.split else None
 
 
-def _conversion(recipe: Recipe, split: str) -> Convert:
+def _conversion(recipe: Recipe, split: str) -> tuple[Convert, QuickLine | None]:
     """Columns are kept of the rows that are predicted: slices and pages show them."""
-    held = recipe.dataset.split is not None
-    return make_example(recipe.dataset, recipe.train.stage, split, keep_columns=split == "test" or held)
+    keep, stage = split == "test" or recipe.dataset.split is not None, recipe.train.stage
+    quick = quick_line(recipe.dataset.prompt, keep) if stage in MESSAGE_STAGES else None
+    return make_example(recipe.dataset, stage, split, keep_columns=keep), quick
 
 
 def _pieces(split: str, files: Mapping[str, Path], target: Path) -> list[Piece]:
@@ -114,10 +116,8 @@ def read_piece(recipe: Recipe, piece: Piece, tokens: list[str]) -> tuple[Collect
     """Write the Examples of a piece, numbered from zero: what became of its rows, and the groups of training rows."""
     groups = _groups(recipe) if piece.split == "train" else None
     rows = rows_of_files({piece.split: piece.files}, lambda done, total: None)[piece.split]
-    note = groups.add if groups else None
-    convert = _conversion(recipe, piece.split)
-    control = ControlTokens(tokens)
-    return collect(rows, piece.target, convert, piece.split, None, lambda done: None, note, control), groups
+    watch = Watch(on_row=groups.add if groups else None, control=ControlTokens(tokens))
+    return collect(rows, piece.target, _conversion(recipe, piece.split), piece.split, None, watch), groups
 
 
 def _merged(

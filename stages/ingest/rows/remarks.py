@@ -29,6 +29,7 @@ def remarks(
 
 
 def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
+    yield from _written(split, found)
     yield from _duplicates(split, found, path)
     if split == "train":
         yield from _balance(found, path)
@@ -49,6 +50,21 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
             f"{split}: {count:,} {answers} that tools write for a missing value, such as {found.missing.what!r} in "
             f"{found.missing.place}"
         )
+
+
+def _written(split: str, found: Collected) -> Iterator[str]:
+    """In which scripts the rows are written, where some are not Latin; a tokenizer or model may not know them."""
+    scripts = Counter({name or "no letters": count for name, count in found.scripts.items()})
+    scripts["Latin"] += found.num_rows - scripts.total()
+    if set(scripts) <= {"Latin", "no letters"}:
+        return
+    shown = [f"{name} {_share(count, found.num_rows)}" for name, count in scripts.most_common(6) if count]
+    yield f"{split}: the rows are written in {', '.join(shown)} (the script of most letters)"
+
+
+def _share(count: int, total: int) -> str:
+    share = count / total
+    return f"{share:.0%}" if share >= 0.01 else f"({count:,} row{'s' if count > 1 else ''})"
 
 
 def _rows(count: int) -> str:

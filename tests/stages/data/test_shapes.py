@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from stages.data.example import BadRowError, Example, one_line
 from stages.data.shapes.convert import conversation_fields, make_example
-from stages.data.shapes.quick import quick_messages
+from stages.data.shapes.quick import quick_line, quick_messages
 from stages.data.shapes.recognise import recognise
+from stages.ingest.rows.collect import prompt_text
 from stages.sections.dataset import Dataset
 
 USER, SAYS = {"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}
@@ -310,6 +311,11 @@ def test_the_quick_way_makes_what_the_whole_way_makes(row: dict[str, Any], user:
     section = Dataset.model_validate({"source": "data", "prompt": {"user": user, "assistant": "{a}", "system": system}})
     quick = quick_messages(section.prompt)
     assert quick is not None
+    lines = quick_line(section.prompt, keep_columns=True)
+    assert lines is not None
     if (found := quick(row)) is not None:
+        whole = make_example(section, "sft", "test")(row, "test-000001", "a\u2028b.csv:1")
+        wanted = (whole.to_json().encode() + b"\n", prompt_text(whole), whole.reference)
+        assert lines(row, "test-000001", "a\u2028b.csv:1") == wanted
         assert found == conversation_fields(section, row)["messages"]
         assert Example("x", found).to_json() == one_line({"id": "x", "messages": found, "columns": {}, "source": ""})

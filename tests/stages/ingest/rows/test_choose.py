@@ -178,6 +178,25 @@ def test_many_files_in_pieces_give_what_one_file_after_the_other_gives(
         assert many.remarks[1:] == one.remarks[1:]
 
 
+def test_scripts_of_letters_are_told_where_some_are_not_latin(tmp_path: Path) -> None:
+    texts = [
+        "Guten Tag, wie geht's?",
+        "Größe 12",
+        "Привет, как дела?",
+        "你好世界",
+        "こんにちは世界",
+        "สวัสดี",
+        "12 + 4",
+    ] * 2
+    made = ingested(tmp_path, {"train": [{"q": f"{text} {at}", "a": "ok"} for at, text in enumerate(texts)]})
+    (line,) = [each for each in made.remarks if "written" in each]
+    assert line.startswith("train: the rows are written in Latin 43%, ")
+    for script in ("Cyrillic", "Han", "Kana and Han", "Thai"):
+        assert f"{script} 14%" in line
+    plain = ingested(tmp_path, {"train": [{"q": "Größe?", "a": "12 €"}, {"q": "Hi?", "a": "x"}]})
+    assert not [each for each in plain.remarks if "written" in each]
+
+
 def test_a_column_names_each_rows_split_in_usual_words_or_the_recipes_own(tmp_path: Path) -> None:
     names = ["train", "Validation", "TEST", "unlabelled", 9]
     given = [{**row, "fold": names[n % 5]} for n, row in enumerate(rows(50))]
