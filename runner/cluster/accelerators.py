@@ -1,7 +1,7 @@
 """What accelerators can do, by Ray's names of them (ray.util.accelerators), and which one a stage computes on.
 
-Peak rates are the maker's own for dense matrices of 16 bits with sums in 32: NVIDIA's data sheets of T4, L4, A10G,
-A100, L40S, H100 SXM and H200 SXM. Where these name a rate with sparsity alone, it is half of it.
+Peak rates are the maker's own for dense matrices of 16 bits with sums in 32. Where a data sheet names a rate with
+sparsity alone, it is half of it. Memory is what the driver shows (`nvidia-smi`, MiB), which is less than the name says.
 """
 
 from __future__ import annotations
@@ -42,24 +42,30 @@ class Accelerator:
         return int(self.memory * _FREE)
 
 
-def _gpu(name: str, gib: int, teraflops: float, gigabytes: float) -> Accelerator:
-    return Accelerator(name, gib * _GIB, teraflops * 1e12, gigabytes * 1e9)
+def _gpu(name: str, gib: float, teraflops: float, gigabytes: float) -> Accelerator:
+    return Accelerator(name, int(gib * _GIB), teraflops * 1e12, gigabytes * 1e9)
 
 
 GPUS = {
     each.name: each
     for each in (
+        # NVIDIA T4 data sheet: mixed precision (FP16/FP32) 65 TFLOPS, "320+ GB/s". Has no bfloat16.
         _gpu("T4", 15, 65, 320),
-        _gpu("L4", 23, 121, 300),
-        _gpu("A10G", 23, 70, 600),
+        # NVIDIA L4 data sheet: BFLOAT16 Tensor Core 242 TFLOPS with sparsity, 300 GB/s. 23,034 MiB.
+        _gpu("L4", 22.5, 121, 300),
+        # NVIDIA A10G data sheet (for AWS): 24 GB at 600 GB/s; no copy of it was found for 70 TFLOPS. 23,028 MiB.
+        _gpu("A10G", 22.5, 70, 600),
+        # NVIDIA A100 data sheet: BFLOAT16 Tensor Core 312 | 624* TFLOPS; 40 GB 1,555 GB/s; 80 GB SXM 2,039 GB/s.
         _gpu("A100-40G", 40, 312, 1555),
+        # NVIDIA L40S data sheet: BFLOAT16 Tensor Core 362.05 | 733* TFLOPS, 864 GB/s. 46,068 MiB.
         _gpu("L40S", 45, 362, 864),
         _gpu("A100-80G", 80, 312, 2039),
-        _gpu("H100", 80, 989, 3350),
+        # NVIDIA H100 and H200 data sheets, SXM: BFLOAT16 Tensor Core 1,979* TFLOPS; 3.35 and 4.8 TB/s.
+        _gpu("H100", 79.6, 989, 3350),
         _gpu("H200", 140, 989, 4800),
     )
 }
-"""By memory, least first. It is what the driver shows, a little less than what the name says."""
+"""By memory, least first. *: with sparsity."""
 # Parts of the driver's names; the first that fits.
 _MODELS = (
     ("H200", "H200"), ("H100", "H100"), ("A100-SXM4-40GB", "A100-40G"), ("A100-PCIE-40GB", "A100-40G"),

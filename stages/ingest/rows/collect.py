@@ -199,7 +199,7 @@ def collect(
                 found.refuse(place, error)
                 continue
             except UnicodeEncodeError:
-                found.refuse(place, BadRowError("has half a surrogate pair, which is no text", "Write it as UTF-8."))
+                found.refuse(place, BadRowError("has half a surrogate pair, which is not text", "Write it as UTF-8."))
                 continue
             except ValueError as error:
                 found.refuse(place, BadRowError(f"cannot be written as JSON: {error}"))

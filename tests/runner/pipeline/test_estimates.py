@@ -359,7 +359,7 @@ def test_a_model_that_no_setting_of_batches_makes_fit_is_refused(size: int, refu
     assert list(found) == (["model.source"] if refused else [])
     if refused:
         message, hint = found["model.source"].message, found["model.source"].hint
-        assert "to train without a single row, and A10G has 23.0 GiB" in message
+        assert "to train without a single row, and A10G has 22.5 GiB" in message
         assert "infer holds" in message
         assert "a GPU of the type H200" in hint
 

@@ -287,7 +287,7 @@ def test_limits_hold_the_longest_row_and_long_ones_are_cut_with_a_remark(capsys:
 
 
 def test_a_gpu_gets_the_variants_that_fit_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "gpu_memory_gib", lambda: 80.0)
+    monkeypatch.setattr(target, "gpu_memory_gib", lambda: 22.5)  # what the driver shows of 24 GB
     assert (target.target().model, target.target().cluster) == ("qwen2_5_7b_instruct", "local_gpu")
     monkeypatch.setattr(target, "gpu_memory_gib", lambda: 16.0)
     assert (target.target().model, target.target().cluster) == ("smollm2_135m", "local_gpu")
