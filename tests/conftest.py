@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from hypothesis import settings
 
 from runner.pipeline import registry
 from runner.pipeline.stage import StageResult
-from runner.recipe.load import compose, to_recipe
+from runner.recipe import hydra
+from runner.recipe.load import Composed, compose, to_recipe
 from runner.storage.artifact import scan_folder
+from runner.testing import changed
 from stages.sections.recipe import Recipe
 
 # How long an example takes says more about the machine than about the code.
@@ -23,7 +28,13 @@ settings.load_profile("untimed")
 
 @pytest.fixture
 def quickstart() -> Recipe:
-    return to_recipe(compose(["recipe=viggo_quickstart"]))[0]
+    return to_recipe(changed(_quickstart(hydra.compose.cpu_dtype()), {}))[0]
+
+
+@cache
+def _quickstart(dtype: str) -> Composed:
+    """Composed once: the tests vary the recipe, and not its files. dtype: of `one_kind_of_cpu`, or this machine's."""
+    return compose(["recipe=viggo_quickstart"])
 
 
 class FakeStage:
@@ -106,13 +117,20 @@ def without_waiting_for_the_disk(request: pytest.FixtureRequest, monkeypatch: py
         monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home for each test, which is made by whoever writes there: `mktemp` lists those of all tests before."""
+    base = tmp_path_factory.mktemp("homes")
+    return (base / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
 def without_the_users_own_settings(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]
 ) -> None:
     """Unit tests neither read the settings of whoever runs them, nor note their folders in the cache."""
     if request.node.get_closest_marker("e2e") is None:
-        home = tmp_path_factory.mktemp("home")
+        home = next(homes)
         monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
 

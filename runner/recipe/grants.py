@@ -11,9 +11,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from runner.errors import Problem, RecipeError
+from runner.recipe.hydra.overrides import parsed
 from runner.recipe.secrets import names_secret
 
 GRANTS = {"trust": "--trust", "allow_env": "--allow-env", "allow": "--allow"}
@@ -43,7 +42,7 @@ def as_overrides(given: Mapping[str, Iterable[str]], origin: str = "command line
 def granted(overrides: Sequence[str], key: str) -> list[str]:
     """What the command line grants. overrides: as given; the last one of the key counts."""
     found: list[str] = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parsed(overrides):
         if override.get_key_element().lstrip("+~") == key:
             value = override.value()
             found = [str(item) for item in value] if isinstance(value, list) else [str(value)]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from runner.recipe.hydra.overrides import parsed
 from runner.recipe.secrets import redact_override
 
 _MERGE = "tag:yaml.org,2002:merge"
@@ -32,8 +32,7 @@ def trace(
             for key, line in key_lines(found[0]):
                 if key.partition(".")[0].partition("[")[0] != "defaults":
                     _set(origins, f"{default.package}.{key}".lstrip("."), f"{found[1]}:{line}")
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for label, override in zip(labels, parsed, strict=True):
+    for label, override in zip(labels, parsed(overrides), strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
             for inner in leaf_keys(override.value() if not override.is_delete() else None, key):

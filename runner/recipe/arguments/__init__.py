@@ -69,12 +69,17 @@ class Library:
         content: dict[str, dict[str, Entry]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return content
 
-    def table(self, section: str) -> dict[str, Entry]:
+    @cached_property
+    def _tables(self) -> dict[str, dict[str, Entry]]:
+        return {}
+
+    def table(self, section: str) -> Mapping[str, Entry]:
         """A table of the file: argument -> entry, with its reviewed bounds."""
-        entries: dict[str, Entry] = self.content[section]
-        return entries | {
-            name: entries[name] | bounds for name, bounds in self.bounds.get(section, {}).items() if name in entries
-        }
+        if section not in self._tables:
+            entries: dict[str, Entry] = self.content[section]
+            bounded = {name: each for name, each in self.bounds.get(section, {}).items() if name in entries}
+            self._tables[section] = entries | {name: entries[name] | each for name, each in bounded.items()}
+        return self._tables[section]
 
     @property
     def versioned(self) -> str:

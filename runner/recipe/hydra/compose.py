@@ -142,12 +142,12 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
 @contextmanager
 def _own_hydra() -> Iterator[None]:
     """Set aside the Hydra that runs a sweep's jobs, from within which they are composed."""
-    state = GlobalHydra.get_state()
+    running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         yield
     finally:
-        GlobalHydra.set_state(state)
+        GlobalHydra.instance().hydra = running
 
 
 @contextmanager
@@ -212,15 +212,16 @@ def accept_new_keys(overrides: Sequence[str], groups: set[str]) -> list[str]:
 def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dict[str, Any], list[Problem]]:
     problems: list[Problem] = []
 
-    def walk(node: Any, prefix: str) -> Any:
+    def walk(node: Any, raw: Any, prefix: str) -> Any:
+        if isinstance(node, DictConfig | ListConfig) and isinstance(raw, str):  # an interpolation of a section
+            raw = OmegaConf.to_container(node, resolve=False)
         if isinstance(node, DictConfig):
-            return {str(key): leaf(node, key, f"{prefix}.{key!s}" if prefix else str(key)) for key in node}
+            return {str(key): leaf(node, key, raw[key], f"{prefix}.{key!s}" if prefix else str(key)) for key in node}
         if isinstance(node, ListConfig):
-            return [leaf(node, index, f"{prefix}[{index}]") for index in range(len(node))]
+            return [leaf(node, index, raw[index], f"{prefix}[{index}]") for index in range(len(node))]
         return node
 
-    def leaf(parent: Any, key: Any, dotted: str) -> Any:
-        raw = OmegaConf.to_container(parent, resolve=False)[key]  # type: ignore[index]
+    def leaf(parent: Any, key: Any, raw: Any, dotted: str) -> Any:
         if isinstance(raw, str) and reads_secret(raw):
             problems.append(Problem(dotted, raw, _READS_ENVIRONMENT, _CHAINS))
             return None
@@ -228,12 +229,12 @@ def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dic
             problems.append(Problem(dotted, "???", "is required and was not given", f"Add {dotted}=...", ""))
             return None
         try:
-            return walk(parent[key], dotted)
+            return walk(parent[key], raw, dotted)
         except OmegaConfBaseException as error:
             problems.append(Problem(dotted, raw, *_unresolved(error), trace().get(dotted, "")))
             return None
 
-    return walk(config, ""), problems
+    return walk(config, OmegaConf.to_container(config, resolve=False), ""), problems
 
 
 def _unresolved(error: OmegaConfBaseException) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -42,7 +43,19 @@ def readable(overrides: Iterable[str]) -> list[str]:
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
     """Hydra's own objects of readable overrides."""
-    return list(OverridesParser.create().parse_overrides(list(overrides)))
+    return [_parsed(text) for text in overrides]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Override:
+    """Cached: a command line is parsed for several questions, and parsing takes longer than most rules."""
+    (override,) = _parser().parse_overrides([text])
+    return override
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
 
 
 def _readable(text: str) -> str:
