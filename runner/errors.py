@@ -36,8 +36,10 @@ class Problem:
 
 
 def nearest(name: str, legal: Iterable[str]) -> str:
-    """The legal name most like `name`, or "" when none is near."""
-    return next(iter(difflib.get_close_matches(name, sorted(legal), n=1, cutoff=0.6)), "")
+    """The legal name most like `name`, or "" when none is near. One that differs in capitals alone is nearest."""
+    there = sorted(legal)
+    same = [each for each in there if each.lower() == name.lower()]
+    return next(iter(same or difflib.get_close_matches(name, there, n=1, cutoff=0.6)), "")
 
 
 def printable(text: str) -> str:

@@ -82,7 +82,7 @@ def in_order(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) 
 
 def with_system(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:
     """The messages with the recipe's system message where they have none; an empty one is left out."""
-    if messages[:1] and messages[0]["role"] == "system":
+    if messages[:1] and messages[0]["role"] == "system" and not _is_empty(messages[0]):
         return messages
     text = _system_text(dataset, row)
     return [{"role": "system", "content": text}, *messages] if text.strip() else messages
@@ -103,7 +103,7 @@ def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
 
 def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
     rules = dataset.prompt
-    system = [each for each in messages if each["role"] == "system" and each["content"] not in ("", [])]
+    system = [each for each in messages if each["role"] == "system" and not _is_empty(each)]
     turns = [each for each in messages if each["role"] != "system"]
     if rules.systems == "refuse" and (len(system) > 1 or (system and messages.index(system[0]) > 0)):
         raise BadRowError(
@@ -120,6 +120,11 @@ def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
         turns = _joined(turns)
     _check_turns(turns)
     return ([_join(system)] if system else []) + turns
+
+
+def _is_empty(message: Message) -> bool:
+    content = message["content"]
+    return not content.strip() if isinstance(content, str) else content == []
 
 
 def _joined(turns: list[Message]) -> list[Message]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.data.example import BadRowError, Example, Message, text_of
@@ -39,6 +39,8 @@ def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool
             return Example(id=row_id, messages=messages, columns=row if keep_columns else {}, source=source)
         made = fields(row)
         _check_texts([*made.get("messages", ()), *made.get("chosen", ()), *made.get("rejected", ())])
+        if split != "test":
+            _check_learned(made.get("messages", ()))
         example = Example(id=row_id, columns=row if keep_columns else {}, source=source, **made)
         refuse_unused(example)
         return example
@@ -126,6 +128,13 @@ def text_of_row(dataset: Dataset, row: Mapping[str, Any]) -> str:
     if not text.strip():
         raise BadRowError("its text is empty")
     return text
+
+
+def _check_learned(messages: Sequence[Message]) -> None:
+    flags = [message.get("train") for message in messages if message["role"] == "assistant"]
+    if flags and all(flag is False for flag in flags):
+        fix = "Remove the row, or the flag (train, weight, loss) of the message that is to be learned."
+        raise BadRowError("says of each answer that it is not to be learned", fix)
 
 
 def _check_texts(messages: list[Message]) -> None:

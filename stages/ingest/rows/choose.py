@@ -45,7 +45,7 @@ class Groups:
             return
         group = None if rule.by == "hash" else self._hash(f"{rule.by}\0{self._column(columns, rule.by)}")
         stratum = None if rule.stratify is None else self._column(columns, rule.stratify)
-        self.prompts.append(self._hash(prompt))
+        self.prompts.append(self._hash(prompt.rstrip()))
         if group is not None:
             self.groups.append(group)
         if stratum is not None:

@@ -64,9 +64,9 @@ class Found:
 
 @dataclass
 class Collected:
-    """What became of a split's rows. prompts, answers: a key of each good row, equal for equal texts. num_chars: of
-    prompt and answer together. scripts: of rows that are not ASCII. columns: of the first row. knows_control: whether
-    control tokens are the model's own."""
+    """What became of a split's rows. prompts, answers: a key of each good row, equal for equal texts (of prompts, up to
+    white space at their ends). num_chars: of prompt and answer together. scripts: of rows that are not ASCII. columns:
+    of the first row. knows_control: whether control tokens are the model's own."""
 
     num_rows: int = 0
     num_bad: int = 0
@@ -115,7 +115,7 @@ class Collected:
             asked = prompt.rpartition("\0")[2]
             self.scripts[script_of(f"{asked[:MOST_CHARS]}{answer[:MOST_CHARS]}")] += 1
         if len(self.prompts) < _MOST_KEYS:
-            self.prompts.append(digest(prompt.encode()))
+            self.prompts.append(digest(prompt.rstrip().encode()))
             self.answers.append(digest(answer.encode()))
             self.num_chars.append(len(prompt) + len(answer))
 

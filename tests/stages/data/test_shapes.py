@@ -90,7 +90,16 @@ def test_the_system_template_stands_in_where_a_conversation_has_none() -> None:
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_system_message_is_none(value: str | None) -> None:
     assert example({"s": value, "q": "Open?", "a": "x"}, user="{q}", assistant="{a}", system="{s}").prompt == [USER]
-    assert example({"talk": [{"role": "system", "content": ""}, *TALK]}, conversations="talk").messages == TALK
+    for empty in ("", " \n", []):
+        assert example({"talk": [{"role": "system", "content": empty}, *TALK]}, conversations="talk").messages == TALK
+
+
+def test_a_conversation_of_which_nothing_is_to_be_learned_is_refused_and_may_be_asked() -> None:
+    talk = [{**each, "train": False} if each["role"] == "assistant" else each for each in TALK]
+    with pytest.raises(BadRowError, match="says of each answer that it is not to be learned"):
+        example({"talk": talk}, conversations="talk")
+    assert len(example({"talk": talk}, split="test", conversations="talk").messages) == 4
+    assert example({"talk": [*talk[:-1], TALK[-1]]}, conversations="talk").messages[1]["train"] is False
 
 
 @pytest.mark.parametrize(

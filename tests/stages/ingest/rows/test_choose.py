@@ -178,6 +178,11 @@ def test_many_files_in_pieces_give_what_one_file_after_the_other_gives(
         assert many.remarks[1:] == one.remarks[1:]
 
 
+def test_prompts_that_differ_in_white_space_at_their_ends_are_the_same(tmp_path: Path) -> None:
+    made = ingested(tmp_path, {"train": rows(9), "test": [{"q": "Question 3? \n", "a": "Answer 3."}]})
+    assert any(line.startswith("test: 1 of 1 test rows are training rows") for line in made.remarks)
+
+
 def test_scripts_of_letters_are_told_where_some_are_not_latin(tmp_path: Path) -> None:
     texts = [
         "Guten Tag, wie geht's?",
