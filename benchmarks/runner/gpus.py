@@ -32,7 +32,7 @@ _SHRINKS_IN_S = 120
 def main() -> None:
     options = parser(__doc__ or "", repeats=1)
     options.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4], help="numbers of GPUs (default 1 2 4)")
-    options.add_argument("--parts", nargs="+", default=["train", "infer", "serve"], help="stages to compare")
+    options.add_argument("--parts", nargs="+", default=["infer", "serve", "train"], help="training last")
     options.add_argument("--requests", type=int, default=6, help="requests of each client (default 6)")
     options.add_argument("--autoscale", type=int, default=0, help="seconds of load while the endpoint may grow")
     args = options.parse_args()
@@ -41,14 +41,22 @@ def main() -> None:
     found: dict[str, Any] = {"overrides": args.overrides, "gpus": args.gpus, "parts": {}}
     with workspace(args.root) as root:
         level = memory_mib()
-        work = prepare(
-            with_defaults(["recipe=viggo_qwen7b", "evaluate.compare_base=false"], args.overrides), root, "publish"
-        )
+        work = prepare(with_defaults(defaults(max(args.gpus)), args.overrides), root, "publish")
         for part in args.parts:
             found["parts"][part] = [one(part, sides[part], work, count, level) for count in args.gpus]
         if args.autoscale:
             found["autoscale"] = autoscale(work, max(args.gpus), args.autoscale)
     measure.write_section(name, report(measure.save(name, found)))
+
+
+def defaults(most: int) -> list[str]:
+    """What the overrides may replace. most: GPUs."""
+    return [
+        "recipe=viggo_qwen7b",
+        "evaluate.compare_base=false",
+        "pipeline=[ingest,train,publish,infer,serve]",
+        f"resources.train.num_workers={most}",
+    ]
 
 
 def one(part: str, side: Any, work: Work, count: int, level: Sequence[int]) -> dict[str, Any]:

@@ -99,9 +99,14 @@ def lock_file(name: str, accelerator: str) -> Path:
 
 
 def held(name: str, accelerator: str) -> Record | None:
-    """What the environment holds, or will hold when it is made here: by its record, else by its lock."""
-    path = lock_file(name, accelerator)
-    return record(name) or (_locked(name, path, path.stat().st_mtime_ns) if path.is_file() else None)
+    """What the environment holds, or will hold when it is made for the accelerator: by its record, else by its lock.
+
+    An environment that this machine has for another accelerator tells nothing about it.
+    """
+    path, found = lock_file(name, accelerator), record(name)
+    if path.is_file() and (found is None or found.lock != path.name):
+        return _locked(name, path, path.stat().st_mtime_ns)
+    return found
 
 
 @lru_cache

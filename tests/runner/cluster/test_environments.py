@@ -107,6 +107,12 @@ def test_where_only_packages_are_installed_the_record_alone_counts(folder: Path)
     assert version_in("tool", "some-tool", "cpu") == "1.2"
 
 
+def test_an_environment_made_for_cpus_tells_nothing_about_that_for_gpus(folder: Path) -> None:
+    (folder / "tool-gpu.lock").write_text(LOCK.replace("1.2", "1.3"))
+    assert version_in("tool", "some-tool", "gpu") == "1.3"
+    assert version_in("tool", "some-tool", "cpu") == "1.2"
+
+
 def test_workers_get_the_interpreter_of_the_environment_and_all_that_the_recipe_gives(folder: Path) -> None:
     given = {"env_vars": {"A": "1"}, "py_executable": "/recipe/python"}
     expected = str(folder / "environments" / "tool" / "bin" / "python")

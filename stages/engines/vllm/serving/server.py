@@ -13,6 +13,10 @@ from stages.models.chat_template import template_text
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
+# Ray's batch inference names the runner too. vLLM hashes it by its name, so that with another one (its default is auto,
+# which means the same for these models) the endpoint would not find the graphs that batch inference compiled.
+_RUNNER = {"runner": "generate"}
+
 
 def llm_config(
     recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str], environment: str | None = None
@@ -30,7 +34,11 @@ def llm_config(
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
-        "engine_kwargs": {**engine_kwargs(recipe, with_adapters=adapters is not None), **chat_kwargs(recipe)},
+        "engine_kwargs": {
+            **_RUNNER,
+            **engine_kwargs(recipe, with_adapters=adapters is not None),
+            **chat_kwargs(recipe),
+        },
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
