@@ -144,21 +144,26 @@ def transfer_config() -> Any:
     )
 
 
-def list_objects(client: Any, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
-    """Every object below the prefix (taken as a folder; empty: the bucket). `key` is the whole S3 key."""
+def list_objects(client: Any, bucket: str, prefix: str, most: int | None = None) -> Iterator[ObjectInfo]:
+    """Every object below the prefix (taken as a folder; empty: the bucket). `key` is the whole S3 key.
+
+    most: look no further when so many were listed.
+    """
     folder = f"{prefix}/" if prefix else ""
     with explained(f"s3://{bucket}/{folder}"):
-        for item in again(lambda: _listing(client, bucket, folder)):
+        for item in again(lambda: _listing(client, bucket, folder, most)):
             if not item["Key"].endswith("/"):  # a folder's placeholder, which consoles create
                 yield ObjectInfo(item["Key"], item["Size"], item["LastModified"].timestamp(), item.get("ETag", ""))
 
 
-def _listing(client: Any, bucket: str, folder: str) -> list[dict[str, Any]]:
+def _listing(client: Any, bucket: str, folder: str, most: int | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
         if "Name" not in page:  # botocore takes an answer without a body for one without keys
             raise DamagedError(f"s3://{bucket}/{folder}: an empty answer came instead of the list of keys", _AGAIN)
         found += page.get("Contents", [])
+        if most is not None and len(found) >= most:
+            break
     return found
 
 

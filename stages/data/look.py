@@ -30,7 +30,7 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
     files = LocalFiles(dataset.source)
     try:
         name = files.find(names[0])[0]
-        path = files.folder / name
+        path = files.checked(name)
         return _first_row(path, name, path.stat().st_mtime_ns, split) if path.is_file() else None
     except (RunnerError, OSError, ValueError):
         return None
@@ -50,9 +50,10 @@ def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:
     with suppress(RunnerError, OSError, ValueError):
         files = LocalFiles(dataset.source)
         name = files.find(names[0])[0]
-        form = sniff(files.folder / name, name)
+        path = files.checked(name)
+        form = sniff(path, name)
         if form.kind in LIGHT and form.compression != "zstd":
-            yield from (row for _, row in read_file(files.folder / name, name) if isinstance(row, dict))
+            yield from (row for _, row in read_file(path, name) if isinstance(row, dict))
 
 
 def look_at(path: Path, name: str, split: str) -> None:

@@ -118,6 +118,11 @@ def _local_files(recipe: Recipe) -> Iterator[Problem]:
 def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
     key, folder = f"dataset.files.{split}", files.folder
     hint = _instead(files, split)
+    try:
+        files.checked(name)
+    except RunnerError as error:
+        yield Problem(key, name, error.message, error.hint)
+        return
     if not is_pattern(name) and not (folder / name).is_file():
         if (folder / name).is_dir():
             yield Problem(key, name, f"is a folder in {folder}, not a file", f"Write {name}/* for its files.")
@@ -128,7 +133,7 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
     try:
         found = files.find(name)
         for each in found:
-            sniff(folder / each, each)
+            sniff(files.checked(each), each)
         look_at(folder / found[0], found[0], split)
     except (RunnerError, OSError) as error:
         yield Problem(key, name, str(error), getattr(error, "hint", "") or "Correct the file's permissions.")
@@ -212,9 +217,9 @@ def _keyed_by_split(recipe: Recipe, name: str) -> bool:
     if recipe.dataset.source.startswith("generated://"):
         return True
     try:
-        with (LocalFiles(recipe.dataset.source).folder / name).open("rb") as file:
+        with LocalFiles(recipe.dataset.source).checked(name).open("rb") as file:
             return re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"(train|val|test)"\s*:\s*\[', file.read(1024)) is not None
-    except OSError:
+    except (RunnerError, OSError):
         return False
 
 

@@ -28,6 +28,8 @@ _BUCKETS: dict[Split, range] = {
     "val": range(15, 25),
     "train": range(25, 100),
 }  # hundredths of all sentences
+MOST_ROWS = 1_000_000
+"""Rows of one split."""
 _MOST_MISSES = 100_000
 _PUNCTUATION = b" .,:;?!'-&/()"
 
@@ -83,6 +85,8 @@ def _known(name: str, allowed: Sequence[str], what: str, uri: str) -> None:
 def _count(key: str, value: str, uri: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise RunnerError(f"{uri}: {key}={value} is not a whole number", _URI_HINT)
+    if key != "seed" and (len(value) > len(str(MOST_ROWS)) or int(value) > MOST_ROWS):
+        raise RunnerError(f"{uri}: {key} asks for more than {MOST_ROWS:,} rows", f"Write {key}={MOST_ROWS} or less.")
     return int(value)
 
 

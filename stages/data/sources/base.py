@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,12 @@ _NOT_DATA = re.compile(
     r"|.*(~|\.bak|\.tmp|\.part|\.swp|\.crc|\.lock)",
     re.IGNORECASE,
 )
+
+MOST_SEEN = 100_000
+"""Names that a pattern is compared with: more are below no folder of rows, but below a disk or a whole bucket."""
+MOST_FILES = 10_000
+"""Files that one pattern means."""
+NARROWER = "Name the folder of the rows, or list the files in dataset.files."
 
 OnBytes = Callable[[int, int | None], None]
 
@@ -67,18 +73,29 @@ def is_pattern(name: str) -> bool:
     return any(char in name for char in "*?[")
 
 
+def bounded(source: str, names: Iterable[str]) -> Iterator[str]:
+    """The names, as they come. Raises RunnerError when there are more than MOST_SEEN."""
+    for number, name in enumerate(names):
+        if number == MOST_SEEN:
+            raise RunnerError(f"dataset.source={source} has more than {MOST_SEEN:,} files below it", NARROWER)
+        yield name
+
+
 def matching(source: str, pattern: str, there: Iterable[str]) -> list[str]:
     """The names that the pattern means, in the order of their numbers. Hidden files and those that describe a dataset
     (README.md, dataset_info.json) are not among them.
 
-    Raises RunnerError when there are none, or when one of a numbered set is missing.
+    Raises RunnerError when there are none, when there are too many, or when one of a numbered set is missing.
     """
-    there = sorted(there, key=_in_order)
+    there = sorted(bounded(source, there), key=_in_order)
     asks_hidden = any(part[:1] in (".", "_") for part in pattern.split("/"))
     found = [name for name in there if fnmatch.fnmatchcase(name, pattern) and (asks_hidden or not _describes(name))]
     if not found:
         shown = ", ".join(there[:10]) or "nothing"
         raise RunnerError(f"dataset.source={source} has no file like {pattern}; it holds: {shown}", NAME_HINT)
+    if len(found) > MOST_FILES:
+        text = f"{pattern} means {len(found):,} files, and a split has {MOST_FILES:,} at most"
+        raise RunnerError(f"dataset.source={source}: {text}", NARROWER)
     if missing := _missing_shard(found, pattern):
         hint = "Get the file, or list the files' names in dataset.files."
         raise RunnerError(f"dataset.source={source} lacks {missing}, one of those that {pattern} means", hint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.storage import s3
-from stages.data.sources.base import NAME_HINT, Count, is_pattern, matching
+from stages.data.sources.base import MOST_SEEN, NAME_HINT, Count, is_pattern, matching
 from stages.data.sources.names import folder_of
 
 
@@ -24,7 +24,10 @@ class S3Files:
         if not is_pattern(pattern):
             return [pattern]
         start = f"{self._prefix}/" if self._prefix else ""
-        there = [each.key.removeprefix(start) for each in s3.list_objects(self._client, self._bucket, self._prefix)]
+        there = [
+            each.key.removeprefix(start)
+            for each in s3.list_objects(self._client, self._bucket, self._prefix, MOST_SEEN + 1)
+        ]
         return matching(self._source, pattern, there)
 
     def local(self, name: str) -> Path | None:
