@@ -98,7 +98,7 @@ def _rows_command(overrides: list[str], root: Path) -> list[str]:
 
 def _work(overrides: list[str], root: Path) -> Work:
     from runner.recipe.load import compose, to_recipe
-    from stages.ingest.stage import obtain_model
+    from stages.ingest.model import obtain_model
     from stages.sections.recipe import with_sections
 
     recipe = with_sections(to_recipe(compose(overrides))[0])

@@ -184,6 +184,11 @@ class RaySession:
         self.start()
         return run_tasks(function, resources, calls, **kwargs)
 
+    def call_together(self, *calls: tuple[Callable[..., Any], StageResources, tuple[Any, ...]]) -> list[Any]:
+        """Run functions as Ray tasks side by side, each with its resources and arguments; results in order."""
+        self.start()
+        return run_together(calls)
+
     def progress(self, stage: str) -> ProgressHandle:
         """A handle to report a stage's progress with, to be sent to workers."""
         self.start()
@@ -239,8 +244,21 @@ def run_tasks(
     import ray
 
     remote = ray.remote(**task_options(resources))(function)
+    return _results([remote.remote(*args, **kwargs) for args in calls])
+
+
+def run_together(calls: Sequence[tuple[Callable[..., Any], StageResources, tuple[Any, ...]]]) -> list[Any]:
+    """As `run_tasks`, each call with a function and resources of its own."""
+    import ray
+
+    return _results([ray.remote(**task_options(where))(function).remote(*args) for function, where, args in calls])
+
+
+def _results(tasks: list[Any]) -> list[Any]:
+    import ray
+
     try:
-        results: list[Any] = ray.get([remote.remote(*args, **kwargs) for args in calls])
+        results: list[Any] = ray.get(tasks)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, RunnerError):
             raise error.cause from None

@@ -67,6 +67,12 @@ class RunsIn(Protocol):
 
 
 @runtime_checkable
+class CallsInto(Protocol):
+    def called_environments(self, recipe: Recipe) -> Sequence[Chosen]:
+        """Environments that single tasks of the stage run in, besides that of its workers."""
+
+
+@runtime_checkable
 class HasSettings(Protocol):
     """settings: describes the keys of another package's stage, which are under `stages.<name>` of the recipe. The stage
     reads them by `settings_of`, and they affect the result if `reads` names `stages.<name>`."""
@@ -163,6 +169,13 @@ class HasSummary(Protocol):
 def environment_of(stage: Any, recipe: Recipe) -> Chosen | None:
     """The environment of its own that the stage runs in, None for the runner's."""
     return stage.environment(recipe) if isinstance(stage, RunsIn) else None
+
+
+def environments_of(stage: Any, recipe: Recipe) -> list[Chosen]:
+    """All environments besides the runner's own that work of the stage runs in, each once."""
+    own = environment_of(stage, recipe)
+    called = stage.called_environments(recipe) if isinstance(stage, CallsInto) else ()
+    return list({each.name: each for each in (*([own] if own else ()), *called)}.values())
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from stages.sections.model import Model
 from stages.sections.recipe import Recipe
 
 DEFAULT = "vllm"
+RUNS_IN = "environment"  # of `experimental_configs`: name of the replicas' environment, and the digest of its lock
 ENGINES = {DEFAULT: "stages.engines.vllm.engine:Vllm"}
 
 
@@ -66,7 +67,8 @@ class ServerEngine(Protocol):
     def server_config(
         self, recipe: Recipe, model_path: str, adapters: str | None, env: Mapping[str, str]
     ) -> dict[str, Any]:
-        """What a replica is made of, in the form of `ray.serve.llm.LLMConfig`, of JSON values.
+        """What a replica is made of, in the form of `ray.serve.llm.LLMConfig`, of JSON values. An environment of its
+        own is named in `experimental_configs` (RUNS_IN); its interpreter is that of the cluster that builds it.
 
         model_path: the model's folder. adapters: URI of the folder of adapters, None for the base model alone.
         env: environment variables of the replicas; the recipe's own runtime_env wins over them.

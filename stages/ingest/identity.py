@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from runner.pipeline.fingerprint import library_version
 from runner.storage.content import file_state, folder_state
 from stages.data.generated import grammar
 from stages.data.sources import FILE_SOURCES, scheme_of
@@ -46,11 +45,10 @@ def model_meaning(recipe: Recipe) -> dict[str, Any]:
         meaning["model.source"] = folder_state(Path(source).expanduser())  # templates lie in a folder of their own
     elif source.startswith(_PACKAGE):
         distribution, _, name = source.removeprefix(_PACKAGE).partition("/")
-        version = library_version(distribution)
         meaning["model.source"] = {
             "source": source,
-            "version": version,
-            "sha256": gguf.installed_hash(distribution, name),
+            "version": gguf.installed_version(distribution, gguf.ENVIRONMENT),
+            "sha256": gguf.installed_hash(distribution, name, gguf.ENVIRONMENT),
         }
     if is_local(source) or "://" in source:
         meaning["model.revision"] = None

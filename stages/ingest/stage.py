@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from runner.cluster.environments import Chosen
 from runner.cluster.session import run_tasks
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -17,12 +17,12 @@ from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
-from stages.ingest.answers import check_answers, needs_reading
-from stages.ingest.data import prepare_data
+from stages.ingest.answers import needs_reading
+from stages.ingest.asked import asked_in, check_there, compare
+from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.identity import looks, model_meaning, rows_meaning
-from stages.ingest.parity import check_parts
+from stages.ingest.model import converted_in, fetch_model, resources_there, throttled
 from stages.ingest.rows.choose import samples
-from stages.models import obtain as models
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import MODEL, conditions
 from stages.sections.model import is_local
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from runner.recipe.schema import StageResources
     from stages.sections.dataset import Dataset
     from stages.sections.recipe import Recipe
-
-_UPDATE_EVERY_S = 0.5
 
 
 class Ingest:
@@ -54,6 +52,10 @@ class Ingest:
 
     def needs(self, recipe: Recipe) -> tuple[str, ...]:
         return ()
+
+    def called_environments(self, recipe: Recipe) -> Sequence[Chosen]:
+        """Where the model is converted, and where the requests are made that are compared."""
+        return [each for each in (converted_in(recipe), asked_in(recipe)) if each]
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """Local files by their content, generated rows by the grammar's settings; None for what sources do not use."""
@@ -87,16 +89,18 @@ class Ingest:
         """
         recipe = with_absolute_paths(ctx.recipe)
         folder = ctx.stage_dir.absolute()
-        calls = [(part, recipe, folder, ctx.progress(), ctx.resources) for part in ("data", "model")]
-        data, model = ctx.ray.call_each(do_part, ctx.resources, calls)
+        data, model = ctx.ray.call_together(
+            (read_data, ctx.resources, (recipe, folder, ctx.progress(), ctx.resources)),
+            (fetch_model, resources_there(ctx.resources, converted_in(recipe)), (recipe, ctx.progress())),
+        )
         for line in data.remarks:
             ctx.say(line)
         trained = str(folder / "train_set" / "train.jsonl") if "train" in recipe.pipeline else None
         parts = (str(model.path), trained, str(folder / "test_set" / "test.jsonl"))
-        compared = ctx.ray.call(check_parts, ctx.resources, with_template_text(recipe), *parts)
-        if needs_reading(recipe):
-            files = [path for path in parts[1:] if path is not None]
-            ctx.ray.call(check_answers, ctx.resources, with_template_text(recipe), parts[0], files)
+        asking = with_template_text(recipe)
+        compared, asked = ctx.ray.call(compare, ctx.resources, asking, *parts)
+        if asked or needs_reading(recipe):
+            ctx.ray.call(check_there, resources_there(ctx.resources, asked_in(recipe)), asking, *parts, asked)
         rows_of = data.metrics["rows"]
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
         return StageResult(
@@ -113,12 +117,10 @@ def _model_note(model: Artifact) -> str:
     return f"{model.meta['source']} ({size_text(model.size_bytes)})"
 
 
-def do_part(part: str, recipe: Recipe, folder: Path, progress: Any, resources: StageResources) -> Any:
-    """One part of the stage's work, as a Ray task: `data` -> DataParts, or `model` -> Artifact."""
-    update = _throttled(progress.update)
-    if part == "data":
-        return prepare_data(recipe, folder, update, lambda function, calls: run_tasks(function, resources, calls))
-    return obtain_model(recipe, update)
+def read_data(recipe: Recipe, folder: Path, progress: Any, resources: StageResources) -> DataParts:
+    """Prepare the rows, as a task. progress: a `ProgressHandle`."""
+    update = throttled(progress.update)
+    return prepare_data(recipe, folder, update, lambda function, calls: run_tasks(function, resources, calls))
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -129,27 +131,3 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     if is_local(model.source):
         model = model.model_copy(update={"source": str(Path(model.source).expanduser().absolute())})
     return recipe.model_copy(update={"dataset": dataset, "model": model})
-
-
-def obtain_model(recipe: Recipe, update: Callable[..., None]) -> Artifact:
-    """The base model as an artifact. `update`: as `ProgressHandle.update`."""
-    model, cache = recipe.model, Path(recipe.storage.cache).expanduser().absolute()
-    folder = models.obtain_model(
-        model.source, model.revision, cache, recipe.storage.endpoint_url, model.trust_remote_code,
-        lambda done, total: update(done, total, "bytes"),
-    )  # fmt: skip
-    return models.describe_model(folder, cache, {"source": model.source, "revision": model.revision})
-
-
-def _throttled(update: Callable[..., None]) -> Callable[..., None]:
-    """The same, at most twice a second: a download reports every piece, and each report is a message."""
-    last = 0.0
-
-    def throttled(*args: Any, **figures: Any) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _UPDATE_EVERY_S:
-            last = now
-            update(*args, **figures)
-
-    return throttled

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.example import Example, text_of
+from stages.models import gguf
 from stages.models import obtain as models
 from stages.sections.model import is_local
 
@@ -64,11 +64,8 @@ def is_here(source: str) -> bool:
         return True
     if not source.startswith("package://"):
         return False
-    try:
-        distribution(source.removeprefix("package://").partition("/")[0])
-    except PackageNotFoundError:
-        return False
-    return True
+    name = source.removeprefix("package://").partition("/")[0]
+    return gguf.installed_version(name, gguf.ENVIRONMENT) is not None
 
 
 class Counter:

@@ -61,8 +61,8 @@ def _folders(recipe: Recipe, ingested: StageRecord | None) -> Iterator[Path]:
     elif source.startswith("package://"):
         distribution, _, name = source.removeprefix("package://").partition("/")
         try:
-            file = gguf.find_packaged_file(distribution, name)
-            candidates = [cache / "gguf" / gguf.cache_name(distribution, file)]
+            file = gguf.find_packaged_file(distribution, name, gguf.ENVIRONMENT)
+            candidates = [cache / "gguf" / gguf.cache_name(distribution, file, gguf.ENVIRONMENT)]
         except (RunnerError, OSError):
             candidates = []
     else:

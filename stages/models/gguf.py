@@ -1,34 +1,41 @@
-"""Models that Python packages carry as GGUF, converted to a Hugging Face folder in bfloat16."""
+"""Models that Python packages carry as GGUF, converted to a Hugging Face folder in bfloat16.
+
+The environment that such packages are installed in converts them: some releases of transformers convert a tokenizer's
+rules wrongly.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
 from contextlib import redirect_stderr, suppress
-from importlib.metadata import PackageNotFoundError, files, version
+from importlib.metadata import Distribution, distributions
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from runner.cluster import environments
 from runner.errors import RunnerError
 from runner.recipe.machine import pip_install
 
 _ROUND_TRIP = "A line of 4 words, then:\n  1994 (été)."
+ENVIRONMENT: str | None = None  # that packages with models are installed in; None: the runner's own
 _CONVERSION = 1  # raise it when convert() writes something else for the same file
 
 
-def find_packaged_file(distribution: str, name: str) -> Path:
+def find_packaged_file(distribution: str, name: str, environment: str | None = None) -> Path:
     """Path of a GGUF file of an installed distribution, which is not imported.
 
-    name: the file's name, or its path inside the distribution. Raises RunnerError when either is not there.
+    name: the file's name, or its path inside the distribution. environment: in which it is looked for; None for that
+    of this process. Raises RunnerError when either is not there.
     """
-    try:
-        entries = [entry for entry in files(distribution) or [] if entry.suffix == ".gguf"]
-    except (PackageNotFoundError, ValueError) as error:
+    found = _distribution(distribution, environment)
+    if found is None:
         raise RunnerError(
             f"model.source=package://{distribution}/{name}: the package {distribution!r} is not installed",
-            f"Install it without what it depends on: {pip_install(f'--no-deps {distribution}')}",
-        ) from error
+            f"Install it without what it depends on: {_install(distribution)}",
+        )
+    entries = [entry for entry in found.files or [] if entry.suffix == ".gguf"]
     for entry in entries:
         if name in (entry.name, entry.as_posix()) and ".." not in entry.parts:
             path = Path(str(entry.locate()))
@@ -41,22 +48,44 @@ def find_packaged_file(distribution: str, name: str) -> Path:
     )
 
 
-def installed_hash(distribution: str, name: str) -> str | None:
-    """The digest that the distribution's own list of files has for the GGUF file; None where it has none."""
-    with suppress(PackageNotFoundError, ValueError):
-        for entry in files(distribution) or []:
-            if name in (entry.name, entry.as_posix()) and entry.hash:
-                return f"{entry.hash.mode}={entry.hash.value}"
+def _distribution(name: str, environment: str | None) -> Distribution | None:
+    with suppress(ValueError):  # no name at all
+        return next(iter(distributions(name=name, path=environments.packages(environment))), None)
     return None
 
 
-def cache_name(distribution: str, path: Path) -> str:
-    """Name of the folder that the file's conversion is kept in: it changes with all that the conversion depends on."""
+def _install(distribution: str) -> str:
+    """What installs the package where models are converted."""
+    if ENVIRONMENT is None:
+        return pip_install(f"--no-deps {distribution}")
+    return f"uv pip install --python {environments.python(ENVIRONMENT)} --no-deps {distribution}"
+
+
+def installed_version(distribution: str, environment: str | None) -> str | None:
+    """Version of the distribution in the environment, None where it is not there."""
+    found = _distribution(distribution, environment)
+    return found.version if found else None
+
+
+def installed_hash(distribution: str, name: str, environment: str | None) -> str | None:
+    """The digest that the distribution's own list of files has for the GGUF file; None where it has none."""
+    found = _distribution(distribution, environment)
+    for entry in (found.files or []) if found else []:
+        if name in (entry.name, entry.as_posix()) and entry.hash:
+            return f"{entry.hash.mode}={entry.hash.value}"
+    return None
+
+
+def cache_name(distribution: str, path: Path, environment: str | None = None) -> str:
+    """Name of the folder that the file's conversion is kept in: it changes with all that the conversion depends on.
+
+    environment: that it is converted in; None for that of this process.
+    """
     parts = (
-        f"{distribution}-{version(distribution)}",
+        f"{distribution}-{installed_version(distribution, environment)}",
         path.stem,
         str(path.stat().st_size),
-        f"transformers-{version('transformers')}",
+        f"transformers-{installed_version('transformers', environment)}",
         f"v{_CONVERSION}",
     )
     return re.sub(r"[^A-Za-z0-9._-]", "-", "--".join(parts))

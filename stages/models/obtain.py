@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ def obtain_tokenizer(
     wanted = [name for name in _WANTED if name != "*.safetensors"] + (_CODE if trust_remote_code else [])
     if source.startswith("package://"):
         distribution, _, name = source.removeprefix("package://").partition("/")
-        path = gguf.find_packaged_file(distribution, name)
-        folder = gguf.cache_name(distribution, path)
-        if (cache / "gguf" / folder).is_dir():
-            return cache / "gguf" / folder
+        path = gguf.find_packaged_file(distribution, name, gguf.ENVIRONMENT)
+        whole = cache / "gguf" / gguf.cache_name(distribution, path, gguf.ENVIRONMENT)
+        if whole.is_dir():
+            return whole
+        folder = f"{whole.name}--here-{version('transformers')}"
         return made_once(cache / "tokenizer" / folder, lambda part: gguf.convert_tokenizer(path, part))
     if source.startswith("s3://"):
         return _from_s3(source, cache, endpoint_url, wanted, lambda done, total: None)

@@ -15,9 +15,10 @@ from importlib.metadata import version
 from typing import Any
 
 from runner import __version__
+from runner.cluster import environments
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
-from stages.engines.base import DEFAULT, Engine, engine_named, load_engine
+from stages.engines.base import DEFAULT, RUNS_IN, Engine, engine_named, load_engine
 from stages.sections.recipe import Recipe
 from stages.serve.guard.keys import ring_settings
 
@@ -138,7 +139,7 @@ def build_app(args: dict[str, Any]) -> Any:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what it does is the run's to tell
-    config, engine = args["llm_config"], engine_named(args.get("engine", DEFAULT))
+    config, engine = _with_interpreter(args["llm_config"]), engine_named(args.get("engine", DEFAULT))
     own = {"user_config": args["user_config"]} if "user_config" in args else {}
     name = deployment_name(config["model_loading_config"]["model_id"])
     try:
@@ -149,6 +150,13 @@ def build_app(args: dict[str, Any]) -> Any:
             "Look at serve.autoscaling and serve.deployment.",
         ) from error
     return deployment.bind(llm_config=config, front=_front)
+
+
+def _with_interpreter(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the interpreter of the replicas' environment, as it is where the application is built."""
+    chosen = config["experimental_configs"].get(RUNS_IN)
+    name = chosen["name"] if chosen else None
+    return {**config, "runtime_env": environments.runtime_env(name, config["runtime_env"])}
 
 
 def _front() -> Any:

@@ -202,8 +202,10 @@ def test_an_engine_runs_in_the_environment_that_it_names(
     assert {load_stage(name).environment(recipe) for name in ("infer", "serve")} == {
         Chosen("tool", "infer.backend", "dummy")
     }
+    app = build_app({"llm_config": engine.server_config(recipe, "/model", None, engine.server_env(recipe))})
     for own in (
-        engine.server_config(recipe, "/model", None, engine.server_env(recipe))["runtime_env"],
+        app._bound_deployment._replica_config.ray_actor_options["runtime_env"],
+        app._bound_deployment.init_kwargs["llm_config"]["runtime_env"],
         vllm_processor_config(recipe, "/model", None, "tool")["runtime_env"],
     ):
         assert own["py_executable"] == python

@@ -40,7 +40,7 @@ from runner.pipeline.events import (
 )
 from runner.pipeline.fingerprint.remote import check_destinations, look_outside
 from runner.pipeline.manifest import ORIGINS, Manifest, StageRecord
-from runner.pipeline.optional import KeepsAlive, WarmsUp, environment_of
+from runner.pipeline.optional import KeepsAlive, WarmsUp, environment_of, environments_of
 from runner.pipeline.registry import load_stage
 from runner.pipeline.run_locks import one_run
 from runner.pipeline.shared_cache import SharedCache, is_shared
@@ -216,7 +216,7 @@ def _swept(record: StageRecord, run_: Run, ray: RaySession) -> StageRecord:
 
 
 def _require_environment(step: planning.Step, run_: Run, ray: RaySession) -> None:
-    if chosen := environment_of(step.stage, run_.recipe):
+    for chosen in environments_of(step.stage, run_.recipe):
         require_environment(ray, run_.recipe.cluster, run_.recipe.resources_of(step.name), chosen)
 
 

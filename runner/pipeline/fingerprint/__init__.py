@@ -11,7 +11,7 @@ from typing import Any
 from runner.cluster import environments
 from runner.pipeline.fingerprint.files import environment, files_behind
 from runner.pipeline.manifest import StageRecord
-from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks, environment_of
+from runner.pipeline.optional import ChoosesLibraries, HasCanonical, OnlyChecks, environment_of, environments_of
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe
 from runner.storage.digest import digest_json
@@ -47,12 +47,18 @@ def fingerprint_inputs(stage: Stage, recipe: Recipe, inputs: dict[str, str]) -> 
 
 
 def library_versions(stage: Stage, recipe: Recipe) -> dict[str, str | None]:
-    """The versions of the libraries that the stage's result depends on, in the environment that it runs in."""
+    """The versions of the libraries that the stage's result depends on, in the environment that it runs in, and the
+    locks of all environments that its work runs in."""
     own = stage.libraries_of(recipe) if isinstance(stage, ChoosesLibraries) else ()
     names = (*stage.libraries, *own)
-    if chosen := environment_of(stage, recipe):
-        return environments.versions(chosen.name, names, recipe.cluster.accelerator)
-    return {name: library_version(name) for name in names}
+    accelerator, chosen = recipe.cluster.accelerator, environment_of(stage, recipe)
+    if chosen:
+        found = environments.versions(chosen.name, names, accelerator)
+    else:
+        found = {name: library_version(name) for name in names}
+    for other in environments_of(stage, recipe):
+        found |= environments.versions(other.name, (), accelerator)
+    return found
 
 
 def fingerprint(stage: Stage, inputs: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from runner.cluster.environments import Chosen, command, may_be_made, unusable
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem
 from runner.pipeline.fingerprint import library_version
-from runner.pipeline.optional import environment_of
+from runner.pipeline.optional import environment_of, environments_of
 from runner.pipeline.registry import loadable
 from runner.recipe.schema import Recipe
 
@@ -22,7 +22,8 @@ def environment_is_made(recipe: Recipe) -> Iterator[Problem]:
     accelerator = recipe.cluster.accelerator
     if not is_this_machine(recipe.cluster.address) or library_version("ray") is None or may_be_made():
         return
-    for _, chosen in _chosen(recipe):
+    every = [each for stage in loadable(recipe.pipeline) for each in environments_of(stage, recipe)]
+    for chosen in {each.name: each for each in reversed(every)}.values():
         if reason := unusable(chosen.name, accelerator):
             message = f"runs in the environment {chosen.name}, which {reason}"
             yield Problem(chosen.key, chosen.value, message, f"Run: {command(chosen.name, accelerator)}")

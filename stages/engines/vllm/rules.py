@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from runner.cluster import environments
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem
-from runner.recipe.machine import installed, pip_install
+from runner.recipe.machine import pip_install
+from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
 from stages.models.trained import LongestRow, Trained, TraitName
@@ -189,17 +191,23 @@ def shared_engine_is_one(recipe: Recipe) -> Iterator[Problem]:
 def plugin_is_found(recipe: Recipe) -> Iterator[Problem]:
     """vLLM finds this package's plug-in by the metadata that pip writes; without it half an answer may pass for one."""
     uses = {"infer", "serve"} & set(recipe.pipeline)
-    if uses and is_this_machine(recipe.cluster.address) and installed("vllm") and not has_plugin():
+    if uses and is_this_machine(recipe.cluster.address) and has_engine() and not has_plugin():
         message = "needs this package's plug-in, which vLLM finds only where the package is installed"
-        yield Problem("infer.backend", recipe.infer.backend, message, pip_install(f"--no-deps -e {quote(str(_ROOT))}"))
+        install = f"--no-deps -e {quote(str(_ROOT))}"
+        own = environments.python(ENVIRONMENT) if ENVIRONMENT else None
+        hint = f"uv pip install --python {own} {install}" if own else pip_install(install)
+        yield Problem("infer.backend", recipe.infer.backend, message, hint)
+
+
+def has_engine() -> bool:
+    """Whether vLLM is in its environment on this machine."""
+    return any(Path(place, "vllm").is_dir() for place in environments.packages(ENVIRONMENT))
 
 
 def has_plugin() -> bool:
     """Whether the installed metadata of this package names its plug-in of vLLM."""
-    try:
-        return any(point.group == _PLUGINS for point in distribution(_DISTRIBUTION).entry_points)
-    except PackageNotFoundError:
-        return False
+    found = distributions(name=_DISTRIBUTION, path=environments.packages(ENVIRONMENT))
+    return any(point.group == _PLUGINS for each in found for point in each.entry_points)
 
 
 RULES = (

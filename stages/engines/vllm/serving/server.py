@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.cluster import environments
 from runner.cluster.session import worker_bundle
+from stages.engines.base import RUNS_IN
 from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.models.chat_template import template_text
@@ -50,9 +51,12 @@ def llm_config(
             "graceful_shutdown_timeout_s": recipe.serve.request_timeout_s,
             **recipe.serve.deployment,
         },
-        "runtime_env": environments.runtime_env(environment, runtime_env),
+        "runtime_env": runtime_env,
         "experimental_configs": {},
     }
+    if environment:  # whose interpreter is known where the application is built; another lock makes another replica
+        lock = environments.held(environment, "cpu" if on_cpu else "gpu")
+        config["experimental_configs"][RUNS_IN] = {"name": environment, "lock": lock.lock_sha256 if lock else None}
     if resources.accelerator_type and not on_cpu:
         config["accelerator_type"] = resources.accelerator_type
     if adapters is not None:

@@ -1,0 +1,123 @@
+"""Requests and answers are held to the tokenizer of the environment that the engine runs in; a model is converted in
+an environment of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.cluster import environments
+from runner.cluster.environments import Chosen
+from runner.errors import RunnerError
+from runner.pipeline.fingerprint import fingerprint_inputs
+from runner.pipeline.registry import load_stage
+from runner.recipe.load import compose, to_recipe
+from runner.recipe.schema import StageResources
+from stages.data.example import Example, write_examples
+from stages.engines.vllm.engine import Vllm
+from stages.ingest.asked import asked_digests, asked_in, check_there, compare, require_same_requests
+from stages.ingest.model import converted_in, resources_there
+from stages.models import gguf
+from stages.sections.recipe import Recipe
+from tests.stages.models.families import save_model
+
+HERE = {"train: train.jsonl:1": "a", "test: test.jsonl:2": "b"}
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """An environment `tool` that the engine runs in and models are converted in; the digest of its lock."""
+    (tmp_path / "tool-cpu.lock").write_text("a==1\n")
+    monkeypatch.setattr(environments, "LOCKS", tmp_path)
+    monkeypatch.setenv(environments.HOME, str(tmp_path / "environments"))
+    monkeypatch.setattr(Vllm, "environment", "tool")
+    monkeypatch.setattr(gguf, "ENVIRONMENT", "tool")
+    return environments.digest(tmp_path / "tool-cpu.lock")
+
+
+def recipe_of(*overrides: str) -> Recipe:
+    return to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
+
+
+def test_the_same_requests_pass() -> None:
+    require_same_requests("tool", HERE, dict(HERE))
+
+
+@pytest.mark.parametrize("there", [{**HERE, "test: test.jsonl:2": "c"}, {"train: train.jsonl:1": "a"}])
+def test_a_row_of_which_the_environment_makes_another_request_ends_the_run(there: dict[str, str]) -> None:
+    with pytest.raises(RunnerError, match=r"test\.jsonl:2: the tokenizer of the environment tool") as failure:
+        require_same_requests("tool", HERE, there)
+    assert "requirements/environments/tool.in" in failure.value.hint
+
+
+def test_requests_are_compared_in_the_engines_environment_where_a_recipe_makes_some(locked: str) -> None:
+    recipe = recipe_of()
+    assert asked_in(recipe) == Chosen("tool", "infer.backend", "vllm")
+    assert asked_in(recipe_of("pipeline=[ingest,train]")) is None
+
+
+def test_ingest_depends_on_the_locks_of_the_environments_that_it_calls_into(locked: str) -> None:
+    own = fingerprint_inputs(load_stage("ingest"), recipe_of(), {})["libraries"]
+    assert own["environment tool"] == locked
+    folder = "model.source=/models/own"
+    without = fingerprint_inputs(load_stage("ingest"), recipe_of(folder, "pipeline=[ingest,train]"), {})["libraries"]
+    assert "environment tool" not in without
+
+
+def test_only_a_model_in_a_package_is_converted_and_in_its_environment(locked: str) -> None:
+    chosen = converted_in(recipe_of())
+    assert chosen is not None
+    assert (chosen.name, chosen.key) == ("tool", "model.source")
+    assert converted_in(recipe_of("model.source=/models/own")) is None
+
+
+def test_a_task_in_an_environment_has_its_interpreter_and_no_other_packages(locked: str) -> None:
+    own = StageResources(runtime_env={"env_vars": {"A": "1"}, "pip": ["x"]})
+    there = resources_there(own, Chosen("tool", "a.b"))
+    assert there.runtime_env == {"env_vars": {"A": "1"}, "py_executable": str(environments.python("tool"))}
+    assert resources_there(own, None) == own
+
+
+def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: Path, locked: str) -> None:
+    recipe = Recipe.model_validate(
+        {
+            "name": "tiny",
+            "pipeline": ["ingest", "infer"],
+            "model": {"source": "org/tiny"},
+            "dataset": {"source": "data", "prompt": {"conversations": "messages"}},
+            "serve": {"model_id": "base"},
+        }
+    )
+    model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
+    write_examples(test, [Example("1", [{"role": "user", "content": "Any rye left?"}], source="rows.jsonl:1")])
+    count, asked = compare(recipe, str(model), None, str(test))
+    assert count == 0
+    assert list(asked) == ["test: rows.jsonl:1"]
+    check_there(recipe, str(model), None, str(test), asked)
+    with pytest.raises(RunnerError, match=r"test: rows\.jsonl:1: the tokenizer of the environment tool"):
+        check_there(recipe, str(model), None, str(test), {**asked, "test: rows.jsonl:1": "other"})
+    assert asked == asked_digests(recipe, str(model), [str(test)])
+
+
+def packaged(folder: Path) -> Any:
+    package, info = folder / "tiny_model", folder / "tiny_model-1.0.dist-info"
+    package.mkdir(parents=True)
+    info.mkdir()
+    (package / "Tiny.gguf").write_bytes(b"GGUF")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+    (info / "RECORD").write_text("tiny_model/Tiny.gguf,sha256=abc,4\n")
+    (folder / "transformers-9.9.dist-info").mkdir()
+    (folder / "transformers-9.9.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 9.9\n")
+    return package / "Tiny.gguf"
+
+
+def test_a_model_of_an_environments_package_is_found_from_the_runners(locked: str) -> None:
+    file = packaged(environments.folder("tool") / "lib/python3.11/site-packages")
+    assert gguf.find_packaged_file("tiny-model", "Tiny.gguf", "tool") == file
+    assert gguf.installed_hash("tiny-model", "Tiny.gguf", "tool") == "sha256=abc"
+    assert gguf.cache_name("tiny-model", file, "tool") == "tiny-model-1.0--Tiny--4--transformers-9.9--v1"
+    with pytest.raises(RunnerError, match="not installed") as caught:
+        gguf.find_packaged_file("tiny-model", "Tiny.gguf")
+    assert str(environments.python("tool")) in caught.value.hint
