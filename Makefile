@@ -5,13 +5,15 @@ PYTHON ?= python3.11
 VENV ?= .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 RUN := $(VENV)/bin/python -m runner
-# PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip continues and finds the wheel
-# wherever the machine's pip configuration points.
+# PyTorch keeps its CPU builds on an index of its own. Where that cannot be reached, pip, which fetches that one wheel,
+# continues and finds it wherever the machine's pip configuration points.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Of the environments besides .venv: which (`make env NAME=accelerate`), and for which accelerator.
 NAME ?= accelerate
 ACCELERATOR ?= cpu
 UV := uv==0.13.9
+# Installs by uv: what .venv and the environments share is on the disk once.
+BUILD = $(VENV)/bin/python -m runner.cluster.environments.build --torch-index $(TORCH_INDEX)
 
 .PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
 
@@ -23,23 +25,17 @@ setup: $(VENV)/.cpu ## Create .venv with the CPU stack (about 3 minutes)
 
 $(VENV)/.cpu: requirements/cpu.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=..."; exit 1; }
-	@echo "Setting up $(VENV): about 200 packages, 3.6 GB, 3 minutes"
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-deps --extra-index-url $(TORCH_INDEX) $$(grep '^torch==' $<)
-	$(PIP) install --no-deps -r $<
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) install $(UV)
+	$(BUILD) --own $<
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu requirements/dev.lock
-	$(PIP) install --no-deps -r requirements/dev.lock
+	$(BUILD) --own requirements/dev.lock
 	@touch $@
 
-$(VENV)/bin/uv: $(VENV)/.cpu
-	$(PIP) install $(UV)
-	@touch $@
-
-env: $(VENV)/bin/uv ## Make the environment NAME in .venv/environments (a minute), for ACCELERATOR=cpu or gpu
-	$(VENV)/bin/python -m runner.cluster.environments.build $(NAME) --accelerator $(ACCELERATOR) --torch-index $(TORCH_INDEX)
+env: $(VENV)/.cpu ## Make the environment NAME in .venv/environments (a minute), for ACCELERATOR=cpu or gpu
+	$(BUILD) $(NAME) --accelerator $(ACCELERATOR)
 
 quickstart: setup ## Run the whole pipeline on a real model on the CPU (set-up included)
 	$(RUN) recipe=viggo_quickstart $(ARGS)

@@ -1,4 +1,7 @@
-"""`python -m runner.cluster.environments.build NAME`: make an environment from its lock, with uv.
+"""`python -m runner.cluster.environments.build NAME ...`: make environments from their locks, with uv.
+
+`--own LOCK` puts the packages of a lock into the runner's own environment, which has no packages yet: only standard
+modules and this package's own are imported.
 
 Packages are unpacked once into a cache next to the environments and linked from there, so that those that two of them
 share take their place on the disk once. The project itself is installed in place.
@@ -59,15 +62,31 @@ def known(accelerator: str) -> list[str]:
     return sorted(path.name.removesuffix(ending) for path in environments.LOCKS.glob(f"*{ending}"))
 
 
+def build_own(lock: Path, torch_index: str = _TORCH_INDEX) -> None:
+    """Put the lock's packages, and this one, into the environment of this interpreter."""
+    with _alone():
+        _install_packages(sys.executable, lock, torch_index)
+
+
 def _install(folder: Path, lock: Path, torch_index: str) -> None:
-    python, cache = str(folder / "bin" / "python"), str(environments.home() / _CACHE)
-    uv = [_uv(), "--quiet", "--no-config", "--cache-dir", cache]
-    _run(*uv, "venv", "--clear", "--python", sys.executable, str(folder))
+    _run(*_uv_here(), "venv", "--clear", "--python", sys.executable, str(folder))
+    _install_packages(str(folder / "bin" / "python"), lock, torch_index)
+
+
+def _uv_here() -> list[str]:
+    """uv with the one cache that the packages of all environments are linked from."""
+    return [_uv(), "--quiet", "--no-config", "--cache-dir", str(environments.home() / _CACHE)]
+
+
+def _install_packages(python: str, lock: Path, torch_index: str) -> None:
+    """Modules are compiled, as pip does it: the first import of all that Ray's processes need would take longer than
+    Ray waits for them, and a service's user may not write there."""
+    uv = _uv_here()
     settings = pip_settings()
     with tempfile.TemporaryDirectory(prefix="wheels-", dir=environments.home()) as wheels:
         _download_torch(lock, wheels, torch_index)
         places = ["--find-links", wheels, *index_options(settings)]
-        options = ["--python", python, "--link-mode", "hardlink", "--no-deps", *places]
+        options = ["--python", python, "--link-mode", "hardlink", "--compile-bytecode", "--no-deps", *places]
         _run(*uv, "pip", "install", *options, "--requirement", str(lock), certificates=settings.get("cert", ()))
     _run(*uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", str(_ROOT))
 
@@ -148,22 +167,35 @@ def _bytes(folder: Path) -> int:
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
+def _make(name: str, accelerator: str, torch_index: str) -> None:
+    begun, folder = time.monotonic(), environments.folder(name)
+    made = build(name, accelerator, torch_index)
+    size = f"{_bytes(folder) / 1e9:.1f} GB, part of them linked" if made else "nothing to do"
+    print(f"environment {name}: {folder} ({size}, {_since(begun)})")
+
+
+def _since(begun: float) -> str:
+    return f"{time.monotonic() - begun:.0f} s"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program: one line of what was made. Returns the exit code."""
+    """The program: a line for each environment that was made. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="runner.cluster.environments.build", description=__doc__)
-    parser.add_argument("name")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--own", type=Path, metavar="LOCK", help="the runner's own environment, from this lock")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--torch-index", default=_TORCH_INDEX, help="where PyTorch's CPU builds are")
     args = parser.parse_args(argv)
-    begun = time.monotonic()
     try:
-        made = build(args.name, args.accelerator, args.torch_index)
+        if args.own:
+            begun = time.monotonic()
+            build_own(args.own, args.torch_index)
+            print(f"{args.own.name}: {sys.prefix} ({_bytes(Path(sys.prefix)) / 1e9:.1f} GB, {_since(begun)})")
+        for name in args.names:
+            _make(name, args.accelerator, args.torch_index)
     except RunnerError as error:
         print(f"error: {error.message}\n  {error.hint}", file=sys.stderr)
         return error.exit_code
-    folder = environments.folder(args.name)
-    size = f"{_bytes(folder) / 1e9:.1f} GB, part of them linked" if made else "nothing to do"
-    print(f"environment {args.name}: {folder} ({size}, {time.monotonic() - begun:.0f} s)")
     return EXIT_DONE
 
 

@@ -251,3 +251,23 @@ def test_what_workers_of_other_environments_import_needs_no_hydra() -> None:
     code = f"import sys; sys.modules.update(hydra=None, omegaconf=None); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_runners_own_packages_are_linked_from_the_same_place_and_compiled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(build, "_run", lambda *command, **how: commands.append(command))
+    monkeypatch.setattr(build, "_uv", lambda: "uv")
+    lock = folder / "tool-cpu.lock"
+    assert build.main(["--own", str(lock)]) == 0
+    packages, project = commands
+    assert packages[: packages.index("pip")] == project[: project.index("pip")]
+    assert ("--cache-dir", str(environments.home() / ".cache")) == packages[3:5]
+    assert {"--compile-bytecode", "hardlink", "--no-deps", sys.executable, str(lock)} <= set(packages)
+    assert {"--editable", "--no-deps", sys.executable} <= set(project)
+
+
+def test_the_builder_needs_no_package_that_is_not_pythons() -> None:
+    command = [sys.executable, "-S", "-m", "runner.cluster.environments.build", "--help"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, env={}).returncode == 0
