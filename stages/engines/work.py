@@ -29,7 +29,8 @@ class Work(Protocol):
         """The name of the adapter that is to answer the row; None for the model itself."""
 
     def ask(self, row: dict[str, Any]) -> dict[str, Any]:
-        """`tokenized_prompt` (token ids), `model`, `sampling_params` and `__inference_error__` ("" unless refused)."""
+        """`tokenized_prompt` (token ids), `model`, `sampling_params` and `__inference_error__` ("" unless refused); for
+        models that take images `multimodal_data` (`{image: [...]}` or None), and more that `tell` is given."""
 
     def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The result of a row, given with the engine's output: `generated_text`, `num_input_tokens`,

@@ -20,6 +20,7 @@ from stages.models.chat.end_of_turn import with_stop
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.models.vision import decoded
 from stages.sections.model import Model
 from stages.sections.recipe import Recipe
 
@@ -107,18 +108,33 @@ def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str,
     """
     model = recipe.model.model_dump_json()
     template, answers = _template(engine.source, model), _answers(recipe.infer.backend, engine.source, model)
-    tokens, error = [], ""
+    tokens, error, seen = [], "", dict[str, Any]()
     example = Example.from_json(row["text"])
     try:
         tokens = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+        if template.vision is not None:
+            seen = _images(template, example, recipe.train.reasoning)
     except RefusedRowError as cause:
         error = cause.message
     return {
+        **seen,
         "tokenized_prompt": tokens,
         "model": engine.models[row["variant"]],
         "sampling_params": answers.sampling(with_stop(sampling_params(recipe), template.stop), example.tools),
         "__inference_error__": error,
     }
+
+
+def _images(template: ChatTemplate, example: Example, reasoning: str) -> dict[str, Any]:
+    """A request's images, and how many tokens its prompt has with them.
+
+    The engine puts the tokens of an image in its place by itself. Their number is compared with what was learned
+    (`answer`).
+    """
+    if not example.images:
+        return {"multimodal_data": None, "num_learned_tokens": None}
+    learned = asked_ids(template.seeing(example.images), example.prompt, example.tools, reasoning=reasoning)
+    return {"multimodal_data": {"image": decoded(example.images)}, "num_learned_tokens": len(learned)}
 
 
 @dataclass(frozen=True)
@@ -185,6 +201,9 @@ def answer(
     (Unix time, s).
     """
     error, example = row["__inference_error__"] or None, Example.from_json(row["text"])
+    learned = row.get("num_learned_tokens")
+    if not error and learned is not None and learned != row["num_input_tokens"]:
+        error = f"the engine reads the prompt as {row['num_input_tokens']} tokens, and {learned} were learned"
     received = None if error else read(row["generated_text"], example)
     made = Prediction.of(example, row["variant"], row, error, received)
     return {

@@ -42,7 +42,8 @@ def asked_digests(recipe: Recipe, model: str, files: Sequence[str]) -> dict[str,
     template, found = ChatTemplate.of(recipe, model), {}
     for file in files:
         for example in sample_of(Path(file), recipe.seed):
-            ids = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+            seeing = template.seeing(example.images)
+            ids = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)
             found[f"{Path(file).stem}: {example.source or example.id}"] = digest_json(ids)
     return found
 

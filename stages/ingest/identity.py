@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -11,10 +12,11 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.content import file_state, folder_state
+from runner.storage.digest import digest_json
 from stages.data.generated import grammar
 from stages.data.sources import FILE_SOURCES, scheme_of
 from stages.data.sources.fetch import open_files
-from stages.data.sources.names import split_names
+from stages.data.sources.names import folder_of, split_names
 from stages.models import gguf
 from stages.models import obtain as models
 from stages.sections.dataset import Dataset
@@ -23,6 +25,7 @@ from stages.sections.recipe import Recipe
 
 _PACKAGE = "package://"
 _HERE = ("", "package")
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def rows_meaning(recipe: Recipe) -> dict[str, Any]:
@@ -81,7 +84,21 @@ def _files_here(dataset: Dataset) -> dict[str, Any]:
             for name in files.find(pattern):
                 here = files.local(name)
                 states[name] = file_state(here) if here else None
+    if not scheme_of(dataset.source) and (images := _images_here(Path(folder_of(dataset.source)).expanduser())):
+        states["images"] = digest_json(images)
     return dict(sorted(states.items()))
+
+
+def _images_here(folder: Path) -> list[list[Any]]:
+    """Name, size and time of change of each image below the folder, which rows may name."""
+    found = []
+    for below, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(below, name) for name in sorted(names) if name.lower().endswith(_IMAGES)):
+            with suppress(OSError):
+                stat = path.stat()
+                found.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
+    return found
 
 
 def _file_tags(dataset: Dataset) -> dict[str, str | None]:

@@ -101,8 +101,10 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
     check_needed(recipe, example)
     try:
         samples = samples_of(encoder, example)
+        if example.images:
+            encoder.check_images(example)
         others = samples_of(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
-        asked = asked_ids(encoder.template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+        asked = _asked(recipe, encoder.template, example)
     except RefusedRowError as error:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
     for sample in samples:
@@ -113,6 +115,10 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
         shorter = min(len(learned), len(expected))
         if difference := _difference(encoder.template, where, learned[:shorter], expected[:shorter]):
             raise RunnerError("\n".join(difference.lines("answer")), hint_of(recipe))
+
+
+def _asked(recipe: Recipe, template: ChatTemplate, example: Example) -> list[int]:
+    return asked_ids(template.seeing(example.images), example.prompt, example.tools, reasoning=recipe.train.reasoning)
 
 
 def check_lengths(recipe: Recipe, template: ChatTemplate, train: Path, examples: Sequence[Example]) -> None:
@@ -165,7 +171,7 @@ def check_parts(recipe: Recipe, model: str, train: str | None, test: str) -> int
     for example in sample_of(Path(test), recipe.seed):
         check_needed(recipe, example)
         try:
-            asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+            _asked(recipe, template, example)
         except RefusedRowError as error:
             raise RunnerError(f"{example.source or example.id}: {error.message}", error.hint) from error
     return count

@@ -1,4 +1,4 @@
-"""Rows with tools or reasoning whose answers no parser of the recipe would read: refused before training."""
+"""Rows whose answers no stage of the recipe would read, such as tools without a parser: refused before training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ _ASKING = ("infer", "serve")
 
 
 def check_needed(recipe: Recipe, example: Example) -> None:
-    """Raise RunnerError where the example has tools or reasoning that no parser of the recipe reads."""
+    """Raise RunnerError where the example has images, or tools or reasoning that no parser of the recipe reads."""
     if not set(_ASKING) & set(recipe.pipeline):
         return
     where, answer = example.source or example.id, example.answer
+    if example.images:
+        raise RunnerError(
+            f"{where}: the row has images, which are learned and not yet predicted or served",
+            "Leave infer, evaluate, serve and query out of `pipeline`, or use rows with text alone.",
+        )
     if example.tools and recipe.model.tool_parser is None:
         raise RunnerError(
             f"{where}: the row has tools, and model.tool_parser names no parser of the calls in answers",

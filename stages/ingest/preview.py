@@ -174,7 +174,8 @@ def _test(
     asked: dict[int, list[int]] = {}
     for at, example in enumerate(examples):
         try:
-            asked[at] = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+            seeing = template.seeing(example.images)
+            asked[at] = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)
         except RefusedRowError as error:
             problems.append({"message": error.message, "hint": error.hint})
     context = recipe.infer.engine_kwargs.get("max_model_len")

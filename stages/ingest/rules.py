@@ -13,6 +13,7 @@ from stages.models.chat.template_here import tokenizer_folder
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.models.vision import model_type_of_vision
 from stages.sections.recipe import Recipe
 
 _KEY = "model.chat_template"
@@ -22,9 +23,10 @@ def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem
     """The first row of each split, without transformers; ingest compares more rows, and LLaMA-Factory's templates."""
     if recipe.model.template is not None:
         return
-    rows = {split: first_example(recipe, split) for split in ("train", "test")}
+    seen = {split: first_example(recipe, split) for split in ("train", "test")}
     # a row with tools and no parser is refused by another rule
-    rows = {split: row for split, row in rows.items() if row is not None and not _lacks_parser(recipe, row)}
+    rows = {split: row for split, row in seen.items() if row is not None and not _lacks_parser(recipe, row)}
+    rows = {split: row for split, row in rows.items() if not row.images}  # of these another rule tells
     tokenizer = _tokenizer(recipe) if rows else None
     if tokenizer is None:
         return
@@ -41,9 +43,10 @@ def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem
 
 
 def _tokenizer(recipe: Recipe) -> LightTokenizer | None:
-    """None where it is not on this machine, or in a form that transformers alone may read; ingest reads it then."""
+    """None where it is not on this machine, in a form that transformers alone may read, or of a model that takes
+    images; ingest reads it then."""
     folder = tokenizer_folder(recipe)
-    if folder is None or not (folder / "tokenizer.json").is_file():
+    if folder is None or not (folder / "tokenizer.json").is_file() or model_type_of_vision(folder) is not None:
         return None
     try:
         return LightTokenizer(folder)
@@ -56,4 +59,18 @@ def _lacks_parser(recipe: Recipe, example: Example) -> bool:
     return bool(example.tools) and recipe.model.tool_parser is None
 
 
-RULES = (first_rows_are_learned_as_they_are_asked,)
+def the_model_takes_the_rows_images(recipe: Recipe) -> Iterator[Problem]:
+    rows = [first_example(recipe, split) for split in ("train", "test")]
+    if not any(row is not None and row.images for row in rows):
+        return
+    if {"infer", "serve"} & set(recipe.pipeline):
+        hint = "Leave infer, evaluate, serve and query out of `pipeline`, or use rows with text alone."
+        yield Problem("pipeline", recipe.pipeline, "has stages that take no images yet, and the rows have them", hint)
+    folder, published = tokenizer_folder(recipe), recipe.model.architecture
+    read = folder is not None and model_type_of_vision(folder) is None
+    if read or (folder is None and published is not None and published.of == recipe.model.source):
+        message = "takes no images (it has no vision_config), and the rows have them"
+        yield Problem("model.source", recipe.model.source, message, "Take a vision-language model, or other rows.")
+
+
+RULES = (first_rows_are_learned_as_they_are_asked, the_model_takes_the_rows_images)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
 from stages.models.chat.end_of_turn import Stop, stop_of
-from stages.models.endpoint_form import RefusedRowError, template_messages, template_tools
+from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import SECONDS, within
+from stages.models.vision import Vision, model_type_of_vision
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
@@ -68,9 +70,21 @@ def template_meaning(recipe: Recipe) -> dict[str, Any]:
 class ChatTemplate:
     """A tokenizer with the template and the keyword arguments that the recipe sets."""
 
-    def __init__(self, tokenizer: Any, chosen: str | None = None, kwargs: Mapping[str, Any] | None = None) -> None:
-        self.tokenizer, self.kwargs = tokenizer, dict(kwargs or {})
+    def __init__(
+        self,
+        tokenizer: Any,
+        chosen: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        vision: Vision | None = None,
+        *,
+        in_parts: bool = False,
+    ) -> None:
+        """vision: of a model that takes images. in_parts: content is given to the template as a list of parts, as it is
+        with vision in any case."""
+        self.tokenizer, self.kwargs, self.vision = tokenizer, dict(kwargs or {}), vision
+        self._in_parts = in_parts or vision is not None
         self._chosen = template_text(chosen)
+        self.images: Sequence[str] = ()
 
     @classmethod
     def load(
@@ -88,7 +102,9 @@ class ChatTemplate:
             raise
         except Exception as error:
             raise RunnerError(f"the tokenizer in {folder} does not load: {error}", "Look at model.source.") from error
-        return cls(tokenizer, chosen, kwargs)
+        sees = model_type_of_vision(folder) is not None
+        vision = Vision.load(folder, trust_remote_code=trust_remote_code) if sees else None
+        return cls(tokenizer, chosen, kwargs, vision)
 
     @classmethod
     def of(cls, recipe: Recipe, folder: Path | str) -> ChatTemplate:
@@ -97,6 +113,22 @@ class ChatTemplate:
         return cls.load(
             folder, model.chat_template, model.chat_template_kwargs, trust_remote_code=model.trust_remote_code
         )
+
+    def seeing(self, images: Sequence[str] | None) -> ChatTemplate:
+        """The template with the images of a row: its token ids have those of the images in their places.
+
+        images: as data URIs. Raises RefusedRowError where the model takes none.
+        """
+        if not images:
+            return self
+        if self.vision is None:
+            raise RefusedRowError(
+                "it has images, and the model takes none (its config.json has no vision_config)",
+                "Set model.source to a vision-language model, or use rows with text alone.",
+            )
+        found = copy(self)
+        found.images = images
+        return found
 
     def source(self, tools: Any = None) -> str:
         """The template's text. Raises RunnerError when there is none."""
@@ -160,11 +192,20 @@ class ChatTemplate:
         """The conversation as text. ask: with the start of an answer after it. Messages and tools are as given by
         `messages` and `template_tools`. Raises RefusedRowError with the template's own words where it refuses them.
         """
-        return self._render(messages, tools, ask=ask)
+        text = self._render(messages, tools, ask=ask)
+        if self.vision is not None:
+            self.vision.check_places(messages, text)
+        return text
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of the text, with nothing around them."""
+        """Token ids of the text, with nothing around them; after `seeing` with those of the images in their places."""
+        if self.vision is not None and self.images and self.vision.place in text:
+            return self.vision.ids(text, self.images)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def num_images(self, text: str) -> int:
+        """How many images have a place in the rendered text."""
+        return text.count(self.vision.place) if self.vision is not None else 0
 
     def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> list[int]:
         """Token ids of a request: what the engine is given to answer."""
@@ -176,7 +217,7 @@ class ChatTemplate:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages,
+                    rendered_messages(messages, in_parts=self._in_parts),
                     tools=tools,
                     chat_template=self.source(tools),
                     add_generation_prompt=ask,

@@ -21,6 +21,10 @@ NO_ID = "call"
 _FUNCTION_KEYS = {"name", "description", "parameters", "strict"}
 
 
+IMAGE = {"type": "image"}
+"""A message's place for the Example's next image."""
+
+
 class RefusedRowError(RunnerError):
     """A row that cannot be trained or asked as it is. The message names what, the hint what to do."""
 
@@ -29,7 +33,8 @@ def template_messages(messages: Sequence[Mapping[str, Any]], *, split_thoughts: 
     """Messages of an Example as the chat template is given them.
 
     split_thoughts: `<think>...</think>` at the start of an answer becomes its reasoning, for templates that render it.
-    Raises RefusedRowError for images and other parts that are not text, and for keys that have no meaning here.
+    Content is a text; a message with images has `parts` as well, of which `rendered_messages` makes its content.
+    Raises RefusedRowError for parts that are neither text nor image, and for keys that have no meaning here.
     """
     return [_template_message(number, message, split_thoughts) for number, message in enumerate(messages, 1)]
 
@@ -38,6 +43,8 @@ def _template_message(number: int, message: Mapping[str, Any], split_thoughts: b
     if unknown := sorted(set(message) - _KEYS):
         raise RefusedRowError(f"message {number} has {unknown[0]!r}, which is not used", "Remove it from the rows.")
     made: dict[str, Any] = {"role": message["role"], "content": _text(number, message["content"])}
+    if has_images(message):
+        made["parts"] = [dict(part) for part in message["content"]]
     reasoning = message.get("reasoning_content")
     if message["role"] == "assistant" and split_thoughts and (found := _THOUGHT.match(made["content"])):
         reasoning = found.group(1).strip("\n") if reasoning is None else reasoning
@@ -49,15 +56,33 @@ def _template_message(number: int, message: Mapping[str, Any], split_thoughts: b
     return made | {key: message[key] for key in ("name", "tool_call_id") if message.get(key) is not None}
 
 
+def has_images(message: Mapping[str, Any]) -> bool:
+    """Whether the message of an Example has a place for an image."""
+    return isinstance(message["content"], list) and IMAGE in message["content"]
+
+
+def rendered_messages(messages: Sequence[Mapping[str, Any]], *, in_parts: bool) -> list[dict[str, Any]]:
+    """The messages as the template's program reads them. in_parts: content is a list, as vLLM gives it to the templates
+    of models that take images."""
+    if not in_parts:
+        return [dict(message) for message in messages]
+    made = []
+    for message in messages:
+        text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+        made.append({**message, "content": message.get("parts", text)})
+        made[-1].pop("parts", None)
+    return made
+
+
 def _text(number: int, content: Any) -> str:
     if isinstance(content, list):
         for part in content:
-            if part.get("type") != "text":
+            if part.get("type") != "text" and part != IMAGE:
                 raise RefusedRowError(
-                    f"message {number} has a part of type {part.get('type')!r}: images and other media are not taken",
-                    "Use rows with text alone.",
+                    f"message {number} has a part of type {part.get('type')!r}, which is not taken",
+                    "Use rows with texts and images alone.",
                 )
-        return "".join(part["text"] for part in content)
+        return "".join(part.get("text", "") for part in content)
     return content or ""
 
 
@@ -112,14 +137,21 @@ def without_reasoning(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return made
 
 
-def sent_messages(messages: Sequence[Mapping[str, Any]], *, reasoning: str = "learn") -> list[dict[str, Any]]:
+def sent_messages(
+    messages: Sequence[Mapping[str, Any]], images: Sequence[str] | None = None, *, reasoning: str = "learn"
+) -> list[dict[str, Any]]:
     """Messages as a client sends them, of which the endpoint makes what `template_messages` makes.
 
-    reasoning: of earlier answers, `strip` leaves it out.
+    images: of the Example, as data URIs. reasoning: of earlier answers, `strip` leaves it out.
     """
-    made = []
+    made, left = [], iter(images or ())
     for message in without_reasoning(messages) if reasoning == "strip" else messages:
         sent = {key: value for key, value in message.items() if key not in ("train", "reasoning_content")}
+        if has_images(message):
+            sent["content"] = [
+                {"type": "image_url", "image_url": {"url": next(left)}} if part == IMAGE else part
+                for part in message["content"]
+            ]
         if message.get("reasoning_content") is not None:
             sent["reasoning"] = message["reasoning_content"]
         if message.get("tool_calls"):

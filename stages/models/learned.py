@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.models.chat_template import OPEN_THOUGHT, ChatTemplate
@@ -24,12 +24,14 @@ _TAKE_OTHER = "Set model.chat_template to a template that has it (chatml has), o
 @dataclass(frozen=True)
 class Sample:
     """A sequence to train on. labels: per token, its id where it is learned, else NO_LOSS. answer_at: where the last
-    answer begins. trimmed: the template leaves out white space around an answer."""
+    answer begins. trimmed: the template leaves out white space around an answer. num_images: of the row's images, how
+    many of the first have their tokens in it."""
 
     ids: list[int]
     labels: list[int]
     answer_at: int
     trimmed: bool = False
+    num_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def learned(
     turns = [_turn(template, shown, index, rendered_tools) for index in wanted]
     _nothing_dropped(template, shown, rendered_tools)
     samples = list(_samples(template, turns))
-    return [Sample(each.ids, each.ids, each.answer_at, each.trimmed) for each in samples] if on_prompt else samples
+    return [replace(each, labels=each.ids) for each in samples] if on_prompt else samples
 
 
 def asked_ids(
@@ -84,7 +86,7 @@ def _samples(template: ChatTemplate, turns: list[Turn]) -> Iterator[Sample]:
     for turn in turns:
         prompt = template.ids(turn.prompt)
         if text and not (turn.prompt.startswith(text) and prompt[: len(ids)] == ids):
-            yield Sample(ids, labels, start, trimmed)
+            yield Sample(ids, labels, start, trimmed, template.num_images(text))
             ids, labels, trimmed = [], [], False
         answer = template.ids(turn.answer)
         start = len(prompt)
@@ -92,7 +94,7 @@ def _samples(template: ChatTemplate, turns: list[Turn]) -> Iterator[Sample]:
         ids = prompt + answer
         text, trimmed = turn.prompt + turn.answer, trimmed or turn.trimmed
     if turns:
-        yield Sample(ids, labels, start, trimmed)
+        yield Sample(ids, labels, start, trimmed, template.num_images(text))
 
 
 def _turn(template: ChatTemplate, messages: list[dict[str, Any]], index: int, tools: Any) -> Turn:
@@ -207,12 +209,13 @@ def _nothing_dropped(template: ChatTemplate, messages: list[dict[str, Any]], too
     """Raises RefusedRowError for a message, a name or tools that are nowhere in the rendered conversation."""
     text = template.text(messages, tools, ask=False)
     for number, message in enumerate(messages, 1):
-        content = message["content"].strip()
-        if content and content not in text:
-            raise RefusedRowError(
-                f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}",
-                "Set model.chat_template, or change the rows.",
-            )
+        texts = [part.get("text", "") for part in message.get("parts", ())] or [message["content"]]
+        for content in map(str.strip, texts):
+            if content and content not in text:
+                raise RefusedRowError(
+                    f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}",
+                    "Set model.chat_template, or change the rows.",
+                )
     named = [message["name"] for message in messages if message.get("name") and message["role"] != "tool"]
     if dropped := [name for name in named if name not in text]:
         raise RefusedRowError(

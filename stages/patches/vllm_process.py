@@ -16,12 +16,15 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from stages.patches.vllm_torchvision import stand_in
+
 _MAX_SOCKET_PATH = 107  # bytes, unix(7)
 _SOCKET_NAME = 36  # vLLM's: a UUID
 
 
 def prepare() -> None:
-    """Prepare one of Ray's processes, and one that multiprocessing started. Any other is left alone."""
+    """Prepare one of Ray's processes, and one that multiprocessing started; in any, what vLLM imports and lacks."""
+    stand_in()
     if "ray" in sys.modules:
         keep_files_in_session()
     parent = multiprocessing.parent_process()

@@ -98,7 +98,7 @@ def request_of(recipe: Recipe, example: Example) -> dict[str, Any]:
     own = {name: value for name, value in sampling.items() if name in _OPENAI_PARAMETERS}
     extra = {name: value for name, value in sampling.items() if name not in _OPENAI_PARAMETERS}
     return {
-        "messages": sent_messages(example.prompt, reasoning=recipe.train.reasoning),
+        "messages": sent_messages(example.prompt, example.images, reasoning=recipe.train.reasoning),
         **({"tools": example.tools} if example.tools else {}),
         **own,
         "extra_body": extra,

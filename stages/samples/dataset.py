@@ -78,11 +78,17 @@ def _split_off(made: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def _write(rows: Iterable[Columns], path: Path) -> Path:
+    from datasets import Features, List, Value
     from datasets.arrow_writer import ArrowWriter
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ArrowWriter(path=str(path)) as writer:
-        for row in rows:
+    rows = iter(rows)
+    first = next(rows)
+    # the type of a list of images would be told by the first rows, which may have none
+    images = first.get("images") is not None
+    types = {name: List(Value("binary" if name == "images" else "int64")) for name in first} if images else None
+    with ArrowWriter(path=str(path), features=Features(types) if types else None) as writer:
+        for row in chain([first], rows):
             writer.write(row)
         writer.finalize()
     return path

@@ -15,6 +15,7 @@ from stages.data.example import Example
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, learned
+from stages.models.vision import image_bytes
 from stages.samples.packing import blocks, packed
 from stages.samples.too_long import Cut, shortened
 
@@ -68,7 +69,12 @@ class OwnTemplate(Protocol):
 
 
 class Encoder:
-    """Turns examples into the columns that the trainer's collators read, and counts."""
+    """Turns examples into the columns that the trainer's collators read, and counts.
+
+    takes_images: whether the trainer's collators read a column of images.
+    """
+
+    takes_images = False
 
     def __init__(self, template: ChatTemplate, rules: Rules, named: OwnTemplate | None = None) -> None:
         self.template, self.rules, self.counts, self._named = template, rules, Encoded(), named
@@ -92,16 +98,16 @@ class Encoder:
                 samples, self.rules.limit, self.template.tokenizer.pad_token_id or 0, neat=self.rules.neat_packing
             )
         else:
-            yield from (self._plain(sample) for each in examples for sample in self._kept(each))
+            yield from (self._seen(each, sample) for each in examples for sample in self._kept(each))
 
     def samples(self, example: Example) -> list[Sample]:
         """The example's samples before any cut. Raises RefusedRowError."""
         if example.images:
-            raise RefusedRowError("it has images, and images are not taken", "Use rows with text alone.")
+            self._check_images()
         if self._named:
             return self._named.samples(example.messages, example.tools, reasoning=self.rules.reasoning)
         return learned(
-            self.template,
+            self.template.seeing(example.images),
             example.messages,
             example.tools,
             reasoning=self.rules.reasoning,
@@ -109,11 +115,32 @@ class Encoder:
             on_prompt=self.rules.on_prompt,
         )
 
+    def check_images(self, example: Example) -> None:
+        """Raise RefusedRowError where the trainer would make other inputs of the images than the model's processor."""
+
+    def _check_images(self) -> None:
+        rules = self.rules
+        why = {
+            "train.trainer": not self.takes_images,
+            f"train.stage={rules.method}": rules.method != "sft",
+            "train.args.packing": rules.packing,
+            "model.template": self._named is not None,
+            f"train.too_long={rules.too_long}": rules.too_long not in ("fail", "drop"),
+        }
+        if key := next((key for key, refuses in why.items() if refuses), ""):
+            raise RefusedRowError(
+                f"it has images, and {key} takes none",
+                "Rows with images are learned by train.trainer=llamafactory, train.stage=sft, one row a sample "
+                "(train.args.packing=false), model.template=null and train.too_long=fail or drop.",
+            )
+
     def pair(self, example: Example) -> tuple[Sample, Sample]:
         """(chosen, rejected) before any cut: one prompt, two answers. Raises RefusedRowError."""
         return self._answered(example, example.chosen, "chosen"), self._answered(example, example.rejected, "rejected")
 
     def _answered(self, example: Example, answer: Sequence[Any] | None, which: str) -> Sample:
+        if example.images:
+            self._check_images()
         if self._named:
             whole = [*example.messages, *(answer or [])]
             return self._named.samples(whole, example.tools, reasoning=self.rules.reasoning)[0]
@@ -147,6 +174,13 @@ class Encoder:
         if cut.samples is None:
             return None
         return cut.samples if len(samples) > 1 else cut.samples[0]
+
+    def _seen(self, example: Example, sample: Sample) -> Columns:
+        """The sample's columns, with its images where the model takes any."""
+        columns = self._plain(sample)
+        if self.takes_images and self.template.vision is not None:
+            columns["images"] = [image_bytes(each) for each in (example.images or ())[: sample.num_images]]
+        return columns
 
     def _plain(self, sample: Sample) -> Columns:
         if self.rules.method == "ppo":

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stages.data.example import BadRowError, Example, Message, text_of
+from stages.data.images import Images
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
 from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
-from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of
+from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of, without_media
 from stages.data.shapes.history import history_of
 from stages.data.shapes.kto import label_of
+from stages.data.shapes.pictures import holds_images, placed
 from stages.data.shapes.preference import has_pair, pair_fields
 from stages.data.shapes.quick import quick_messages
 from stages.data.support import refuse_unused
@@ -33,6 +35,7 @@ def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool
     """
     fields = _fields(dataset, stage, split)
     quick = quick_messages(dataset.prompt) if stage in MESSAGE_STAGES else None
+    images = Images(dataset)
 
     def convert(row: Row, row_id: str, source: str) -> Example:
         if quick is not None and (messages := quick(row)) is not None:
@@ -41,11 +44,23 @@ def make_example(dataset: Dataset, stage: str, split: str, *, keep_columns: bool
         _check_texts([*made.get("messages", ()), *made.get("chosen", ()), *made.get("rejected", ())])
         if split != "test":
             _check_learned(made.get("messages", ()))
-        example = Example(id=row_id, columns=row if keep_columns else {}, source=source, **made)
+        kept = row if keep_columns else {}
+        if holds_images(made.get("messages", ()), made.get("images", ())):
+            made |= _pictured(made, stage, images)
+            kept = without_media(kept)
+        example = Example(id=row_id, columns=kept, source=source, **made)
         refuse_unused(example)
         return example
 
     return convert
+
+
+def _pictured(made: Mapping[str, Any], stage: str, images: Images) -> dict[str, Any]:
+    """The messages with places for their images, and the images."""
+    if stage != "sft":
+        raise BadRowError(f"has images, and train.stage={stage} takes none", "Set train.stage=sft, or remove them.")
+    messages, found = placed(made["messages"], made.get("images", ()), images.load)
+    return {"messages": messages, "images": found}
 
 
 def _fields(dataset: Dataset, stage: str, split: str) -> Callable[[Row], dict[str, Any]]:

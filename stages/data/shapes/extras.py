@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from stages.data.example import BadRowError
 from stages.data.messages import kind
+from stages.data.shapes.pictures import image_value
 
 _TOOLS, _FUNCTIONS = "tools", "functions"
 _IMAGES = ("images", "image")
@@ -41,8 +41,8 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
     return made
 
 
-def images_of(row: Mapping[str, Any], used: Collection[str]) -> list[str]:
-    """The images of the row: paths, URLs, or data URIs of those that are held as bytes."""
+def images_of(row: Mapping[str, Any], used: Collection[str]) -> list[str | bytes]:
+    """The images of the row: paths, URLs, base64, data URIs or bytes."""
     for name in _OTHER_MEDIA:
         if row.get(name) and name not in used:
             raise BadRowError(f"has the column {name!r}: audio and video are not supported")
@@ -50,14 +50,12 @@ def images_of(row: Mapping[str, Any], used: Collection[str]) -> list[str]:
     if column is None:
         return []
     value = row[column]
-    return [_image(each, column) for each in (value if isinstance(value, list) else [value])]
+    return [image_value(each, f"column {column!r}") for each in (value if isinstance(value, list) else [value])]
 
 
-def _image(value: Any, name: str) -> str:
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path") or value.get("url")
-    if isinstance(value, bytes):
-        return f"data:application/octet-stream;base64,{base64.b64encode(value).decode()}"
-    if not isinstance(value, str):
-        raise BadRowError(f"column {name!r} has an image that is {kind(value)}, not a path, a URL or bytes")
-    return value
+def without_media(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with how many images a column has in place of them."""
+    return {
+        name: f"({len(value) if isinstance(value, list) else 1} images)" if name in _IMAGES and value else value
+        for name, value in row.items()
+    }

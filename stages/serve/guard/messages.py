@@ -48,6 +48,22 @@ def _unused(message: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]
             for key in part:
                 if key not in _TEXT_PART and part[key] is not None:
                     yield f"content[{at}].{key}", _TEXT_PART
+        if isinstance(part, dict) and part.get("type") == "image_url":
+            yield from _unused_of_image(part, f"content[{at}]")
+
+
+def _unused_of_image(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """An image is in the request itself: the endpoint fetches nothing, and takes an image as it is."""
+    for key, value in part.items():
+        if key not in ("type", "image_url") and value is not None:
+            yield f"{name}.{key}", ("type", "image_url")
+    given = part.get("image_url")
+    image = given if isinstance(given, dict) else {"url": given}
+    for key, value in image.items():
+        if key != "url" and (key, value) not in (("detail", None), ("detail", "auto")):
+            yield f"{name}.image_url.{key}", ("url",)
+    if not str(image.get("url")).startswith("data:image/"):
+        yield f"{name}.image_url.url", ("a data URI, such as data:image/png;base64,...",)
 
 
 def _hint(key: str, used: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from stages.trainers.fit import training_fits
 from stages.trainers.rules import schedule, template
 from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
+from stages.trainers.rules.images import learns_images
 
 _LORA_ONLY = (
     "use_dora", "use_rslora", "lora_modules_to_save", "load_in_4bit", "load_in_8bit",
@@ -105,4 +106,5 @@ RULES = (
     *template.RULES,
     *schedule.schedule_rules(argument),
     *packages.RULES,
+    learns_images(()),
 )

@@ -44,6 +44,10 @@ RESERVED_ARGS = {
     "enable_thinking": "model.chat_template_kwargs",
     "preserve_thinking": "model.chat_template_kwargs",
     "tool_format": "model.chat_template",
+    "image_max_pixels": "model.source",
+    "image_min_pixels": "model.source",
+    "image_do_pan_and_scan": "model.source",
+    "crop_to_patches": "model.source",
 }
 
 # LLaMA-Factory's template that renders nothing: rows come to it as tokens (`stages.trainers.llamafactory.tokens`).

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.trainers.llamafactory import arguments as llamafactory
+from stages.trainers.llamafactory.images import image_args
 from stages.trainers.worker.loop import Training, run
 
 
@@ -16,7 +17,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
 def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
     tuner = llamafactory.import_tuner()
-    tuner.run_exp(resumed(args, resume), [callback])
+    tuner.run_exp(resumed({**args, **image_args(args["model_name_or_path"])}, resume), [callback])
 
 
 def _can_resume(args: dict[str, Any]) -> bool:

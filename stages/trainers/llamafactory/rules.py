@@ -11,12 +11,14 @@ from runner.errors import Problem
 from stages.sections.recipe import Recipe
 from stages.trainers.fit import training_fits
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
+from stages.trainers.llamafactory.images import PLUGINS
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
 from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
+from stages.trainers.rules.images import learns_images
 
 
 def _never_with_lora(name: str) -> Conflict:
@@ -96,4 +98,5 @@ RULES = (
     *schedule_rules.RULES,
     *schedule.schedule_rules(argument),
     *packages.RULES,
+    learns_images(PLUGINS),
 )

@@ -13,9 +13,21 @@ from stages.samples.encoder import Encoder, Rules
 from stages.trainers.llamafactory.named_template import NamedTemplate
 
 if TYPE_CHECKING:
+    from stages.data.example import Example
     from stages.sections.recipe import Recipe
 
 DEFAULT_CUTOFF = 2048
+
+
+class SeeingEncoder(Encoder):
+    """Adds the images of rows, which LLaMA-Factory's collator makes the model's inputs of."""
+
+    takes_images = True
+
+    def check_images(self, example: Example) -> None:
+        from stages.trainers.llamafactory.images import compare
+
+        compare(self.template, example.images or [])
 
 
 def tokenize(recipe: Recipe, model: str, train_set: str, target: str) -> dict[str, Any]:
@@ -34,7 +46,7 @@ def encoder_of(recipe: Recipe, template: ChatTemplate) -> Encoder:
             on_prompt=rules.on_prompt,
             trust_remote_code=recipe.model.trust_remote_code,
         )
-    return Encoder(template, rules, named)
+    return SeeingEncoder(template, rules, named)
 
 
 def rules_of(recipe: Recipe) -> Rules:

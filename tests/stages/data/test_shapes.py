@@ -205,9 +205,13 @@ def test_pretraining_learns_a_column_or_a_template() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"m": [USER, SAYS], "images": ["a.png"]}, "has images"),
+        ({"m": [USER, SAYS], "images": ["a.png"]}, "image 'a.png' cannot be read"),
         ({"m": [USER, SAYS], "videos": ["a.mp4"]}, "audio and video"),
-        ({"m": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, SAYS]}, "image_url"),
+        (
+            {"m": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, SAYS]},
+            "image 'x' cannot",
+        ),
+        ({"m": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, SAYS]}, "input_audio"),
     ],
 )
 def test_what_no_stage_uses_is_refused_by_name(row: dict[str, Any], words: str) -> None:
@@ -292,7 +296,7 @@ def test_messages_that_contradict_or_are_none_are_refused_with_what_to_write(kin
 
 def test_images_that_a_text_has_a_place_for_are_not_left_out() -> None:
     prompt = {"user": "{q}", "assistant": "{a}"}
-    with pytest.raises(BadRowError, match="has images"):
+    with pytest.raises(BadRowError, match=r"image 'roll\.png' cannot be read"):
         example({"q": "<image>What?", "a": "A roll.", "images": ["roll.png"]}, **prompt)
     assert example({"q": "What?", "a": "A roll.", "image": "roll.png"}, **prompt).reference == "A roll."
 

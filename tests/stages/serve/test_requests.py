@@ -363,6 +363,19 @@ def test_a_union_with_a_type_of_any_names_is_not_checked() -> None:
             "It uses: type, text.",
         ),
         ({"role": "user", "content": "a", "name": {"first": "Ann"}}, "messages[0].name", "a text"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://elsewhere.org/a.png"}}]},
+            "messages[0].content[0].image_url.url",
+            "a data URI",
+        ),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,", "detail": "low"}}],
+            },
+            "messages[0].content[0].image_url.detail",
+            "It uses: url.",
+        ),
     ],
 )
 def test_what_the_endpoint_would_not_use_of_a_message_is_refused(

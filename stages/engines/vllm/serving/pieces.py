@@ -10,6 +10,8 @@ from typing import Any
 
 from stages.engines.work import Work
 
+_ENGINES_OWN = ("tokenized_prompt", "sampling_params", "multimodal_data")
+
 
 async def answer_piece(
     client: Any, lora: Callable[[str], Awaitable[Any]], piece: Mapping[str, Any], work: Work
@@ -32,17 +34,21 @@ async def _answer(client: Any, row: dict[str, Any], adapter: Any, work: Work) ->
     output, error = {}, asked["__inference_error__"]
     if not error:
         try:
-            output = await _generate(client, asked["tokenized_prompt"], asked["sampling_params"], adapter)
+            output = await _generate(client, asked, adapter)
         except EngineDeadError:
             raise
         except Exception as cause:
             error = f"{type(cause).__name__}: {cause}"
     taken = {"time_taken_llm": time.perf_counter() - begin, "__inference_error__": error}
-    return work.tell({**row, **output, **taken})
+    kept = {name: value for name, value in asked.items() if name not in _ENGINES_OWN}
+    return work.tell({**row, **kept, **output, **taken})
 
 
-async def _generate(client: Any, tokens: list[int], sampling: dict[str, Any], lora: Any) -> dict[str, Any]:
+async def _generate(client: Any, asked: dict[str, Any], lora: Any) -> dict[str, Any]:
     """As `ray.data.llm` asks the engine and reads its output (its vLLMEngineWrapper and vLLMOutputData)."""
+    sampling, prompt = asked["sampling_params"], {"prompt_token_ids": asked["tokenized_prompt"]}
+    if images := asked.get("multimodal_data"):
+        prompt["multi_modal_data"] = images
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -50,7 +56,7 @@ async def _generate(client: Any, tokens: list[int], sampling: dict[str, Any], lo
     params = SamplingParams(**sampling, structured_outputs=StructuredOutputsParams(**form) if form else None)
     params.output_kind = RequestOutputKind.FINAL_ONLY
     final: Any = None
-    async for output in client.generate({"prompt_token_ids": tokens}, params, uuid.uuid4().hex, lora_request=lora):
+    async for output in client.generate(prompt, params, uuid.uuid4().hex, lora_request=lora):
         final = output
     made = final.outputs[0]
     return {

@@ -89,7 +89,8 @@ class AdapterServer(ReplicaServer):
         """The chat template of requests, with the engine's tokenizer."""
         given = self.engine_arguments
         kwargs = given.get("default_chat_template_kwargs")
-        return ChatTemplate(self.engine_client.get_tokenizer(), given.get("chat_template"), kwargs)
+        in_parts = given.get("chat_template_content_format") == "openai"
+        return ChatTemplate(self.engine_client.get_tokenizer(), given.get("chat_template"), kwargs, in_parts=in_parts)
 
     def complete(self, body: Any) -> None:
         """Have the answer to a parsed chat request end where the chat template ends a turn, as in batch inference."""

@@ -11,6 +11,7 @@ from stages.engines.base import RUNS_IN
 from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.models.chat_template import template_text
+from stages.models.vision import model_type_of_vision
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
@@ -32,13 +33,14 @@ def llm_config(
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
     runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
+    chat = chat_kwargs(recipe, takes_images=model_type_of_vision(model_path) is not None)
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
         "engine_kwargs": {
             **_RUNNER,
             **engine_kwargs(recipe, with_adapters=adapters is not None),
-            **chat_kwargs(recipe),
+            **chat,
         },
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         # The bundle is all that a replica gets; its own actor asks for no CPU on top of it. Its GPU is added to it.
@@ -91,17 +93,18 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
     return {"max_lora_rank": engine_rank(recipe.train.lora_rank), **kwargs, "enable_lora": True, "max_loras": max_loras}
 
 
-def chat_kwargs(recipe: Recipe) -> dict[str, Any]:
+def chat_kwargs(recipe: Recipe, *, takes_images: bool = False) -> dict[str, Any]:
     """Chat template and parsers, as vLLM's endpoint takes them: those of training and batch inference."""
-    return {**template_kwargs(recipe), **parser_kwargs(recipe)}
+    return {**template_kwargs(recipe, takes_images=takes_images), **parser_kwargs(recipe)}
 
 
-def template_kwargs(recipe: Recipe) -> dict[str, Any]:
+def template_kwargs(recipe: Recipe, *, takes_images: bool = False) -> dict[str, Any]:
     """The chat template and its variables.
 
-    Content is given to the template as text, as it is there. Raises RunnerError when the template cannot be read.
+    Content is given to the template as it is there: as text, or as parts where the model takes images. Raises
+    RunnerError when the template cannot be read.
     """
-    kwargs: dict[str, Any] = {"chat_template_content_format": "string"}
+    kwargs: dict[str, Any] = {"chat_template_content_format": "openai" if takes_images else "string"}
     if (text := template_text(recipe.model.chat_template)) is not None:
         kwargs["chat_template"] = text
     if recipe.model.chat_template_kwargs:
