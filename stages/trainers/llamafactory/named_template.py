@@ -33,6 +33,12 @@ class NamedTemplate:
             raise RunnerError(
                 f"LLaMA-Factory's template {name} cannot be used: {error}", "Set model.template=null."
             ) from error
+        plugin = template.mm_plugin
+        if any(token is not None for token in (plugin.image_token, plugin.video_token, plugin.audio_token)):
+            raise RunnerError(
+                f"LLaMA-Factory's template {name} is of models with images or audio, and is not compared",
+                "Set model.template=null, so that the model's own chat template is used.",
+            )
         self._name = name
         self._processor = SupervisedDatasetProcessor(template, tokenizer, None, data)
 

@@ -90,12 +90,18 @@ def tokenizer_of(family: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, **given)
 
 
+def save_tokenizer(family: str, folder: Path) -> Path:
+    """The family's tokenizer alone."""
+    tokenizer_of(family).save_pretrained(folder)
+    return folder
+
+
 def save_model(family: str, folder: Path, *, spread: float = 0.02) -> Path:
     """The family's tokenizer with a tiny model of random weights. spread: of the weights; 0.2 learns in few steps."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
+    save_tokenizer(family, folder)
     tokenizer = tokenizer_of(family)
-    tokenizer.save_pretrained(folder)
     set_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
