@@ -25,6 +25,8 @@ MESSAGE_KEYS = (
     "role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning",
     "thinking", "function_call", *FLAGS,
 )  # fmt: skip
+_SPEAKER, _CONTENT = ("speaker", "sender", "author"), ("text", "utterance", "message")
+"""Other keys that say a message's role and content, where it has no usual one."""
 _NO_ROLES: Mapping[str, Role] = {}
 _FORM = 'Write each message as {"role": "user", "content": "..."}.'
 _REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -41,7 +43,7 @@ def check_message(
     """
     if not isinstance(value, Mapping):
         raise BadRowError(f"{where} is {kind(value)}, not an object with role and content", _FORM)
-    given = {key: each for key, each in value.items() if key not in ignore and _is_given(key, each)}
+    given = _named({key: each for key, each in value.items() if key not in ignore and _is_given(key, each)})
     if unknown := [key for key in given if key not in MESSAGE_KEYS]:
         raise BadRowError(
             f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
@@ -68,6 +70,17 @@ def check_message(
     if flags:
         message["train"] = flags.pop()
     return _whole(message, where)
+
+
+def _named(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The message by our keys: one that has neither role nor from may say speaker, and so on."""
+    pairs = ((("role", "from"), _SPEAKER), (("content", "value"), _CONTENT))
+    spelled = {
+        next(key for key in others if key in given): known[0]
+        for known, others in pairs
+        if not any(key in given for key in known) and sum(key in given for key in others) == 1
+    }
+    return {spelled.get(key, key): each for key, each in given.items()}
 
 
 def _whole(message: Message, where: str) -> Message:

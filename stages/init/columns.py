@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from stages.init.nested import nested, options_of, with_texts
 
 ASKED = (
     "text", "question", "input", "prompt", "instruction", "query", "sentence", "utterance", "message", "body",
@@ -16,8 +18,10 @@ LABELS = (
     "label", "labels", "category", "class", "intent", "sentiment", "topic", "team", "department", "queue", "tag",
     "type", "priority",
 )  # fmt: skip
-_BEFORE = ("subject", "title", "headline", "context", "passage")
-"""Columns that belong before the question."""
+_SEVERAL = ("answers", "tags", "topics", "categories", "intents", "entities", "keywords")
+"""Names of answers that are several."""
+_BEFORE = ("context", "passage", "subject", "title", "headline")
+"""Columns that belong before the question, one of them: the first of these."""
 _NEVER = re.compile(r"(^|_)(id|uuid|guid|date|time|timestamp|created|updated|url|index|split)($|_)")
 _MOST_LABELS, _LABEL_CHARS = 100, 60
 
@@ -53,9 +57,27 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def guess(rows: Sequence[Mapping[str, Any]]) -> Guess | None:
     """The question and the answer of the rows; None where nothing tells."""
-    held = {name: found for name in columns_of(rows) if (found := held_by(rows, name)) is not None}
+    names = columns_of(rows)
+    replies = [name for name in names if plain(name) in (*REPLIES, *LABELS, *_SEVERAL)]
+    templates, options = nested(rows, replies), options_of(rows)
+    shown = with_texts(rows, templates)
+    held = {name: each for name in names if (each := held_by(shown, name)) is not None}
     usable = {name: each for name, each in held.items() if not re.search(r"[{}|]", name)}
-    return _by_name(usable) or _by_content(usable)
+    texts = {name: each for name, each in usable.items() if name not in templates}
+    found = _by_name(usable) or _of_several(texts, templates) or _by_content(texts)
+    if found is None:
+        return None
+    user = f"{found.user}\n{{{options}|lines}}" if options else found.user
+    return replace(found, user=user, assistant=templates.get(found.assistant[1:-1], found.assistant))
+
+
+def _of_several(held: Mapping[str, Held], templates: Mapping[str, str]) -> Guess | None:
+    """The longest texts are the question, where a column of lists or objects has an answer's name."""
+    usable = [name for name in held if not _NEVER.search(plain(name))]
+    if not usable or not templates:
+        return None
+    question, answer = max(usable, key=lambda name: held[name].mean_chars), next(iter(templates))
+    return Guess(_question(question, held), f"{{{answer}}}", False, f"{question} has the longest texts")
 
 
 def held_by(rows: Sequence[Mapping[str, Any]], name: str) -> Held | None:
@@ -73,14 +95,14 @@ def plain(name: str) -> str:
 
 
 def _by_name(held: Mapping[str, Held]) -> Guess | None:
-    asked, replies, labels = (_named(held, known) for known in (ASKED, REPLIES, LABELS))
+    asked, replies, labels = (_named(held, known) for known in (ASKED, (*REPLIES, *_SEVERAL), LABELS))
     labels = [name for name in labels if held[name].mean_chars <= _LABEL_CHARS]
     answers = [name for name in [*replies, *labels] if name not in asked[:1]]
     if not asked or not answers:
         return None
     question, answer = asked[0], answers[0]
     asked = [name for name in asked if name != answer]
-    exact = plain(question) in ASKED and plain(answer) in (*REPLIES, *LABELS)
+    exact = plain(question) in ASKED and plain(answer) in (*REPLIES, *_SEVERAL, *LABELS)
     alone = len(asked) == 1 and len(answers) == 1
     why = "by their names" + ("" if alone else f"; {_others(asked[1:], answers[1:])} might be meant too")
     return Guess(_question(question, held), f"{{{answer}}}", exact and alone, why)
@@ -100,7 +122,7 @@ def _others(asked: Sequence[str], answers: Sequence[str]) -> str:
 
 def _question(name: str, held: Mapping[str, Held]) -> str:
     """The question's column, after a subject or title if the rows have one."""
-    first = next((each for each in held if plain(each) in _BEFORE and each != name), None)
+    first = next((each for word in _BEFORE for each in held if plain(each) == word and each != name), None)
     return f"{{{first}|}}\n{{{name}}}" if first else f"{{{name}}}"
 
 

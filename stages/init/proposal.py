@@ -159,9 +159,9 @@ def _bad_share(found: Found, splits: Mapping[str, Collected]) -> float:
     share = max(each.num_bad / max(1, each.num_bad + each.num_rows) for each in splits.values())
     if share > _MOST_BAD or not splits["train"].num_rows:
         kinds = "".join(f"\n  {line}" for line in bad_lines(splits)[:5])
-        raise RunnerError(
-            f"data: {share:.0%} of the rows of {found.source} cannot be used:{kinds}", "Correct the rows."
-        )
+        fixes = [kind.fix for each in splits.values() for kind in each.kinds.values() if kind.fix]
+        hint = " ".join(list(dict.fromkeys(fixes))[:2]) or "Correct the rows."
+        raise RunnerError(f"data: {share:.0%} of the rows of {found.source} cannot be used:{kinds}", hint)
     return share
 
 

@@ -12,6 +12,7 @@ from runner.errors import RunnerError, nearest
 from stages.data.prompt import columns, has
 from stages.data.shapes.recognise import recognise
 from stages.init.columns import columns_of, guess
+from stages.init.nested import parts, plain_templates
 
 _LOOKED_AT = 200
 _KTO = (True, False)
@@ -42,9 +43,9 @@ def shape_of(rows: Sequence[Mapping[str, Any]], user: str | None = None, answer:
     if kind == "prompt and completion" and _has_truth_labels(rows, prompt):
         return Shape("KTO", "kto", prompt)
     if kind and kind not in ("text", "prompt and completion"):
-        return Shape(kind, "sft", prompt)
+        return Shape(kind, "sft", plain_templates(rows, prompt))
     if kind == "prompt and completion" and not _scalar(rows, prompt):
-        return Shape(kind, "sft", prompt)
+        return Shape(kind, "sft", plain_templates(rows, prompt))
     return _guessed(rows, kind, prompt)
 
 
@@ -62,7 +63,7 @@ def _guessed(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any
     if len(names) == 1 and all(isinstance(row.get(names[0]), str) for row in rows[:_LOOKED_AT]):
         return Shape("text", "pt", {"text": f"{{{names[0]}}}"}, "it is the only column")
     raise RunnerError(
-        f"the rows do not tell which column is the question and which the answer; they have: {', '.join(names)}",
+        f"the rows do not tell which column is the question and which the answer; {_there(rows)}",
         "Name them: user=COLUMN answer=COLUMN.",
     )
 
@@ -122,4 +123,4 @@ def _template(rows: Sequence[Mapping[str, Any]], key: str, value: str) -> str:
 
 
 def _there(rows: Sequence[Mapping[str, Any]]) -> str:
-    return f"they have: {', '.join(columns_of(rows))}"
+    return f"they have: {', '.join(parts(rows, columns_of(rows)))}"

@@ -58,7 +58,7 @@ def _by_message(value: Mapping[str, Any]) -> list[Any]:
 def holds_messages(value: Any) -> bool:
     """Whether the cell is a list of messages, or one, rather than a text."""
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, Mapping) and bool({"role", "from"} & set(first))
+    return isinstance(first, Mapping) and not {"role", "from", "speaker", "sender"}.isdisjoint(first)
 
 
 def parsed(value: Any) -> Any:

@@ -12,7 +12,7 @@ _PAIRS = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
     ("input", "output"), ("query", "response"), ("source", "target"), ("text", "label"), ("sentence", "label"),
 )  # fmt: skip
-_TALKS = ("messages", "conversations", "conversation", "dialogue")
+_TALKS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
 
 
 def recognise(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def _preference(row: Mapping[str, Any]) -> tuple[str, str] | None:
         return None
     if isinstance(row.get("input"), Mapping) and "messages" in row["input"]:
         return "preference (OpenAI)", "{conversations: input.messages}"
-    talk = next((name for name in _TALKS if name in row), None)
+    talk = next((name for name in _TALKS[:4] if name in row), None)
     if talk:
         return "preference (messages)", f"{{conversations: {talk}}}"
     asked = next((name for name in ("prompt", "question", "instruction", "query") if name in row), None)
@@ -43,7 +43,7 @@ def _asked(row: Mapping[str, Any], column: str) -> str:
 
 
 def _conversation(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    column = next((name for name in _TALKS if name in row), None)
+    column = next((name for name in _TALKS if name in row and (name in _TALKS[:4] or holds_messages(row[name]))), None)
     if column is None:
         return None
     value = row[column]

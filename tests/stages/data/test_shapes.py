@@ -41,6 +41,15 @@ def test_templates_make_a_prompt_and_an_answer() -> None:
     assert (made.columns["n"], made.source) == (1, "train.jsonl:1")
 
 
+def test_messages_may_say_speaker_and_utterance() -> None:
+    talk = [{"speaker": each["role"], "utterance": each["content"]} for each in TALK]
+    assert recognise({"dialog": talk}) == ("messages", "{conversations: dialog}")
+    assert example({"dialog": talk}, conversations="dialog").messages == TALK
+    for key in ("author", "text"):
+        with pytest.raises(BadRowError, match="unknown key"):
+            example({"dialog": [{**talk[0], key: "x"}, *talk[1:]]}, conversations="dialog")
+
+
 TURNS = [["Open?", "At eight."], ["Sure?", "Yes {so}."]]
 
 

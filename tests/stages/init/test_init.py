@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, RunnerError
 from runner.testing import load_recipe
 from stages.init import draft, target
+from stages.init.shape import shape_of
 from stages.sections.recipe import Recipe
 from tests.paths import ROOT
 from tests.terminal import Session
@@ -123,6 +124,31 @@ def test_a_column_that_names_splits_is_proposed_and_the_rows_are_where_it_says(t
     assert recipe.train.args["eval_dataset"] == "val"
     rows = prepare_data(recipe, tmp_path / "work", lambda *args, **figures: None).metrics["rows"]
     assert rows == {"train": 40, "val": 10, "test": 10}
+
+
+NESTED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a list of tags": ({"headline": "News", "tags": ["eu", "tax"]}, "{headline}", "{tags|join}"),
+    "an object": ({"input": "Invoice 7", "output": {"total": 4.5}}, "{input}", "{output|json}"),
+    "squad": (
+        {"title": "T", "context": "c", "question": "q?", "answers": {"text": ["a"], "answer_start": [1]}},
+        "{context|}\n{question}", "{answers.text.0}",
+    ),
+    "choices": ({"question": "q?", "choices": ["x", "y"], "answer": 1}, "{question}\n{choices|lines}", "{answer}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_columns_of_lists_and_objects_are_written_as_texts(name: str) -> None:
+    row, user, answer = NESTED[name]
+    shape = shape_of([row] * 3)
+    assert (shape.prompt["user"], shape.prompt["assistant"]) == (user, answer)
+
+
+def test_parts_of_objects_are_named_where_nothing_tells_question_and_answer() -> None:
+    with pytest.raises(RunnerError, match=r"they have: translation\.en, translation\.de"):
+        shape_of([{"translation": {"en": "Good day", "de": "Guten Tag"}}])
+    shape = shape_of([{"translation": {"en": "Hi", "de": "Ho"}}], "translation.en", "translation.de")
+    assert shape.prompt == {"user": "{translation.en}", "assistant": "{translation.de}"}
 
 
 def test_few_labels_are_listed_in_the_prompt_and_scored_by_label() -> None:
