@@ -8,6 +8,7 @@ from itertools import pairwise
 from runner.errors import Problem
 from runner.recipe.arguments import RAY
 from runner.recipe.machine import is_loopback
+from runner.recipe.secrets import names_secret
 from stages.sections.recipe import Recipe
 from stages.serve.guard.keys import NoKeysError, keys_of_environment, keys_of_file
 
@@ -37,6 +38,10 @@ def keys_are_somewhere(recipe: Recipe) -> Iterator[Problem]:
     if keys.file is None and keys.env is None:
         hint = "Set serve.api_keys.file or serve.api_keys.env, or leave serve.api_keys out."
         yield Problem("serve.api_keys", None, "names no place of keys", hint)
+    if keys.env is not None and not names_secret(keys.env):
+        hint = "Name it as a secret is named: RECIPE_API_KEYS."
+        yield Problem("serve.api_keys.env", keys.env, "is not named as a secret, so that others may know it", hint)
+        return
     if recipe.cluster.address is not None or "serve" not in recipe.pipeline:
         return
     for name, where, keys_of in (("file", keys.file, keys_of_file), ("env", keys.env, keys_of_environment)):

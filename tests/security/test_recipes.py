@@ -136,6 +136,33 @@ def test_the_limits_hold_for_what_links_lead_to(link: str, tmp_path: Path, capsy
     assert "aliases written out" in refusals([f"recipe={name}"], given, capsys)[""]["message"]
 
 
+def doubled(first: str, next_: str, levels: int = 40) -> str:
+    """Values of which each names the one before it twice. next_: with BEFORE for its name."""
+    lines = [f"  a0: {first}", *(f"  a{n}: {next_.replace('BEFORE', f'a{n - 1}')}" for n in range(1, levels))]
+    return "stages:\n" + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(doubled("xxxxxxxx", "'${stages.BEFORE}${stages.BEFORE}'"), id="texts"),
+        pytest.param(doubled("xxxxxxxx", "'${.BEFORE}${.BEFORE}'"), id="texts by relative names"),
+        pytest.param(doubled("[1]", "['${stages.BEFORE}', '${stages.BEFORE}']"), id="lists"),
+        pytest.param(doubled("{x: 1}", "{x: '${..BEFORE}', y: '${..BEFORE}'}"), id="mappings"),
+        pytest.param(doubled("xxxxxxxx", "'${oc.select:stages.BEFORE}${oc.select:stages.BEFORE}'"), id="by a resolver"),
+        pytest.param("seed: '$'\n" + doubled("x", "'${oc.decode:\"${seed}{stages.BEFORE}\"}'", 3), id="put together"),
+        pytest.param(doubled("x", "'${stages.BEFORE}'", 5000), id="a chain"),
+    ],
+)
+def test_interpolations_that_would_never_be_resolved_are_refused_before_one_is(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "attack.yaml").write_text(HEAD + text)
+    (problem,) = refusals(["recipe=attack"], tmp_path, capsys).values()
+    assert "interpolations" in problem["message"]
+
+
 def test_a_pipe_among_the_recipes_is_refused_and_not_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

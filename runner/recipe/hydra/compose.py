@@ -23,6 +23,7 @@ from runner.recipe import origins
 from runner.recipe.grants import granted, is_readable
 from runner.recipe.hydra.code import refused_overrides, refused_values
 from runner.recipe.hydra.errors import explain
+from runner.recipe.hydra.expansion import too_much
 from runner.recipe.hydra.folders import RECIPE, RECIPES_DIR, Folders, file_name, searched
 from runner.recipe.hydra.given import checked_config_dir, checked_file
 from runner.recipe.hydra.overrides import COMMAND_LINE, parsed, readable
@@ -127,6 +128,8 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
             raise RecipeError(explain(error, folders)) from error
         if refused := list(refused_values(OmegaConf.to_container(config.hydra, resolve=False), [], keys)):  # type: ignore[arg-type]
             raise RecipeError(refused)
+    if large := too_much({key: value for key, value in _unresolved_values(config).items() if key != "hydra"}):
+        raise RecipeError([large])
     labels = [*(f"settings file: {text}" for text in settings), *(f"{COMMAND_LINE}: {text}" for text in given)]
     trace = cache(lambda: _trace(loader, final, labels, folders))
     name = folders.recipe_name(config.hydra.runtime.choices.get(RECIPE))
@@ -207,6 +210,11 @@ def accept_new_keys(overrides: Sequence[str], groups: set[str]) -> list[str]:
             text = f"+{text}"
         accepted.append(text)
     return accepted
+
+
+def _unresolved_values(config: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _plain(config: DictConfig, trace: Callable[[], dict[str, str]]) -> tuple[dict[str, Any], list[Problem]]:

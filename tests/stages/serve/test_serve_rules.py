@@ -52,6 +52,7 @@ def test_keys_come_from_a_file_and_from_the_environment(keys: str, monkeypatch: 
         ({"file": "/nowhere/keys"}, "serve.api_keys.file"),
         ({"file": "/dev/null"}, "serve.api_keys.file"),
         ({"env": "NO_SUCH_VARIABLE"}, "serve.api_keys.env"),
+        ({"env": "PATH"}, "serve.api_keys.env"),
         ({"env": "KEY-0123456789abcdef"}, "serve.api_keys.env"),
         ({"fil": "x"}, "serve.api_keys.fil"),
     ],
