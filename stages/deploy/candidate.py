@@ -23,7 +23,7 @@ from stages.query.stage import request_of
 from stages.sections.recipe import Recipe
 from stages.serve.config import app_name, serve_config
 from stages.serve.other_runs import served_runs
-from stages.serve.stage import own_adapter, served_adapters, with_room
+from stages.serve.stage import own_adapter, served_adapters, with_capacity
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _wanted(recipe: Recipe, root: Path, records: Sequence[StageRecord], artifact
     adapters = served_adapters(adapter, others)
     model_id = recipe.serve.model_id
     return Wanted(
-        recipe=with_room(recipe, others),
+        recipe=with_capacity(recipe, others),
         folder=folder,
         model_path=str(ctx.input("model").path),
         store=adapter.store if adapter else None,

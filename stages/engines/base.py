@@ -80,8 +80,10 @@ class ServerEngine(Protocol):
     def num_bundles(self, recipe: Recipe) -> int:
         """Workers of all replicas that are there from the start."""
 
-    def rank_slot(self, rank: int) -> int:
-        """The rank of the smallest slot that an adapter of that rank fits."""
+    def with_rank(self, recipe: Recipe, rank: int, whose: str) -> dict[str, Any]:
+        """`serve.engine_kwargs` with slots for an adapter of that rank, too. whose: the adapter, for messages.
+
+        Raises RunnerError when the recipe's own arguments are too small for it."""
 
 
 class Engine(BatchEngine, ServerEngine, Protocol):

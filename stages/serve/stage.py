@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from runner.cluster.environments import Chosen
 from runner.cluster.session import check_fits
-from runner.errors import RunnerError
 from runner.patches import ray_serve
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Computed, Estimate, Known
@@ -139,7 +138,7 @@ class Serve:
         key = own_key(ctx.recipe.serve.api_keys)
         adapter = own_adapter(ctx)
         others = served_runs(ctx, adapter)
-        recipe, engine = with_room(ctx.recipe, others), load_engine(ctx.recipe)
+        recipe, engine = with_capacity(ctx.recipe, others), load_engine(ctx.recipe)
         ctx.progress().update(0, None, "s", state="starting Ray Serve")
         check_fits(recipe.resources_of("serve"), engine.num_bundles(recipe), "resources.serve")
         name = app_name(recipe)
@@ -169,24 +168,17 @@ class Serve:
         return StageResult([endpoint.artifact(sha256)], metrics, f"{listener.url} serves {' and '.join(names)}")
 
 
-def with_room(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
+def with_capacity(recipe: Recipe, others: Sequence[ServedRun]) -> Recipe:
     """The recipe with capacity for all adapters in a replica, and for the largest of their ranks.
 
-    Raises RunnerError when a `max_lora_rank` of the recipe is too small for one.
+    Raises RunnerError when the recipe's own arguments of the engine are too small for one.
     """
     if not others:
         return recipe
-    engine, largest = load_engine(recipe), max(others, key=lambda other: other.rank)
-    given = recipe.serve.engine_kwargs.get("max_lora_rank")
-    if given is not None and given < largest.rank:
-        raise RunnerError(
-            f"the adapter of the run {largest.run_id} has rank {largest.rank}, engine_kwargs.max_lora_rank={given}",
-            f"Set serve.engine_kwargs.max_lora_rank={engine.rank_slot(largest.rank)}.",
-        )
-    rank = engine.rank_slot(max(recipe.train.lora_rank, largest.rank))
-    room = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
-    kwargs = {**recipe.serve.engine_kwargs, "max_lora_rank": given or rank}
-    serve = recipe.serve.model_copy(update={"max_adapters_per_replica": room, "engine_kwargs": kwargs})
+    largest = max(others, key=lambda other: other.rank)
+    kwargs = load_engine(recipe).with_rank(recipe, largest.rank, f"the adapter of the run {largest.run_id}")
+    most = max(recipe.serve.max_adapters_per_replica, 1 + len(others))
+    serve = recipe.serve.model_copy(update={"max_adapters_per_replica": most, "engine_kwargs": kwargs})
     return recipe.model_copy(update={"serve": serve})
 
 

@@ -86,5 +86,5 @@ class Vllm:
     def num_bundles(self, recipe: Recipe) -> int:
         return server.num_bundles(recipe)
 
-    def rank_slot(self, rank: int) -> int:
-        return lora.engine_rank(rank)
+    def with_rank(self, recipe: Recipe, rank: int, whose: str) -> dict[str, Any]:
+        return lora.with_rank(recipe, rank, whose)

@@ -17,7 +17,7 @@ from stages.evaluate.scores import Scores, Verdict
 from stages.models.weights import Adapter, found_weights
 from stages.sections.recipe import Recipe
 from stages.serve.other_runs import predictions_of_run, same_rows, served_runs
-from stages.serve.stage import with_room
+from stages.serve.stage import with_capacity
 
 MODEL = Artifact(name="model", uri="/model", sha256="m" * 64)
 
@@ -74,7 +74,7 @@ def test_adapters_of_other_runs_are_named_and_ranked(runs: Runs, quickstart: Rec
     assert [(each.run_id, each.model, each.rank) for each in found] == [
         ("two", f"{base}:two", 16), ("three", f"{base}:three", 4)
     ]  # fmt: skip
-    recipe = with_room(context.recipe, found)
+    recipe = with_capacity(context.recipe, found)
     assert recipe.serve.max_adapters_per_replica == 3
     assert recipe.serve.engine_kwargs["max_lora_rank"] == 16
 
@@ -115,7 +115,7 @@ def test_a_rank_that_the_engine_has_no_slots_for_is_refused(runs: Runs, quicksta
     found = served_runs(runs.context(quickstart, "large"), Adapter.of(own))
     serve = quickstart.serve.model_copy(update={"engine_kwargs": {"max_lora_rank": 8}})
     with pytest.raises(RunnerError, match=r"has rank 64, engine_kwargs\.max_lora_rank=8") as refusal:
-        with_room(quickstart.model_copy(update={"serve": serve}), found)
+        with_capacity(quickstart.model_copy(update={"serve": serve}), found)
     assert refusal.value.hint == "Set serve.engine_kwargs.max_lora_rank=64."
 
 

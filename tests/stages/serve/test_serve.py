@@ -37,7 +37,7 @@ from stages.serve.endpoint import Endpoint
 from stages.serve.guard.keys import digest
 from stages.serve.health import error_message, free_port, holder_of, wait_until_running
 from stages.serve.other_runs import ServedRun
-from stages.serve.stage import Serve, own_adapter, with_room
+from stages.serve.stage import Serve, own_adapter, with_capacity
 from tests.paths import GOLDEN
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
@@ -153,7 +153,7 @@ def test_an_argument_that_the_endpoint_drops_does_not_reach_its_engine(text: str
     assert text in recipe_of("viggo_quickstart").infer.engine_kwargs
     recipe = recipe_of("viggo_quickstart", f"serve.engine_kwargs.{text}=null")
     assert text not in llm_config(recipe, "/m", "/store/adapters/base", {})["engine_kwargs"]
-    assert text not in llm_config(with_room(recipe, [LARGE]), "/m", "/store/adapters/base", {})["engine_kwargs"]
+    assert text not in llm_config(with_capacity(recipe, [LARGE]), "/m", "/store/adapters/base", {})["engine_kwargs"]
     assert shown_values(recipe)["serve"]["engine_kwargs"][text] is None
 
 
