@@ -9,7 +9,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from runner.errors import RunnerError
@@ -63,29 +63,31 @@ def check_temporary_folder() -> None:
 
 
 class Watch:
-    """Asks the cluster's head again and again whether it is there, in a thread of its own.
+    """Asks the cluster's processes again and again whether they are there, in a thread of its own.
 
-    address: host:port of the head's store (GCS). patience_s: for how long it may be away, as when it is restarted.
-    on_lost: is called once, in that thread, with the reason.
+    addresses: what each is -> its host:port: the head's store (GCS), and this machine's node (raylet), without which
+    Ray waits without end. patience_s: for how long one may be away, as when the head is restarted. on_lost: is called
+    once, in that thread, with the reason.
     """
 
-    def __init__(self, address: str, patience_s: float, on_lost: Callable[[str], None]) -> None:
-        self._address, self._patience_s, self._on_lost = address, patience_s, on_lost
+    def __init__(self, addresses: Mapping[str, str], patience_s: float, on_lost: Callable[[str], None]) -> None:
+        self._addresses, self._patience_s, self._on_lost = dict(addresses), patience_s, on_lost
         self._ended = threading.Event()
-        threading.Thread(target=self._watch, name="head", daemon=True).start()
+        threading.Thread(target=self._watch, name="cluster", daemon=True).start()
 
     def stop(self) -> None:
         self._ended.set()
 
     def _watch(self) -> None:
-        host, _, port = self._address.rpartition(":")
-        answered = time.monotonic()
+        answered = dict.fromkeys(self._addresses, time.monotonic())
         while not self._ended.wait(_EVERY_S):
-            try:
-                socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-                answered = time.monotonic()
-            except OSError as error:
-                away_s = time.monotonic() - answered
-                if away_s > self._patience_s and not self._ended.is_set():
-                    self._on_lost(f"the head of the Ray cluster at {self._address} is lost: {error}")
-                    return
+            for what, address in self._addresses.items():
+                host, _, port = address.rpartition(":")
+                try:
+                    socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+                    answered[what] = time.monotonic()
+                except OSError as error:
+                    away_s = time.monotonic() - answered[what]
+                    if away_s > self._patience_s and not self._ended.is_set():
+                        self._on_lost(f"{what} at {address} is lost: {error}")
+                        return

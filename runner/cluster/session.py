@@ -165,10 +165,21 @@ class RaySession:
         self.dashboard_url = f"http://{context.dashboard_url}" if context.dashboard_url else ""
         if self._on_lost is not None:
             patience_s = _PATIENCE_S if self._cluster.address is None else _PATIENCE_WITH_OTHERS_S
-            self._watch = Watch(ray.get_runtime_context().gcs_address, patience_s, self._on_lost)
+            self._watch = Watch(self._addresses(), patience_s, self._on_lost)
         if self._on_progress:
             self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
             self._poller.start()
+
+    def _addresses(self) -> dict[str, str]:
+        """What the run cannot do without, and where it is; behind a client's proxy (ray://) nodes are elsewhere."""
+        import ray
+
+        context = ray.get_runtime_context()
+        found = {"the head of the Ray cluster": context.gcs_address}
+        own = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+        if own and not (self._cluster.address or "").startswith("ray://"):
+            found["Ray's node on this machine"] = f"{own[0]['NodeManagerAddress']}:{own[0]['NodeManagerPort']}"
+        return found
 
     def call(self, function: Callable[..., Any], resources: StageResources, *args: Any, **kwargs: Any) -> Any:
         """Run the function as one Ray task with a worker's resources and wait for its result.

@@ -98,6 +98,14 @@ class Running:
                     return process
         return None
 
+    def called(self, program: str) -> psutil.Process | None:
+        """A process of the run whose program has that name."""
+        for process in self.alive():
+            with suppress(psutil.Error):
+                if process.name() == program:
+                    return process
+        return None
+
     def shown(self) -> str:
         return self.screen.read_text(errors="replace")
 

@@ -46,6 +46,12 @@ CASES = [
     for signal in ("SIGKILL", "SIGTERM")
     for point in POINTS
 ]
+# Processes of the cluster that the run starts, by the names of their programs.
+SYSTEM = {"gcs": "gcs_server", "raylet": "raylet", "haproxy": "haproxy"}
+CASES += [
+    Case(stage, target, "SIGKILL", "early") for target in ("gcs", "raylet") for stage in ("train", "infer", "serve")
+]
+CASES += [Case("serve", "haproxy", "SIGKILL", "late")]
 # The endpoint's engine at work for infer.
 CASES += [Case("infer", "replica", signal, point) for signal in ("SIGKILL", "SIGTERM") for point in POINTS]
 
@@ -61,6 +67,9 @@ def await_moment(case: Case, running: Running) -> psutil.Process:
     found = _STAGES[case.stage](case, running)
     if isinstance(found, psutil.Process):
         return found
+    if case.target in SYSTEM:
+        program = SYSTEM[case.target]
+        return running.wait_for(f"the program {program}", lambda: running.called(program))
     if case.target == "driver":
         return psutil.Process(running.process.pid)
     names = [worker_of(case)]

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from runner.errors import EXIT_INTERRUPTED
+from runner.errors import EXIT_INTERRUPTED, EXIT_STAGE_FAILED
+from runner.report.status import status_of
 from tests.chaos.conftest import Reference
 from tests.chaos.harness import STAGES, command, complete, continue_from, outcome, remove, send, start, statuses
-from tests.chaos.moments import CASES, Case, await_moment
+from tests.chaos.moments import CASES, SYSTEM, Case, await_moment
 
 pytestmark = pytest.mark.timeout(1200)
+
+ENDS_WITHIN_S = 120.0  # of a run whose cluster lost a process
 
 # These run with the end-to-end tests; all of them by `make chaos`.
 _FAST = {"train-driver-SIGTERM-early", "infer-driver-SIGKILL-early"}
@@ -57,6 +60,8 @@ def kill_and_repeat(case: Case, root: Path, line: list[str], result: dict[str, A
     result["exit_code"] = running.wait()
     result["ended_after_s"] = round(time.monotonic() - killed_at, 1)
     result["first"] = statuses(root)
+    status = status_of(root / "latest")
+    result["first_status"] = (status["status"], status["alive"])
     result["screen"] = running.shown()[-4000:]
     again, code = complete(root, line)
     result["second_exit_code"] = code
@@ -65,11 +70,24 @@ def kill_and_repeat(case: Case, root: Path, line: list[str], result: dict[str, A
     result["second_screen"] = again.shown()[-4000:]
 
 
+def check_of_the_cluster(case: Case, root: Path, result: dict[str, Any]) -> None:
+    """The run recovered, or ended soon as failed with one sentence."""
+    assert result["exit_code"] in (0, EXIT_STAGE_FAILED), result["screen"]
+    assert result["ended_after_s"] < ENDS_WITHIN_S
+    if result["exit_code"] == EXIT_STAGE_FAILED:
+        assert "Traceback" not in result["screen"]
+        assert result["screen"].count("\nerror: ") == 1, result["screen"]
+        assert "the same command" in result["screen"]
+        assert result["first_status"] == ("failed", False)
+
+
 def check(case: Case, last: str, expected: Reference, root: Path, result: dict[str, Any]) -> None:
     if case.target == "driver" and case.signal == "SIGTERM":
         assert result["exit_code"] == EXIT_INTERRUPTED, result["screen"]
         assert "interrupted; continue with: python -m runner recipe=viggo_quickstart" in result["screen"]
         assert "Traceback" not in result["screen"]
+    if case.target in SYSTEM:
+        check_of_the_cluster(case, root, result)
     assert result["second_exit_code"] == 0, result["second_screen"]
     assert outcome(root, last) == outcome(expected.root, last)
     before = STAGES[: STAGES.index(case.stage)]

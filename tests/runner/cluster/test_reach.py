@@ -39,8 +39,9 @@ def test_what_is_not_an_address_is_named(address: str) -> None:
         check_reachable(address)
 
 
-def test_a_head_that_is_lost_is_told_once_and_one_that_answers_never(
-    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["the head of the Ray cluster", "Ray's node on this machine"])
+def test_a_process_that_is_lost_is_told_once_and_one_that_answers_never(
+    what: str, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "_EVERY_S", 0.02)
     reasons, lost = [], threading.Event()
@@ -50,12 +51,14 @@ def test_a_head_that_is_lost_is_told_once_and_one_that_answers_never(
         lost.set()
 
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    watch = Watch(address, 0.1, on_lost)
-    assert not lost.wait(0.3)
-    listener.close()
-    assert lost.wait(10)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        there = f"127.0.0.1:{other.getsockname()[1]}"
+        watch = Watch({"one that stays": there, what: address}, 0.1, on_lost)
+        assert not lost.wait(0.3)
+        listener.close()
+        assert lost.wait(10)
     assert len(reasons) == 1
-    assert reasons[0].startswith(f"the head of the Ray cluster at {address} is lost")
+    assert reasons[0].startswith(f"{what} at {address} is lost")
     watch.stop()
 
 
