@@ -159,6 +159,10 @@ class RaySession:
                 f"no Ray cluster answers at cluster.address={self._cluster.address}: {error}",
                 "Start one with `ray start --head`, or leave cluster.address out to have the run start its own.",
             ) from error
+        except Exception as error:
+            if late := not_started_in_time(error):
+                raise late from error
+            raise
         self.started = True
         if self._cluster.address is None:
             self._session_dir = context.address_info["session_dir"]
@@ -275,6 +279,18 @@ def _results(tasks: list[Any]) -> list[Any]:
             raise error.cause from None
         raise
     return results
+
+
+def not_started_in_time(error: Exception) -> RunnerError | None:
+    """What to say where Ray's own processes have not started within the time that Ray gives them; None for any other
+    error. That time has no setting: 15 s for a process's first word, 30 s for all of them."""
+    if type(error) is not Exception or "timed out during startup" not in str(error):
+        return None
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    return RunnerError(
+        f"Ray's processes did not start within 30 s; this machine's load is {load:.1f}, on {cpus} CPUs",
+        "Run the same command again when less else is running. Their logs lie in /tmp/ray/session_latest/logs.",
+    )
 
 
 def _own_cpus() -> int | None:
