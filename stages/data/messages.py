@@ -53,7 +53,7 @@ def check_message(
     if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
         return _call_as_text(given, where)
     content = _either(given, "content", "value", where)
-    message: Message = {"role": _role(spelling, where, roles), "content": _content(content, where)}
+    message: Message = {"role": _role(spelling, where, roles), "content": _content(content, where, ignore)}
     for key in ("name", "tool_call_id"):
         if key in given:
             message[key] = _text(given[key], f"{key} of {where}")
@@ -61,9 +61,11 @@ def check_message(
         message["tool_calls"] = [_call(call, where) for call in _list(calls, f"tool_calls of {where}")]
     if call := given.get("function_call"):  # OpenAI's form before tools
         message.setdefault("tool_calls", []).append(_call(call, where))
-    for key in _REASONING:
-        if given.get(key):
-            message["reasoning_content"] = _text(given[key], f"{key} of {where}")
+    thoughts = {key: _text(given[key], f"{key} of {where}") for key in _REASONING if given.get(key)}
+    if len(set(thoughts.values())) > 1:
+        raise BadRowError(f"{where} has {' and '.join(thoughts)}, and they differ", "Remove one of them.")
+    if thoughts:
+        message["reasoning_content"] = next(iter(thoughts.values()))
     flags = {_flag(key, given[key], where) for key in FLAGS if key in given}
     if len(flags) > 1:
         raise BadRowError(f"{where} has two flags that contradict: {', '.join(key for key in FLAGS if key in given)}")
@@ -87,6 +89,11 @@ def _whole(message: Message, where: str) -> Message:
     role = message["role"]
     if "tool_calls" in message and role != "assistant":
         raise BadRowError(f"{where} has tool_calls, which only an assistant's message can have; its role is {role}")
+    if "reasoning_content" in message and role != "assistant":
+        raise BadRowError(f"{where} has reasoning, which only an assistant's message can have; its role is {role}")
+    if message.get("train") and role != "assistant":
+        fix = "Remove the flag (train, weight, loss), or set it to 0, which a message of this role has anyway."
+        raise BadRowError(f"{where} is to be learned, and its role is {role}: only answers are learned", fix)
     if message["content"] is None and "tool_calls" not in message:
         raise BadRowError(f"{where} has no content", "Give it a text, or remove the message.")
     return message
@@ -116,18 +123,18 @@ def _role(spelling: Any, where: str, roles: Mapping[str, Role]) -> Role:
     raise BadRowError(f"{where} has the role {spelling!r}; there are: {names}", fix)
 
 
-def _content(value: Any, where: str) -> str | list[dict[str, Any]] | None:
+def _content(value: Any, where: str, ignore: Collection[str] = ()) -> str | list[dict[str, Any]] | None:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts", _FORM)
-    parts = [_part(part, where) for part in value]
+    parts = [_part(part, where, ignore) for part in value]
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts
 
 
-def _part(part: Any, where: str) -> dict[str, Any]:
+def _part(part: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
@@ -137,6 +144,10 @@ def _part(part: Any, where: str) -> dict[str, Any]:
             f"a content part of {where} has the unknown type {part['type']!r}; there are: text, image_url"
         )
     if part["type"] in ("text", "input_text", "output_text"):
+        more = [key for key, value in part.items() if key not in ("type", "text", *ignore) and _is_given(key, value)]
+        if more:
+            fix = f"Remove it, or name it in dataset.ignore_keys=[{more[0]}]."
+            raise BadRowError(f"a text part of {where} has the unknown key {more[0]!r}", fix)
         return {"type": "text", "text": _text(part.get("text"), f"a text part of {where}")}
     return {key: value for key, value in part.items() if value is not None}
 

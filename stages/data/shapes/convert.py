@@ -9,6 +9,7 @@ from stages.data.example import BadRowError, Example, Message, text_of
 from stages.data.images import Images
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
+from stages.data.shapes.calls import check_calls
 from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
 from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of, without_media
 from stages.data.shapes.history import history_of
@@ -91,7 +92,9 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         messages = with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)
         return {"messages": messages, **_named_media(dataset, messages, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
-    extras = {"tools": tools_of(row, columns_used(dataset)), "images": images_of(row, columns_used(dataset))}
+    tools = tools_of(row, columns_used(dataset))
+    check_calls(messages, tools)
+    extras = {"tools": tools, "images": images_of(row, columns_used(dataset))}
     return {"messages": messages, **{name: value for name, value in extras.items() if value}}
 
 

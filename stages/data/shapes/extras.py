@@ -33,7 +33,11 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
         if tools is None:
             return []
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise BadRowError(f"column {name!r} is {kind(tools)}, not a list of tools")
+        entry = (
+            next((each for each in tools if not isinstance(each, Mapping)), None) if isinstance(tools, list) else None
+        )
+        what = f"a list of which one entry is {kind(entry)}" if entry is not None else kind(tools)
+        raise BadRowError(f"column {name!r} is {what}, not a list of tools")
     made = [dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools]
     for tool in made:
         if not isinstance(tool["function"], Mapping) or not isinstance(tool["function"].get("name"), str):

@@ -1,0 +1,28 @@
+"""Calls and results of a conversation: each call is of one of the row's tools, each result of one of the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.data.example import BadRowError, Message
+
+
+def check_calls(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
+    """Raise BadRowError naming the first call of a tool that the row does not have, and the first result of no call."""
+    names, made = [tool["function"]["name"] for tool in tools], set[str]()
+    for message in messages:
+        calls = message.get("tool_calls", [])
+        for call in calls:
+            name = call["function"]["name"]
+            if names and name not in names:
+                raise BadRowError(
+                    f"calls {name!r}, which is none of its tools: {', '.join(names)}", "Name it in tools."
+                )
+        ids = [call["id"] for call in calls if call.get("id")]
+        if twice := next((each for each in ids if ids.count(each) > 1), None):
+            raise BadRowError(f"has two calls with the id {twice!r} in one answer", "Give each call an id of its own.")
+        made |= set(ids)
+        of = message.get("tool_call_id")
+        if message["role"] == "tool" and of and made and of not in made:
+            raise BadRowError(f"has the result of a call {of!r} that no answer before it made", "Correct tool_call_id.")
