@@ -68,6 +68,7 @@ def checker(config: EngineConfig) -> Callable[[str, Any], str]:
 
 def _try(backend: Any, name: str, kind: str, value: Any) -> None:
     """Raise what the engine would: by xgrammar, or where that does not know a feature and vLLM may choose, guidance."""
+    from vllm.exceptions import VLLMValidationError
     from vllm.sampling_params import SamplingParams, StructuredOutputsParams
     from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
     from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
@@ -81,7 +82,7 @@ def _try(backend: Any, name: str, kind: str, value: Any) -> None:
         return
     try:
         validate_xgrammar_grammar(params)
-    except ValueError as error:
+    except (ValueError, VLLMValidationError) as error:
         if name != "auto" or "not supported by xgrammar" not in str(error):
             raise ValueError(reason(error.__cause__ or error)) from error
         validate_guidance_grammar(params)
