@@ -43,7 +43,7 @@ quickstart: setup ## Run the whole pipeline on a real model on the CPU (set-up i
 test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on real parts
 
 test-unit: $(VENV)/.dev ## Unit tests, without Ray (minutes)
-	$(VENV)/bin/python -m pytest -m "not e2e and not chaos" $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not e2e and not chaos" $(ARGS)
 
 test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 	$(VENV)/bin/python -m pytest -m "e2e and not chaos" $(ARGS)
