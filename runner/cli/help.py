@@ -45,7 +45,7 @@ your settings: ~/.config/recipe-runner/settings.yaml
     submit.env: [HF_TOKEN]
     cluster.address: http://10.0.0.1:8265    # of submit, logs, stop, deploy
     deploy.url: https://models.example.com
-    allow: [s3://our-bucket]    # places that recipe files may name, of every verb
+    allow: [s3://our-bucket]    # places that recipe files may name, all verbs
 
 shell completion: echo 'eval "$(recipe-runner completion bash)"' >> ~/.bashrc
                   (zsh: completion zsh, and ~/.zshrc)

@@ -21,7 +21,7 @@ from runner.recipe.schema import RunOptions
 SETTINGS_FILE = "~/.config/recipe-runner/settings.yaml"
 _HERE = ("auto", "local")  # addresses of Ray that look on this machine alone
 _VERB = "action"
-_STORES = {"storage.artifacts": "sends adapters and results to another host"}
+_STORES = {"storage.artifacts": "sends artifacts and results to another host"}
 _HOSTS = {
     "submit.env": "sends variables of your environment to a cluster",
     "cluster.address": "sends the run to another host",

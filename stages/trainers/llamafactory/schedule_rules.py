@@ -27,7 +27,7 @@ def early_stopping_has_a_measure(recipe: Recipe) -> Iterator[Problem]:
 def training_starts_from_the_base_model(recipe: Recipe) -> Iterator[Problem]:
     """The engine loads the new adapter on the base model, not on the base model with another adapter in it."""
     named, fresh = argument(recipe, "adapter_name_or_path"), argument(recipe, "create_new_adapter")
-    names = named.split(",") if isinstance(named, str) else named or []
+    names = named.split(",") if isinstance(named, str) else named if isinstance(named, list) else []
     if fresh or len(names) > 1:
         why = "trains on the base model with another adapter merged in, but vLLM loads the new one on the base alone"
     else:

@@ -12,9 +12,10 @@ from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.storage.artifact import Artifact
 from stages.data.example import read_examples
-from stages.ingest import stage as ingest
 from stages.ingest.data import DataParts, prepare_data
+from stages.ingest.model import throttled
 from stages.ingest.stage import Ingest, with_absolute_paths
+from stages.models import gguf
 from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model
 
@@ -202,7 +203,7 @@ def test_local_sources_do_not_depend_on_a_tasks_working_directory(
 
 def test_progress_is_reported_at_most_twice_a_second() -> None:
     reported: list[int] = []
-    update = ingest._throttled(lambda done, total, unit: reported.append(done))
+    update = throttled(lambda done, total, unit: reported.append(done))
     for done in range(1000):
         update(done, None, "rows")
     assert 1 <= len(reported) < 10
@@ -214,6 +215,9 @@ class FakeRay:
 
     def call(self, function: Any, resources: Any, *args: Any) -> Any:
         return self.call_each(function, resources, [args])[0]
+
+    def call_together(self, *calls: tuple[Any, Any, tuple[Any, ...]]) -> list[Any]:
+        return [self.call(function, resources, *args) for function, resources, args in calls]
 
 
 class FakeProgress:
@@ -275,6 +279,6 @@ def test_another_version_of_the_models_package_is_another_result(monkeypatch: py
     recipe = to_recipe(compose(["recipe=viggo_quickstart"]))[0]
     seen = []
     for version in ("0.1.2", "0.1.3"):
-        monkeypatch.setattr("stages.ingest.identity.library_version", lambda name, version=version: version)
+        monkeypatch.setattr(gguf, "installed_version", lambda *_, version=version: version)
         seen.append(Ingest().canonical(recipe)["model.source"])
     assert seen[0] != seen[1]
