@@ -15,6 +15,9 @@ UV := uv==0.13.9
 # Installs by uv: what .venv and the environments share is on the disk once.
 BUILD = $(VENV)/bin/python -m runner.cluster.environments.build --torch-index $(TORCH_INDEX)
 
+# Tests start the runner hundreds of times: its modules are compiled once, also where the machine's settings say never.
+test-unit test-e2e chaos: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
 
 help: ## Show this text
