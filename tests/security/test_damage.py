@@ -19,6 +19,7 @@ from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.load import compose, to_recipe
+from runner.storage import s3
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import SET_MANIFEST, Store, open_store
 from runner.storage.verify import Digests
@@ -89,7 +90,8 @@ def test_a_harmed_artifact_is_neither_used_nor_reused(name: str, file: str, harm
 
 
 @pytest.fixture(params=["folder", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(s3, "_BACKOFF_S", 0.0)
     if request.param == "folder":
         return open_store(str(tmp_path / "store"))
     return open_store(f"s3://{request.getfixturevalue('bucket')}/prefix")

@@ -67,7 +67,7 @@ def example(size: int) -> Example:
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
     template = SimpleNamespace(
-        prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop()
+        prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop(), vision=None
     )
     monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
     path = tmp_path / "test.jsonl"
