@@ -27,7 +27,7 @@ from stages.trainers.llamafactory.tokens import tokenize
 from stages.trainers.worker.environment import worker_env
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
-# What local_cpu.yaml sets for the trainer; without it LLaMA-Factory has its own defaults.
+# What the runner sets on CPUs; without it LLaMA-Factory has its own defaults.
 _TRAINER_SETTINGS = ("disable_gradient_checkpointing", "flash_attn", "per_device_train_batch_size")
 
 

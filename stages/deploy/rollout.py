@@ -37,6 +37,7 @@ from stages.deploy.serve_config import (
     without_application,
     write_config,
 )
+from stages.engines.base import load_engine
 from stages.query.stage import ask_all
 from stages.sections.recipe import Recipe
 from stages.serve.config import app_name, server_name
@@ -186,6 +187,7 @@ class Rollout:
                 lambda: status_in(self._details(), name),
                 recipe.serve.startup_timeout_s,
                 Progress(self._say),
+                load_engine(recipe).server_hint,
                 poll_s=_POLL_S,
             )
         except RunnerError as error:

@@ -8,7 +8,7 @@ inference and the endpoint (`infer.backend`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from runner.cluster.environments import Chosen
 from runner.errors import Problem, RunnerError
@@ -27,6 +27,18 @@ RUNS_IN = "environment"  # of `experimental_configs`: name of the replicas' envi
 ENGINES = {DEFAULT: "stages.engines.vllm.engine:Vllm"}
 
 
+class BatchLimits(NamedTuple):
+    """Of batch inference. prompt: most tokens of a prompt, None where only the model says; made_of: what that is.
+    answer: most tokens of an answer. at_once: prompts that an engine answers at once. block: tokens of a prompt's
+    beginning that prompts share or do not, None where each prompt is computed as a whole."""
+
+    prompt: int | None
+    made_of: str
+    answer: int
+    at_once: int
+    block: int | None
+
+
 class BatchEngine(Protocol):
     """What batch inference asks an engine for."""
 
@@ -35,6 +47,9 @@ class BatchEngine(Protocol):
 
     def batch_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         """Memory of an engine of batch inference."""
+
+    def batch_limits(self, recipe: Recipe) -> BatchLimits:
+        """What the recipe's arguments, or the engine's own values for what it leaves out, allow."""
 
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them."""
@@ -77,6 +92,9 @@ class ServerEngine(Protocol):
     def server_env(self, recipe: Recipe) -> dict[str, str]:
         """Environment of the replicas, besides what the recipe's `runtime_env` has."""
 
+    def server_hint(self, reason: str) -> str | None:
+        """What to do about a replica that did not start for that reason; None where only its log can tell."""
+
     def num_bundles(self, recipe: Recipe) -> int:
         """Workers of all replicas that are there from the start."""
 
@@ -92,9 +110,10 @@ class Engine(BatchEngine, ServerEngine, Protocol):
     environment: name of the environment that it runs in (`requirements/environments`), for batch inference and the
     endpoint; None for the runner's own. libraries: distributions there whose versions affect the answers.
     without_effect: arguments that change no answer. for_adapters: arguments that prepare the engine for adapters and
-    change no answer of the base model.
+    change no answer of the base model. ranks_argument: the argument that asks for more processes of one engine.
     """
 
+    ranks_argument: ClassVar[str]
     environment: ClassVar[str | None]
     libraries: ClassVar[tuple[str, ...]]
     without_effect: ClassVar[tuple[str, ...]]

@@ -16,8 +16,6 @@ from stages.models.speed.generation import START_S, Requests, seconds
 from stages.sections.recipe import Recipe
 
 _REQUEST_S = 0.007  # of an endpoint, whatever the request
-_BLOCK = {"gpu": 16, "cpu": 128}  # tokens of the cache that prompts share or do not
-_AT_ONCE, _MAX_TOKENS = 256, 16  # what engines take where a recipe says nothing
 
 
 def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
@@ -50,7 +48,7 @@ def _computed(known: Known[Recipe], rows: int, variants: int) -> Computed | str:
     recipe, on, lengths = known.recipe, accelerator_of(known.recipe, "infer"), known_lengths(known, "test")
     if known_model(known).architecture is None or on is None or lengths is None or not rows:
         return never_ran("infer")
-    most = float(recipe.infer.sampling.get("max_tokens") or _MAX_TOKENS)
+    most = float(load_engine(recipe).batch_limits(recipe).answer)
     answers = [min(lengths.answer, most), *([most] if variants == 2 else [])]  # a base model need not end
     work = sum(_answering(known, rows, answer, lengths) for answer in answers)
     start = START_S[recipe.cluster.accelerator]
@@ -67,10 +65,9 @@ def _answering(known: Known[Recipe], rows: int, answer: float, lengths: RowLengt
     recipe, model, on = known.recipe, known_model(known).architecture, accelerator_of(known.recipe, "infer")
     assert model is not None
     assert on is not None
-    kwargs = recipe.infer.engine_kwargs
-    block = int(kwargs.get("block_size") or _BLOCK[recipe.cluster.accelerator])
-    shared = lengths.shared // block * block if kwargs.get("enable_prefix_caching", True) else 0.0
+    engine = load_engine(recipe)
+    limits, ranks = engine.batch_limits(recipe), engine.ranks(recipe.infer.engine_kwargs)
+    shared = lengths.shared // limits.block * limits.block if limits.block else 0.0
     asked = Requests(-(-rows // recipe.infer.concurrency), lengths.prompt, answer, shared)
-    ranks = load_engine(recipe).ranks(kwargs)
     over_http = rows * _REQUEST_S if is_shared(recipe) else 0.0
-    return seconds(model, on, asked, int(kwargs.get("max_num_seqs") or _AT_ONCE), ranks) + over_http
+    return seconds(model, on, asked, limits.at_once, ranks) + over_http

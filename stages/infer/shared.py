@@ -97,8 +97,9 @@ def ask(
     import ray
     from ray import serve
 
-    healthy = partial(wait_until_running, partial(application_status, app_name(recipe)))
-    healthy(recipe.serve.startup_timeout_s, progress)
+    status, hint = partial(application_status, app_name(recipe)), load_engine(recipe).server_hint
+    healthy = partial(wait_until_running, status, recipe.serve.startup_timeout_s, progress, hint)
+    healthy()
     server = ray_serve.by_reference(serve.get_deployment_handle(server_name(recipe), app_name(recipe)))
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
@@ -118,7 +119,7 @@ def ask(
             if losses[piece["index"]] > _MOST_LOSSES:
                 raise
             waiting.appendleft(piece)
-            healthy(recipe.serve.startup_timeout_s, progress)
+            healthy()
 
 
 def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:

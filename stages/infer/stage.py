@@ -116,10 +116,11 @@ class Infer:
         return conditions(values, (*ENGINE, "infer.sampling", "infer.batch_size", "infer.concurrency"))
 
     def workers(self, recipe: Recipe) -> Workers:
-        ranks = load_engine(recipe).ranks(recipe.infer.engine_kwargs)
+        engine = load_engine(recipe)
+        ranks = engine.ranks(recipe.infer.engine_kwargs)
         return Workers(
             recipe.infer.concurrency * ranks,
-            "infer.engine_kwargs.tensor_parallel_size",
+            f"infer.engine_kwargs.{engine.ranks_argument}",
             "infer.concurrency x parallel ranks = ",
             ranks,
             "infer.concurrency",

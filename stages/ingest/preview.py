@@ -18,6 +18,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
+from stages.engines.base import load_engine
 from stages.ingest import parity
 from stages.ingest import stage as ingest
 from stages.ingest.data import prepare_data
@@ -178,16 +179,13 @@ def _test(
             asked[at] = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)
         except RefusedRowError as error:
             problems.append({"message": error.message, "hint": error.hint})
-    context = recipe.infer.engine_kwargs.get("max_model_len")
-    answer = recipe.infer.sampling.get("max_tokens") or 16
-    limit = context - answer if isinstance(context, int) else None
-    limit_is = f"max_model_len {context} - max_tokens {answer}"
+    limits = load_engine(recipe).batch_limits(recipe)
     row = []
     if index in asked:
         ids = asked[index]
         row = [_described(examples[index].id, template.tokenizer, ids, [False] * len(ids)) | {"title": ""}]
     lengths = [len(ids) for ids in asked.values()] or [0]
-    measured = _lengths(lengths, limit, limit_is if limit else "max_model_len is the model's")
+    measured = _lengths(lengths, limits.prompt, limits.made_of)
     return {"rows": row, "lengths": measured | {"num_rows": len(examples)}}
 
 

@@ -20,6 +20,7 @@ from stages.engines.root_cause import root_cause
 from stages.sections.serve import Serve as ServeKeys
 
 _POLL_S = 1.0
+_IN_THE_LOG = "The replica's log is in Ray's session folder, under logs/serve."
 _SERVE, _APPLICATION = "Ray Serve", "served application"  # what a run has to take down, by name
 
 
@@ -149,10 +150,15 @@ def application_status(app_name: str) -> Any:
 
 
 def wait_until_running(
-    status: Callable[[], Any], timeout_s: float, progress: Progress, poll_s: float = _POLL_S
+    status: Callable[[], Any],
+    timeout_s: float,
+    progress: Progress,
+    hint: Callable[[str], str | None],
+    poll_s: float = _POLL_S,
 ) -> None:
     """Wait until every deployment of the application is healthy, asking `status` every `poll_s` seconds.
 
+    hint: `server_hint` of the engine.
     Raises RunnerError with the reason when one is not.
     """
     started = time.monotonic()
@@ -162,7 +168,7 @@ def wait_until_running(
             return
         if app is not None and app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             reason = failure_reason(app)
-            raise RunnerError(f"the endpoint did not start: {reason}", _hint(reason))
+            raise RunnerError(f"the endpoint did not start: {reason}", hint(reason) or _IN_THE_LOG)
         if waited >= timeout_s:
             raise RunnerError(
                 f"the endpoint was not healthy in serve.startup_timeout_s={timeout_s:g}: {_state(app)}{_lacking(app)}",
@@ -197,12 +203,6 @@ def failure_reason(app: Any) -> str:
         if cause := root_cause(message):
             return cause
     return next((message.strip() for message in messages if message.strip()), str(app.status))
-
-
-def _hint(reason: str) -> str:
-    if "memory" in reason.lower():
-        return "Lower engine_kwargs.max_model_len or gpu_memory_utilization (CPUs: cluster.cpu_kv_cache_gib)."
-    return "The replica's log is in Ray's session folder, under logs/serve."
 
 
 def warm(url: str, model: str, timeout_s: float, key: str | None = None) -> None:

@@ -123,10 +123,11 @@ class Serve:
         return conditions(values, (*ENGINE, "serve.engine_kwargs", "serve.autoscaling"))
 
     def workers(self, recipe: Recipe) -> Workers:
-        ranks = load_engine(recipe).ranks(recipe.serve.engine_kwargs)
+        engine = load_engine(recipe)
+        ranks = engine.ranks(recipe.serve.engine_kwargs)
         return Workers(
             least_replicas(recipe) * ranks,
-            "serve.engine_kwargs.tensor_parallel_size",
+            f"serve.engine_kwargs.{engine.ranks_argument}",
             "replicas x parallel ranks = ",
             ranks,
             "serve.autoscaling",
@@ -148,7 +149,7 @@ class Serve:
         only = served_adapters(adapter, others) if others else None
         deploy({"llm_config": config, **engine_arg(recipe)}, api_settings(recipe, only), listener)
         status = partial(application_status, name)
-        wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress())
+        wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress(), engine.server_hint)
         healthy_s = time.monotonic() - started
         model_id = recipe.serve.model_id
         endpoint = Endpoint(

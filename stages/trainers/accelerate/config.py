@@ -7,7 +7,7 @@ from typing import Any
 from runner.errors import RunnerError
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate.mappings import RESERVED_ARGS
-from stages.trainers.accelerate.values import DEFAULTS, argument, method_of, translated
+from stages.trainers.accelerate.values import AUTO, argument, defaults_of, method_of, translated
 
 # What they change is how a training is watched, or how fast it reads its rows.
 WITHOUT_EFFECT = (
@@ -59,7 +59,7 @@ def _config(recipe: Recipe, args: dict[str, Any]) -> dict[str, Any]:
         "num_train_epochs": train.num_epochs,
         "seed": recipe.seed,
         "save_total_limit": train.checkpoints.keep,
-        **{name: value for name, value in DEFAULTS.items() if name not in apart},
+        **{name: value for name, value in defaults_of(recipe).items() if name not in apart},
         **{name: value for name, value in args.items() if name not in apart},
     }
     if method_of(recipe) == "sft":
@@ -93,7 +93,8 @@ def _lora(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:
-    found = {"dtype": argument(recipe, "dtype"), "attn_implementation": argument(recipe, "attn_implementation")}
+    attention = argument(recipe, "attn_implementation")
+    found = {"dtype": argument(recipe, "dtype"), "attn_implementation": None if attention == AUTO else attention}
     return {name: value for name, value in found.items() if value is not None}
 
 

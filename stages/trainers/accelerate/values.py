@@ -23,6 +23,9 @@ DEFAULTS: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
 }
+# Where a recipe names none of these and workers have no GPU: as LLaMA-Factory's, see `stages.trainers.llamafactory`.
+CPU_DEFAULTS: dict[str, Any] = {"gradient_checkpointing": False, "attn_implementation": "eager"}
+AUTO = "auto"  # attention that transformers chooses
 
 
 class Same(NamedTuple):
@@ -32,7 +35,7 @@ class Same(NamedTuple):
     value: Callable[[Any], Any]
 
 
-_ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
+_ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
 SAME = {
     "cutoff_len": Same("max_length", lambda value: value),
     "disable_gradient_checkpointing": Same("gradient_checkpointing", lambda value: not value),
@@ -48,6 +51,11 @@ def translated(args: Mapping[str, Any]) -> dict[str, Any]:
             same = SAME.get(name)
             found[same.name if same else name] = same.value(value) if same else value
     return {name: value for name, value in found.items() if value is not None}
+
+
+def defaults_of(recipe: Recipe) -> dict[str, Any]:
+    """The runner's defaults for the recipe's workers."""
+    return DEFAULTS if recipe.resources_of("train").gpus_per_worker else {**DEFAULTS, **CPU_DEFAULTS}
 
 
 def length_name(recipe: Recipe) -> str:
@@ -69,7 +77,7 @@ def argument(recipe: Recipe, name: str) -> Any:
         return 2 * recipe.train.lora_rank
     if name == "dtype":
         return "float32" if args.get("finetuning_type") == "full" else "auto"
-    if name in DEFAULTS:
-        return DEFAULTS[name]
+    if name in (defaults := defaults_of(recipe)):
+        return defaults[name]
     own = TRL.content.get(method_of(recipe), {})
     return own.get(name, TRL.table("arguments").get(name, {})).get("default")

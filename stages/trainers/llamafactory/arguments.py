@@ -65,6 +65,10 @@ DEFAULTS = {
     "disable_tqdm": True,
 }
 
+# Where a recipe names none of these and workers have no GPU. The activations of a small model fit into memory, so none
+# is computed twice; and attention written out is faster on CPUs than torch's fused kernel for batches of short rows.
+CPU_DEFAULTS = {"disable_gradient_checkpointing": True, "flash_attn": "disabled"}
+
 # What they change is how a training is watched, or how fast it reads its rows.
 WITHOUT_EFFECT = (
     "report_to", "run_name", "disable_tqdm", "log_level", "log_level_replica", "preprocessing_num_workers",
@@ -78,6 +82,11 @@ MEMORY_HINT = (
 
 # HfArgumentParser's words for arguments that no dataclass has.
 _UNKNOWN_KEYS = re.compile(r"Some keys are not used by the HfArgumentParser: \[(.*)\]")
+
+
+def defaults_of(recipe: Recipe) -> dict[str, Any]:
+    """The runner's defaults for the recipe's workers."""
+    return DEFAULTS if recipe.resources_of("train").gpus_per_worker else {**DEFAULTS, **CPU_DEFAULTS}
 
 
 def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str) -> dict[str, Any]:
@@ -99,7 +108,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "num_train_epochs": train.num_epochs,
         "max_samples": train.max_samples,
         "seed": recipe.seed,
-        **DEFAULTS,
+        **defaults_of(recipe),
     }
     if args["finetuning_type"] == "lora":
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}

@@ -68,7 +68,7 @@ def test_a_shown_recipe_runs_without_the_groups_it_was_made_from(
     (tmp_path / "recipe" / "shown.yaml").write_text(shown(capsys, *overrides))
     after, _ = load_recipe(compose(["recipe=shown", overrides[1]], tmp_path))
     assert after == before
-    assert "flash_attn" not in after.train.args
+    assert "per_device_train_batch_size" not in after.train.args
     assert "max_num_batched_tokens" not in after.serve.engine_kwargs
 
 

@@ -19,6 +19,7 @@ from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
 from stages.engines.root_cause import root_cause
+from stages.engines.vllm.failure import server_hint
 from stages.engines.vllm.serving.server import engine_env, engine_kwargs, llm_config, num_bundles
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.adapter import (
@@ -325,7 +326,7 @@ def app(status: str, message: str = "", deployment_status: str = "UPDATING") -> 
 def test_waits_until_the_application_runs() -> None:
     answers = iter([None, app("DEPLOYING"), app("RUNNING", deployment_status="HEALTHY")])
     clock = Clock()
-    wait_until_running(lambda: next(answers), 10, clock, poll_s=0)  # type: ignore[arg-type]
+    wait_until_running(lambda: next(answers), 10, clock, server_hint, poll_s=0)  # type: ignore[arg-type]
     assert clock.states == ["deploying", "starting AdapterServer"]
 
 
@@ -336,7 +337,7 @@ def test_failure_gives_the_root_cause_of_the_traceback() -> None:
         "ValueError: Unknown engine argument: max_modellen"
     )
     with pytest.raises(RunnerError, match=r"did not start: ValueError: Unknown engine argument: max_modellen$"):
-        wait_until_running(lambda: app("DEPLOY_FAILED", message), 10, Clock())  # type: ignore[arg-type]
+        wait_until_running(lambda: app("DEPLOY_FAILED", message), 10, Clock(), server_hint)  # type: ignore[arg-type]
 
 
 def test_timeout_says_what_resources_are_lacking() -> None:
@@ -345,7 +346,7 @@ def test_timeout_says_what_resources_are_lacking() -> None:
         "replica: [{'GPU': 1.0}], total resources available: {'CPU': 2.0}. Use `ray status` for more details."
     )
     with pytest.raises(RunnerError, match=r"waiting to be placed; resources required .*'GPU': 1.0.*'CPU': 2.0}$"):
-        wait_until_running(lambda: app("DEPLOYING", message), 0, Clock())  # type: ignore[arg-type]
+        wait_until_running(lambda: app("DEPLOYING", message), 0, Clock(), server_hint)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,23 @@ def test_train_args_win_over_defaults() -> None:
 
 
 def test_the_fingerprint_is_the_same_by_either_name_and_without_what_has_no_effect() -> None:
-    names = ({"cutoff_len": 64, "flash_attn": "auto"}, {"max_length": 64, "report_to": "tensorboard"})
+    names = (
+        {"cutoff_len": 64, "flash_attn": "fa2"},
+        {"max_length": 64, "attn_implementation": "flash_attention_2", "report_to": "tensorboard"},
+    )
     found = [Accelerate().canonical(recipe_of(train={"args": args})) for args in names]
-    assert found[0] == found[1] == {"train.args": {"max_length": 64}}
+    assert found[0] == found[1] == {"train.args": {"max_length": 64, "attn_implementation": "flash_attention_2"}}
     full = Accelerate().canonical(recipe_of(train={"args": {"finetuning_type": "full"}}))
     assert full["train.lora_rank"] is None
+
+
+def test_on_cpus_attention_is_written_out_unless_the_recipe_leaves_it_to_transformers() -> None:
+    args = ({}, {"flash_attn": "auto"}, {"attn_implementation": "sdpa"})
+    found = [trl_args(recipe_of(train={"args": each}), **WHERE)["model"].get("attn_implementation") for each in args]
+    assert found == ["eager", None, "sdpa"]
+    on_gpus = trl_args(recipe_of(resources={"train": ONE_GPU_EACH}), **WHERE)
+    assert "attn_implementation" not in on_gpus["model"]
+    assert "gradient_checkpointing" not in on_gpus["config"]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from runner.cluster import environments
 from runner.recipe.arguments import accepts
 from runner.recipe.load import to_recipe
 from stages.trainers.accelerate.mappings import RESERVED_ARGS, TRL
 from stages.trainers.accelerate.trainer import Accelerate
+from stages.trainers.accelerate.values import SAME
+from stages.trainers.llamafactory.mappings import LLAMAFACTORY
+from tests.paths import ROOT
 from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -27,6 +32,12 @@ def of_args(args: dict[str, Any], recipe: str = QUICKSTART, stage: str = "sft") 
 @pytest.mark.parametrize("recipe", [QUICKSTART, QWEN])
 def test_a_recipe_changes_its_trainer_by_one_line(recipe: str) -> None:
     assert problems({"train.trainer": "accelerate"}, recipe) == {}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("cluster/*.yaml")), ids=lambda path: path.stem)
+def test_a_clusters_file_names_arguments_of_every_trainer(path: Path) -> None:
+    args = yaml.safe_load(path.read_text()).get("train", {}).get("args", {})
+    assert set(args) <= set(TRL.table("arguments")) & set(LLAMAFACTORY.table("arguments")) - set(SAME)
 
 
 def test_every_number_that_the_trainer_takes_has_a_reviewed_range() -> None:
