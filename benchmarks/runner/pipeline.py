@@ -18,7 +18,7 @@ from benchmarks.common import measure
 from benchmarks.common.load import measure_endpoint
 from benchmarks.common.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
 from benchmarks.inference.batch import job as batch_job
-from benchmarks.serving.serve import bodies, by_bare, free_port, wait_for
+from benchmarks.serving.serve import bodies, by_bare, free_port
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.vllm.batch import engine_runtime_env
@@ -133,7 +133,6 @@ def _serve_and_query(work: Work, root: Path, defaults: bool) -> dict[str, float]
     port = free_port()
     begin = time.perf_counter()
     with by_bare(work, port, root / "serve.log", _least_environment(work) if defaults else None) as (url, model):
-        wait_for(url, model, bodies(work)[0])
         ready = time.perf_counter()
         for name in ("base", model):
             answer = measure_endpoint(url, name, bodies(work)[:1], 1, 1)

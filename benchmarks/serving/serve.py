@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,6 @@ def turn(work: Work, server: Any, side: str, number: int, clients: list[int], ea
     with gpu_peak() as peak:
         began = time.perf_counter()
         with server(work, port, log) as (url, model):
-            wait_for(url, model, requests[0])
             ready_s = time.perf_counter() - began
             for count in clients:  # one round that does not count: graphs, caches, connections
                 measure_endpoint(url, model, requests, count, count)
@@ -86,17 +86,26 @@ def bodies(work: Work) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def by_runner(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """The serve stage with `serve.keep_alive`, ended as a person would: by Ctrl-C. env: added to this process's own."""
+def by_runner(
+    work: Work, port: int, log: Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """The serve stage with `serve.keep_alive` once it answers, ended as a person would: by Ctrl-C.
+
+    env: added to this process's own. before: stages that run again first.
+    """
     adapter_id = json.loads((work.folders["adapter"] / "_manifest.json").read_text())["meta"]["adapter_id"]
-    overrides = [*work.overrides, "only=[serve]", "serve.keep_alive=true", f"serve.port={port}"]
-    with running([sys.executable, "-m", "runner", *overrides], log, env or {}):
-        yield f"http://127.0.0.1:{port}/v1", f"{work.recipe.serve.model_id}:{adapter_id}"
+    again = [f"force=[{','.join(before)}]"] if before else []
+    only = f"only=[{','.join([*before, 'serve'])}]"
+    overrides = [*work.overrides, only, *again, "serve.keep_alive=true", f"serve.port={port}"]
+    with running([sys.executable, "-m", "runner", *overrides], log, env or {}) as child:
+        url, model = f"http://127.0.0.1:{port}/v1", f"{work.recipe.serve.model_id}:{adapter_id}"
+        wait_for(url, model, bodies(work)[0], child, log)
+        yield url, model
 
 
 @contextmanager
 def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """vLLM's own server, the executor included. env: added to this process's own; default: the stage's."""
+    """vLLM's own server once it answers, with the stage's executor. env: added to its own (default: the stage's)."""
     adapter = work.folders["adapter"]
     arguments = {
         **batch_engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes())),
@@ -108,7 +117,8 @@ def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = No
     command += ["--lora-modules", f"tuned={adapter}", *flags(arguments)]
     if env is None:
         env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
-    with running(command, log, env):
+    with running(command, log, env) as child:
+        wait_for(f"http://127.0.0.1:{port}/v1", "tuned", bodies(work)[0], child, log)
         yield f"http://127.0.0.1:{port}/v1", "tuned"
 
 
@@ -124,12 +134,14 @@ def flags(arguments: dict[str, Any]) -> list[str]:
     return made
 
 
-def wait_for(url: str, model: str, body: dict[str, Any]) -> None:
-    """Ask until the first answer comes. Raises RuntimeError when none does in time."""
+def wait_for(url: str, model: str, body: dict[str, Any], server: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask until the first answer comes. Raises RuntimeError when none does in time, or the server has ended."""
     end = time.monotonic() + _START_S
     data = json.dumps({"model": model, **body, "max_tokens": 1, "min_tokens": 1}).encode()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(f"the server ended with {server.returncode}:\n{log.read_text()[-3000:]}")
         request = urllib.request.Request(f"{url}/chat/completions", data, {"Content-Type": "application/json"})  # noqa: S310
         try:
             with opener.open(request, timeout=120) as response:
