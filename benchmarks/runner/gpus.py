@@ -31,18 +31,20 @@ from stages.engines.base import load_engine
 _CLIENTS = 32  # of each replica
 _IN_USE_MIB = 2000  # a GPU with more of its memory in use has a worker or an engine
 _SHRINKS_IN_S = 120
+_PARTS = ("answers", "autoscale", "train")
 _UNITS = {"train": "rows/s", "batch": "output tokens/s", "endpoint": "output tokens/s"}
 
 
 def main() -> None:
     options = parser(__doc__ or "", repeats=1)
     options.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4], help="workers, or replicas (default 1 2 4)")
-    options.add_argument(
-        "--parts", nargs="+", choices=("train", "answers", "autoscale"), default=["train", "answers"], help="in order"
-    )
+    options.add_argument("--parts", nargs="+", choices=_PARTS, default=["answers", "train"], help="training last")
     options.add_argument("--rows", type=int, default=1000, help="training rows of each worker (default 1000)")
     options.add_argument("--requests", type=int, default=6, help="requests of each client (default 6)")
     options.add_argument("--load", type=int, default=120, help="seconds of load while the endpoint may grow")
+    options.add_argument(
+        "--settle", type=int, default=60, help="seconds for memory to be freed; 0: others use GPUs too"
+    )
     args = options.parse_args()
     name = args.name or "gpus"
     found: dict[str, Any] = {"overrides": args.overrides, "turns": []}
@@ -57,9 +59,10 @@ def main() -> None:
                 say(f"{part}: {count}")
                 with peak_memory() as peak:
                     rates = train(work, count, args.rows) if part == "train" else answers(work, count, args.requests)
-                left = max(now - before for now, before in zip(settled(level), level, strict=True))
-                gpus = count if part == "train" else count * ranks(work)
-                turn = {"gpus": gpus, "rates": rates, "peak_mib": peak[0], "left_mib": left}
+                turn = {"gpus": count if part == "train" else count * ranks(work), "rates": rates}
+                if args.settle:
+                    left = max(now - before for now, before in zip(settled(level, args.settle), level, strict=True))
+                    turn |= {"peak_mib": peak[0], "left_mib": left}
                 say(f"  {turn}")
                 found["turns"].append(turn)
                 measure.save(name, found)
@@ -159,7 +162,7 @@ def in_use() -> list[int]:
     return [number for number, mib in enumerate(memory_mib()) if mib > _IN_USE_MIB]
 
 
-def settled(level: Sequence[int], within_s: int = 60) -> list[int]:
+def settled(level: Sequence[int], within_s: int) -> list[int]:
     """Memory in use once it is back at its level, or after the time."""
     end = time.monotonic() + within_s
     while (now := memory_mib()) and time.monotonic() < end:
@@ -223,8 +226,8 @@ def report(found: dict[str, Any]) -> str:
                     "GPUs": turn["gpus"],
                     "rate": f"{turn['rates'][stage]:,.1f} {unit}",
                     "of linear": f"{linear:.2f}",
-                    "peak of one GPU, MiB": turn["peak_mib"],
-                    "left after the stage, MiB": turn["left_mib"],
+                    "peak of one GPU, MiB": turn.get("peak_mib", ""),
+                    "left after the stage, MiB": turn.get("left_mib", ""),
                 }
             )
     lines = [measure.head("Several GPUs", found), *([measure.table(rows)] if rows else [])]
