@@ -53,7 +53,8 @@ GPUS = {
         _gpu("T4", 15, 65, 320),
         # NVIDIA L4 data sheet: BFLOAT16 Tensor Core 242 TFLOPS with sparsity, 300 GB/s. 23,034 MiB.
         _gpu("L4", 22.5, 121, 300),
-        # NVIDIA A10G data sheet (for AWS): 24 GB at 600 GB/s; no copy of it was found for 70 TFLOPS. 23,028 MiB.
+        # NVIDIA A10G data sheet for AWS (d1.awsstatic.com, NVIDIA_AWS_A10G_DataSheet_FINAL_02_17_2022.pdf), as others
+        # quote it: BFLOAT16 Tensor Core 70 | 140* TFLOPS, 600 GB/s. 23,028 MiB. The A10 has 125, and is another GPU.
         _gpu("A10G", 22.5, 70, 600),
         # NVIDIA A100 data sheet: BFLOAT16 Tensor Core 312 | 624* TFLOPS; 40 GB 1,555 GB/s; 80 GB SXM 2,039 GB/s.
         _gpu("A100-40G", 40, 312, 1555),
