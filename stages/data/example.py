@@ -23,6 +23,16 @@ class BadRowError(Exception):
         self.why, self.fix = why, fix
 
 
+# What str.isspace counts, and characters that show nothing: soft hyphen, zero-width ones, marks of direction, BOM.
+_BLANK = "".join(each for each in map(chr, range(0x3001)) if each.isspace())
+_BLANK += "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing that can be seen."""
+    return not text.strip(_BLANK)
+
+
 class Message(TypedDict):
     """One message. `content`: text, or a list of parts `{type, text | image | ...}`, or None where it only calls tools.
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from runner.errors import RunnerError, nearest
-from stages.data.example import BadRowError
+from stages.data.example import BadRowError, is_blank
 from stages.data.messages import kind
 from stages.sections.prompt import Prompt
 
@@ -238,7 +238,7 @@ def render(template: str, row: Mapping[str, Any]) -> str:
     made = []
     for line, may_go in parse(template):
         parts = [part if isinstance(part, str) else part.value(row) for part in line]
-        if may_go and not any(part.strip() for part, of in zip(parts, line, strict=True) if isinstance(of, Column)):
+        if may_go and all(is_blank(part) for part, of in zip(parts, line, strict=True) if isinstance(of, Column)):
             continue
         made.append("".join(parts))
     return "\n".join(made)

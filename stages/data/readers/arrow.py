@@ -6,6 +6,7 @@ import datetime
 import decimal
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stages.data.readers.opened import unpacked_file
 from stages.data.readers.sniff import Form
 
 BATCH_ROWS = 2048
+Make = Callable[[Any], Any]
 
 
 def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
@@ -110,27 +112,43 @@ def _values(column: Any, labels: Labels | None) -> list[Any]:
     return values if labels is None else [by_name(value, labels) for value in values]
 
 
-def _plain_of(kind: Any) -> Callable[[Any], Any] | None:
+def _plain_of(kind: Any) -> Make | None:
     """What makes the type's values JSON's; None where they are already."""
     import pyarrow.types as types
 
     if types.is_float32(kind) or types.is_float16(kind):
-        return _short
+        return partial(_short, "float32" if types.is_float32(kind) else "float16")
     if types.is_float64(kind):
         return _number
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        each = _plain_of(kind.value_type)
+        return None if each is None else partial(_list_of, each)
+    if types.is_struct(kind):
+        made = {field.name: each for field in kind if (each := _plain_of(field.type)) is not None}
+        return partial(_object_of, made) if made else None
+    if types.is_dictionary(kind):
+        return _plain_of(kind.value_type)
     same = (types.is_string, types.is_large_string, types.is_string_view, types.is_integer)
     return None if any(each(kind) for each in (*same, types.is_boolean, types.is_null)) else plain
+
+
+def _list_of(make: Make, value: list[Any] | None) -> list[Any] | None:
+    return None if value is None else [make(each) for each in value]
+
+
+def _object_of(makes: dict[str, Make], value: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if value is None else {key: makes[key](v) if key in makes else v for key, v in value.items()}
 
 
 def _number(value: float | None) -> float | None:
     return None if value is None or value != value else value
 
 
-def _short(value: float | None) -> float | None:
-    """A number of 32 bits by its own digits: 0.1, not 0.10000000149."""
+def _short(width: str, value: float | None) -> float | None:
+    """A number of 32 or 16 bits by its own digits: 0.1, not 0.10000000149."""
     import numpy as np
 
-    return None if value is None or value != value else float(str(np.float32(value)))
+    return None if value is None or value != value else float(str(np.dtype(width).type(value)))
 
 
 def plain(value: Any) -> Any:

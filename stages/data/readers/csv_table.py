@@ -19,6 +19,7 @@ from stages.data.readers.sniff import Form, delimiter_of
 
 _FIX = 'Quote fields that hold the delimiter, a quote or a line break, and write a quote inside them twice ("").'
 _SAVE = "Save the file as UTF-8."
+_REPEATED = BadRowError("repeats the header", "Remove the line: files were joined with their headers.")
 _NONE = "\x1f"
 """The delimiter of a table of one column, whose texts may hold any other."""
 
@@ -52,7 +53,7 @@ def _first_line(file: IO[str]) -> tuple[str, int]:
 
 
 def _header(header: list[str], name: str) -> list[str]:
-    header = [each.strip() for each in header]
+    header = [each.strip().lstrip("\ufeff") for each in header]
     twice = [each for each in header if each and header.count(each) > 1]
     if twice:
         raise RunnerError(f"{name} has the column {twice[0]!r} twice in its header", "Give each column its own name.")
@@ -74,7 +75,10 @@ def _rows(rows: Any, header: list[str], before: int) -> Numbered:
                     if unnamed:
                         row.pop("", None)
                     flaw = "" if text.isascii() and "\0" not in text else text_flaw(text)
-                    yield number, BadRowError(flaw, _SAVE) if flaw else row
+                    if count > 1 and values[0].endswith(header[0]) and _repeats(values, header):
+                        yield number, _REPEATED
+                    else:
+                        yield number, BadRowError(flaw, _SAVE) if flaw else row
                     continue
                 words = f"has {len(values)} fields, and the header has {count}"
                 yield from _lines(number, start, BadRowError(words, f"{_FIX} The header has a name for each field."))
@@ -83,6 +87,11 @@ def _rows(rows: Any, header: list[str], before: int) -> Numbered:
             yield from _lines(number, start, BadRowError(f"not CSV: {error}", _FIX))
             continue
         return
+
+
+def _repeats(values: list[str], header: list[str]) -> bool:
+    """Whether a record is the header again, as where files were joined with their headers."""
+    return [each.strip().lstrip("\ufeff") for each in values[: len(header)]] == header
 
 
 def _lines(start: int, end: int, error: BadRowError) -> Iterator[tuple[int, BadRowError]]:

@@ -38,6 +38,13 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
+def why_not(error: Exception) -> str:
+    """Why a value cannot be read, in words for the person who has the file."""
+    if isinstance(error, RecursionError):
+        return "it is nested deeper than can be read"
+    return "a number has more than 4,300 digits" if "integer string conversion" in str(error) else str(error)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.data.example import BadRowError
 from stages.data.messages import kind
 from stages.data.readers import Numbered, OnBytes, Row
-from stages.data.readers.json_values import DECODER
+from stages.data.readers.json_values import DECODER, why_not
 from stages.data.readers.opened import MOST_ROW_CHARS, check_length, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
@@ -35,7 +35,7 @@ def parse(line: str) -> Row | BadRowError:
     except json.JSONDecodeError as error:
         return BadRowError(*_explained(text, error))
     except (ValueError, RecursionError) as error:
-        return BadRowError(f"not JSON: {error}", "Correct the value.")
+        return BadRowError(f"not JSON: {why_not(error)}", "Correct the value.")
     return row if isinstance(row, dict) else BadRowError(f"not a JSON object but {kind(row)}", _FIX)
 
 

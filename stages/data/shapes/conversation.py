@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stages.data.example import BadRowError, Message, Role
+from stages.data.example import BadRowError, Message, Role, is_blank, text_of
 from stages.data.messages import check_message, kind
 from stages.data.prompt import cell, has, names, only_column, render
 from stages.sections.dataset import Dataset
@@ -83,15 +83,18 @@ def in_order(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) 
 def with_system(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:
     """The messages with the recipe's system message where they have none; an empty one is left out."""
     if messages[:1] and messages[0]["role"] == "system" and not _is_empty(messages[0]):
+        own = _own_system(dataset, row)
+        if own and own.strip() != text_of(messages[0]).strip():
+            fix = "Remove one of the two, or rename the column."
+            raise BadRowError("has a system message, and another one in its column 'system'", fix)
         return messages
     text = _system_text(dataset, row)
-    return [{"role": "system", "content": text}, *messages] if text.strip() else messages
+    return messages if is_blank(text) else [{"role": "system", "content": text}, *messages]
 
 
 def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
     """The system message of the recipe, or of the row's own `system` column where it has a column of messages."""
-    own = row.get("system") if dataset.prompt.conversations is not None else None
-    if isinstance(own, str) and own.strip():
+    if own := _own_system(dataset, row):
         return own
     template = dataset.prompt.system
     if template is None:
@@ -99,6 +102,11 @@ def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
     if (column := only_column(template)) is not None and cell(row, column) in ("", None) and column in row:
         return ""
     return render(template, row)
+
+
+def _own_system(dataset: Dataset, row: Mapping[str, Any]) -> str:
+    own = row.get("system") if dataset.prompt.conversations is not None else None
+    return own if isinstance(own, str) and not is_blank(own) else ""
 
 
 def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
@@ -124,7 +132,7 @@ def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
 
 def _is_empty(message: Message) -> bool:
     content = message["content"]
-    return not content.strip() if isinstance(content, str) else content == []
+    return is_blank(content) if isinstance(content, str) else content == []
 
 
 def _joined(turns: list[Message]) -> list[Message]:

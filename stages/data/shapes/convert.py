@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stages.data.example import BadRowError, Example, Message, text_of
+from stages.data.example import BadRowError, Example, Message, is_blank, text_of
 from stages.data.images import Images
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
@@ -143,7 +143,7 @@ def text_of_row(dataset: Dataset, row: Mapping[str, Any]) -> str:
             f"its column 'text' {found}, which train.stage=pt learns", "Name the columns in dataset.prompt.text."
         )
     text = render(dataset.prompt.text or "{text}", row)
-    if not text.strip():
+    if is_blank(text):
         raise BadRowError("its text is empty")
     return text
 
@@ -160,5 +160,5 @@ def _check_texts(messages: list[Message]) -> None:
         content = message["content"]
         if isinstance(content, list) or message.get("tool_calls") or message["role"] == "tool":
             continue
-        if not text_of(message).strip():
+        if is_blank(text_of(message)):
             raise BadRowError(f"its {message['role']} message is empty", "Remove the row, or give the message a text.")

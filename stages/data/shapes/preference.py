@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.data.example import BadRowError, Message
+from stages.data.example import BadRowError, Message, is_blank, text_of
 from stages.data.prompt import cell, names, only_column, render
 from stages.data.shapes.conversation import from_column, holds_messages, messages_of, parsed, with_system
 from stages.data.shapes.history import history_of
@@ -28,6 +28,11 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     rejected = _answer(dataset, row, dataset.prompt.rejected, REJECTED, "rejected")
     asked = _asked(dataset, row, chosen)
     prompt = asked if asked is not None else chosen[:-1]
+    if {text_of(chosen[-1]), text_of(rejected[-1])} <= row.keys():
+        raise BadRowError(
+            f"its answers are the names of its columns {text_of(chosen[-1])!r} and {text_of(rejected[-1])!r}",
+            "Give rows that have the better text in one column and the worse one in another.",
+        )
     for name, answer in (("chosen", chosen), ("rejected", rejected)):
         before, last = answer[:-1], answer[-1]
         if before and before not in (prompt, [each for each in prompt if each["role"] != "system"]):
@@ -64,7 +69,7 @@ def _answer(
         messages = messages_of(dataset, row, column)
         return messages or _empty(name)
     text = render(template or f"{{{column}}}", row) if value != "" else ""
-    return [{"role": "assistant", "content": text}] if text.strip() else _empty(name)
+    return [{"role": "assistant", "content": text}] if not is_blank(text) else _empty(name)
 
 
 def _empty(name: str) -> list[Message]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from stages.data.example import Message, columns_json, quoted, without_line_ends
+from stages.data.example import Message, columns_json, is_blank, quoted, without_line_ends
 from stages.data.prompt import Line, parse
 from stages.data.shapes.extras import MEDIA
 from stages.sections.prompt import Prompt
@@ -98,7 +98,7 @@ def _filled(template: str) -> Fill:
     def fill(row: Mapping[str, Any]) -> str | None:
         values = [row.get(name) for name in names]
         for value in values:
-            if type(value) is not str or not value or value.isspace():
+            if type(value) is not str or is_blank(value):
                 return None
         return text % tuple(values)
 
@@ -108,7 +108,7 @@ def _filled(template: str) -> Fill:
 def _filled_by(name: str) -> Fill:
     def fill(row: Mapping[str, Any]) -> str | None:
         value = row.get(name)
-        return value if type(value) is str and value and not value.isspace() else None
+        return value if type(value) is str and not is_blank(value) else None
 
     return fill
 

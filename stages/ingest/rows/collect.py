@@ -16,13 +16,16 @@ from stages.data.example import BadRowError, Example, text_of
 from stages.data.shapes.convert import Convert, Row
 from stages.data.shapes.quick import QuickLine
 from stages.ingest.rows.control import ControlTokens
+from stages.ingest.rows.damage import damage_of
 from stages.ingest.rows.scripts import MOST_CHARS, script_of
 
 MOST_KINDS = 50
 MOST_PLACES = 3
 _VARIABLE = re.compile(r"'[^']*'|\d+")
-_MISSING = frozenset(("nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null", "NA", "N/A", "n/a", "<NA>", "#N/A"))
+_MISSING = frozenset(("nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null", "NA", "N/A", "n/a", "<NA>", "#N/A",
+    "#VALUE!", "#REF!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "\\N"))  # fmt: skip
 """Texts that tools write for a value that is missing."""
+_MOST_JUDGED = 2_000_000
 _MOST_KEYS = 20_000_000
 """Rows whose keys are remembered, 20 bytes each, to find duplicates."""
 
@@ -66,7 +69,8 @@ class Found:
 class Collected:
     """What became of a split's rows. prompts, answers: a key of each good row, equal for equal texts (of prompts, up to
     white space at their ends). num_chars: of prompt and answer together. scripts: of rows that are not ASCII. columns:
-    of the first row. knows_control: whether control tokens are the model's own."""
+    of the first row. damaged: rows with signs of a wrong encoding. judged: the label of each answer to a prompt (KTO);
+    contradicted: of those that have both. knows_control: whether control tokens are the model's own."""
 
     num_rows: int = 0
     num_bad: int = 0
@@ -77,6 +81,9 @@ class Collected:
     equal_pairs: Found = field(default_factory=Found)
     control: Found = field(default_factory=Found)
     missing: Found = field(default_factory=Found)
+    damaged: Found = field(default_factory=Found)
+    contradicted: Found = field(default_factory=Found)
+    judged: dict[int, bool] = field(default_factory=dict)
     labels: Counter[bool] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
     has_pairs: bool = False
@@ -102,11 +109,18 @@ class Collected:
             self.has_pairs = True
             if example.chosen == example.rejected:
                 self.equal_pairs.add("", example.source)
+            if (worse := text_of(example.rejected[-1]) if example.rejected else "") in _MISSING:
+                self.missing.add(worse, example.source)
             return "\0".join((reference, *(_content(each) for each in example.rejected or ())))
         if example.label is not None:
             self.labels[example.label] += 1
+            self._judge(digest(f"{prompt_text(example)}\0{reference}".encode()), example.label, example.source)
             return f"{reference}\0{example.label}"
         return reference
+
+    def _judge(self, key: int, label: bool, place: str) -> None:
+        if len(self.judged) < _MOST_JUDGED and self.judged.setdefault(key, label) != label:
+            self.contradicted.add("", place)
 
     def count(self, line: bytes, prompt: str, answer: str) -> None:
         """Count a good row, which is written as that line."""
@@ -127,8 +141,10 @@ class Collected:
             self._note(kind)
         for name in ("prompts", "answers", "num_chars"):
             getattr(self, name).extend(getattr(later, name))
-        for name in ("equal_pairs", "control", "missing"):
+        for name in ("equal_pairs", "control", "missing", "damaged", "contradicted"):
             getattr(self, name).merge(getattr(later, name))
+        for key, label in later.judged.items():
+            self._judge(key, label, "a later file")
         self.labels += later.labels
         self.scripts += later.scripts
         self.has_pairs = self.has_pairs or later.has_pairs
@@ -207,6 +223,8 @@ def collect(
             file.write(line)
             if token := first_token(line):
                 found.control.add(token, place)
+            if not line.isascii() and (damage := damage_of(line)):
+                found.damaged.add(damage, place)
             if answer in _MISSING:
                 found.missing.add(answer, place)
             found.count(line, prompt, answer if example is None else found.of_pair(example, answer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -44,6 +45,14 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
             f"{split}: {_rows(count)} {CONTROL[found.knows_control]}, such as "
             f"{found.control.what} in {found.control.place}"
         )
+    if count := found.damaged.count:
+        yield (
+            f"{split}: {_rows(count)} signs of a text that was once read in a wrong encoding, such as "
+            f"{found.damaged.what!r} in {found.damaged.place}"
+        )
+    if count := found.contradicted.count:
+        answers = "answer is" if count == 1 else "answers are"
+        yield f"{split}: {count:,} {answers} labelled both good and bad, such as {found.contradicted.place}"
     if count := found.missing.count:
         answers = "answer is a text" if count == 1 else "answers are texts"
         yield (
@@ -108,12 +117,23 @@ def _balance(found: Collected, path: Path) -> Iterator[str]:
     if most > total * _ONE_SIDED and answer:
         yield f"train: {most / total:.0%} of the answers are {answer[:_SHOWN_CHARS]!r}"
     elif len(counts) > 1 and answer and not found.labels:
-        shown = [
-            f"{example_at(path, found.answers.index(each)).reference[:_SHOWN_CHARS]!r} {count / total:.0%}"
-            for each, count in counts.most_common(5)
-        ]
+        classes = [example_at(path, found.answers.index(each)).reference for each, _ in counts.most_common()]
+        shares = [f"{count / total:.0%}" for _, count in counts.most_common(5)]
+        shown = [f"{text[:_SHOWN_CHARS]!r} {share}" for text, share in zip(classes, shares, strict=False)]
         more = f", and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield f"train: the answers are {len(counts)} classes: {', '.join(shown)}{more}"
+        yield from _alike(classes)
+
+
+def _alike(classes: list[str]) -> Iterator[str]:
+    """Classes that a person takes for one: they differ in case, in white space, or in how an accent is written."""
+    found: dict[str, list[str]] = {}
+    for text in classes:
+        found.setdefault(" ".join(unicodedata.normalize("NFKC", text).casefold().split()), []).append(text)
+    for texts in found.values():
+        if len(texts) > 1:
+            shown = ", ".join(ascii(each[:_SHOWN_CHARS]) for each in texts)
+            yield f"train: {len(texts)} classes look the same and are learned as different ones: {shown}"
 
 
 def _labels(found: Collected) -> Iterator[str]:
@@ -128,7 +148,7 @@ def _unused(splits: Mapping[str, Collected], used: Collection[str]) -> Iterator[
     """Columns whose content no stage sees."""
     for split in ("train", "test"):
         if left := [each for each in splits[split].columns if each not in used] if split in splits else []:
-            shown = ", ".join(left[:10]) + (", ..." if len(left) > 10 else "")
+            shown = ", ".join(each or "''" for each in left[:10]) + (", ..." if len(left) > 10 else "")
             yield f"{split}: the prompt does not use the column{'s' if len(left) > 1 else ''} {shown}"
             return
 

@@ -65,6 +65,8 @@ READ: dict[str, tuple[str, bytes, list[Any]]] = {
     "tabs in a .csv": ("x.csv", b"q\ta\nOpen?\tAt eight.\n", [ROW]),
     "CR alone": ("x.csv", b"q,a\rOpen?,At eight.\r", [ROW]),
     "texts for missing values": ("x.csv", b"q,a\nNA,None\n", [{"q": "NA", "a": "None"}]),
+    "two byte order marks": ("x.csv", b"\xef\xbb\xbf" * 2 + b"q,a\nOpen?,At eight.\n", [ROW]),
+    "a text that is its only column's name": ("x.csv", b"text\ntext\n", [{"text": "text"}]),
     "files put together": ("x.jsonl", LINE + b"\xef\xbb\xbf" + LINE, [ROW, ROW]),
     "NaN": ("x.jsonl", b'{"q": NaN}\n', [{"q": None}]),
     "a line separator": ("x.jsonl", '{"q": "a\u2028b"}\n'.encode(), [{"q": "a\u2028b"}]),
@@ -116,6 +118,15 @@ BAD: dict[str, tuple[str, bytes, int, str, str]] = {
     "two objects on a line": ("x.jsonl", b'{"q": 1}\n{"q": 1} {"q": 2}\n', 2, "after it comes '{\"q\": 2}'", "a line"),
     "Python's objects": ("x.jsonl", b"{'q': 1}\n", 1, "not JSON", "json.dumps"),
     "a header that lacks a name": ("x.csv", b'"q","a"\n"1","b","c"\n', 2, "has 3 fields, and the header has 2", "name"),
+    "tables put together": ("x.csv", b"q,a\n1,2\n\xef\xbb\xbfq,a\n3,4\n", 3, "repeats the header", "joined"),
+    "a value nested without end": (
+        "x.jsonl",
+        b'{"a":' + b"[" * 99999 + b"]" * 99999 + b"}",
+        1,
+        "nested deeper",
+        "value",
+    ),
+    "a number without end": ("x.jsonl", b'{"a": ' + b"9" * 5000 + b"}", 1, "more than 4,300 digits", "value"),
     "quotes behind a backslash": ("x.csv", b'q,a\n"a \\"x\\" y","b"\n', 2, "not CSV", "twice"),
 }
 
@@ -143,11 +154,16 @@ def test_values_of_parquet_are_those_that_json_has(tmp_path: Path) -> None:
         "large": pa.array(["x", None], pa.large_string()),
         "word": pa.array(["x", "y"]).dictionary_encode(),
         "nested": pa.array([{"n": float("nan")}, None]),
+        "single": pa.array([[0.1, None], None], pa.list_(pa.float32())),
+        "half": pa.array([{"n": [0.3, 1]}, None], pa.struct({"n": pa.list_(pa.float16(), 2)})),
+        "coded": pa.array([0.7, None], pa.float32()).dictionary_encode(),
     }
     assert [row for _, row in read(tmp_path, "x.parquet", parquet(columns))] == [
-        {"nan": None, "map": {"k": "v"}, "large": "x", "word": "x", "nested": {"n": None}},
-        {"nan": 1.5, "map": {}, "large": None, "word": "y", "nested": None},
-    ]
+        {"nan": None, "map": {"k": "v"}, "large": "x", "word": "x", "nested": {"n": None}, "single": [0.1, None],
+         "half": {"n": [0.3, 1.0]}, "coded": 0.7},
+        {"nan": 1.5, "map": {}, "large": None, "word": "y", "nested": None, "single": None,
+         "half": None, "coded": None},
+    ]  # fmt: skip
 
 
 LABEL = {"_type": "ClassLabel", "names": ["no", "yes"]}

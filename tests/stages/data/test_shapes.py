@@ -96,6 +96,23 @@ def test_the_system_template_stands_in_where_a_conversation_has_none() -> None:
     assert example({"talk": TALK, "system": "Row's."}, conversations="talk").messages[0]["content"] == "Row's."
 
 
+def test_a_system_message_and_another_one_in_the_rows_column_are_refused() -> None:
+    own = [{"role": "system", "content": "Own."}, *TALK]
+    assert example({"talk": own, "system": "Own.\n"}, conversations="talk").messages == own
+    with pytest.raises(BadRowError, match="another one in its column 'system'"):
+        example({"talk": own, "system": "Row's."}, conversations="talk")
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff\n", " \u2060\u00ad", "\u3000"])
+def test_a_text_that_shows_nothing_is_empty(text: str) -> None:
+    for row in ({"q": "Open?", "a": text}, {"q": text, "a": "x"}):
+        with pytest.raises(BadRowError, match="message is empty"):
+            example(row, user="{q}", assistant="{a}")
+    assert example({"q": "Open?", "more": text, "a": "x"}, user="{q}\n{more|}", assistant="{a}").prompt == [USER]
+    with pytest.raises(BadRowError, match="rejected answer is empty"):
+        example({"q": "Open?", "chosen": "x", "rejected": text}, "dpo", user="{q}", assistant="{chosen}")
+
+
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_system_message_is_none(value: str | None) -> None:
     assert example({"s": value, "q": "Open?", "a": "x"}, user="{q}", assistant="{a}", system="{s}").prompt == [USER]
@@ -174,6 +191,7 @@ def test_preference_pairs_are_read_in_every_spelling_with_the_recipes_system_mes
         ({"chosen": "", "rejected": "x"}, "its chosen answer is empty"),
         ({"chosen": "x", "rejected": " "}, "its rejected answer is empty"),
         ({"chosen": "x"}, "lacks the column 'rejected'"),
+        ({"chosen": "a", "rejected": "b", "a": "Yes.", "b": "No."}, "the names of its columns 'a' and 'b'"),
         ({"chosen": [USER, SAYS], "rejected": [TALK[2], NO]}, "follows other messages than its prompt"),
         ({"chosen": [USER, SAYS, USER], "rejected": [USER, NO]}, "ends with a message of the user"),
     ],

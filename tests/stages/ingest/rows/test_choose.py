@@ -16,6 +16,7 @@ from stages.data.example import Example, read_examples
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.rows import pieces
 from stages.ingest.rows.control import ControlTokens, tokens_of
+from stages.ingest.rows.damage import damage_of
 from stages.sections.recipe import Recipe
 
 PROMPT = {"user": "{q}", "assistant": "{a}"}
@@ -116,6 +117,17 @@ CASES: list[tuple[str, dict[str, list[dict[str, Any]]], str]] = [
      "train: 1 row holds what looks like control tokens of a chat template, such as <|im_end|> in train.jsonl:3"),
     ("missing values", {"train": [*rows(2), {"q": "Say it", "a": "NaN"}]},
      "train: 1 answer is a text that tools write for a missing value, such as 'NaN' in train.jsonl:3"),
+    ("errors of a spreadsheet", {"train": [*rows(2), {"q": "Say it", "a": "#VALUE!"}]},
+     "train: 1 answer is a text that tools write for a missing value, such as '#VALUE!' in train.jsonl:3"),
+    ("characters lost", {"train": [*rows(2), {"q": "Caf\ufffd?", "a": "x"}]},
+     "train: 1 row holds signs of a text that was once read in a wrong encoding, such as '\ufffd' in train.jsonl:3"),
+    ("UTF-8 read as Latin-1", {"train": [*rows(2), {"q": "Gr\u00fc\u00dfe?".encode().decode("cp1252"), "a": "x"}]},
+     "train: 1 row holds signs of a text that was once read in a wrong encoding, such as '\u00c3\u00bc' in "),
+    ("classes alike", {"train": [{**row, "a": ["Yes", "yes ", "no"][n % 3]} for n, row in enumerate(rows(30))]},
+     "train: 2 classes look the same and are learned as different ones: 'Yes', 'yes '"),
+    ("accents written in two ways",
+     {"train": [{**row, "a": ["\u00fc", "u\u0308"][n % 2]} for n, row in enumerate(rows(30))]},
+     "train: 2 classes look the same and are learned as different ones: '\\xfc', 'u\\u0308'"),
     ("columns", {"train": rows(3, history=[], id=1)}, "train: the prompt does not use the column history"),
 ]  # fmt: skip
 
@@ -127,6 +139,25 @@ def test_what_is_worth_knowing_of_the_data_is_remarked(
     made = ingested(tmp_path, given)
     assert any(line.startswith(remark) for line in made.remarks), made.remarks
     assert made.metrics["remarks"] == made.remarks
+
+
+@pytest.mark.parametrize(
+    "text", ["\u00c0 la carte \u00bb", "S\u00c3O", "na\u00efve caf\u00e9\u2019s", "\u00e2ge, 20 \u20ac"]
+)
+def test_accents_are_not_signs_of_a_wrong_encoding(text: str) -> None:
+    assert damage_of(text.encode()) == ""
+
+
+def test_an_answer_that_is_both_good_and_bad_is_remarked(tmp_path: Path) -> None:
+    given = [{**row, "label": n % 2 == 0} for n, row in enumerate([*rows(4), *rows(4)[1:2]])]
+    made = ingested(tmp_path, {"train": given}, train={"stage": "kto"})
+    assert "train: 1 answer is labelled both good and bad, such as train.jsonl:5" in made.remarks
+
+
+def test_a_missing_value_in_the_place_of_the_worse_answer_is_remarked(tmp_path: Path) -> None:
+    given = [{"q": f"{n}?", "chosen": "Yes.", "rejected": "nan" if n == 2 else "No."} for n in range(4)]
+    made = ingested(tmp_path, {"train": given}, train={"stage": "dpo"})
+    assert any("missing value, such as 'nan' in train.jsonl:3" in line for line in made.remarks)
 
 
 def test_ordinary_rows_are_not_remarked_upon(tmp_path: Path) -> None:
