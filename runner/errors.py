@@ -47,7 +47,15 @@ def printable(text: str) -> str:
 
     Rows of data, answers of models and messages of libraries are shown to people through this.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, its middle left out where it is longer than so many characters."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 class RunnerError(Exception):

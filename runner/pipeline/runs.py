@@ -22,6 +22,34 @@ IDENTITY = "identity.json"
 _SHORTEST = 4  # characters of the start of an id; fewer are a typing mistake
 _INDEX = "roots"
 ANOTHER_ROOT = "Name a folder that you may write: storage.root=..."
+_HOMES = (Path("/root"), Path("/home"), Path("/Users"))
+_ABOVE = tuple(map(Path, ("/usr", "/usr/local", "/var", "/var/lib", "/run", "/opt", "/tmp", "/var/tmp")))  # noqa: S108
+_SYSTEM = tuple(
+    map(
+        Path,
+        (
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/lib",
+            "/lib32",
+            "/lib64",
+            "/proc",
+            "/sbin",
+            "/sys",
+            "/usr/bin",
+            "/usr/include",
+            "/usr/lib",
+            "/usr/lib64",
+            "/usr/sbin",
+            "/usr/share",
+            "/System",
+            "/Library",
+        ),
+    ),
+)
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a disk in memory)
 
 
 def run_folders(root: Path, recipe: str | None = None) -> list[Path]:
@@ -120,13 +148,35 @@ def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path
 
 
 def unusable_root(root: Path, *, to_write: bool = False) -> str:
-    """Why there can be no run folders at the path, or "": a file is in its way, or with `to_write` a missing right."""
+    """Why there can be no run folders at the path, or "": it is the system's or the user's home, a file is in its way,
+    or with `to_write` a missing right."""
+    if why := of_the_system(root):
+        return why
     place = next((path for path in (root, *root.parents) if path.exists()), root)
     if not place.is_dir():
         return f"{place} is a file, not a folder"
     if to_write and not os.access(place, os.W_OK | os.X_OK):
         return f"{place} cannot be written by this user, or is on a file system that is read-only"
     return ""
+
+
+def of_the_system(folder: Path) -> str:
+    """Why the folder is not one for a run's files, or "": the root folder, a home folder itself, or the system's."""
+    for path in (folder, folder.resolve()):
+        if path == Path(path.anchor):
+            return f"{folder} is the root folder"
+        if path in (_own_home(), *_HOMES):
+            return f"{folder} is a home folder itself"
+        if path in _ABOVE or (any(map(path.is_relative_to, _SYSTEM)) and not path.is_relative_to(_MEMORY)):
+            return f"{folder} is a folder of the system"
+    return ""
+
+
+def _own_home() -> Path | None:
+    """The user's, where there is one."""
+    with suppress(RuntimeError):
+        return Path.home()
+    return None
 
 
 def make_root(root: Path) -> None:

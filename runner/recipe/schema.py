@@ -41,6 +41,9 @@ class Section(BaseModel):
         return values
 
 
+MOST_STAGES = 100
+
+
 class Storage(Section):
     """Where runs and artifacts are kept."""
 
@@ -144,7 +147,7 @@ class Identity(Section):
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
         examples=["support_bot"],
     )
-    pipeline: list[str] = Field(description="Stages, in order.", min_length=1)
+    pipeline: list[str] = Field(description="Stages, in order.", min_length=1, max_length=MOST_STAGES)
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         42, description="Seed of all that is drawn at random and names no seed of its own."
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from runner.errors import Problem, RunnerError
+from runner.errors import Problem, RunnerError, shortened
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import Step
 from runner.recipe.schema import Recipe
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
 _QUIET_EVERY_S = 15.0
+_MOST_CHARS = 600  # of a value, and of the override that set it
 JobView = tuple[str, str, str, str]
 
 
@@ -143,10 +144,10 @@ class Report:
         """Explain a failure; of an invalid recipe every problem."""
         self._console.print(f"[red]error:[/] {escape(error.message)}")
         for problem in problems:
-            value = "" if problem.value is None else f" = {problem.value!r}"
+            value = "" if problem.value is None else f" = {shortened(repr(problem.value), _MOST_CHARS)}"
             self._console.print(f"  {problem.key}{value}", style="bold", markup=False)
             self._console.print(f"    {problem.message}", markup=False)
-            for text in (*problem.hint.splitlines(), problem.origin and f"set by {problem.origin}"):
+            for text in (*problem.hint.splitlines(), _set_by(problem)):
                 if text:
                     self._console.print(f"    {text}", markup=False, style="dim")
         if error.hint:
@@ -156,6 +157,10 @@ class Report:
         if self._console.can_redraw:
             self._live = LiveLines(self._console, lines)
             self._live.start()
+
+
+def _set_by(problem: Problem) -> str:
+    return problem.origin and f"set by {shortened(problem.origin, _MOST_CHARS)}"
 
 
 def _job_parts(name: str, stage: str, detail: str, label: str) -> list[str]:

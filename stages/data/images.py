@@ -82,7 +82,8 @@ class Images:
                 return _bytes_of(path, name)
             with TemporaryDirectory() as temporary:
                 target = Path(temporary) / "image"
-                files.fetch(name, target, Count(lambda done, total: None))
+                most = f"{MOST_BYTES >> 20} MiB for an image"
+                files.fetch(name, target, Count(lambda done, total: None, MOST_BYTES, most))
                 return _bytes_of(target, name)
         except RunnerError as error:
             raise BadRowError(f"its image {name!r} cannot be read: {error.message}", error.hint) from None

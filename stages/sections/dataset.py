@@ -120,6 +120,12 @@ class Dataset(Section):
     max_bad_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01, description="With on_bad_row=skip, the largest share of a split's rows that may be left out."
     )
+    max_gib: Annotated[float, Field(gt=0)] = Field(
+        200.0,
+        description="GiB that the files of `source` may have together, packed ones as they are; a source with more is "
+        "refused. A packed file holds 256 MiB, or 200 times its size, at most.",
+        examples=[1000],
+    )
     anonymous: bool = Field(False, description="Read s3:// without credentials (public buckets).")
     endpoint_url: str | None = Field(
         None,

@@ -40,6 +40,7 @@ class Recipe(schema.Recipe, Sections):
         ["ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup"],
         description="Stages, in order.",
         min_length=1,
+        max_length=schema.MOST_STAGES,
     )
     cluster: Cluster = Cluster()
 

@@ -32,6 +32,8 @@ LIBRARIES = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), "/usr", 
 WITHOUT_EFFECT = {
     ("ingest", "train.args"): "how the parity check learns a row; the rows are written before",
     ("ingest", "train.too_long"): "the parity check leaves out what does not fit",
+    ("ingest", "train.max_samples"): "how many rows the parity check learns",
+    ("ingest", "evaluate.slices"): "a look ahead at what evaluate will ask of the rows, and refuses itself",
     ("ingest", "pipeline"): "whether there is anything to check parity for",
     ("train", "storage.endpoint_url"): "where checkpoints lie",
     ("infer", "dataset.prompt"): "rows carry their messages",

@@ -51,17 +51,17 @@ def one_a_key(problems: Sequence[Problem]) -> list[Problem]:
 
 def check(recipe: Recipe) -> list[Problem]:
     """Every violated rule, each once."""
-    problems: list[Problem] = []
+    problems: dict[tuple[str, ...], Problem] = {}
     known = concerning(recipe, mappings())
     of_stages = (*rules_of_stages(recipe), *arguments.rules(known))
     for rule in (*pipeline.RULES, *of_stages, *code.rules(known)):
         try:
             for problem in rule(recipe):
-                if problem not in problems:
-                    problems.append(problem)
+                parts = (problem.key, repr(problem.value), problem.message, problem.hint, problem.origin)
+                problems.setdefault(parts, problem)
         except UnusableError:
             continue
-    return problems
+    return list(problems.values())
 
 
 def trusted_values(recipe: Recipe) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, RecipeError, nearest
 from runner.pipeline.optional import settings_model
 from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
-from runner.pipeline.runs import ANOTHER_ROOT, unusable_root
+from runner.pipeline.runs import ANOTHER_ROOT, of_the_system, unusable_root
 from runner.pipeline.stage import Stage
 from runner.recipe.extension import recipe_class
 from runner.recipe.load import settings_problems
@@ -104,6 +104,9 @@ def name_is_free(recipe: Recipe) -> Iterator[Problem]:
 def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
     if why := unusable_root(Path(recipe.storage.root).expanduser().absolute()):
         yield Problem("storage.root", recipe.storage.root, f"cannot be used: {why}", ANOTHER_ROOT)
+    for name, folder in (("artifacts", recipe.storage.artifacts), ("cache", recipe.storage.cache)):
+        if "://" not in folder and (why := of_the_system(Path(folder).expanduser().absolute())):
+            yield Problem(f"storage.{name}", folder, f"cannot be used: {why}", "Name a folder of its own.")
 
 
 def tracker_is_installed(recipe: Recipe) -> Iterator[Problem]:

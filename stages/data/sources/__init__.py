@@ -68,6 +68,7 @@ def files_of(wanted: Wanted, on_bytes: OnBytes) -> dict[str, dict[str, Path]]:
     return fetch_patterns(
         dataset.source, {split: list(names) for split, names in wanted.splits.items()}, wanted.folder,
         endpoint_url=dataset.endpoint_url, anonymous=dataset.anonymous, on_bytes=on_bytes,
+        max_gib=dataset.max_gib,
     )  # fmt: skip
 
 

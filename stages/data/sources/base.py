@@ -6,6 +6,7 @@ import fnmatch
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
@@ -48,24 +49,34 @@ class FileSource(Protocol):
 
 
 class Count:
-    """Sums up the bytes of several files; the total is known once each file's size is."""
+    """Sums up the bytes of several files; the total is known once each file's size is.
 
-    def __init__(self, on_bytes: OnBytes) -> None:
-        self._on_bytes = on_bytes
+    most: bytes that all of them may have. limit: the key or constant that says so.
+    """
+
+    def __init__(self, on_bytes: OnBytes, most: float = inf, limit: str = "") -> None:
+        self._on_bytes, self._most, self._limit = on_bytes, most, limit
         self._done = 0
         self._total: int | None = 0
         self._lock = threading.Lock()
 
     def expect(self, num_bytes: int | None) -> None:
-        """Add the size of a file; None when it is not known."""
+        """Add the size of a file; None when it is not known. Raises RunnerError when they have more than they may."""
         with self._lock:
             self._total = None if num_bytes is None or self._total is None else self._total + num_bytes
+            self._check(self._total or 0)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that arrived."""
+        """Count bytes that arrived. Raises RunnerError when they are more than they may be."""
         with self._lock:
             self._done += num_bytes
+            self._check(self._done)
             self._on_bytes(self._done, self._total)
+
+    def _check(self, num_bytes: int) -> None:
+        if num_bytes > self._most:
+            hint = "Name fewer files, or set a larger limit if you expect so much."
+            raise RunnerError(f"the files of dataset.source have more than {self._limit}", hint)
 
 
 def is_pattern(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from math import inf
 from pathlib import Path
 
 from runner.errors import RunnerError
@@ -25,9 +26,11 @@ def fetch_patterns(
     endpoint_url: str | None = None,
     anonymous: bool = False,
     on_bytes: OnBytes = lambda done, total: None,
+    max_gib: float = inf,
 ) -> dict[str, dict[str, Path]]:
     """For each split the files that its names and patterns mean: name -> local path, in order.
 
+    max_gib: `dataset.max_gib`, of all of them together, packed ones as they are.
     Raises RunnerError naming the file (bucket and key, or URL) when it is missing or cannot be read, or when two
     splits mean the same file.
     """
@@ -41,7 +44,8 @@ def fetch_patterns(
     }
     for split, name, other in shared_files(patterns, found):
         raise RunnerError(f"dataset.files.{split} means {name}, which is the file of {other} too", OWN_FILES_HINT)
-    paths = _fetched(files, sorted({name for names in found.values() for name in names}), folder, on_bytes)
+    count = Count(on_bytes, max_gib * (1 << 30), f"dataset.max_gib={max_gib:g}")
+    paths = _fetched(files, sorted({name for names in found.values() for name in names}), folder, count)
     return {split: {name: paths[name] for name in names} for split, names in found.items()}
 
 
@@ -90,11 +94,10 @@ def open_files(source: str, endpoint_url: str | None, anonymous: bool) -> FileSo
     return opened
 
 
-def _fetched(files: FileSource, names: Sequence[str], folder: Path, on_bytes: OnBytes) -> dict[str, Path]:
-    count = Count(on_bytes)
-
+def _fetched(files: FileSource, names: Sequence[str], folder: Path, count: Count) -> dict[str, Path]:
     def one(name: str) -> Path:
         if (here := files.local(name)) is not None:
+            count.expect(here.stat().st_size)
             return here
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -117,10 +117,15 @@ def _download(url: str, target: Path, count: Count) -> None:
             plain = "Content-Encoding" not in answer.headers and "Content-Length" in answer.headers
             size = int(answer.headers["Content-Length"]) if plain else None
             count.expect(size)
-            with target.open("wb") as file:
-                for piece in answer.iter_content(_PIECE_BYTES):
-                    file.write(piece)
-                    count.add(len(piece))
+            try:
+                with target.open("wb") as file:
+                    for piece in answer.iter_content(_PIECE_BYTES):
+                        file.write(piece)
+                        count.add(len(piece))
+            except requests.RequestException:  # what arrived comes once more with the next try
+                count.add(-target.stat().st_size)
+                count.expect(size and -size)
+                raise
     if size is not None and (found := target.stat().st_size) != size:
         raise RunnerError(f"{shown(url)}: {found} bytes arrived instead of {size}", "Run again.")
 

@@ -345,6 +345,7 @@ NEUTRAL = {
     "pipeline": "stages see it in what they need",
     "model.architecture": "for estimates",
     "dataset.anonymous": "how to get at the same rows",
+    "dataset.max_gib": "whether a run goes through, not what it makes",
     "dataset.max_bad_share": "whether a run goes through, not what it makes",
     "train.max_failures": "how often to retry",
     "train.checkpoints.keep": "what stays while it trains",

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from runner.cli.main import main
+from runner.errors import EXIT_INVALID_RECIPE
 from runner.pipeline import registry
 from runner.pipeline.rules import stages as stage_rules
 from tests.runner.recipes import problems
@@ -21,6 +23,40 @@ def test_an_unknown_stage_is_refused_with_the_nearest() -> None:
 
 def test_a_stage_stands_once() -> None:
     assert "twice" in problems({"pipeline": ["ingest", "train", "ingest"]})["pipeline[2]"].message
+
+
+def test_a_pipeline_of_more_stages_than_there_can_be_is_one_problem_in_few_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ",".join(f"stage{number}" for number in range(400))
+    assert list(problems({"pipeline": names.split(",")})) == ["pipeline"]
+    assert main(["validate", "recipe=viggo_quickstart", f"pipeline=[{names}]"]) == EXIT_INVALID_RECIPE
+    assert len(capsys.readouterr().err) < 3000
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("/", "/ is the root folder"),
+        ("~", "is a home folder itself"),
+        ("/home", "is a home folder itself"),
+        ("/usr", "/usr is a folder of the system"),
+        ("/etc/runs", "/etc/runs is a folder of the system"),
+        ("/proc/runs", "/proc/runs is a folder of the system"),
+        ("/tmp/../dev/x", "is a folder of the system"),
+    ],
+)
+@pytest.mark.parametrize("key", ["root", "artifacts", "cache"])
+def test_folders_of_the_system_and_whole_homes_are_not_for_runs(key: str, folder: str, why: str) -> None:
+    found = problems({f"storage.{key}": folder})
+    assert list(found) == [f"storage.{key}"]
+    assert found[f"storage.{key}"].message.startswith("cannot be used: ")
+    assert found[f"storage.{key}"].message.endswith(why)
+
+
+@pytest.mark.parametrize("folder", ["/dev/shm/runs", "~/runs", "/tmp/runs", "/data", "/mnt/runs", "/opt/runs", "."])
+def test_other_folders_are(folder: str) -> None:
+    assert problems({"storage.root": folder}) == {}
 
 
 def test_resources_of_no_stage_are_refused() -> None:

@@ -97,10 +97,23 @@ def test_a_missing_s3_file_is_named_by_bucket_and_key(bucket: str, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("source", ["folder", "web"])
+def test_files_that_have_more_bytes_than_the_limit_are_refused(source: str, web: str, tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(TRAIN)
+    place, name = (str(tmp_path), "train.jsonl") if source == "folder" else (web, "sub/train 1.jsonl")
+    with pytest.raises(RunnerError, match=r"have more than dataset\.max_gib=1e-09$"):
+        fetch_patterns(place, {"train": [name]}, tmp_path / "raw", max_gib=1e-9)
+    assert not list(tmp_path.glob("raw/**/*.jsonl"))
+    assert fetch_patterns(place, {"train": [name]}, tmp_path / "raw", max_gib=1)["train"][name].is_file()
+
+
 def test_web_files_are_fetched_again_when_the_server_is_busy_or_cuts_off(web: str, tmp_path: Path) -> None:
     _Handler.busy[:] = [503, 429]
     _Handler.cut_off[:] = [100]
-    assert fetch_files(web, ["sub/train 1.jsonl"], tmp_path)["sub/train 1.jsonl"].read_bytes() == TRAIN
+    name, reported = "sub/train 1.jsonl", list[tuple[int, int | None]]()
+    found = fetch_files(web, [name], tmp_path, on_bytes=lambda done, total: reported.append((done, total)))
+    assert found[name].read_bytes() == TRAIN
+    assert reported[-1] == (len(TRAIN), len(TRAIN))  # what arrived before the cut does not count twice
     assert not _Handler.busy
     assert not _Handler.cut_off
 
