@@ -36,13 +36,8 @@ def set_version(app: Any, version: str) -> None:
 
 
 def by_reference(handle: Any) -> Any:
-    """The handle with calls of actors, not by gRPC: only these give objects that `ray.wait` knows."""
+    """The handle with calls of actors, not by gRPC: only these fail with Ray's error of a replica that has died."""
     return handle.options(_by_reference=True)
-
-
-def object_of(response: Any) -> Any:
-    """The ObjectRef of a response; the public `DeploymentResponse.result` waits for one at a time."""
-    return response._to_object_ref_sync()
 
 
 def listen_on_loopback() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,23 +104,49 @@ def ask(
     server = ray_serve.by_reference(serve.get_deployment_handle(server_name(recipe), app_name(recipe)))
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)
     most = _PIECES_AT_ONCE * max(1, int(recipe.serve.autoscaling.get("min_replicas") or 1))
-    asked: dict[Any, dict[str, Any]] = {}
     work = PredictionWork(path, with_template_text(recipe), engine)
-    while waiting or asked:
-        while waiting and len(asked) < most:
-            piece = waiting.popleft()
-            response = server.answer_piece.remote(piece, work)
-            asked[ray_serve.object_of(response)] = piece
-        (ready,), _ = ray.wait(list(asked), num_returns=1)
-        piece = asked.pop(ready)
-        try:
-            yield ray.get(ready)
-        except ray.exceptions.RayActorError:
-            losses[piece["index"]] += 1
-            if losses[piece["index"]] > _MOST_LOSSES:
-                raise
-            waiting.appendleft(piece)
-            healthy()
+    with _Answers(most) as answers:
+        while waiting or answers.expected:
+            while waiting and len(answers.expected) < most:
+                piece = waiting.popleft()
+                answers.expect(server.answer_piece.remote(piece, work), piece)
+            future, piece = answers.next()
+            try:
+                yield future.result()
+            except ray.exceptions.RayActorError:
+                losses[piece["index"]] += 1
+                if losses[piece["index"]] > _MOST_LOSSES:
+                    raise
+                waiting.appendleft(piece)
+                healthy()
+
+
+class _Answers:
+    """Responses of Ray Serve as they come: its public call for a result waits for that one, here in a thread.
+
+    What is still expected at the end of the block is cancelled.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.expected: dict[Future[Any], tuple[Any, dict[str, Any]]] = {}
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="answers")
+
+    def __enter__(self) -> _Answers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for response, _ in self.expected.values():
+            response.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def expect(self, response: Any, piece: dict[str, Any]) -> None:
+        self.expected[self._threads.submit(response.result)] = (response, piece)
+
+    def next(self) -> tuple[Future[Any], dict[str, Any]]:
+        """One that has come, and what was asked."""
+        done, _ = wait(self.expected, return_when=FIRST_COMPLETED)
+        future = done.pop()
+        return future, self.expected.pop(future)[1]
 
 
 def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
@@ -20,7 +22,7 @@ from stages.engines.vllm.serving.pieces import answer_piece
 from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
-from stages.infer.requests import PredictionWork, RowFile
+from stages.infer.requests import Engine, PredictionWork, RowFile
 from stages.models.adapter import CONFIG
 from stages.models.chat.end_of_turn import Stop
 from stages.models.weights import Adapter, WholeModel
@@ -222,3 +224,69 @@ def test_evaluate_asks_for_no_cpu_next_to_the_engine_unless_the_recipe_does() ->
     assert evaluate.resources(recipe_of()).cpus_per_worker == 0
     assert evaluate.resources(recipe_of("infer.engine=own")).cpus_per_worker == 1
     assert evaluate.resources(recipe_of("+resources.evaluate.cpus_per_worker=2")).cpus_per_worker == 2
+
+
+class FakeEndpoint:
+    """A handle of Ray Serve whose answers come only once so many are expected at the same time."""
+
+    def __init__(self, together: int, dies: int = 0) -> None:
+        self.together, self.dies = threading.Barrier(together, timeout=20), dies
+        self.cancelled = 0
+        self.answer_piece = SimpleNamespace(remote=self._remote)
+
+    def _remote(self, piece: dict[str, Any], work: PredictionWork) -> Any:
+        dies, self.dies = self.dies > 0, self.dies - 1
+
+        def result() -> list[dict[str, Any]]:
+            self.together.wait()
+            if dies:
+                raise ray.exceptions.RayActorError
+            return [piece]
+
+        def cancel() -> None:
+            self.cancelled += 1
+
+        return SimpleNamespace(result=result, cancel=cancel)
+
+
+@pytest.fixture
+def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeEndpoint], Iterator[list[dict[str, Any]]]]:
+    """Asks six pieces of an endpoint."""
+    monkeypatch.setattr(shared_engine, "wait_until_running", lambda *args: None)
+    monkeypatch.setattr(shared_engine.ray_serve, "by_reference", lambda handle: handle)
+
+    def ask(endpoint: FakeEndpoint) -> Iterator[list[dict[str, Any]]]:
+        serve = SimpleNamespace(get_deployment_handle=lambda *args: endpoint)
+        monkeypatch.setattr(ray, "serve", serve, raising=False)
+        pieces = [{"index": index} for index in range(6)]
+        return shared_engine.ask(recipe_of(), Path("rows"), pieces, Engine("/model", {}), print)
+
+    return ask
+
+
+def test_pieces_are_answered_at_the_same_time(
+    deployed: Callable[[FakeEndpoint], Iterator[list[dict[str, Any]]]],
+) -> None:
+    answered = [row["index"] for rows in deployed(FakeEndpoint(together=6)) for row in rows]
+
+    assert sorted(answered) == list(range(6))
+
+
+def test_a_piece_whose_replica_died_is_asked_again(
+    deployed: Callable[[FakeEndpoint], Iterator[list[dict[str, Any]]]],
+) -> None:
+    answered = [row["index"] for rows in deployed(FakeEndpoint(together=1, dies=2)) for row in rows]
+
+    assert sorted(answered) == list(range(6))
+
+
+def test_what_is_still_expected_is_cancelled_when_nobody_wants_it(
+    deployed: Callable[[FakeEndpoint], Iterator[list[dict[str, Any]]]],
+) -> None:
+    endpoint = FakeEndpoint(together=1)
+    answers = deployed(endpoint)
+
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+
+    assert endpoint.cancelled == 5
