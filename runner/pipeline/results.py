@@ -77,10 +77,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over the same axis."""
+    """Lines over the same axis. named: a line is named also where it is the only one."""
 
     x: str
     series: Sequence[Series]
+    named: bool = False
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def draw(chart: Chart, name: str) -> str:
         axes = figure.subplots()
         for number, series in enumerate(chart.series):
             _plot(axes, series, _LINES[number % len(_LINES)])
-        if len(chart.series) > 1:
+        if len(chart.series) > 1 or chart.named:
             axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
         values = [value for series in chart.series for _, value in series.points]
         if values and min(values) > 0 and max(values) / min(values) > _LOG_RATIO:

@@ -94,6 +94,8 @@ def _curves(runs: list[FinishedRun], parts: list[list[Part]]) -> dict[str, Chart
                 if len(lines) < _MAX_CURVES and points not in lines.values():
                     lines[run.manifest.run_id] = points
     return {
-        f"curve-{name.replace(' ', '-')}": Chart("step", [Series(run_id, points) for run_id, points in lines.items()])
+        f"curve-{name.replace(' ', '-')}": Chart(
+            "step", [Series(run_id, points) for run_id, points in lines.items()], named=len(runs) > 1
+        )
         for name, lines in found.items()
     }

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from runner.pipeline.manifest import Manifest
 from runner.report.pages import write_report
+from tests.runner.report.pages.conftest import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "NO CHROMIUM: the report is not tested in a browser; apt-get install chromium"
@@ -48,6 +50,17 @@ class Opened:
 
 @pytest.fixture
 def report(run_folder: Path) -> Path:
+    """With a table of the data, and a remark that holds a long word."""
+    lengths = {"50": 120, "90": 1180, "99": 12220, "longest": 123_260}
+    data = {
+        "rows": {"train": 384_000, "test": 40},
+        "skipped": {"train": 2},
+        "chars": {"train": lengths, "test": lengths},
+        "remarks": [f"train: the prompt does not use the column {'long' * 12}"],
+    }
+    manifest = Manifest.load(run_folder)
+    manifest.stages.insert(0, record("ingest", [], data, 70.0))
+    manifest.save(run_folder)
     return write_report(run_folder)[0]
 
 
