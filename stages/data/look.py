@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runner.errors import RunnerError
+from stages.data.generated.grammar import Split
+from stages.data.generated.named import parse_uri
 from stages.data.readers import read_file
 from stages.data.readers.sniff import sniff
 from stages.data.sources.local import LocalFiles
@@ -23,7 +25,7 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
     """The first row of a split; None where it cannot be seen here."""
     dataset = recipe.dataset
     if dataset.source.startswith("generated://"):
-        return dict(_GENERATED)
+        return _generated(recipe, split)
     names = split_names(dataset).get(split)
     if scheme_of(dataset.source) or names is None:
         return None
@@ -34,6 +36,17 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
         return _first_row(path, name, path.stat().st_mtime_ns, split) if path.is_file() else None
     except (RunnerError, OSError, ValueError):
         return None
+
+
+def _generated(recipe: Recipe, split: str) -> dict[str, Any] | None:
+    """Of pictures the row itself, whose image is looked at. None where another rule refuses the source."""
+    from stages.data.generated.pictures import PictureSpec, generate
+
+    with suppress(RunnerError, ValueError):
+        spec = parse_uri(recipe.dataset.source, recipe.seed)
+        if isinstance(spec, PictureSpec):
+            return next(iter(generate(spec, cast(Split, split))), None)
+    return dict(_GENERATED)
 
 
 def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from runner.pipeline.estimates.figure import Known
 from runner.pipeline.estimates.past import newest_record
 from runner.pipeline.manifest import StageRecord
 from stages.data.example import BadRowError
-from stages.data.generated import grammar
+from stages.data.generated import grammar, named
 from stages.data.look import LIGHT, light_rows
 from stages.data.readers import read_file
 from stages.data.readers.sniff import Form, sniff
@@ -50,7 +50,7 @@ def row_facts(recipe: Recipe, ingested: StageRecord | None) -> RowFacts:
     if ingested is not None:
         return RowFacts({**dict.fromkeys(SPLITS, 0), **ingested.metrics["rows"]}, f"run {ingested.origin_run}")
     if dataset.source.startswith("generated://"):
-        spec = grammar.parse_uri(dataset.source, recipe.seed)
+        spec = named.parse_uri(dataset.source, recipe.seed)
         found: dict[str, int | None] = {split: spec.num_rows(split) for split in grammar.SPLITS}
         return RowFacts(_limited(found, recipe), "dataset.source")
     if "://" in dataset.source:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from runner.errors import Problem, RunnerError, nearest
 from runner.storage import s3
 from runner.storage.store import checked_key
-from stages.data.generated.grammar import GrammarSpec, parse_uri
+from stages.data.generated.named import parse_uri
 from stages.data.look import first_row, look_at
 from stages.data.prompt import has
 from stages.data.readers.sniff import sniff
@@ -71,7 +71,7 @@ def s3_address(key: str, uri: str) -> Iterator[Problem]:
 def _generated(recipe: Recipe) -> Iterator[Problem]:
     source = recipe.dataset.source
     try:
-        spec: GrammarSpec = parse_uri(source)
+        spec = parse_uri(source)
     except (RunnerError, ValueError) as error:
         yield Problem("dataset.source", source, str(error), getattr(error, "hint", ""))
         return

@@ -13,7 +13,7 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.storage.content import file_state, folder_state
 from runner.storage.digest import digest_json
-from stages.data.generated import grammar
+from stages.data.generated import named
 from stages.data.sources import FILE_SOURCES, scheme_of
 from stages.data.sources.fetch import open_files
 from stages.data.sources.names import folder_of, split_names
@@ -32,7 +32,7 @@ def rows_meaning(recipe: Recipe) -> dict[str, Any]:
     """What `dataset.source` and the keys that only some sources use stand for in a fingerprint."""
     dataset, meaning = recipe.dataset, dict[str, Any]()
     if scheme_of(dataset.source) == "generated":
-        spec = asdict(grammar.parse_uri(dataset.source, recipe.seed))
+        spec = asdict(named.parse_uri(dataset.source, recipe.seed))
         meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
     elif scheme_of(dataset.source) in _HERE:
         meaning["dataset.source"] = _files_here(dataset)

@@ -86,7 +86,7 @@ class Dataset(Section):
     source: str = Field(
         description="Folder of the split files: a local folder, s3://, gs://, az://, https://, or package://<dist>/... "
         "in an installed Python package; one file of these; hf://org/name of the hub; or generated://viggo?... (a "
-        "grammar that writes rows of ViGGO's shape).",
+        "grammar that writes rows of ViGGO's shape) or generated://pictures?... (drawn shapes, to count and name).",
         examples=["s3://viggo-ds", "data/viggo", "hf://org/name?split=train", "generated://viggo?train=512&test=100"],
     )
     files: SplitFiles = SplitFiles()

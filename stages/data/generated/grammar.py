@@ -23,7 +23,7 @@ from stages.data.generated.phrases import PHRASE_ORDER, Phrase, phrases
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_BUCKETS: dict[Split, range] = {
+SPLIT_BUCKETS: dict[Split, range] = {
     "test": range(15),
     "val": range(15, 25),
     "train": range(25, 100),
@@ -35,7 +35,7 @@ _PUNCTUATION = b" .,:;?!'-&/()"
 
 _Random = Callable[[], float]
 _Forms = tuple[list[str], list[str], list[str]]
-_URI_HINT = "Write generated://viggo?train=512&val=32&test=100&seed=7&functions=inform,confirm&attributes=name,genres"
+URI_HINT = "Write generated://viggo?train=512&val=32&test=100&seed=7&functions=inform,confirm&attributes=name,genres"
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ def parse_uri(uri: str, default_seed: int = 0) -> GrammarSpec:
     """
     parts = urlsplit(uri)
     if parts.scheme != "generated" or parts.netloc != "viggo" or parts.path.strip("/") or parts.fragment:
-        raise RunnerError(f"there is no grammar {uri!r}; there is generated://viggo", _URI_HINT)
+        raise RunnerError(f"there is no grammar {uri!r}; there is generated://viggo", URI_HINT)
     query: dict[str, str] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        _known(key, (*SPLITS, "seed", "functions", "attributes"), "key", uri)
+        known(key, (*SPLITS, "seed", "functions", "attributes"), "key", uri)
         if key in query:
-            raise RunnerError(f"{uri}: {key} is given twice", _URI_HINT)
+            raise RunnerError(f"{uri}: {key} is given twice", URI_HINT)
         query[key] = value
-    counts = {key: _count(key, query[key], uri) for key in (*SPLITS, "seed") if key in query}
+    counts = {key: count_of(key, query[key], uri) for key in (*SPLITS, "seed") if key in query}
     functions = _names(query, "functions", tuple(words.FUNCTIONS), uri)
     attributes = _names(query, "attributes", words.ATTRIBUTES, uri)
     spec = GrammarSpec(**{"seed": default_seed, **counts}, functions=functions, attributes=attributes)
@@ -75,16 +75,18 @@ def parse_uri(uri: str, default_seed: int = 0) -> GrammarSpec:
     return spec
 
 
-def _known(name: str, allowed: Sequence[str], what: str, uri: str) -> None:
+def known(name: str, allowed: Sequence[str], what: str, uri: str) -> None:
+    """Raise RunnerError with the nearest name where it is not among the allowed."""
     if name not in allowed:
         near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise RunnerError(f"{uri}: there is no {what} {name!r}{meant}", f"There are: {', '.join(allowed)}.")
 
 
-def _count(key: str, value: str, uri: str) -> int:
+def count_of(key: str, value: str, uri: str, hint: str = URI_HINT) -> int:
+    """A whole number of the query; of rows, at most MOST_ROWS. Raises RunnerError."""
     if not (value.isascii() and value.isdigit()):
-        raise RunnerError(f"{uri}: {key}={value} is not a whole number", _URI_HINT)
+        raise RunnerError(f"{uri}: {key}={value} is not a whole number", hint)
     if key != "seed" and (len(value) > len(str(MOST_ROWS)) or int(value) > MOST_ROWS):
         raise RunnerError(f"{uri}: {key} asks for more than {MOST_ROWS:,} rows", f"Write {key}={MOST_ROWS} or less.")
     return int(value)
@@ -96,7 +98,7 @@ def _names(query: dict[str, str], key: str, allowed: tuple[str, ...], uri: str) 
         return allowed
     chosen = {name.strip() for name in query[key].split(",")}
     for name in sorted(chosen):
-        _known(name, allowed, key.removesuffix("s"), uri)
+        known(name, allowed, key.removesuffix("s"), uri)
     return tuple(name for name in allowed if name in chosen)
 
 
@@ -132,7 +134,7 @@ def generate(spec: GrammarSpec, split: Split) -> Iterator[dict[str, str]]:
     draws = [_draws(function, spec) for function in spec.functions]
     wheel = [draw for draw, function in zip(draws, spec.functions, strict=True)
              for _ in range(int(2 * words.FUNCTIONS[function][4]))]  # fmt: skip
-    bucket, unique = _BUCKETS[split], split != "train"
+    bucket, unique = SPLIT_BUCKETS[split], split != "train"
     seen: set[bytes] = set()
     made = misses = 0
     wanted = spec.num_rows(split)
