@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TraitName = Literal["whole modules", "new embeddings", "dora", "changed base"]
+TraitName = Literal["whole modules", "new embeddings", "dora", "changed base", "sight"]
 
 
 @dataclass(frozen=True)
 class Trait:
-    """Something about an adapter that an engine may refuse. key, value: what in the recipe asks for it."""
+    """Something about an adapter that an engine may refuse. key, value: what in the recipe asks for it.
+
+    sight: it changes what sees the images as well, and not the language model alone.
+    """
 
     name: TraitName
     key: str

@@ -91,8 +91,9 @@ class OnTransformers(ABC):
 
     def trained(self, recipe: Recipe) -> Trained:
         kind = self.argument(recipe, "finetuning_type")
-        found = ((name, trait, self.argument(recipe, name)) for name, trait in self.traits.items())
-        traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found if value)
+        given = ((name, trait, self.argument(recipe, name)) for name, trait in self.traits.items())
+        found = (each for each in given if bool(each[2]) is (each[1] != "sight"))  # asked for by a false
+        traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found)
         return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
 
     def longest_row(self, recipe: Recipe) -> LongestRow | None:

@@ -33,6 +33,8 @@ class LlamaFactory(OnTransformers):
         "resize_vocab": "new embeddings",
         "use_dora": "dora",
         "pissa_init": "changed base",
+        "freeze_vision_tower": "sight",
+        "freeze_multi_modal_projector": "sight",
     }
     packing: ClassVar[tuple[str, ...]] = ("packing", "neat_packing")
 

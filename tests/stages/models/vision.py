@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.stages.models.families import tokenizer_of
 
+IMAGE = "<image>"
 SIZE, PATCH = 56, 14
 TOKENS = (SIZE // PATCH) ** 2
 """Tokens of an image."""
@@ -34,11 +35,11 @@ def processor_of(tokenizer: Any) -> Any:
     """LLaVA's processor, with CLIP's own processing by PIL."""
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     size = {"height": SIZE, "width": SIZE}
     images = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=size)
     return LlavaProcessor(
-        images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", image_token="<image>",
+        images, tokenizer, patch_size=PATCH, vision_feature_select_strategy="default", image_token=IMAGE,
         num_additional_image_tokens=1, chat_template=tokenizer.chat_template,
     )  # fmt: skip
 
@@ -61,14 +62,14 @@ def save_llava(folder: Path, *, spread: float = 0.2) -> Path:
         hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=SIZE,
         patch_size=PATCH, projection_dim=64,
     )  # fmt: skip
-    image_id = tokenizer.convert_tokens_to_ids("<image>")
+    image_id = tokenizer.convert_tokens_to_ids(IMAGE)
     config = LlavaConfig(vision_config=sees, text_config=text, image_token_id=image_id, image_seq_length=TOKENS)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    _as_published(folder / "model.safetensors")
+    as_published(folder / "model.safetensors")
     return folder
 
 
-def _as_published(path: Path) -> None:
+def as_published(path: Path) -> None:
     """Give the vision tower's weights the names that published checkpoints have, which vLLM reads."""
     from safetensors.torch import load_file, save_file
 
