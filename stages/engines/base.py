@@ -57,6 +57,9 @@ class BatchEngine(Protocol):
     def answers(self, model: Model, template: ChatTemplate) -> Answers:
         """How tools are asked for and answers read, by the recipe's parsers. template: with the model's tokenizer."""
 
+    def parsers(self, model: str) -> dict[str, str]:
+        """The usual `tool_parser` and `reasoning_parser` of a model's family by its name, as far as it has them."""
+
     def batch_failure(self, error: BaseException, since: float) -> RunnerError:
         """Why batch inference stopped. since: when it began (Unix time, s)."""
 

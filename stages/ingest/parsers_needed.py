@@ -35,7 +35,7 @@ def check_needed(recipe: Recipe, example: Example) -> None:
             f"{where}: the answer calls {name!r} and the row has no tools, so no request could get this call",
             "Give the rows a column `tools`.",
         )
-    if _serves_what_is_not_scored(recipe) and _has_reasoning(answer):
+    if _serves_what_is_not_scored(recipe) and answer is not None and has_reasoning(answer):
         raise RunnerError(
             f"{where}: the answer has reasoning, which is scored without it and would be served with it",
             "Set model.reasoning_parser to the parser of the model's family, or evaluate.reasoning=keep.",
@@ -49,7 +49,6 @@ def _serves_what_is_not_scored(recipe: Recipe) -> bool:
     return learned and strips and recipe.model.reasoning_parser is None
 
 
-def _has_reasoning(answer: Message | None) -> bool:
-    if answer is None:
-        return False
+def has_reasoning(answer: Message) -> bool:
+    """Whether an answer has reasoning, in a key of its own or before its text."""
     return bool(answer.get("reasoning_content")) or strip_thought(text_of(answer)) != text_of(answer)

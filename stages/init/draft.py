@@ -60,7 +60,7 @@ def draft(asked: Asked) -> Draft:
     path = _path(asked.recipe, found)
     found, levels = _placed(found, path)
     aim = target(asked.model, asked.cluster)
-    tokenizer = tokenizer_of(_model_source(aim.model), Path(_CACHE).expanduser())
+    tokenizer = tokenizer_of(aim.source, Path(_CACHE).expanduser())
     made = propose(found, aim, tokenizer, asked.user, asked.answer)
     text = recipe_text(made, path.stem, asked.command)
     files = {
@@ -98,14 +98,6 @@ def _placed(found: Found, path: Path) -> tuple[Found, int | None]:
     if folder.is_relative_to(here):
         return found, len(folder.relative_to(here).parts)
     return replace(found, source=str(Path(found.source).absolute())), None
-
-
-def _model_source(model: str) -> str:
-    """`model.source` of a variant; "" for one that is not shipped, whose problem the check tells."""
-    import yaml
-
-    file = RECIPES_DIR / "model" / f"{model}.yaml"
-    return str(yaml.safe_load(file.read_text(encoding="utf-8"))["source"]) if file.is_file() else ""
 
 
 def checked(name: str, text: str) -> Recipe:

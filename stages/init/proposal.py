@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter as Counts
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,6 +17,8 @@ from stages.data.example import BadRowError, Example
 from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
 from stages.data.sources import Wanted, open_splits
+from stages.engines.base import engine_named
+from stages.ingest.parsers_needed import has_reasoning
 from stages.ingest.rows.bad_rows import lines as bad_lines
 from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.remarks import remarks as data_remarks
@@ -28,11 +30,16 @@ from stages.init.shape import Shape, shape_of
 from stages.init.splits import split_for
 from stages.init.target import Target
 from stages.sections.dataset import Dataset
+from stages.sections.infer import Infer
 
 MOST_ROWS = 20_000
 _MOST_BAD = 0.5
 _SEED = 42
 _RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
+_PARTS: dict[str, Callable[[Example], bool]] = {
+    "tool_parser": lambda example: bool(example.tools),
+    "reasoning_parser": lambda example: example.answer is not None and has_reasoning(example.answer),
+}
 Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
 
 
@@ -41,7 +48,8 @@ class Proposal:
     """found, target, shape: what it is for. split: `dataset.split`. labels: the answers where they are labels.
 
     num_rows: good rows of each split that was read. bad_share: of the rows, those that cannot be used. whole: whether
-    all rows were read. remarks: for the person, each one line.
+    all rows were read. parsers: keys of `model` that read what answers have besides text. remarks: for the person, each
+    one line.
     """
 
     found: Found
@@ -56,6 +64,7 @@ class Proposal:
     bad_share: float = 0.0
     whole: bool = True
     remarks: list[str] = field(default_factory=list)
+    parsers: dict[str, str] = field(default_factory=dict)
 
     @property
     def label_column(self) -> str | None:
@@ -96,9 +105,9 @@ def propose(
         found, target, shape, columns_of(good), num_rows, {}, labels, limits, tokenizer is not None, share,
         all(len(each) <= MOST_ROWS for each in rows.values()),
     )  # fmt: skip
-    split = split_for(made, good)
+    split, parsers = split_for(made, good), _parsers(seen, target)
     lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
-    return replace(made, split=split, remarks=[*lines, *_of_limits(made)])
+    return replace(made, split=split, parsers=parsers, remarks=[*lines, *_of_limits(made)])
 
 
 def read(found: Found, folder: Path) -> dict[str, Rows]:
@@ -115,11 +124,12 @@ def _dataset(found: Found, prompt: Mapping[str, Any]) -> Dataset:
 
 @dataclass
 class _Seen:
-    """What became of the rows with a prompt. answers: each answer's number of rows."""
+    """What became of the rows with a prompt. answers: each answer's number of rows. parts: of `_PARTS`, in any row."""
 
     splits: dict[str, Collected]
     counter: Counter
     answers: Counts[str]
+    parts: set[str]
     remarks: list[str]
 
 
@@ -136,18 +146,26 @@ def _settled(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: An
 
 def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, folder: Path) -> _Seen:
     dataset, counter, answers = _dataset(found, shape.prompt), Counter(tokenizer), Counts[str]()
+    parts = set[str]()
     paths = {split: folder / f"{split}.jsonl" for split in rows}
 
     def look(example: Example) -> None:
         counter.add(example)
         answers[example.reference] += 1
+        parts.update(name for name, is_in in _PARTS.items() if is_in(example))
 
     watch = Watch(on_example=look)
     splits = {
         split: collect(each, paths[split], (make_example(dataset, shape.stage, split), None), split, MOST_ROWS, watch)
         for split, each in rows.items()
     }
-    return _Seen(splits, counter, answers, data_remarks(splits, paths))
+    return _Seen(splits, counter, answers, parts, data_remarks(splits, paths))
+
+
+def _parsers(seen: _Seen, target: Target) -> dict[str, str]:
+    """Of the model's family, as far as the rows have what they read."""
+    usual = engine_named(Infer().backend).parsers(target.source) if seen.parts else {}
+    return {name: parser for name, parser in usual.items() if name in seen.parts}
 
 
 def _first_bad(rows: Mapping[str, Rows]) -> str:

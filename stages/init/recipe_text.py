@@ -20,7 +20,7 @@ _WIDTH = 116
 
 def recipe_text(made: Proposal, name: str, command: str) -> str:
     """The file. name: of the recipe. command: the one that wrote it."""
-    parts = (_head(made, name, command), _dataset(made), _train(made), _infer(made), _evaluate(made))
+    parts = (_head(made, name, command), _model(made), _dataset(made), _train(made), _infer(made), _evaluate(made))
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -62,6 +62,14 @@ def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
     if made.shape.stage == "pt":
         yield "# Nothing is asked of plain text: the adapter is trained and published."
         yield "pipeline: [ingest, train, publish, cleanup]"
+
+
+def _model(made: Proposal) -> Iterator[str]:
+    if made.parsers:
+        yield "model:"
+        yield from comment("Reads what the answers have besides text, in batch inference and at the endpoint.", "  ")
+        for name, parser in made.parsers.items():
+            yield f"  {name}: {parser}"
 
 
 def _dataset(made: Proposal) -> Iterator[str]:
@@ -137,7 +145,9 @@ def _evaluate(made: Proposal) -> Iterator[str]:
     if made.shape.stage == "pt":
         return
     yield "evaluate:"
-    if made.labels:
+    if "tool_parser" in made.parsers:
+        yield "  metrics: [calls_match, exact_match]  # the same calls in the same order; the text with its calls"
+    elif made.labels:
         yield "  metrics: [exact_match]  # of labels: the share of rows that got the right one"
         if made.label_column is not None:
             yield f"  slices: {quoted([made.label_column])}"

@@ -7,6 +7,8 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 
+from runner.recipe.load import RECIPES_DIR
+
 _LARGE_GIB = 22  # of a GPU that a model of 7B parameters is trained on; of 24 GB a driver shows 22.5 GiB
 _SMALL, _LARGE = "smollm2_135m", "qwen2_5_7b_instruct"
 _SECOND_LOOK = {"dpo": 0.05, "kto": 0.05, "pt": 0.2}
@@ -20,6 +22,14 @@ class Target:
     model: str
     cluster: str
     why: str
+
+    @property
+    def source(self) -> str:
+        """`model.source` of the variant; "" for one that is not shipped, whose problem the check tells."""
+        import yaml
+
+        file = RECIPES_DIR / "model" / f"{self.model}.yaml"
+        return str(yaml.safe_load(file.read_text(encoding="utf-8"))["source"]) if file.is_file() else ""
 
     @property
     def on_gpu(self) -> bool:

@@ -12,6 +12,7 @@ from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from stages.engines.base import BatchLimits
 from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, sampling_rules
+from stages.engines.vllm.answers import families
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.environment import ENVIRONMENT
@@ -67,6 +68,9 @@ class Vllm:
 
     def answers(self, model: Model, template: ChatTemplate) -> Answers:
         return answers_of(model, template)
+
+    def parsers(self, model: str) -> dict[str, str]:
+        return families.usual_parsers(model)
 
     def batch_failure(self, error: BaseException, since: float) -> RunnerError:
         return failure.batch_failure(error, since)

@@ -95,6 +95,42 @@ def test_the_rows_of_each_shape_are_those_that_ingest_makes(shape: str, tmp_path
     assert rows.get("test", 0) > 0 or shape == "text"
 
 
+def calls(number: int) -> Rows:
+    """Rows with a tool and a call."""
+    tools = [{"type": "function", "function": {"name": "stock", "parameters": {"type": "object"}}}]
+
+    def call(at: int) -> dict[str, Any]:
+        function = {"name": "stock", "arguments": {"item": str(at)}}
+        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+
+    asked = [{"role": "user", "content": f"Stock of {at}?"} for at in range(number)]
+    return [{"messages": [each, call(at)], "tools": tools} for at, each in enumerate(asked)]
+
+
+def test_rows_with_tools_get_the_parser_of_the_models_family() -> None:
+    write("data.jsonl", calls(30))
+    recipe = init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_gpu")
+    assert (recipe.model.tool_parser, recipe.model.reasoning_parser) == ("hermes", None)
+    assert recipe.evaluate.metrics == ["calls_match", "exact_match"]
+
+
+def test_rows_with_tools_and_a_model_of_no_known_family_are_refused_with_the_key(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("data.jsonl", calls(30))
+    assert main(["init", "--yes", "data=data.jsonl"]) == EXIT_INVALID_RECIPE
+    assert "model.tool_parser" in capsys.readouterr().err
+    assert not Path("data.yaml").exists()
+
+
+def test_reasoning_gets_the_parser_of_the_models_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target.Target, "source", "Qwen/Qwen3-8B")
+    thought = {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}
+    write("data.jsonl", [{"messages": [{"role": "user", "content": f"Sum {at}?"}, thought]} for at in range(30)])
+    recipe = init("data=data.jsonl")
+    assert (recipe.model.tool_parser, recipe.model.reasoning_parser) == (None, "qwen3")
+
+
 def test_the_written_pytest_passes_from_any_folder(tmp_path: Path) -> None:
     write("rows/data.jsonl", tickets(30))
     init("data=rows/data.jsonl", "recipe=deep/er/my-tickets.yaml")

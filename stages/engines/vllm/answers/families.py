@@ -53,3 +53,9 @@ def parsers_for(table: tuple[Syntax, ...], template: str | None, model: str) -> 
         name = model.rstrip("/").rpartition("/")[2].lower()
         fitting = (each for each in table if re.search(each.models, name))
     return next((each.parsers for each in fitting), ())
+
+
+def usual_parsers(model: str) -> dict[str, str]:
+    """`tool_parser` and `reasoning_parser` of a family by `model.source`; none of a family that is not known."""
+    tables = {"tool_parser": TOOLS, "reasoning_parser": REASONING}
+    return {key: found[0] for key, table in tables.items() if (found := parsers_for(table, None, model))}
