@@ -189,17 +189,24 @@ def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) 
     return kept_of(collected, [bool(each) for each in keep])
 
 
-def copy_rows(
-    source: Path, target: Path, split: str, keep: Callable[[int], bool] | None = None, start: int | None = None
-) -> None:
-    """Copy the examples that are kept, numbered again in their order. start: the first number, of rows to append."""
-    count = start or 0
-    with source.open("rb") as lines, target.open("wb" if start is None else "ab") as out:
+def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool]) -> None:
+    """Copy the examples that are kept, numbered again in their order."""
+    count = 0
+    with source.open("rb") as lines, target.open("wb") as out:
         for index, line in enumerate(lines):
-            if keep is None or keep(index):
+            if keep(index):
                 end = line.index(b'"', len(_START))
                 out.write(b"%s%s-%06d%s" % (_START, split.encode(), count, line[end:]))
                 count += 1
+
+
+def number_rows(path: Path, split: str, start: int) -> None:
+    """Number the examples of a file of the split from `start`."""
+    begin, numbered = b"%s%s-" % (_START, split.encode()), path.with_name(f"{path.name}.numbered")
+    with path.open("rb") as lines, numbered.open("wb") as out:
+        for count, line in enumerate(lines, start):
+            out.write(b"%s%06d%s" % (begin, count, line[line.index(b'"', len(begin)) :]))
+    numbered.replace(path)
 
 
 def samples(dataset: Dataset) -> bool:
