@@ -52,7 +52,7 @@ def run(config: dict[str, Any], training: Training) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and is_final(checkpoint):
         return  # an earlier attempt finished, but its results were not kept
-    with work_folder(rank, context.get_node_rank()) as work:
+    with work_folder(ray.get_runtime_context().get_job_id(), rank, context.get_node_rank()) as work:
         reporter = Reporter(rank, context.get_world_size(), config["progress"])
         try:
             resume = fetched(checkpoint, work, args) if training.can_resume(args) else None

@@ -169,13 +169,26 @@ def test_starts_from_the_beginning_without_a_checkpoint_and_for_ppo(tmp_path: Pa
 def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", "")
-    (tmp_path / "rank-0").mkdir()
-    (tmp_path / "rank-0" / "incomplete").touch()
-    with work_folder(0, 0) as work:
+    (tmp_path / "job-1" / "rank-0").mkdir(parents=True)
+    (tmp_path / "job-1" / "rank-0" / "incomplete").touch()
+    with work_folder("1", 0, 0) as work:
         assert Path.cwd() == work
         assert list(work.iterdir()) == []
     assert Path.cwd() == tmp_path
     assert not work.exists()
+
+
+def test_two_runs_of_a_recipe_on_a_node_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", "")
+    with work_folder("1", 0, 0) as one:
+        (one / "output").touch()
+        monkeypatch.chdir(tmp_path)
+        with work_folder("2", 0, 0):
+            pass
+        assert (one / "output").exists()
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
