@@ -102,10 +102,14 @@ def name_is_free(recipe: Recipe) -> Iterator[Problem]:
 
 
 def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
-    if why := unusable_root(Path(recipe.storage.root).expanduser().absolute()):
-        yield Problem("storage.root", recipe.storage.root, f"cannot be used: {why}", ANOTHER_ROOT)
+    root = Path(recipe.storage.root).expanduser().absolute()
+    if wrong := unusable_root(root):
+        yield Problem("storage.root", recipe.storage.root, f"cannot be used: {wrong}", ANOTHER_ROOT)
     for name, folder in (("artifacts", recipe.storage.artifacts), ("cache", recipe.storage.cache)):
-        if "://" not in folder and (why := of_the_system(Path(folder).expanduser().absolute())):
+        place = Path(folder).expanduser().absolute()
+        if wrong and place.is_relative_to(root):
+            continue
+        if "://" not in folder and (why := of_the_system(place)):
             yield Problem(f"storage.{name}", folder, f"cannot be used: {why}", "Name a folder of its own.")
 
 

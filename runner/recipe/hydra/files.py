@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from runner.errors import Problem, RecipeError
-from runner.recipe.hydra.limits import MAX_BYTES, why_refused
+from runner.recipe.hydra.limits import MAX_BYTES, odd_number, why_refused
 
 GLOBAL = "_global_"
 _HEADER = re.compile(r"#\s*@package\s+(\S+)")
@@ -23,6 +23,8 @@ def read_recipe_file(path: Path) -> str:
     Raises RecipeError naming the file when it cannot be read, is not UTF-8, or would be too large or deep.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise refused(path, "is a folder, a pipe or a device, not a file", "Move it elsewhere.")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise refused(path, f"has {size} bytes; there may be {MAX_BYTES}", _SHORTER)
@@ -30,11 +32,13 @@ def read_recipe_file(path: Path) -> str:
     except OSError as error:
         raise refused(path, f"cannot be read: {error.strerror}", "Correct its permissions.") from error
     try:
-        why = why_refused(text)
+        why, number = why_refused(text), odd_number(text)
     except yaml.YAMLError as error:
         raise not_yaml(path, error) from error
     if why:
         raise refused(path, why, _SHORTER)
+    if number:
+        raise refused(path, number, "Write the number that you mean, or put quotes around a text.")
     return text
 
 

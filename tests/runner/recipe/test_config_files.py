@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from runner.cli.main import main
 from runner.errors import RecipeError
 from runner.recipe.load import Composed, compose, to_recipe
 from runner.testing import problems_of
@@ -61,6 +63,8 @@ def test_a_byte_order_mark_a_blank_line_and_dashes_are_nothing_special(text: str
         (f"{HEAD}seed: [1\n", "is not valid YAML"),
         (f"{HEAD}- seed\n", "must be a mapping"),
         (f"{HEAD}a: {'x' * (1 << 20)}\n", "bytes; there may be"),
+        (f"{HEAD}train:\n  lora_rank: 010\n", "has 010 in line 3, which YAML reads as the number 8"),
+        (f"{HEAD}serve: {{port: 1:30}}\n", "has 1:30 in line 2, which YAML reads as the number 90"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 40 else "",
 )
@@ -76,6 +80,24 @@ def test_a_file_behind_a_link_has_the_same_limits(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "recipe").symlink_to(elsewhere.parent)
     assert "bytes; there may be" in refused(tmp_path / "mine", "recipe=big")
+
+
+def test_plain_numbers_and_texts_in_quotes_are_left_alone(tmp_path: Path) -> None:
+    write(
+        tmp_path, "bot.yaml", f"{HEAD}seed: 0\ntrain: {{learning_rate: 0.010}}\ndataset: {{roles: {{'010': user}}}}\n"
+    )
+    recipe = made(tmp_path, "recipe=bot")
+    assert (recipe.seed, recipe.train.learning_rate, recipe.dataset.roles) == (0, 0.01, {"010": "user"})
+
+
+def test_a_pipe_or_a_folder_that_is_named_as_a_recipe_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "bot.yaml", HEAD)
+    os.mkfifo(tmp_path / "recipe" / "pipe.yaml")
+    (tmp_path / "recipe" / "folder.yaml").mkdir()
+    assert main(["list", "--config-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("is a folder, a pipe or a device") == 2
 
 
 def test_files_of_the_folder_that_are_not_recipes_are_not_read(tmp_path: Path) -> None:
