@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -14,11 +15,12 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 
 def read_object(content_type: str, body: bytes) -> dict[str, Any]:
-    """The JSON object of a body. Raises RefusedError, also for NaN and for halves of surrogate pairs."""
+    """The JSON object of a body. Raises RefusedError, also for a key that is given twice, for NaN, for numbers
+    that are too large, and for halves of surrogate pairs."""
     if not _JSON.fullmatch(content_type.strip()):
         raise RefusedError(NOT_JSON)
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_json)
+        value = json.loads(body.decode("utf-8"), parse_constant=_no_json, parse_float=_finite, object_pairs_hook=_once)
     except UnicodeDecodeError:
         raise bad_request("The body is not UTF-8.", code="invalid_json") from None
     except RecursionError:
@@ -38,6 +40,23 @@ def read_object(content_type: str, body: bytes) -> dict[str, Any]:
 
 def _no_json(name: str) -> NoReturn:
     raise bad_request(f"The body is not valid JSON: {name} is not a JSON number.", code="invalid_json")
+
+
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise bad_request(f"The body has the number {text[:20]}, which is too large.", code="invalid_json")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object, if no key of it stands twice: one of the two values would not be used."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        param = twice.encode(errors="replace").decode()[:200]
+        raise bad_request(f"The body has {param!r} twice.", param, "invalid_json")
+    return found
 
 
 def refuse_surrogates(body: dict[str, Any]) -> None:
