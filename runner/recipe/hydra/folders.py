@@ -146,7 +146,7 @@ class OwnFiles(ConfigSource):  # type: ignore[misc]
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if self._folder is None or results_filter == ObjectType.GROUP:
             return []
-        return sorted(file.stem for file in (self._folder / config_path).glob("*.yaml"))
+        return sorted(file.stem for file in (self._folder / config_path).glob("*.yaml") if file.is_file())
 
 
 def _content(file: Path, text: str) -> DictConfig:

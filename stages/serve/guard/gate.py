@@ -21,6 +21,7 @@ from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.names import Names, refuse_unknown
 from stages.serve.guard.refusal import (
     CLOSED,
+    ENCODED,
     INCOMPLETE,
     NO_KEY,
     TOO_SLOW,
@@ -172,6 +173,8 @@ class Guard:
     async def _check(self, scope: Message, body: bytes, names: Names) -> None:
         """Raises RefusedError for what the route would not read, or what exceeds a limit."""
         assert self._gate.limits is not None  # it has admitted the request
+        if _header(scope, b"content-encoding").strip().lower() not in (b"", b"identity"):
+            raise RefusedError(ENCODED)
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
         refuse_unknown(given, names)
         refuse_unused(given)

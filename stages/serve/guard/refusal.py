@@ -49,6 +49,9 @@ TOO_SLOW = Refusal(408, "The request's body did not arrive in time.", "request_t
 NOT_JSON = Refusal(
     415, "The body must be JSON, with the header 'Content-Type: application/json'.", "unsupported_media_type"
 )
+ENCODED = Refusal(
+    415, "The body must be sent as it is, without a Content-Encoding such as gzip.", "unsupported_media_type"
+)
 
 
 def too_large(most: int) -> Refusal:

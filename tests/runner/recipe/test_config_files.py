@@ -98,6 +98,7 @@ def test_a_pipe_or_a_folder_that_is_named_as_a_recipe_is_not_waited_for(
     (tmp_path / "recipe" / "folder.yaml").mkdir()
     assert main(["list", "--config-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("is a folder, a pipe or a device") == 2
+    assert "pipe" not in refused(tmp_path, "recipe=nothing")
 
 
 def test_files_of_the_folder_that_are_not_recipes_are_not_read(tmp_path: Path) -> None:

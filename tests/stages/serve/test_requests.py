@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -121,6 +122,15 @@ def test_json_by_any_of_its_names_is_read(kind: str, client: TestClient) -> None
 def post(client: TestClient, body: Any, raw: bool = False) -> Any:
     content = body if raw else json.dumps(body).encode()
     return client.post("/v1/completions", content=content, headers={"Content-Type": "application/json"})
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate, gzip", "br"])
+def test_a_packed_body_is_a_415(encoding: str, client: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    answer = client.post("/v1/completions", content=gzip.compress(b'{"prompt": "a"}'), headers=headers)
+    assert "Content-Encoding" in error_of(answer, 415)["message"]
+    headers["Content-Encoding"] = "identity"
+    assert client.post("/v1/completions", content=b'{"prompt": "a"}', headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
