@@ -15,15 +15,10 @@ _ASKING = ("infer", "serve")
 
 
 def check_needed(recipe: Recipe, example: Example) -> None:
-    """Raise RunnerError where the example has images, or tools or reasoning that no parser of the recipe reads."""
+    """Raise RunnerError where the example has tools or reasoning that no parser of the recipe reads."""
     if not set(_ASKING) & set(recipe.pipeline):
         return
     where, answer = example.source or example.id, example.answer
-    if example.images:
-        raise RunnerError(
-            f"{where}: the row has images, which are learned and not yet predicted or served",
-            "Leave infer, evaluate, serve and query out of `pipeline`, or use rows with text alone.",
-        )
     if example.tools and recipe.model.tool_parser is None:
         raise RunnerError(
             f"{where}: the row has tools, and model.tool_parser names no parser of the calls in answers",

@@ -63,14 +63,23 @@ def the_model_takes_the_rows_images(recipe: Recipe) -> Iterator[Problem]:
     rows = [first_example(recipe, split) for split in ("train", "test")]
     if not any(row is not None and row.images for row in rows):
         return
-    if {"infer", "serve"} & set(recipe.pipeline):
-        hint = "Leave infer, evaluate, serve and query out of `pipeline`, or use rows with text alone."
-        yield Problem("pipeline", recipe.pipeline, "has stages that take no images yet, and the rows have them", hint)
+    yield from _other_pixels(recipe)
     folder, published = tokenizer_folder(recipe), recipe.model.architecture
     read = folder is not None and model_type_of_vision(folder) is None
     if read or (folder is None and published is not None and published.of == recipe.model.source):
         message = "takes no images (it has no vision_config), and the rows have them"
         yield Problem("model.source", recipe.model.source, message, "Take a vision-language model, or other rows.")
+
+
+def _other_pixels(recipe: Recipe) -> Iterator[Problem]:
+    """What an engine would do with images and training does not. serve.engine_kwargs has what infer's has, too."""
+    stages = [stage for stage in ("infer", "serve") if stage in recipe.pipeline]
+    for name in ("mm_processor_kwargs", "media_io_kwargs"):
+        for stage in stages:
+            if value := getattr(recipe, stage).engine_kwargs.get(name):
+                hint = "Leave it out: training has the sizes of the model's own processor."
+                yield Problem(f"{stage}.engine_kwargs.{name}", value, "shows other pixels than are learned", hint)
+                break
 
 
 RULES = (first_rows_are_learned_as_they_are_asked, the_model_takes_the_rows_images)

@@ -16,6 +16,7 @@ from stages.sections.serve import Limits
 from stages.serve.guard.body import read_object
 from stages.serve.guard.costs import refuse_costly
 from stages.serve.guard.grammars import grammars_of, refuse_large
+from stages.serve.guard.images import images_of, refuse_images
 from stages.serve.guard.keys import KeyRing
 from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.names import Names, refuse_unknown
@@ -178,6 +179,8 @@ class Guard:
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
         refuse_unknown(given, names)
         refuse_unused(given)
+        if images := list(images_of(given)):
+            await asyncio.to_thread(refuse_images, images)
         if refusal := self._gate.charge(scope, refuse_costly(given, self._gate.limits)):
             raise RefusedError(refusal)
         grammars = list(grammars_of(given))

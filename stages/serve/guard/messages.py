@@ -18,11 +18,18 @@ _MORE = {
 }
 _PRESENT = {"reasoning_content": "reasoning", "thinking": "reasoning", "function_call": "tool_calls"}
 _TEXT_PART = ("type", "text")
+_UNUSED = "unused_parameter"
+_PARTS = ("text", "image_url")
+_AS_IT_IS = ("mm_processor_kwargs", "media_io_kwargs")
 
 
 def refuse_unused(body: Mapping[str, Any]) -> None:
     """Raise RefusedError naming the first key of a message that no chat template would see. Empty values pass: clients
-    send answers back with all of their fields."""
+    send answers back with all of their fields. A part of a message is a text or an image, which is taken as it is:
+    vLLM fetches what parts of other types name."""
+    for name in _AS_IT_IS:
+        if body.get(name):
+            raise bad_request(f"{name} is not used by this endpoint. It takes images as they are.", name, _UNUSED)
     messages = body.get("messages")
     if not isinstance(messages, list):
         return
@@ -30,7 +37,7 @@ def refuse_unused(body: Mapping[str, Any]) -> None:
         if isinstance(message, dict):
             for key, used in _unused(message):
                 param = f"messages[{index}].{key}"[:200]
-                raise bad_request(f"{param} is not used by this endpoint.{_hint(key, used)}", param, "unused_parameter")
+                raise bad_request(f"{param} is not used by this endpoint.{_hint(key, used)}", param, _UNUSED)
 
 
 def _unused(message: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -44,12 +51,20 @@ def _unused(message: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]
         yield "name", ("a text as the name",)
     parts = message.get("content")
     for at, part in enumerate(parts if isinstance(parts, list) else ()):
-        if isinstance(part, dict) and part.get("type") == "text":
-            for key in part:
-                if key not in _TEXT_PART and part[key] is not None:
-                    yield f"content[{at}].{key}", _TEXT_PART
-        if isinstance(part, dict) and part.get("type") == "image_url":
-            yield from _unused_of_image(part, f"content[{at}]")
+        if not isinstance(part, str):  # which vLLM reads as a text
+            yield from _unused_of_part(part, f"content[{at}]")
+
+
+def _unused_of_part(part: Any, name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text":
+        for key in part:
+            if key not in _TEXT_PART and part[key] is not None:
+                yield f"{name}.{key}", _TEXT_PART
+    elif kind == "image_url":
+        yield from _unused_of_image(part, name)
+    else:
+        yield f"{name}.type", _PARTS
 
 
 def _unused_of_image(part: Mapping[str, Any], name: str) -> Iterator[tuple[str, tuple[str, ...]]]:

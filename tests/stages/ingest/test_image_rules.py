@@ -73,3 +73,12 @@ def test_a_changed_image_below_the_source_changes_what_the_rows_are_known_by(tmp
     between = rows_meaning(recipe)
     (tmp_path / "a.png").write_bytes(b"12")
     assert before != between != rows_meaning(recipe)
+
+
+def test_an_engine_that_would_see_other_pixels_than_training_is_refused(tmp_path: Path) -> None:
+    model(tmp_path, model_type="llava", vision_config={})
+    asks = {"pipeline": ["ingest", "train", "publish", "infer", "evaluate", "serve"]}
+    assert not list(the_model_takes_the_rows_images(recipe_of(tmp_path, **asks)))
+    sections = {**asks, "infer": {"engine_kwargs": {"mm_processor_kwargs": {"max_pixels": 4}}}}
+    (problem,) = the_model_takes_the_rows_images(recipe_of(tmp_path, **sections))
+    assert problem.key == "infer.engine_kwargs.mm_processor_kwargs"

@@ -1,0 +1,97 @@
+"""Images of a request: in the request itself, of forms that Pillow reads without another program, and not too large."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stages.serve.guard.images import images_of, refuse_images
+from stages.serve.guard.messages import refuse_unused
+from stages.serve.guard.refusal import RefusedError
+
+URL = "messages[0].content[0].image_url.url"
+
+
+def uri(form: str = "PNG", size: tuple[int, int] = (4, 4)) -> str:
+    made = BytesIO()
+    Image.new("RGB", size).save(made, form)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(made.getvalue()).decode()}"
+
+
+def body(*urls: Any, **more: Any) -> dict[str, Any]:
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return {"messages": [{"role": "user", "content": parts}], **more}
+
+
+def check(value: dict[str, Any]) -> None:
+    refuse_unused(value)
+    refuse_images(images_of(value))
+
+
+def refusal(value: dict[str, Any]) -> tuple[str | None, str | None]:
+    with pytest.raises(RefusedError) as caught:
+        check(value)
+    return caught.value.refusal.param, caught.value.refusal.code
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_an_image_in_the_request_is_taken(form: str) -> None:
+    asked = body(uri(form), uri(form))
+    check(asked)
+    assert len(list(images_of(asked))) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/a.png", "https://elsewhere.org/a.png", "file:///etc/passwd", "ftp://elsewhere.org/a.png",
+        "DATA:image/png;base64,AA==", "data:text/plain;base64,AA==", None, 3, "",
+    ],
+)  # fmt: skip
+def test_an_address_is_refused_and_nothing_is_fetched(url: Any) -> None:
+    assert refusal(body(url)) == (URL, "unused_parameter")
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("data:image/png;base64,?", "invalid_image"),
+        ("data:image/png,AA==", "invalid_image"),
+        ("data:image/png;base64,AAAA", "invalid_image"),
+        (uri("TIFF"), "invalid_image"),
+        ("data:image/png;base64," + base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode(), "invalid_image"),
+        (uri(size=(8000, 8000)), "image_too_large"),
+    ],
+)
+def test_what_is_no_image_of_a_known_form_or_too_large_is_refused(url: str, code: str) -> None:
+    assert refusal(body(url)) == (URL, code)
+
+
+def test_many_images_are_counted_together() -> None:
+    large = uri(size=(6000, 6000))
+    assert refusal(body(large, large)) == (URL.replace("content[0]", "content[1]"), "image_too_large")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "video_url", "video_url": {"url": "http://127.0.0.1:1/a.mp4"}},
+        {"type": "audio_url", "audio_url": {"url": "http://127.0.0.1:1/a.wav"}},
+        {"image_url": "http://127.0.0.1:1/a.png"},
+        {"type": "input_image", "image_url": "http://127.0.0.1:1/a.png"},
+        {"type": "image_embeds", "image_embeds": "AA=="},
+        3,
+    ],
+)
+def test_parts_of_other_types_are_refused(part: Any) -> None:
+    asked = {"messages": [{"role": "user", "content": ["a text", part]}]}
+    assert refusal(asked) == ("messages[0].content[1].type", "unused_parameter")
+
+
+def test_a_request_does_not_change_how_images_are_seen() -> None:
+    assert refusal(body(uri(), mm_processor_kwargs={"max_pixels": 1}))[0] == "mm_processor_kwargs"
+    assert refusal(body(uri(), media_io_kwargs={"image": {}}))[0] == "media_io_kwargs"
