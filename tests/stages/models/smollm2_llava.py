@@ -17,7 +17,7 @@ _WIDTH = 256
 
 
 def save(folder: Path) -> Path:
-    """The model in the folder, in float32 (560 MB)."""
+    """The model in the folder, in bfloat16 (270 MB)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlavaConfig, LlavaForConditionalGeneration, set_seed
 
     from stages.models import gguf

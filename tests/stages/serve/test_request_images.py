@@ -67,7 +67,7 @@ def test_an_address_is_refused_and_nothing_is_fetched(url: Any) -> None:
         (uri(size=(8000, 8000)), "image_too_large"),
     ],
 )
-def test_what_is_no_image_of_a_known_form_or_too_large_is_refused(url: str, code: str) -> None:
+def test_an_image_of_an_unknown_form_or_size_is_refused(url: str, code: str) -> None:
     assert refusal(body(url)) == (URL, code)
 
 
