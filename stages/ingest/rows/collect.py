@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest as digest
 
 from stages.data.example import BadRowError, Example, text_of
 from stages.data.shapes.convert import Convert, Row
+from stages.data.shapes.pictures import PLACE
 from stages.data.shapes.quick import QuickLine
 from stages.ingest.rows.control import ControlTokens
 from stages.ingest.rows.damage import damage_of
@@ -153,13 +154,14 @@ class Collected:
 
 
 def prompt_text(example: Example) -> str:
-    """What tells prompts apart, as one text."""
+    """What tells prompts apart, as one text; the same words about other images are another prompt."""
     if example.text is not None:
         return example.text
     prompt = example.prompt
     if len(prompt) == 1 and type(content := prompt[0]["content"]) is str:
         return f"{prompt[0]['role']}\0{content}"
-    return "\0".join([part for each in prompt for part in (each["role"], _content(each))])
+    seen = [f"{digest(each.encode()):016x}" for each in example.images or ()]
+    return "\0".join([*seen, *(part for each in prompt for part in (each["role"], _content(each)))])
 
 
 def _content(message: Any) -> str:
@@ -221,7 +223,8 @@ def collect(
                 found.refuse(place, BadRowError(f"cannot be written as JSON: {error}"))
                 continue
             file.write(line)
-            if token := first_token(line):
+            texts = line.replace(PLACE.encode(), b"") if example is not None and example.images else line
+            if token := first_token(texts):
                 found.control.add(token, place)
             if not line.isascii() and (damage := damage_of(line)):
                 found.damaged.add(damage, place)
