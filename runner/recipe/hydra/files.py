@@ -32,11 +32,11 @@ def read_recipe_file(path: Path) -> str:
     except OSError as error:
         raise refused(path, f"cannot be read: {error.strerror}", "Correct its permissions.") from error
     try:
-        why, number = why_refused(text), odd_number(text)
+        if why := why_refused(text):
+            raise refused(path, why, _SHORTER)
+        number = odd_number(text)
     except yaml.YAMLError as error:
         raise not_yaml(path, error) from error
-    if why:
-        raise refused(path, why, _SHORTER)
     if number:
         raise refused(path, number, "Write the number that you mean, or put quotes around a text.")
     return text
