@@ -55,8 +55,8 @@ async def in_turns(url: str, num_requests: int) -> dict[str, list[float]]:
 
 
 def body_of(model: str) -> bytes:
-    """A request with 4,000 characters, of which the engine has computed all but the first time."""
-    messages = [{"role": "user", "content": "Tell me of a game. " * 200}]
+    """A request with 950 characters, of which the engine has computed all but the first time."""
+    messages = [{"role": "user", "content": "Tell me of a game. " * 50}]
     return json.dumps({"model": model, "messages": messages, "max_tokens": 4, "stream": True}).encode()
 
 
