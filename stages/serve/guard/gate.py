@@ -18,7 +18,7 @@ from stages.serve.guard.costs import refuse_costly
 from stages.serve.guard.grammars import grammars_of, refuse_large
 from stages.serve.guard.images import images_of, refuse_images
 from stages.serve.guard.keys import KeyRing
-from stages.serve.guard.messages import refuse_unused
+from stages.serve.guard.messages import refuse_empty, refuse_unused
 from stages.serve.guard.names import Names, refuse_unknown
 from stages.serve.guard.refusal import (
     CLOSED,
@@ -178,6 +178,7 @@ class Guard:
             raise RefusedError(ENCODED)
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
         refuse_unknown(given, names)
+        refuse_empty(given)
         refuse_unused(given)
         if images := list(images_of(given)):
             await asyncio.to_thread(refuse_images, images)

@@ -19,6 +19,7 @@ _MORE = {
 _PRESENT = {"reasoning_content": "reasoning", "thinking": "reasoning", "function_call": "tool_calls"}
 _TEXT_PART = ("type", "text")
 _UNUSED = "unused_parameter"
+_ROLES = ("system", "developer", "user", "assistant", "tool")
 _PARTS = ("text", "image_url")
 _AS_IT_IS = ("mm_processor_kwargs", "media_io_kwargs")
 
@@ -38,6 +39,24 @@ def refuse_unused(body: Mapping[str, Any]) -> None:
             for key, used in _unused(message):
                 param = f"messages[{index}].{key}"[:200]
                 raise bad_request(f"{param} is not used by this endpoint.{_hint(key, used)}", param, _UNUSED)
+
+
+def refuse_empty(body: Mapping[str, Any]) -> None:
+    """Raise RefusedError for a conversation without a message, and for the first message of no known role or without
+    content. A template writes any role, and nothing where content is missing; an assistant may have none."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return
+    if not messages:
+        raise bad_request("messages is empty. Send at least one message.", "messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            continue
+        role, where = message.get("role"), f"messages[{index}]"
+        if isinstance(role, str) and role not in _ROLES:
+            raise bad_request(f"{where}.role is {role[:50]!r}. It can be {', '.join(_ROLES)}.", f"{where}.role")
+        if message.get("content") is None and role in _ROLES and role != "assistant":
+            raise bad_request(f"{where}.content is missing.", f"{where}.content")
 
 
 def _unused(message: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
