@@ -48,8 +48,10 @@ test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on rea
 test-unit: $(VENV)/.dev ## Unit tests, without Ray (minutes)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not e2e and not chaos" $(ARGS)
 
+# Whole runs one after the other, since they count the machine's processes and ports; then the stages' tests, two at once.
 test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
-	$(VENV)/bin/python -m pytest -m "e2e and not chaos" $(ARGS)
+	$(VENV)/bin/python -m pytest -m "e2e and not chaos" tests/chaos tests/e2e $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "e2e and not chaos" --ignore tests/chaos --ignore tests/e2e $(ARGS)
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
