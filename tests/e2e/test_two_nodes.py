@@ -81,6 +81,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             assert with_kill.returncode in (0, 1)
 
 
+@pytest.mark.chaos  # its training is one more; without it the test after it trains
 def test_the_exported_job_trains_on_two_nodes(
     two_nodes: Nodes, quickstart_run: Done, workspace: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +110,7 @@ def test_the_exported_job_trains_on_two_nodes(
 def test_a_run_that_joins_the_cluster_uses_what_the_job_made(
     two_nodes: Nodes, quickstart_run: Done, workspace: Path
 ) -> None:
-    """Without the job (this test alone) it trains itself."""
+    """Without the job it trains itself."""
     done = run_recipe(
         f"cluster.address={two_nodes.address}",
         *RECIPE,
