@@ -1,17 +1,15 @@
-"""Tools, from rows to an endpoint whose answers are those of batch inference: a tiny model, real parts."""
+"""Tools, reasoning and the rest of a conversation, from rows to an endpoint whose answers are those of batch inference:
+a tiny model, real parts."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.tiny_run import run, write_rows
 from tests.stages.models.families import save_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
@@ -43,37 +41,34 @@ def called(item: str) -> dict[str, Any]:
     }
 
 
-def run(folder: Path, family: str, row: Any, *overrides: str) -> dict[str, Any]:
-    """The summary of a whole run over two questions, each of them many times."""
+def learn(folder: Path, family: str, rows: list[Any], *overrides: str, test: list[Any] | None = None) -> dict[str, Any]:
+    """The summary of a whole run over a few rows, each of them many times."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save_model(family, folder / "model", spread=0.2)
-    for name, times in (("train", 40), ("test", 1)):
-        rows = [json.dumps(row(item)) for _ in range(times) for item in ITEMS]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    command = [
-        sys.executable, "-m", "runner", "run", "recipe=viggo_quickstart", f"storage.root={folder}/runs",
-        f"storage.artifacts={folder}/artifacts", f"model.source={folder}/model", "model.architecture=null",
-        f"dataset.source={folder}", "dataset.files.val=null", "dataset.prompt.user=null",
-        "dataset.prompt.assistant=null", "dataset.prompt.conversations=messages", "serve.port=0",
-        "evaluate.require={}", "evaluate.compare_base=false", "evaluate.slices=[]", "query.num_rows=2",
-        "train.lora_rank=32", "train.learning_rate=1e-2", f"train.args.max_steps={STEPS}",
-        "infer.sampling.max_tokens=100",
-        *overrides,
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=800
-    )
-    assert done.returncode == 0, done.stdout
-    summary: dict[str, Any] = json.loads(((folder / "runs" / "latest").resolve() / "summary.json").read_text())
-    return summary
+    write_rows(folder, rows, times=40, test=test)
+    return run(folder, f"train.args.max_steps={STEPS}", "infer.sampling.max_tokens=100", *overrides)
+
+
+def talk(*texts: str, **answer: Any) -> dict[str, Any]:
+    """A row of questions and answers in turn. answer: more of the last message."""
+    roles = ("user", "assistant")
+    messages: list[dict[str, Any]] = [{"role": roles[at % 2], "content": text} for at, text in enumerate(texts)]
+    messages[-1] |= answer
+    return {"messages": messages}
+
+
+def answers(summary: dict[str, Any]) -> list[Any]:
+    """(text, reasoning) of the endpoint's answers, which are those of batch inference."""
+    assert summary["query"]["matches_batch"] is True
+    return [(line["tuned"]["text"], line["tuned"].get("reasoning")) for line in summary["query"]["rows"]]
 
 
 def test_calls_are_learned_and_the_endpoint_gives_those_of_batch_inference(tmp_path: Path) -> None:
     (tmp_path / "own.jinja").write_text(TEMPLATE, encoding="utf-8")
-    summary = run(
-        tmp_path, "base", called, f"model.chat_template={tmp_path}/own.jinja", "model.tool_parser=hermes",
-        "evaluate.metrics=[exact_match,calls_match,call_names,call_arguments]",
+    summary = learn(
+        tmp_path, "base", [*map(called, ITEMS)], f"model.chat_template={tmp_path}/own.jinja",
+        "model.tool_parser=hermes", "evaluate.metrics=[exact_match,calls_match,call_names,call_arguments]",
     )  # fmt: skip
     scores, query = summary["scores"]["tuned"], summary["query"]
     assert scores["call_names"] == 1.0
@@ -83,3 +78,34 @@ def test_calls_are_learned_and_the_endpoint_gives_those_of_batch_inference(tmp_p
         [{"name": "stock", "arguments": {"item": item}}] for item in ITEMS
     ]
     assert {line["tuned"]["finish_reason"] for line in query["rows"]} == {"tool_calls"}
+
+
+@pytest.mark.chaos
+def test_reasoning_is_learned_and_answers_are_scored_without_it(tmp_path: Path) -> None:
+    rows = [talk(item, f"{item}!", reasoning_content=f"so {item}") for item in ITEMS]
+    summary = learn(tmp_path, "qwen3", rows, "model.reasoning_parser=qwen3", "evaluate.reasoning=strip")
+    assert summary["scores"]["tuned"]["exact_match"] == 1.0
+    assert [(text, (thought or "").strip()) for text, thought in answers(summary)] == [
+        (f"{item}!", f"so {item}") for item in ITEMS
+    ]
+
+
+@pytest.mark.chaos
+def test_without_thinking_the_answer_alone_is_learned_and_given(tmp_path: Path) -> None:
+    rows = [talk(item, f"{item}!") for item in ITEMS]
+    summary = learn(tmp_path, "qwen3", rows, "model.chat_template_kwargs={enable_thinking: false}")
+    assert summary["scores"]["tuned"]["exact_match"] == 1.0
+    assert answers(summary) == [(f"{item}!", None) for item in ITEMS]
+
+
+@pytest.mark.chaos
+def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
+    rows = [talk(item, "no", "again", f"{item}!") for item in ITEMS]
+    for row in rows:
+        row["messages"][1]["weight"] = 0
+    asked_first = [talk(item, "no") for item in ITEMS]
+    summary = learn(tmp_path, "chatml", rows, "query.num_rows=4", test=[*rows, *asked_first])
+    assert summary["scores"]["tuned"]["exact_match"] == 0.5
+    given = [text for text, _ in answers(summary)]
+    assert given[:2] == [f"{item}!" for item in ITEMS]
+    assert "no" not in given[2:]
