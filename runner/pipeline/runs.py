@@ -24,31 +24,10 @@ _INDEX = "roots"
 ANOTHER_ROOT = "Name a folder that you may write: storage.root=..."
 _HOMES = (Path("/root"), Path("/home"), Path("/Users"))
 _ABOVE = tuple(map(Path, ("/usr", "/usr/local", "/var", "/var/lib", "/run", "/opt", "/tmp", "/var/tmp")))  # noqa: S108
-_SYSTEM = tuple(
-    map(
-        Path,
-        (
-            "/bin",
-            "/boot",
-            "/dev",
-            "/etc",
-            "/lib",
-            "/lib32",
-            "/lib64",
-            "/proc",
-            "/sbin",
-            "/sys",
-            "/usr/bin",
-            "/usr/include",
-            "/usr/lib",
-            "/usr/lib64",
-            "/usr/sbin",
-            "/usr/share",
-            "/System",
-            "/Library",
-        ),
-    ),
-)
+_SYSTEM = tuple(map(Path, (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/sbin",
+    "/sys", "/usr/bin", "/usr/include", "/usr/lib", "/usr/lib64", "/usr/sbin", "/usr/share", "/System", "/Library",
+)))  # fmt: skip
 _MEMORY = Path("/dev/shm")  # noqa: S108 (a disk in memory)
 
 

@@ -39,18 +39,24 @@ URI_HINT = "Write generated://viggo?train=512&val=32&test=100&seed=7&functions=i
 
 
 @dataclass(frozen=True)
-class GrammarSpec:
-    """What to generate: rows of each split, the seed, and the slice of functions and attributes to draw from."""
+class RowsSpec:
+    """How many rows of each split to generate, and the seed."""
 
     train: int = 1000
     val: int = 100
     test: int = 100
     seed: int = 0
-    functions: tuple[str, ...] = tuple(words.FUNCTIONS)
-    attributes: tuple[str, ...] = words.ATTRIBUTES
 
     def num_rows(self, split: Split) -> int:
         return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+
+@dataclass(frozen=True)
+class GrammarSpec(RowsSpec):
+    """What to generate: rows, seed, and the slice of functions and attributes to draw from."""
+
+    functions: tuple[str, ...] = tuple(words.FUNCTIONS)
+    attributes: tuple[str, ...] = words.ATTRIBUTES
 
 
 def parse_uri(uri: str, default_seed: int = 0) -> GrammarSpec:
@@ -61,18 +67,27 @@ def parse_uri(uri: str, default_seed: int = 0) -> GrammarSpec:
     parts = urlsplit(uri)
     if parts.scheme != "generated" or parts.netloc != "viggo" or parts.path.strip("/") or parts.fragment:
         raise RunnerError(f"there is no grammar {uri!r}; there is generated://viggo", URI_HINT)
-    query: dict[str, str] = {}
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        known(key, (*SPLITS, "seed", "functions", "attributes"), "key", uri)
-        if key in query:
-            raise RunnerError(f"{uri}: {key} is given twice", URI_HINT)
-        query[key] = value
+    query = dict(pairs_of(uri, ("functions", "attributes"), URI_HINT))
     counts = {key: count_of(key, query[key], uri) for key in (*SPLITS, "seed") if key in query}
     functions = _names(query, "functions", tuple(words.FUNCTIONS), uri)
     attributes = _names(query, "attributes", words.ATTRIBUTES, uri)
     spec = GrammarSpec(**{"seed": default_seed, **counts}, functions=functions, attributes=attributes)
     _check_slice(spec, "attributes" in query, uri)
     return spec
+
+
+def pairs_of(uri: str, more: Sequence[str], hint: str) -> Iterator[tuple[str, str]]:
+    """The keys and values of the URI's query, one by one. more: keys besides those of `RowsSpec`.
+
+    Raises RunnerError at a key that is unknown or given twice.
+    """
+    seen: set[str] = set()
+    for key, value in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
+        known(key, (*SPLITS, "seed", *more), "key", uri)
+        if key in seen:
+            raise RunnerError(f"{uri}: {key} is given twice", hint)
+        seen.add(key)
+        yield key, value
 
 
 def known(name: str, allowed: Sequence[str], what: str, uri: str) -> None:

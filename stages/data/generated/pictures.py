@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from runner.errors import RunnerError
-from stages.data.generated.grammar import SPLIT_BUCKETS, SPLITS, Split, count_of, known
+from stages.data.generated.grammar import SPLIT_BUCKETS, RowsSpec, Split, count_of, pairs_of
 
 QUESTION = "What do you see?"
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 70, 220), "yellow": (240, 200, 20)}
@@ -29,17 +29,10 @@ _HINT = "Write generated://pictures?train=1200&val=32&test=100&seed=7&size=56"
 
 
 @dataclass(frozen=True)
-class PictureSpec:
-    """What to draw: rows of each split, the seed, and the width and height of a picture in pixels."""
+class PictureSpec(RowsSpec):
+    """What to draw: rows, seed, and the width and height of a picture in pixels."""
 
-    train: int = 1000
-    val: int = 100
-    test: int = 100
-    seed: int = 0
     size: int = 56
-
-    def num_rows(self, split: Split) -> int:
-        return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 
 def parse_uri(uri: str, default_seed: int = 0) -> PictureSpec:
@@ -47,14 +40,10 @@ def parse_uri(uri: str, default_seed: int = 0) -> PictureSpec:
 
     default_seed: taken when the URI names none. What the query leaves out has `PictureSpec`'s defaults.
     """
-    parts, given = urlsplit(uri), dict[str, int]()
+    parts = urlsplit(uri)
     if parts.path.strip("/") or parts.fragment:
         raise RunnerError(f"{uri} names no set of pictures", _HINT)
-    for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        known(key, (*SPLITS, "seed", "size"), "key", uri)
-        if key in given:
-            raise RunnerError(f"{uri}: {key} is given twice", _HINT)
-        given[key] = count_of(key, value, uri, _HINT)
+    given = {key: count_of(key, value, uri, _HINT) for key, value in pairs_of(uri, ("size",), _HINT)}
     spec = replace(PictureSpec(seed=default_seed), **given)
     if spec.size not in _SIZES:
         raise RunnerError(f"{uri}: size={spec.size} is not from {_SIZES[0]} to {_SIZES[-1]} pixels", _HINT)
