@@ -15,6 +15,9 @@ UV := uv==0.13.9
 # Installs by uv: what .venv and the environments share is on the disk once.
 BUILD = $(VENV)/bin/python -m runner.cluster.environments.build --torch-index $(TORCH_INDEX)
 
+# Tests that use the engine itself run in its environment.
+IN_ENGINE = $(VENV)/bin/python -m tests.in_environment engine
+
 # Tests start the runner hundreds of times: its modules are compiled once, also where the machine's settings say never.
 test-unit test-e2e chaos: export PYTHONDONTWRITEBYTECODE =
 
@@ -24,13 +27,13 @@ help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
 	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.cpu ## Create .venv with the CPU stack (about 3 minutes)
+setup: $(VENV)/.cpu ## Create .venv with the CPU stack, and the environment of the engine (about 2 minutes)
 
-$(VENV)/.cpu: requirements/cpu.lock pyproject.toml
+$(VENV)/.cpu: requirements/cpu.lock requirements/environments/engine-cpu.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=..."; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(UV)
-	$(BUILD) --own $<
+	$(BUILD) --own $< engine
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu requirements/dev.lock
@@ -47,11 +50,13 @@ test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on rea
 
 test-unit: $(VENV)/.dev ## Unit tests, without Ray (minutes)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not e2e and not chaos" $(ARGS)
+	$(IN_ENGINE) pytest -n auto --dist loadfile -m "not e2e and not chaos" tests/stages $(ARGS)
 
 # Whole runs one after the other, since they count the machine's processes and ports; then the stages' tests, two at once.
 test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 	$(VENV)/bin/python -m pytest -m "e2e and not chaos" tests/chaos tests/e2e $(ARGS)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "e2e and not chaos" --ignore tests/chaos --ignore tests/e2e $(ARGS)
+	$(IN_ENGINE) pytest -m "e2e and not chaos" tests/stages $(ARGS)
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
@@ -71,7 +76,7 @@ golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the diffe
 
 known-keys: $(VENV)/.cpu env ## Rewrite the tables of the libraries' arguments from the installed versions
 	$(VENV)/bin/python -m runner.recipe.arguments.generate
-	$(VENV)/bin/python -m stages.engines.vllm.generate
+	$(VENV)/environments/engine/bin/python -m stages.engines.vllm.generate
 	$(VENV)/bin/python -m stages.trainers.llamafactory.generate
 	$(VENV)/environments/accelerate/bin/python -m stages.trainers.accelerate.generate
 

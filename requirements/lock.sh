@@ -26,10 +26,12 @@ shared() { # shared LOCK
   grep -E '^(ray|pydantic|pydantic-core|numpy|pandas|pyarrow|boto3|botocore|rich|jinja2|psutil|setuptools|fsspec|protobuf|msgpack)==' "$1"
 }
 
-for input in environments/*.in; do
-  name=$(basename "$input" .in)
-  [ "$name" = shared ] && continue
-  compile 3.11 excludes-cpu.txt "$input" "environments/$name-cpu.lock" --override overrides-cpu.txt --constraint <(shared cpu.lock) --upgrade
+# An environment is resolved from NAME.in, or from NAME-cpu.in and NAME-gpu.in where its tool has two names.
+names() { ls environments/*.lock environments/*-cpu.in environments/*.in | xargs -n1 basename | sed -E 's/(-(cpu|gpu))?\.(in|lock)$//' | sort -u | grep -v '^shared$'; }
+input() { [ -e "environments/$1-$2.in" ] && echo "environments/$1-$2.in" || echo "environments/$1.in"; } # input NAME ACCELERATOR
+
+for name in $(names); do
+  compile 3.11 excludes-cpu.txt "$(input "$name" cpu)" "environments/$name-cpu.lock" --override overrides-cpu.txt --constraint <(shared cpu.lock) --upgrade
   sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' "environments/$name-cpu.lock"
-  compile 3.12 excludes-gpu.txt "$input" "environments/$name-gpu.lock" --constraint <(shared gpu.lock) --upgrade
+  compile 3.12 excludes-gpu.txt "$(input "$name" gpu)" "environments/$name-gpu.lock" --constraint <(shared gpu.lock) --upgrade
 done

@@ -20,10 +20,21 @@ from runner.recipe.load import Composed, compose, to_recipe
 from runner.storage.artifact import scan_folder
 from runner.testing import changed
 from stages.sections.recipe import Recipe
+from tests.in_environment import VARIABLE
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of other environments than this one: `python -m tests.in_environment` runs those."""
+    here = os.environ.get(VARIABLE)
+    marks = ((item, item.get_closest_marker("environment")) for item in items)
+    elsewhere = [item for item, mark in marks if (mark.args[0] if mark else None) != here]
+    config.hook.pytest_deselected(items=elsewhere)
+    left = set(elsewhere)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Ray Serve's HAProxy as a run has it: private to the run, on loopback, and gone when the run is.
 
-As Ray Serve 2.59 starts it, its pages of figures listen on all addresses at fixed ports, every user of the machine can
+As Ray Serve 2.60 starts it, its pages of figures listen on all addresses at fixed ports, every user of the machine can
 command it by its socket, its files lie where those of all runs lie, and it outlives a process that is killed. What
 variables can set is in `environment`. For the rest Ray Serve starts `haproxy_start.py` in HAProxy's place, which
 corrects the configuration that it is given, and becomes HAProxy.

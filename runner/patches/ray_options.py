@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 
 def deployment_class() -> Any:
-    """Ray Serve 2.59's model of a deployment's options, with their bounds."""
+    """Ray Serve 2.60's model of a deployment's options, with their bounds."""
     from ray.serve._private.config import DeploymentConfig
 
     return DeploymentConfig

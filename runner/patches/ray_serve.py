@@ -1,4 +1,4 @@
-"""Ray Serve 2.59 where its public functions end: who serves on a cluster, versions, addresses, calls by reference."""
+"""Ray Serve 2.60 where its public functions end: who serves on a cluster, versions, addresses, calls by reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def route_prefix(app_name: str) -> str:
 def set_version(app: Any, version: str) -> None:
     """Have Serve replace the application's replicas only when the version differs; else every deploy replaces all.
 
-    `serve.deployment(version=...)` did that once, and Ray 2.59 raises ValueError for it.
+    `serve.deployment(version=...)` did that once, and Ray 2.60 raises ValueError for it.
     """
     app._bound_deployment._version = version
 

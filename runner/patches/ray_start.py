@@ -10,7 +10,7 @@ from typing import Any
 def on_address(address: str) -> dict[str, Any]:
     """Options of `ray.init` that have a cluster it starts listen at this IP address alone.
 
-    Ray 2.59 chooses the address by itself; `ray start --node-ip-address` has the setting, `ray.init` a private one.
+    Ray 2.60 chooses the address by itself; `ray start --node-ip-address` has the setting, `ray.init` a private one.
     """
     return {"_node_ip_address": address}
 

@@ -1,6 +1,6 @@
 """What a Ray cluster holds: actors and placement groups of this job, its largest node, its head.
 
-Ray 2.59's public way to list the first two, `ray.util.state`, asks the dashboard's server, which a run's own cluster
+Ray 2.60's public way to list the first two, `ray.util.state`, asks the dashboard's server, which a run's own cluster
 does not start. These ask the head node itself.
 """
 

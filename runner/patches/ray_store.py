@@ -1,6 +1,6 @@
 """The key-value store of a Ray cluster's head node, which every process of the cluster reads and writes.
 
-Ray 2.59 has it as `ray.experimental.internal_kv`, whose functions are private. A public way would be an actor.
+Ray 2.60 has it as `ray.experimental.internal_kv`, whose functions are private. A public way would be an actor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ray Train 2.59 without actors that a run does not use, its list of checkpoints, and the cause of its errors."""
+"""Ray Train 2.60 without actors that a run does not use, its list of checkpoints, and the cause of its errors."""
 
 from __future__ import annotations
 

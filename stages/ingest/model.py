@@ -21,8 +21,8 @@ _UPDATE_EVERY_S = 0.5
 
 
 def converted_in(recipe: Recipe) -> Chosen | None:
-    """The environment that the model is converted in; None where it is not converted, or in the runner's own."""
-    if gguf.ENVIRONMENT is None or not recipe.model.source.startswith("package://"):
+    """The environment that the model is converted in; None where it is not converted."""
+    if not recipe.model.source.startswith("package://"):
         return None
     return Chosen(gguf.ENVIRONMENT, "model.source", recipe.model.source)
 

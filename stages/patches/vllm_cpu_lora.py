@@ -1,6 +1,6 @@
 """LoRA on CPUs in vLLM: right for batches that mix base model and adapters, and fast.
 
-vLLM 0.27.1 marks a token without an adapter by the index -1, and its CPU code takes that for the last adapter: with as
+vLLM 0.29.0 marks a token without an adapter by the index -1, and its CPU code takes that for the last adapter: with as
 many adapters loaded as `max_loras`, rows of the base model that share a step with rows of an adapter are answered with
 the adapter. It also copies the adapter's matrices once for every token, which made a prompt of the adapter take 2.6
 times as long as one of the base model (SmolLM2-135M, rank 8), against 1.1 times here.
@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms import current_platform
-
-from stages.patches.vllm_cpu_executor import LoopbackExecutor
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 Groups = list[tuple[int, torch.Tensor | None]]  # slot of an adapter; whether a token is its own, (tokens, 1)
 
 
-class CpuExecutor(LoopbackExecutor):
+class CpuExecutor(UniProcExecutor):  # type: ignore[misc]
     """vLLM's in-process executor with this module's LoRA."""
 
     def _init_executor(self) -> None:

@@ -12,6 +12,7 @@ from runner.cli.command_line import read_command_line
 from runner.cli.overrides import checked_overrides
 from runner.cli.verbs.init import OPTIONS, _options
 from runner.cli.verbs.table import VERBS
+from runner.cluster import environments
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import compose, to_options
 from runner.sweep.grid import combinations
@@ -78,13 +79,11 @@ def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monke
 
 
 def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:
-    from importlib.util import find_spec
-
     named = set(re.findall(r"ray_((?:serve|vllm)_[a-z_]+)", (ROOT / "docs" / "operations.md").read_text()))
     assert len(named) >= 10
-    serve, vllm = (Path(next(iter(find_spec(name).submodule_search_locations or []))) for name in ("ray", "vllm"))  # type: ignore[union-attr]
-    known = "".join(path.read_text() for path in (serve / "serve" / "_private").glob("*.py"))
-    known += (vllm / "v1" / "metrics" / "loggers.py").read_text().replace("vllm:", "vllm_")
+    (packages,) = map(Path, environments.packages("engine"))
+    known = "".join(path.read_text() for path in (packages / "ray" / "serve" / "_private").glob("*.py"))
+    known += (packages / "vllm" / "v1" / "metrics" / "loggers.py").read_text().replace("vllm:", "vllm_")
     assert not [name for name in named if f'"{name}"' not in known]
 
 

@@ -43,7 +43,6 @@ RAY_SIDE = {
     "stages.patches.ray_llm_api",
     "stages.patches.ray_llm_engine",
     "stages.patches.ray_llm_server",
-    "stages.patches.vllm_cpu_executor",
     "stages.patches.vllm_cpu_lora",
     "stages.engines.vllm.serving.replica",
     "stages.engines.vllm.serving.replica_entry",

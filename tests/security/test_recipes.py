@@ -99,7 +99,7 @@ def laughs(levels: int, width: int) -> str:
     [
         pytest.param(nested(100), "levels deep", id="nested 100 deep"),
         pytest.param(nested(20_000), "levels deep", id="nested 20,000 deep"),
-        pytest.param("stages: " + "[" * 5000, "levels deep", id="never closed"),
+        pytest.param("stages: " + "[" * 5000, "nesting depth", id="never closed"),
         pytest.param(laughs(9, 9), "aliases written out", id="a billion laughs"),
         pytest.param(laughs(40, 2), "aliases written out", id="doubled forty times"),
         pytest.param("stages: {" + ", ".join(f"k{n}: 1" for n in range(200_000)) + "}\n", "bytes", id="2 MB"),

@@ -103,6 +103,7 @@ def test_metrics_and_slices_of_another_evaluator_are_computed() -> None:
 class DummyEngine(Vllm):
     """As vLLM, with a rule, an argument and a server of its own."""
 
+    environment: ClassVar[str | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("dummy-engine",)
     server: ClassVar[str] = f"{__name__}.DummyServer"
 

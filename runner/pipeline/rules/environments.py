@@ -11,16 +11,19 @@ from runner.errors import Problem
 from runner.pipeline.fingerprint import library_version
 from runner.pipeline.optional import environment_of, environments_of
 from runner.pipeline.registry import loadable
+from runner.recipe.machine import gpu_models
 from runner.recipe.schema import Recipe
 
 
 def environment_is_made(recipe: Recipe) -> Iterator[Problem]:
-    """Where the recipe would run on this machine; nodes elsewhere are asked when the stage starts.
+    """Where the recipe could run on this machine; nodes elsewhere are asked when the stage starts.
 
     What the operator lets a run make by itself need not be there.
     """
     accelerator = recipe.cluster.accelerator
-    if not is_this_machine(recipe.cluster.address) or library_version("ray") is None or may_be_made():
+    without_gpu = accelerator == "gpu" and not gpu_models()
+    elsewhere = without_gpu or not is_this_machine(recipe.cluster.address) or library_version("ray") is None
+    if elsewhere or may_be_made():
         return
     every = [each for stage in loadable(recipe.pipeline) for each in environments_of(stage, recipe)]
     for chosen in {each.name: each for each in reversed(every)}.values():

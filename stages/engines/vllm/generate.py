@@ -39,7 +39,7 @@ def vllm_tables() -> Tables:
     from vllm import SamplingParams
     from vllm.config import StructuredOutputsConfig
     from vllm.engine import arg_utils
-    from vllm.entrypoints.openai.cli_args import FrontendArgs
+    from vllm.entrypoints.launchers.cli_args import FrontendArgs
     from vllm.reasoning import ReasoningParserManager
     from vllm.sampling_params import StructuredOutputsParams
     from vllm.tool_parsers import ToolParserManager

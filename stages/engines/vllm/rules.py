@@ -12,7 +12,6 @@ from runner.cluster import environments
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem
-from runner.recipe.machine import pip_install
 from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
@@ -194,9 +193,7 @@ def plugin_is_found(recipe: Recipe) -> Iterator[Problem]:
     uses = {"infer", "serve"} & set(recipe.pipeline)
     if uses and is_this_machine(recipe.cluster.address) and has_engine() and not has_plugin():
         message = "needs this package's plug-in, which vLLM finds only where the package is installed"
-        install = f"--no-deps -e {quote(str(_ROOT))}"
-        own = environments.python(ENVIRONMENT) if ENVIRONMENT else None
-        hint = f"uv pip install --python {own} {install}" if own else pip_install(install)
+        hint = f"uv pip install --python {environments.python(ENVIRONMENT)} --no-deps -e {quote(str(_ROOT))}"
         yield Problem("infer.backend", recipe.infer.backend, message, hint)
 
 

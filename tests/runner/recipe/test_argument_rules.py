@@ -49,8 +49,8 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(key: str, value:
 def test_the_library_and_its_version_are_named() -> None:
     found = problems({"train.args.foo": 1, "infer.engine_kwargs.foo": 1, "serve.autoscaling.foo": 1})
     assert "LLaMA-Factory 0.9.5" in found["train.args.foo"].message
-    assert "vLLM 0.27.1" in found["infer.engine_kwargs.foo"].message
-    assert "Ray 2.59.0" in found["serve.autoscaling.foo"].message
+    assert "vLLM 0.29.0" in found["infer.engine_kwargs.foo"].message
+    assert "Ray 2.60.0" in found["serve.autoscaling.foo"].message
 
 
 @pytest.mark.parametrize(

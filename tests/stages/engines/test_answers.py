@@ -17,13 +17,14 @@ from stages.sections.model import Model
 from tests.runner.recipes import problems
 from tests.stages.models.families import FAMILIES, tokenizer_of
 
+pytestmark = pytest.mark.environment("engine")
+
 TOOL = {"type": "function", "function": {"name": "stock", "parameters": {"type": "object"}}}
 CALLED = 'Let me look.\n<tool_call>\n{"name": "stock", "arguments": {"item": "rye", "n": 2}}\n</tool_call>'
 CALL = {"name": "stock", "arguments": {"n": 2, "item": "rye"}}
 
 
 def reader(family: str = "qwen3", kwargs: dict[str, Any] | None = None, **parsers: str) -> Any:
-    pytest.importorskip("vllm")
     model = Model(source="org/tiny", chat_template_kwargs=kwargs or {}, **parsers)
     return answers_of(model, ChatTemplate(tokenizer_of(family), None, kwargs))
 

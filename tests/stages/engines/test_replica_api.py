@@ -14,7 +14,11 @@ from stages.models.chat.end_of_turn import Stop
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.environment("engine"),
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
@@ -52,7 +56,6 @@ class Server:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    pytest.importorskip("vllm")
     import ray.serve  # noqa: F401
     from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard
 
@@ -135,7 +138,6 @@ def test_a_failure_tells_nothing_of_the_inside(client: TestClient) -> None:
 
 
 def test_answers_end_where_the_chat_template_ends_a_turn() -> None:
-    pytest.importorskip("vllm")
     from stages.engines.vllm.serving.replica import AdapterServer
 
     server: Any = SimpleNamespace(_stop=Stop(token_ids=(7,), texts=("<end>",)))

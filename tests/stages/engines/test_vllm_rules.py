@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runner.cluster import environments
 from stages.engines.vllm import rules
 from tests.runner.recipes import QUICKSTART, QWEN, problems
 
@@ -17,7 +18,7 @@ def test_a_plain_checkout_is_refused_before_anything_is_trained(monkeypatch: pyt
     monkeypatch.setattr(rules, "has_plugin", lambda: False)
     found = problems({})
     assert list(found) == ["infer.backend"]
-    assert "pip install --no-deps -e " in found["infer.backend"].hint
+    assert f"pip install --python {environments.python('engine')} --no-deps -e " in found["infer.backend"].hint
     assert problems({"pipeline": ["ingest", "train"]}) == {}
     assert "infer.backend" not in problems({"cluster.address": "10.0.0.1:6379"})  # whose packages are others
 

@@ -29,7 +29,7 @@ from stages.models.weights import Adapter, WholeModel
 from stages.sections.recipe import Recipe
 from stages.serve.config import replica_version
 
-vllm = pytest.importorskip("vllm")
+pytestmark = pytest.mark.environment("engine")
 LORA = "the adapter's LoRARequest"
 
 
@@ -185,8 +185,9 @@ def test_the_engine_starts_during_training_as_the_infer_stage_will_want_it(warm_
     started, (config,) = warm_up()
     recipe = recipe_of("storage.artifacts=/store")
     adapters = f"/store/adapters/{recipe.serve.model_id}"
+    expected = llm_config(recipe, "/m", adapters, engine_env(recipe, "engine"), "engine")
     assert started == "the engine"
-    assert replica_version(config) == replica_version(llm_config(recipe, "/m", adapters, engine_env(recipe)))
+    assert replica_version(config) == replica_version(expected)
 
 
 def test_without_an_adapter_to_come_the_engine_that_starts_early_has_none(warm_up: Any) -> None:

@@ -61,6 +61,7 @@ def test_reasoning_that_is_learned_and_not_scored_is_not_served_within_the_answe
     check_needed(recipe_of(["ingest", "train", "infer", "evaluate"]), example)
 
 
+@pytest.mark.environment("engine")
 @pytest.mark.parametrize(
     ("family", "model", "example"),
     [
@@ -77,7 +78,6 @@ def test_reasoning_that_is_learned_and_not_scored_is_not_served_within_the_answe
 def test_learned_answers_are_read_back_as_the_rows_have_them(
     family: str, model: dict[str, Any], example: Example, tmp_path: Path
 ) -> None:
-    pytest.importorskip("vllm")
     folder = save_model(family, tmp_path / "model")
     write_examples(tmp_path / "train.jsonl", [example])
     recipe = recipe_of(source=str(folder), **model)
@@ -85,6 +85,7 @@ def test_learned_answers_are_read_back_as_the_rows_have_them(
     assert check_answers(recipe, str(folder), [str(tmp_path / "train.jsonl")]) == 1
 
 
+@pytest.mark.environment("engine")
 @pytest.mark.parametrize(
     ("family", "model", "example", "what"),
     [
@@ -100,7 +101,6 @@ def test_learned_answers_are_read_back_as_the_rows_have_them(
 def test_a_parser_that_reads_the_answers_otherwise_is_refused_before_training(
     family: str, model: dict[str, Any], example: Example, what: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("vllm")
     folder = save_model(family, tmp_path / "model")
     write_examples(tmp_path / "train.jsonl", [example])
     with pytest.raises(RunnerError, match="read by model") as caught:

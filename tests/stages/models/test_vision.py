@@ -58,8 +58,8 @@ def shown() -> Example:
     return Example("1", messages, images=images)
 
 
+@pytest.mark.environment("engine")
 def test_training_batch_and_endpoint_have_the_same_tokens_and_the_images_in_the_same_places(folder: Path) -> None:
-    pytest.importorskip("vllm")
     prepare()  # as vLLM has its processes call it
     recipe, example = recipe_of(folder), shown()
     template = ChatTemplate.of(recipe, folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.environment("engine")]
 
 # One process with a tiny random model: greedy answers of the base model alone, of the adapter alone, and of a batch
 # that has a row of each in turn.

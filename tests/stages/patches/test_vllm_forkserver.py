@@ -11,6 +11,8 @@ import pytest
 
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA, begin, engines_from_it
 
+pytestmark = pytest.mark.environment("engine")
+
 # A parent whose server has imported a module before the variable was set.
 PARENT = """
 import multiprocessing, os, sys

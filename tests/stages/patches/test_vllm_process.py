@@ -18,6 +18,8 @@ import pytest
 
 from stages.patches.vllm_process import end_without_answers, engine_end, keep_files_in_session, prepare
 
+pytestmark = pytest.mark.environment("engine")
+
 # A parent that starts a child by multiprocessing, as vLLM does, and tells its process id.
 PARENT = """
 import multiprocessing, sys, time

@@ -331,9 +331,9 @@ def test_a_failure_of_the_guard_itself_tells_nothing_either(
     assert "secret" not in answer.text
 
 
+@pytest.mark.environment("engine")
 def test_the_parameters_are_those_of_the_installed_vllm() -> None:
     """Ray's routes over vLLM's models: what clients send today is there, what vLLM has dropped is not."""
-    pytest.importorskip("vllm")
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runner.cluster import environments
 from runner.errors import RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.testing import assert_golden
@@ -36,7 +37,10 @@ def deployments_of(*overrides: str, **arguments: Any) -> list[Any]:
 @pytest.mark.usefixtures("one_kind_of_cpu")
 def test_quickstart_config_is_the_golden_one() -> None:
     config = config_of(served=["a"], env={"OMP_NUM_THREADS": "2"})
-    assert config["applications"][0]["args"].pop("libraries").keys() == {"ray", "recipe-runner"}
+    args = config["applications"][0]["args"]
+    assert args.pop("libraries").keys() == {"ray", "recipe-runner"}
+    lock = environments.digest(environments.lock_file("engine", "cpu"))
+    assert args["llm_config"]["experimental_configs"]["environment"].pop("lock") == lock
     assert_golden(config, GOLDEN / "serve_config_viggo_quickstart.json")
 
 
