@@ -114,7 +114,7 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_is_composed(
     file.write_text(HEAD + text)
     problem = refusals(["recipe=attack"], tmp_path, capsys)[""]
     assert word in problem["message"]
-    assert problem["origin"] == str(file)
+    assert problem["origin"].partition(":")[0] == str(file)
 
 
 @pytest.mark.parametrize("link", ["the folder of recipes", "a folder below", "the file"])

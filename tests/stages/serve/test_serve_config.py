@@ -125,6 +125,7 @@ def test_number_of_replicas_and_autoscaling_exclude_each_other(quickstart: Recip
         ],
     ],
 )  # fmt: skip
+@pytest.mark.environment("engine")
 def test_deployment_is_as_ray_serve_llm_makes_it(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray.serve.llm import LLMConfig, build_llm_deployment
