@@ -30,8 +30,14 @@ shared() { # shared LOCK
 names() { ls environments/*.lock environments/*-cpu.in environments/*.in | xargs -n1 basename | sed -E 's/(-(cpu|gpu))?\.(in|lock)$//' | sort -u | grep -v '^shared$'; }
 input() { [ -e "environments/$1-$2.in" ] && echo "environments/$1-$2.in" || echo "environments/$1.in"; } # input NAME ACCELERATOR
 
+# A tool that pins what others need otherwise: NAME-overrides.txt has versions that replace its own (then so do the shared
+# ones), NAME-excludes.txt what it can do without, NAME-includes.txt what it needs of the accelerator's excludes.
+lines() { if [ -e "$1" ]; then grep -v '^#' "$1"; fi; } # lines FILE
+excludes() { grep -vxFf <(lines "environments/$1-includes.txt") "excludes-$2.txt"; lines "environments/$1-excludes.txt"; } # excludes NAME ACCELERATOR
+held() { [ -e "environments/$1-overrides.txt" ] && echo "--override environments/$1-overrides.txt --override" || echo --constraint; } # held NAME
+
 for name in $(names); do
-  compile 3.11 excludes-cpu.txt "$(input "$name" cpu)" "environments/$name-cpu.lock" --override overrides-cpu.txt --constraint <(shared cpu.lock) --upgrade
+  compile 3.11 <(excludes "$name" cpu) "$(input "$name" cpu)" "environments/$name-cpu.lock" --override overrides-cpu.txt $(held "$name") <(shared cpu.lock) --upgrade
   sed -i 's/^torch==\([0-9.]*\)$/torch==\1+cpu/' "environments/$name-cpu.lock"
-  compile 3.12 excludes-gpu.txt "$(input "$name" gpu)" "environments/$name-gpu.lock" --constraint <(shared gpu.lock) --upgrade
+  compile 3.12 <(excludes "$name" gpu) "$(input "$name" gpu)" "environments/$name-gpu.lock" $(held "$name") <(shared gpu.lock) --upgrade
 done
