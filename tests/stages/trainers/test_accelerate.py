@@ -14,7 +14,7 @@ from stages.models.learned import NO_LOSS
 from stages.patches.trl_prepared import rotated
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate.config import trl_args
-from stages.trainers.accelerate.log import entry
+from stages.trainers.worker.log import entry
 from stages.trainers.accelerate.mappings import RESERVED_ARGS
 from stages.trainers.accelerate.tokens import TrlEncoder, rules_of
 from stages.trainers.accelerate.trainer import Accelerate
