@@ -30,6 +30,7 @@ DEFAULT = "llamafactory"
 TRAINERS = {
     DEFAULT: "stages.trainers.llamafactory.trainer:LlamaFactory",
     "accelerate": "stages.trainers.accelerate.trainer:Accelerate",
+    "axolotl": "stages.trainers.axolotl.trainer:Axolotl",
 }
 
 

@@ -25,7 +25,8 @@ class Setup:
 
     kind: lora, full, or another of the trainer's. batch: rows of a worker's step. gather: steps until the optimizer's.
     length: the most tokens of a row. max_steps: 0 where epochs decide. half: computes in 16 bits. eager: writes
-    attention out. checkpointed: computes activations again. fused_loss: without all logits at once. uncounted: an
+    attention out. checkpointed: computes activations again. fused_loss: without all logits at once. wide: holds weights in
+    float32 however they are stored. uncounted: an
     argument that shards, shrinks or offloads what is counted here, "" for none. rows_by: one after which the number of
     rows is not known beforehand, "" for none. names: what the trainer calls the fields that a person may change, as
     `train.args.NAME`, with the value where there is one; and `bits`, weights of four.
@@ -42,6 +43,7 @@ class Setup:
     eager: bool
     checkpointed: bool
     fused_loss: bool
+    wide: bool = False
     uncounted: str = ""
     rows_by: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +87,7 @@ def train_memory(recipe: Recipe, setup: Setup, model: Architecture, num_params: 
     computing = 2 if setup.half or recipe.cluster.accelerator == "gpu" else 4
     full = setup.kind == "full"
     widened = recipe.cluster.accelerator == "cpu" and cpu_dtype() == "float32"  # stages.trainers.worker.precision
-    element = _TRAINED_BYTES if full or widened else DTYPE_BYTES[model.dtype]
+    element = _TRAINED_BYTES if full or widened or setup.wide else DTYPE_BYTES[model.dtype]
     parts = {"weights": num_params * element}
     if not full:
         parts["LoRA"] = trained * _TRAINED_BYTES

@@ -1,0 +1,84 @@
+"""A recipe as axolotl's configuration: pure functions, compared with golden files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.errors import RunnerError
+from stages.sections.recipe import Recipe
+from stages.trainers.axolotl.mappings import RESERVED_ARGS
+from stages.trainers.axolotl.values import AUTO, argument, defaults_of, translated
+
+# What they change is how fast a training reads its rows.
+WITHOUT_EFFECT = ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_prefetch_factor")
+
+MEMORY_HINT = (
+    "Lower train.args.micro_batch_size or train.args.sequence_len, or leave gradient checkpointing on "
+    "(train.args.gradient_checkpointing: true); train.args.gradient_accumulation_steps keeps the batch."
+)
+
+_OF_THE_RUNNER = ("finetuning_type", "eval_dataset", "val_size", "mask_history", "train_on_inputs")
+# axolotl would turn its own kernels on by itself.
+_WITHOUT_KERNELS = {
+    name: False for name in ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+}
+_NOT_GIVEN: dict[str, Any] = {"attn_implementation": AUTO, "eval_strategy": "no", "max_steps": -1}
+
+
+def axolotl_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str) -> dict[str, Any]:
+    """The recipe as `config`, which axolotl checks and trains by, and where its inputs are.
+
+    Raises RunnerError when `train.args` holds an argument that is the runner's to set.
+    """
+    _refuse_reserved(recipe.train.args)
+    return {
+        "config": {**_config(recipe), "base_model": model, "output_dir": output_dir, "datasets": [_rows(tokens)]},
+        "model_name_or_path": model,
+        "trust_remote_code": recipe.model.trust_remote_code,
+        "dataset_dir": dataset_dir,
+        "tokenized_path": tokens,
+        "output_dir": output_dir,
+    }
+
+
+def _rows(tokens: str) -> dict[str, Any]:
+    """axolotl wants to be told of rows; those that it trains on are handed to it (`worker.py`)."""
+    return {"path": tokens, "ds_type": "arrow"}
+
+
+def _config(recipe: Recipe) -> dict[str, Any]:
+    given = {**defaults_of(recipe), **translated(recipe.train.args)}
+    return {
+        "learning_rate": recipe.train.learning_rate,
+        "num_epochs": recipe.train.num_epochs,
+        "seed": recipe.seed,
+        "save_total_limit": recipe.train.checkpoints.keep,
+        "trust_remote_code": recipe.model.trust_remote_code,
+        "include_tkps": False,
+        **_WITHOUT_KERNELS,
+        **(_lora(recipe) if argument(recipe, "finetuning_type") == "lora" else {}),
+        **{name: value for name, value in given.items() if name not in _OF_THE_RUNNER and _is_given(name, value)},
+    }
+
+
+def _is_given(name: str, value: Any) -> bool:
+    return name not in _NOT_GIVEN or value != _NOT_GIVEN[name]
+
+
+def _lora(recipe: Recipe) -> dict[str, Any]:
+    target = recipe.train.lora_target
+    modules: dict[str, Any] = {"lora_target_modules": [name.strip() for name in target.split(",")]}
+    return {
+        "adapter": "lora",
+        "lora_r": recipe.train.lora_rank,
+        "lora_alpha": argument(recipe, "lora_alpha"),
+        "lora_dropout": argument(recipe, "lora_dropout"),
+        "lora_fan_in_fan_out": False,
+        **({"lora_target_linear": True} if target == "all" else modules),
+    }
+
+
+def _refuse_reserved(args: dict[str, Any]) -> None:
+    for name in args:
+        if name in RESERVED_ARGS:
+            raise RunnerError(f"train.args.{name}={args[name]!r} is not for a recipe to set", f"{RESERVED_ARGS[name]}.")

@@ -1,0 +1,43 @@
+"""The runner's part in axolotl's trainer, by the hooks that axolotl has for plugins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.errors import RunnerError
+
+NAME = "the runner's"
+# Arguments of transformers' trainer that axolotl has no names for: a loss that is not a number is logged as such, and
+# what is evaluated are the steps that the recipe says.
+_OF_THE_TRAINER = {"logging_nan_inf_filter": False, "eval_on_start": False, "disable_tqdm": True}
+
+
+def register(callbacks: list[Any]) -> None:
+    """Have axolotl's next trainer in this process call the callbacks of transformers' trainer."""
+    from axolotl.integrations.base import BasePlugin, PluginManager
+
+    class Runner(BasePlugin):  # type: ignore[misc]
+        num_tokens = 0
+
+        def get_training_args(self, cfg: Any) -> dict[str, Any]:
+            return dict(_OF_THE_TRAINER)
+
+        def add_callbacks_pre_trainer(self, cfg: Any, model: Any) -> list[Any]:
+            return callbacks
+
+        def post_model_build(self, cfg: Any, model: Any) -> None:
+            self.num_tokens = model.get_input_embeddings().num_embeddings
+
+        def post_model_load(self, cfg: Any, model: Any) -> None:
+            require_same_vocabulary(self.num_tokens, model.get_input_embeddings().num_embeddings)
+
+    PluginManager.get_instance().plugins[NAME] = Runner()
+
+
+def require_same_vocabulary(before: int, after: int) -> None:
+    """Raise RunnerError where the model was given other tokens than it came with, which no request would have."""
+    if before != after:
+        raise RunnerError(
+            f"axolotl has changed the model's vocabulary from {before:,} to {after:,} tokens",
+            "Set train.trainer=llamafactory, or take a model whose tokenizer has a token for padding.",
+        )
