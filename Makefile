@@ -59,6 +59,7 @@ test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 	$(IN_ENGINE) pytest -m "e2e and not chaos" tests/stages $(ARGS)
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
+	$(BUILD) accelerate axolotl
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, and which module may import which
@@ -74,11 +75,13 @@ format: $(VENV)/.dev ## Format the code
 golden: $(VENV)/.dev ## Rewrite the golden files of the builders; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(VENV)/bin/python -m pytest -m "not e2e and not chaos" tests/stages
 
-known-keys: $(VENV)/.cpu env ## Rewrite the tables of the libraries' arguments from the installed versions
+known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from the installed versions
+	$(BUILD) accelerate axolotl
 	$(VENV)/bin/python -m runner.recipe.arguments.generate
 	$(VENV)/environments/engine/bin/python -m stages.engines.vllm.generate
 	$(VENV)/bin/python -m stages.trainers.llamafactory.generate
 	$(VENV)/environments/accelerate/bin/python -m stages.trainers.accelerate.generate
+	AXOLOTL_DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 $(VENV)/environments/axolotl/bin/python -m stages.trainers.axolotl.generate
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
 	$(VENV)/bin/python -m runner.cli.schema_files

@@ -25,11 +25,11 @@ class Setup:
 
     kind: lora, full, or another of the trainer's. batch: rows of a worker's step. gather: steps until the optimizer's.
     length: the most tokens of a row. max_steps: 0 where epochs decide. half: computes in 16 bits. eager: writes
-    attention out. checkpointed: computes activations again. fused_loss: without all logits at once. wide: holds weights in
-    float32 however they are stored. uncounted: an
-    argument that shards, shrinks or offloads what is counted here, "" for none. rows_by: one after which the number of
-    rows is not known beforehand, "" for none. names: what the trainer calls the fields that a person may change, as
-    `train.args.NAME`, with the value where there is one; and `bits`, weights of four.
+    attention out. checkpointed: computes activations again. fused_loss: without all logits at once. wide: holds frozen
+    weights in float32, too. uncounted: an argument that shards, shrinks or offloads what is counted here, "" for none.
+    rows_by: one after which the number of rows is not known beforehand, "" for none. names: what the trainer calls the
+    fields that a person may change, as `train.args.NAME`, with the value where there is one; and `bits`, weights of
+    four.
     """
 
     kind: str

@@ -20,6 +20,7 @@ from runner.pipeline.rules.check import load_recipe
 from runner.recipe.json_schema import FromStages, file_schema, file_schemas, recipe_schema, sections
 from runner.recipe.load import RECIPES_DIR, compose
 from stages.trainers.accelerate.mappings import TRL
+from stages.trainers.axolotl.mappings import AXOLOTL
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 FILES = sorted(file for file in RECIPES_DIR.rglob("*.yaml") if file.parent != RECIPES_DIR)
@@ -107,8 +108,8 @@ def test_every_key_has_a_description_a_default_and_examples() -> None:
 def test_the_librarys_own_arguments_are_completed() -> None:
     arguments = file_schema("train", STAGES)["properties"]["args"]
     known = {name for option in arguments["anyOf"] for name in option.get("properties", {})}
-    of_any_trainer = {*LLAMAFACTORY.table("arguments"), *TRL.table("arguments")}
-    assert {"cutoff_len", "lora_alpha", "max_length", "beta"} <= known <= of_any_trainer
+    of_any_trainer = {name for library in (LLAMAFACTORY, TRL, AXOLOTL) for name in library.table("arguments")}
+    assert {"cutoff_len", "lora_alpha", "max_length", "beta", "sequence_len"} <= known <= of_any_trainer
 
 
 def test_schema_of_a_group_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

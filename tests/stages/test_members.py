@@ -258,14 +258,14 @@ def dummy_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trainer_that_is_not_there_is_refused_with_those_that_are() -> None:
     found = problems({"train.trainer": "lamafactory"})
     assert found.keys() == {"train.trainer"}
-    assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory, accelerate"
+    assert found["train.trainer"].message == "is not a known trainer; allowed: llamafactory, accelerate, axolotl"
     assert found["train.trainer"].hint == "Did you mean llamafactory?"
 
 
 @pytest.mark.usefixtures("dummy_trainer", "dummy_engine")
 def test_schemas_list_the_members_of_the_registries() -> None:
     found = recipe_schema(FromStages([], choices(BUILTIN)))["$defs"]
-    assert found["Train"]["properties"]["trainer"]["enum"] == ["llamafactory", "accelerate", "dummy"]
+    assert found["Train"]["properties"]["trainer"]["enum"] == ["llamafactory", "accelerate", "axolotl", "dummy"]
     assert found["Infer"]["properties"]["backend"]["enum"] == ["vllm", "dummy"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.trainers.accelerate.config import MEMORY_HINT
-from stages.trainers.worker.log import log_file
 from stages.trainers.accelerate.mappings import TRL
+from stages.trainers.worker.log import log_file
 from stages.trainers.worker.loop import Training, run
 
 # Python's words for an argument that no field has.

@@ -17,11 +17,10 @@ MEMORY_HINT = (
     "(train.args.gradient_checkpointing: true); train.args.gradient_accumulation_steps keeps the batch."
 )
 
-_OF_THE_RUNNER = ("finetuning_type", "eval_dataset", "val_size", "mask_history", "train_on_inputs")
+# Arguments that say which rows there are and how they are learned, which is done before axolotl has them.
+OF_THE_RUNNER = ("finetuning_type", "eval_dataset", "val_size", "mask_history", "train_on_inputs", "train_on_prompt")
 # axolotl would turn its own kernels on by itself.
-_WITHOUT_KERNELS = {
-    name: False for name in ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-}
+_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 _NOT_GIVEN: dict[str, Any] = {"attn_implementation": AUTO, "eval_strategy": "no", "max_steps": -1}
 
 
@@ -55,9 +54,9 @@ def _config(recipe: Recipe) -> dict[str, Any]:
         "save_total_limit": recipe.train.checkpoints.keep,
         "trust_remote_code": recipe.model.trust_remote_code,
         "include_tkps": False,
-        **_WITHOUT_KERNELS,
+        **dict.fromkeys(_KERNELS, False),
         **(_lora(recipe) if argument(recipe, "finetuning_type") == "lora" else {}),
-        **{name: value for name, value in given.items() if name not in _OF_THE_RUNNER and _is_given(name, value)},
+        **{name: value for name, value in given.items() if name not in OF_THE_RUNNER and _is_given(name, value)},
     }
 
 

@@ -14,7 +14,10 @@ def axolotl_tables() -> Tables:
     named = {name: field.alias or name for name, field in AxolotlInputConfig.model_fields.items()}
     arguments = {named[name]: entry for name, entry in pydantic_table(AxolotlInputConfig).items()}
     versions = {name: version_of(name) for name in ("axolotl", "transformers", "peft", "accelerate")}
-    return {"versions": versions, "arguments": {**arguments, **_narrowed(dataclass_table(TrainingArguments, closed_enums=True)), **OWN}}
+    return {
+        "versions": versions,
+        "arguments": {**arguments, **_narrowed(dataclass_table(TrainingArguments, closed_enums=True)), **OWN},
+    }
 
 
 def _narrowed(trainer: Section) -> Section:

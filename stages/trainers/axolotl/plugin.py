@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from runner.errors import RunnerError
 
@@ -11,12 +11,16 @@ NAME = "the runner's"
 # what is evaluated are the steps that the recipe says.
 _OF_THE_TRAINER = {"logging_nan_inf_filter": False, "eval_on_start": False, "disable_tqdm": True}
 
+# What axolotl changes in the model's description: its length to the rows', and several tokens for its end to one.
+_OF_THE_MODEL = ("max_position_embeddings", "bos_token_id", "eos_token_id")
+
 
 def register(callbacks: list[Any]) -> None:
     """Have axolotl's next trainer in this process call the callbacks of transformers' trainer."""
     from axolotl.integrations.base import BasePlugin, PluginManager
 
     class Runner(BasePlugin):  # type: ignore[misc]
+        before: ClassVar[dict[str, Any]] = {}
         num_tokens = 0
 
         def get_training_args(self, cfg: Any) -> dict[str, Any]:
@@ -27,9 +31,14 @@ def register(callbacks: list[Any]) -> None:
 
         def post_model_build(self, cfg: Any, model: Any) -> None:
             self.num_tokens = model.get_input_embeddings().num_embeddings
+            self.before.update(
+                (name, getattr(model.config, name)) for name in _OF_THE_MODEL if hasattr(model.config, name)
+            )
 
         def post_model_load(self, cfg: Any, model: Any) -> None:
             require_same_vocabulary(self.num_tokens, model.get_input_embeddings().num_embeddings)
+            for name, value in self.before.items():
+                setattr(model.config, name, value)
 
     PluginManager.get_instance().plugins[NAME] = Runner()
 

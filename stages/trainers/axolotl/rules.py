@@ -81,7 +81,9 @@ def method_is_trained(recipe: Recipe) -> Iterator[Problem]:
     if stage not in METHODS:
         why = "; it would make other tokens of preferences than requests have" if stage in _METHODS_ELSEWHERE else ""
         message = f"is not trained by train.trainer=axolotl, which has {', '.join(METHODS)}{why}"
-        yield Problem("train.stage", stage, message, f"Set train.trainer={_METHODS_ELSEWHERE.get(stage, 'llamafactory')}.")
+        yield Problem(
+            "train.stage", stage, message, f"Set train.trainer={_METHODS_ELSEWHERE.get(stage, 'llamafactory')}."
+        )
     if (name := recipe.model.template) is not None:
         message = "is a template of LLaMA-Factory, and train.trainer=axolotl uses the model's chat template"
         yield Problem("model.template", name, message, "Set model.template=null.")
@@ -96,7 +98,7 @@ def names_are_not_doubled(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"train.args.{name}", args[name], message, "Remove one of them.")
 
 
-def model_takes_text_alone(recipe: Recipe) -> Iterator[Problem]:
+def model_takes_only_text(recipe: Recipe) -> Iterator[Problem]:
     """axolotl would put adapters on the part that sees, which the engine does not load."""
     folder = tokenizer_folder(recipe) if "train" in recipe.pipeline else None
     kind = model_type_of_vision(folder) if folder is not None else None
@@ -108,7 +110,7 @@ def model_takes_text_alone(recipe: Recipe) -> Iterator[Problem]:
 RULES = (
     method_is_trained,
     names_are_not_doubled,
-    model_takes_text_alone,
+    model_takes_only_text,
     agreement(CONFLICTS, argument),
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
     training_fits(AXOLOTL, setup_of),

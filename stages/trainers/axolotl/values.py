@@ -29,7 +29,11 @@ DEFAULTS: dict[str, Any] = {
     "tf32": False,
 }
 # Where a recipe names none of these and workers have no GPU: as LLaMA-Factory's, see `stages.trainers.llamafactory`.
-CPU_DEFAULTS: dict[str, Any] = {"gradient_checkpointing": False, "attn_implementation": "eager"}
+CPU_DEFAULTS: dict[str, Any] = {
+    "gradient_checkpointing": False,
+    "attn_implementation": "eager",
+    "dataloader_pin_memory": False,
+}
 AUTO = "auto"  # attention that transformers chooses
 
 

@@ -10,15 +10,17 @@ from runner.recipe.arguments import RAY, Library
 from runner.recipe.arguments.marks import harmful, reviewed
 from stages.engines.vllm.mappings import VLLM
 from stages.trainers.accelerate.mappings import TRL
+from stages.trainers.axolotl.mappings import AXOLOTL
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 
 TABLES = [
     *((VLLM, name) for name in ("engine", "frontend", "sampling", "structured_outputs", "structured_outputs_config")),
     (LLAMAFACTORY, "arguments"),
     (TRL, "arguments"),
+    (AXOLOTL, "arguments"),
     *((RAY, name) for name in ("autoscaling", "deployment", "runtime_env")),
 ]
-LIBRARIES = [VLLM, LLAMAFACTORY, TRL, RAY]
+LIBRARIES = [VLLM, LLAMAFACTORY, TRL, AXOLOTL, RAY]
 
 
 def names(library: Library, table: str) -> list[str]:

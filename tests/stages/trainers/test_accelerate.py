@@ -14,11 +14,11 @@ from stages.models.learned import NO_LOSS
 from stages.patches.trl_prepared import rotated
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate.config import trl_args
-from stages.trainers.worker.log import entry
 from stages.trainers.accelerate.mappings import RESERVED_ARGS
 from stages.trainers.accelerate.tokens import TrlEncoder, rules_of
 from stages.trainers.accelerate.trainer import Accelerate
 from stages.trainers.accelerate.worker import explain
+from stages.trainers.worker.log import entry
 from tests.paths import GOLDEN
 from tests.stages.models.families import tokenizer_of
 
