@@ -25,19 +25,32 @@ _NOT_GIVEN: dict[str, Any] = {"attn_implementation": AUTO, "eval_strategy": "no"
 
 
 def axolotl_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str) -> dict[str, Any]:
-    """The recipe as `config`, which axolotl checks and trains by, and where its inputs are.
+    """The recipe as `config`, which axolotl checks and trains by, `trainer`, arguments of transformers' trainer that
+    axolotl has no names for, and where the inputs are.
 
     Raises RunnerError when `train.args` holds an argument that is the runner's to set.
     """
     _refuse_reserved(recipe.train.args)
     return {
         "config": {**_config(recipe), "base_model": model, "output_dir": output_dir, "datasets": [_rows(tokens)]},
+        "trainer": _trainer(recipe),
         "model_name_or_path": model,
         "trust_remote_code": recipe.model.trust_remote_code,
         "dataset_dir": dataset_dir,
         "tokenized_path": tokens,
         "output_dir": output_dir,
     }
+
+
+def _trainer(recipe: Recipe) -> dict[str, Any]:
+    """A loss that is not a number is logged as such, and what is evaluated are the steps that the recipe says."""
+    resources = recipe.resources_of("train")
+    found: dict[str, Any] = {"logging_nan_inf_filter": False, "eval_on_start": False, "disable_tqdm": True}
+    if not resources.gpus_per_worker:
+        found["use_cpu"] = True
+        if resources.num_workers > 1:
+            found["ddp_backend"] = "gloo"
+    return found
 
 
 def _rows(tokens: str) -> dict[str, Any]:

@@ -26,7 +26,8 @@ _OPTIMIZERS_ON_GPU = tuple(
 )
 # Arguments whose values above need a GPU, with the values where not every one does, and what to do on CPUs.
 ON_GPU: dict[str, tuple[tuple[str, ...], str]] = {
-    **{name: ((), f"Set train.args.{name}=false.") for name in ("bf16", "fp16", "tf32")},
+    "fp16": ((), "Set train.args.fp16=false; bf16 works on CPUs."),
+    "tf32": ((), "Set train.args.tf32=false."),
     "attn_implementation": (("flash_attention_2", "flash_attention_3"), "Set train.args.attn_implementation=sdpa."),
     "optimizer": (_OPTIMIZERS_ON_GPU, "Set train.args.optimizer=adamw_torch."),
 }

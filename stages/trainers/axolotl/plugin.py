@@ -7,16 +7,12 @@ from typing import Any, ClassVar
 from runner.errors import RunnerError
 
 NAME = "the runner's"
-# Arguments of transformers' trainer that axolotl has no names for: a loss that is not a number is logged as such, and
-# what is evaluated are the steps that the recipe says.
-_OF_THE_TRAINER = {"logging_nan_inf_filter": False, "eval_on_start": False, "disable_tqdm": True}
-
 # What axolotl changes in the model's description: its length to the rows', and several tokens for its end to one.
 _OF_THE_MODEL = ("max_position_embeddings", "bos_token_id", "eos_token_id")
 
 
-def register(callbacks: list[Any]) -> None:
-    """Have axolotl's next trainer in this process call the callbacks of transformers' trainer."""
+def register(callbacks: list[Any], arguments: dict[str, Any]) -> None:
+    """Have axolotl's next trainer in this process call the callbacks, and take the arguments, of transformers' trainer."""
     from axolotl.integrations.base import BasePlugin, PluginManager
 
     class Runner(BasePlugin):  # type: ignore[misc]
@@ -24,7 +20,7 @@ def register(callbacks: list[Any]) -> None:
         num_tokens = 0
 
         def get_training_args(self, cfg: Any) -> dict[str, Any]:
-            return dict(_OF_THE_TRAINER)
+            return arguments
 
         def add_callbacks_pre_trainer(self, cfg: Any, model: Any) -> list[Any]:
             return callbacks
@@ -40,6 +36,9 @@ def register(callbacks: list[Any]) -> None:
             for name, value in self.before.items():
                 setattr(model.config, name, value)
 
+        def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
+            require_all_workers(cfg.world_size, trainer.args.world_size)
+
     PluginManager.get_instance().plugins[NAME] = Runner()
 
 
@@ -49,4 +48,12 @@ def require_same_vocabulary(before: int, after: int) -> None:
         raise RunnerError(
             f"axolotl has changed the model's vocabulary from {before:,} to {after:,} tokens",
             "Set train.trainer=llamafactory, or take a model whose tokenizer has a token for padding.",
+        )
+
+
+def require_all_workers(wanted: int, found: int) -> None:
+    """Raise RunnerError where each worker would train a model of its own."""
+    if wanted != found:
+        raise RunnerError(
+            f"axolotl trains on {found} of {wanted} workers together", "Set resources.train.num_workers=1."
         )

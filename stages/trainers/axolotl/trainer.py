@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # axolotl reports what it trains to its makers unless it is told not to, and asks a hub for kernels and names.
 _ALONE = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
+# axolotl has Accelerate look for its workers once more, and forget what it was told of CPUs.
+_ON_CPUS = {"ACCELERATE_USE_CPU": "true"}
 
 
 class Axolotl(OnTransformers):
@@ -54,9 +56,12 @@ class Axolotl(OnTransformers):
         return MAPPINGS
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
-        if argument(recipe, "gradient_accumulation_steps") > 1:
+        resources = recipe.resources_of("train")
+        if argument(recipe, "gradient_accumulation_steps") * resources.num_workers > 1:
             yield "axolotl weighs the batches of a step alike, other trainers by their numbers of learned tokens"
-        if recipe.resources_of("train").gpus_per_worker:
+        if argument(recipe, "finetuning_type") == "full" and argument(recipe, "bf16"):
+            yield "axolotl holds the weights that it trains in bfloat16, other trainers in float32"
+        if resources.gpus_per_worker:
             yield "train.trainer=axolotl has been tried on CPUs only"
 
     def prepare(self) -> Callable[[Recipe, str, str, str], dict[str, Any]]:
@@ -75,7 +80,8 @@ class Axolotl(OnTransformers):
         return config.axolotl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
-        return {**super().worker_env(resources), **_ALONE}
+        found = {**super().worker_env(resources), **_ALONE}
+        return found if resources.gpus_per_worker else {**found, **_ON_CPUS}
 
     def worker(self) -> Callable[[dict[str, Any]], None]:
         from stages.trainers.axolotl.worker import train_loop

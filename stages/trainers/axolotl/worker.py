@@ -24,7 +24,7 @@ def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
     from transformers import set_seed
 
     cfg = checked(args["config"], resume)
-    plugin.register([callback, log_file(Path(args["output_dir"]))])
+    plugin.register([callback, log_file(Path(args["output_dir"]))], args["trainer"])
     rows = load_from_disk(args["tokenized_path"])
     set_seed(cfg.seed)  # axolotl draws the adapter's weights before its trainer does this
     train(cfg=cfg, dataset_meta=TrainDatasetMeta(rows["train"], rows.get("validation")))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runner.errors import RunnerError
+from runner.recipe.schema import StageResources
 from runner.testing import assert_golden
 from stages.data.example import Example
 from stages.models.chat_template import ChatTemplate
@@ -15,7 +16,7 @@ from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
 from stages.trainers.axolotl.config import OF_THE_RUNNER, axolotl_args
 from stages.trainers.axolotl.mappings import AXOLOTL, RESERVED_ARGS
-from stages.trainers.axolotl.plugin import require_same_vocabulary
+from stages.trainers.axolotl.plugin import require_all_workers, require_same_vocabulary
 from stages.trainers.axolotl.setup import setup_of
 from stages.trainers.axolotl.tokens import AxolotlEncoder, rules_of
 from stages.trainers.axolotl.trainer import Axolotl
@@ -134,7 +135,8 @@ def test_on_cpus_attention_is_written_out_unless_the_recipe_leaves_it_to_transfo
 def test_a_worker_reports_nothing_and_asks_no_hub() -> None:
     env = Axolotl().worker_env(recipe_of().resources_of("train"))
     assert (env["AXOLOTL_DO_NOT_TRACK"], env["HF_HUB_OFFLINE"]) == ("1", "1")
-    assert env["CUDA_VISIBLE_DEVICES"] == ""
+    assert (env["CUDA_VISIBLE_DEVICES"], env["ACCELERATE_USE_CPU"]) == ("", "true")
+    assert "ACCELERATE_USE_CPU" not in Axolotl().worker_env(StageResources.model_validate(ONE_GPU_EACH))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +192,12 @@ def test_a_changed_vocabulary_ends_the_training() -> None:
     require_same_vocabulary(32, 32)
     with pytest.raises(RunnerError, match="vocabulary from 32 to 33"):
         require_same_vocabulary(32, 33)
+
+
+def test_workers_that_train_each_a_model_of_its_own_end_the_training() -> None:
+    require_all_workers(2, 2)
+    with pytest.raises(RunnerError, match="on 1 of 2 workers together"):
+        require_all_workers(2, 1)
 
 
 def test_what_axolotl_refuses_is_named_by_the_recipes_key() -> None:

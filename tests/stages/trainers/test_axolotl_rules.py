@@ -86,7 +86,7 @@ def test_what_is_refused_is_an_argument_and_has_one_reason() -> None:
         ({"save_steps": 10, "save_strategy": "epoch"}, "goes with save_strategy=steps only"),
         ({"eval_strategy": "steps"}, "there is nothing to evaluate on"),
         ({"save_steps": 2.5}, "must be a whole number of steps"),
-        ({"bf16": True}, "needs a GPU"),
+        ({"tf32": True}, "needs a GPU"),
         ({"fp16": True}, "needs a GPU"),
         ({"optimizer": "paged_adamw_8bit"}, "needs a GPU"),
         ({"optim": "paged_adamw_8bit"}, "needs a GPU"),
@@ -162,17 +162,21 @@ def test_a_model_that_takes_images_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"train.args.gradient_accumulation_steps": 4}, "weighs the batches of a step alike"), ({}, None)],
+    [
+        ({"train.args.gradient_accumulation_steps": 4}, "weighs the batches of a step alike"),
+        ({"resources.train.num_workers": 2}, "weighs the batches of a step alike"),
+        ({"train.args.bf16": True, "train.args.finetuning_type": "full"}, "in bfloat16, other trainers in float32"),
+        ({"train.args.bf16": True}, None),
+    ],
 )
-def test_a_plan_says_how_a_step_of_several_batches_is_weighed(changes: dict[str, Any], says: str | None) -> None:
+def test_a_plan_says_where_this_trainer_computes_otherwise(changes: dict[str, Any], says: str | None) -> None:
     found = list(Axolotl().remarks(to_recipe(changed(changes))[0]))
     assert [says in line for line in found] == [True] if says else found == []
 
 
 def test_a_plan_says_that_gpus_have_not_been_tried() -> None:
-    assert list(Axolotl().remarks(to_recipe(changed({}, QWEN))[0])) == [
-        "train.trainer=axolotl has been tried on CPUs only"
-    ]
+    *_, last = Axolotl().remarks(to_recipe(changed({}, QWEN))[0])
+    assert last == "train.trainer=axolotl has been tried on CPUs only"
 
 
 @pytest.mark.parametrize(
