@@ -32,7 +32,7 @@ def axolotl_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: st
     """
     _refuse_reserved(recipe.train.args)
     return {
-        "config": {**_config(recipe), "base_model": model, "output_dir": output_dir, "datasets": [_rows(tokens)]},
+        "config": _config(recipe),
         "trainer": _trainer(recipe),
         "model_name_or_path": model,
         "trust_remote_code": recipe.model.trust_remote_code,
@@ -51,11 +51,6 @@ def _trainer(recipe: Recipe) -> dict[str, Any]:
         if resources.num_workers > 1:
             found["ddp_backend"] = "gloo"
     return found
-
-
-def _rows(tokens: str) -> dict[str, Any]:
-    """axolotl wants to be told of rows; those that it trains on are handed to it (`worker.py`)."""
-    return {"path": tokens, "ds_type": "arrow"}
 
 
 def _config(recipe: Recipe) -> dict[str, Any]:

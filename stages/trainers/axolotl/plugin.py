@@ -12,7 +12,7 @@ _OF_THE_MODEL = ("max_position_embeddings", "bos_token_id", "eos_token_id")
 
 
 def register(callbacks: list[Any], arguments: dict[str, Any]) -> None:
-    """Have axolotl's next trainer in this process call the callbacks, and take the arguments, of transformers' trainer."""
+    """Give axolotl's next trainer in this process these callbacks and arguments, both of transformers' trainer."""
     from axolotl.integrations.base import BasePlugin, PluginManager
 
     class Runner(BasePlugin):  # type: ignore[misc]

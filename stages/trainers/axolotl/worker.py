@@ -23,13 +23,19 @@ def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
     from datasets import load_from_disk
     from transformers import set_seed
 
-    cfg = checked(args["config"], resume)
+    cfg = checked({**args["config"], **_places(args)}, resume)
     plugin.register([callback, log_file(Path(args["output_dir"]))], args["trainer"])
     rows = load_from_disk(args["tokenized_path"])
     set_seed(cfg.seed)  # axolotl draws the adapter's weights before its trainer does this
     train(cfg=cfg, dataset_meta=TrainDatasetMeta(rows["train"], rows.get("validation")))
     if cfg.adapter:
         Path(cfg.output_dir, "config.json").unlink(missing_ok=True)  # of the base model
+
+
+def _places(args: dict[str, Any]) -> dict[str, Any]:
+    """Folders on this worker. axolotl wants to be told of rows, though those that it trains on are handed to it."""
+    rows = {"path": args["tokenized_path"], "ds_type": "arrow"}
+    return {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
 
 
 def checked(config: dict[str, Any], resume: Path | None) -> Any:
