@@ -26,8 +26,8 @@ _TOKENIZER = ("tokenizer", "chat_template", "vocab", "merges")
 
 
 # Arguments that do not change the time that a row takes.
-_TIMELESS_ARGS = ("learning_rate", "num_train_epochs", "max_samples", "max_steps", "seed", "lr_scheduler_type",
-                  "warmup_ratio", "warmup_steps", "weight_decay")  # fmt: skip
+_TIMELESS_ARGS = ("learning_rate", "num_train_epochs", "max_samples", "max_steps", "seed", "lr_scheduler",
+                  "lr_scheduler_type", "warmup_ratio", "warmup_steps", "weight_decay")  # fmt: skip
 
 
 def speed_conditions(values: Mapping[str, Any]) -> Conditions:

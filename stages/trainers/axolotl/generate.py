@@ -20,11 +20,14 @@ def axolotl_tables() -> Tables:
     }
 
 
+_NOT_PASSED_ON = ("galore_", "apollo_", "schedule_free_")
+
+
 def _narrowed(trainer: Section) -> Section:
     """Texts of axolotl that transformers' trainer knows as one of several. Those of axolotl alone are not passed on,
-    and no optimizers that need arguments of their own."""
+    and no optimizers that need arguments of their own, or whose weights are those of a step until they are told."""
     optimizer, scheduler = dict(trainer["optim"]), trainer["lr_scheduler_type"]
-    optimizer["choices"] = [name for name in optimizer["choices"] if not name.startswith(("galore_", "apollo_"))]
+    optimizer["choices"] = [name for name in optimizer["choices"] if not name.startswith(_NOT_PASSED_ON)]
     return {
         "optim": optimizer,
         "optimizer": {**optimizer, "default": "adamw_torch_fused"},

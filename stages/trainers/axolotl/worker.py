@@ -66,9 +66,9 @@ def explain(error: Exception) -> RunnerError | None:
 
     if not isinstance(error, ValidationError):
         return None
-    found = "; ".join(f"train.args.{_key(each)}: {each['msg']}" for each in error.errors())
+    found = "; ".join(f"{_key(each)}: {each['msg']}" for each in error.errors())
     return RunnerError(f"axolotl refuses {found}", "Change or remove what is named.")
 
 
 def _key(error: Any) -> str:
-    return ".".join(str(part) for part in error["loc"])
+    return ".".join(["train.args", *map(str, error["loc"])])

@@ -63,6 +63,7 @@ def test_what_is_refused_is_an_argument_and_has_one_reason() -> None:
         ({"bf16": "auto"}, "must be true or false"),
         ({"attn_implementation": "someone/kernel", "flash_attn": None}, "must be one of auto, eager, sdpa"),
         ({"optimizer": "muon"}, "must be one of adamw_torch"),
+        ({"optim": "schedule_free_adamw"}, "must be one of adamw_torch"),
         ({"save_strategy": "best"}, "must be one of no, steps, epoch"),
         ({"learning_rate": 1}, "has a key of its own in the recipe: train.learning_rate"),
         ({"adapter": "qlora"}, "has a key of its own in the recipe: train.args.finetuning_type"),
@@ -129,7 +130,7 @@ def test_a_refused_argument_has_its_reason() -> None:
     [
         ({"attn_implementation": "flash_attention_2", "flash_attn": None}, "flash-attn"),
         ({"optimizer": "paged_adamw_8bit"}, "bitsandbytes"),
-        ({"optim": "schedule_free_adamw"}, "schedulefree"),
+        ({"optim": "lomo"}, "lomo-optim"),
     ],
 )
 def test_a_package_that_the_environment_lacks_is_named_before_anything_runs(
