@@ -61,6 +61,7 @@ test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(BUILD) accelerate axolotl
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
+	$(VENV)/bin/python -m tests.in_environment axolotl pytest -m chaos tests/stages/trainers $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, and which module may import which
 	$(VENV)/bin/ruff check .

@@ -14,10 +14,14 @@ from stages.trainers.worker.loop import Training, run
 
 def train_loop(config: dict[str, Any]) -> None:
     """Train, on one of the workers: `stages.trainers.worker.loop.run`. config: `args` as of `config.axolotl_args`."""
-    run(config, Training(_train, MEMORY_HINT, explain))
+    run(config, Training(train_by_axolotl, MEMORY_HINT, explain))
 
 
-def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
+def train_by_axolotl(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
+    """Train on the rows of `args["tokenized_path"]` and leave the adapter or model in `args["output_dir"]`.
+
+    resume: folder of a checkpoint to resume from. callback: of transformers' trainer.
+    """
     from axolotl.common.datasets import TrainDatasetMeta
     from axolotl.train import train
     from datasets import load_from_disk
