@@ -22,6 +22,7 @@ WRITERS = {
     "stages.trainers.llamafactory.generate": LLAMAFACTORY,
     "stages.trainers.accelerate.generate": TRL,
 }
+MADE_IN = {"stages.engines.vllm.generate": "engine", "stages.trainers.accelerate.generate": "accelerate"}
 
 
 def table(name: str) -> dict[str, Entry]:
@@ -111,7 +112,7 @@ def test_tables_are_read_without_the_libraries() -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize(("module", "library"), WRITERS.items(), ids=lambda each: getattr(each, "name", ""))
 def test_tables_are_those_of_the_installed_libraries(module: str, library: Library, tmp_path: Path) -> None:
-    python = environments.python("accelerate") if library is TRL else sys.executable
+    python = environments.python(MADE_IN[module]) if module in MADE_IN else sys.executable
     done = subprocess.run([python, "-m", module, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / f"{library.name}.json").read_text())
@@ -137,5 +138,7 @@ def test_sampling_bounds_are_those_that_vllm_enforces() -> None:
         "    except VLLMValidationError:\n        continue\n"
         "    raise SystemExit(f'{name}={outside} is accepted')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(cases)], capture_output=True, text=True)
+    done = subprocess.run(
+        [environments.python("engine"), "-c", code, json.dumps(cases)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
