@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.tiny_run import run, write_rows
+from tests.tiny_runs.tiny_run import run, write_rows
 from tests.stages.models.families import save_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
