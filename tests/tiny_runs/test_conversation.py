@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_runs.tiny_run import run, write_rows
 from tests.stages.models.families import save_model
+from tests.tiny_runs.tiny_run import run, write_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
