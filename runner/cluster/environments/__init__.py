@@ -22,7 +22,9 @@ from typing import Any
 HOME = "RECIPE_RUNNER_ENVIRONMENTS"
 MAKE = "RECIPE_RUNNER_MAKE_ENVIRONMENTS"  # 1: a stage makes what it needs, on every node
 RECORD = "environment.json"
-LOCKS = Path(__file__).resolve().parents[3] / "requirements" / "environments"
+_CHECKOUT = Path(__file__).resolve().parents[3]
+_PLACES = (_CHECKOUT / "requirements" / "environments", Path(sys.prefix, "share", "recipe-runner", "environments"))
+LOCKS = next((place for place in _PLACES if place.is_dir()), _PLACES[0])  # a checkout's, or what a wheel has put there
 # Fields of a runtime environment that say themselves which packages or interpreter a worker has.
 PACKAGES = ("pip", "uv", "conda", "py_executable", "image_uri", "container")
 _SHARED = "ray"  # of one version in all environments of a cluster
@@ -94,7 +96,7 @@ def record(name: str) -> Record | None:
 
 
 def lock_file(name: str, accelerator: str) -> Path:
-    """The lock of the environment for an accelerator (cpu or gpu); a wheel of the project has none."""
+    """The lock of the environment for an accelerator (cpu or gpu)."""
     return LOCKS / f"{name}-{accelerator}.lock"
 
 
@@ -140,8 +142,10 @@ def versions(name: str, distributions: Iterable[str], accelerator: str) -> dict[
 
 
 def command(name: str, accelerator: str) -> str:
-    """What makes the environment."""
-    return f"make env NAME={name}" + (f" ACCELERATOR={accelerator}" if accelerator != "cpu" else "")
+    """What makes the environment: in a checkout by its Makefile."""
+    if (_CHECKOUT / "Makefile").is_file():
+        return f"make env NAME={name}" + (f" ACCELERATOR={accelerator}" if accelerator != "cpu" else "")
+    return f"python -m runner.cluster.environments.build {name} --accelerator {accelerator}"
 
 
 def unusable(name: str, accelerator: str) -> str:

@@ -4,7 +4,8 @@
 modules and this package's own are imported.
 
 Packages are unpacked once into a cache next to the environments and linked from there, so that those that two of them
-share take their place on the disk once. The project itself is installed in place.
+share take their place on the disk once. The project itself is installed in place from a checkout; an installed one is
+copied.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import distribution
 from pathlib import Path
 
 from runner.cluster import environments
@@ -34,7 +36,7 @@ import json, platform
 from importlib.metadata import distributions
 print(json.dumps([platform.python_version(), {each.name: each.version for each in distributions()}]))
 """
-_CACHE = ".cache"
+_CACHE, _PROJECT = ".cache", "recipe-runner"
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -88,7 +90,19 @@ def _install_packages(python: str, lock: Path, torch_index: str) -> None:
         places = ["--find-links", wheels, *index_options(settings)]
         options = ["--python", python, "--link-mode", "hardlink", "--compile-bytecode", "--no-deps", *places]
         _run(*uv, "pip", "install", *options, "--requirement", str(lock), certificates=settings.get("cert", ()))
-    _run(*uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", str(_ROOT))
+    if (_ROOT / "pyproject.toml").is_file():
+        _run(*uv, "pip", "install", "--python", python, "--no-deps", "--no-build-isolation", "--editable", str(_ROOT))
+    else:
+        copy_project(Path(python).parents[1])
+
+
+def copy_project(environment: Path) -> None:
+    """Copy this package as it is installed here, with its metadata, by which vLLM finds its plug-in."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for file in distribution(_PROJECT).files or ():
+        if not file.is_absolute() and ".." not in file.parts and "__pycache__" not in file.parts:
+            (packages / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(str(file.locate()), packages / file)
 
 
 def _uv() -> str:
@@ -164,7 +178,9 @@ def _alone() -> Iterator[None]:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+    """Of the disk, without the environments that lie in it; a file that has several names counts once."""
+    states = {path.lstat() for path in folder.rglob("*") if environments.home() not in path.parents}
+    return sum({(state.st_dev, state.st_ino): state.st_blocks * 512 for state in states}.values())
 
 
 def _make(name: str, accelerator: str, torch_index: str) -> None:

@@ -24,7 +24,11 @@ WRITERS = {
     "stages.trainers.accelerate.generate": TRL,
     "stages.trainers.axolotl.generate": AXOLOTL,
 }
-IN_ENVIRONMENTS = {TRL.name: "accelerate", AXOLOTL.name: "axolotl"}
+MADE_IN = {
+    "stages.engines.vllm.generate": "engine",
+    "stages.trainers.accelerate.generate": "accelerate",
+    "stages.trainers.axolotl.generate": "axolotl",
+}
 
 
 def table(name: str) -> dict[str, Entry]:
@@ -121,8 +125,7 @@ INSTALLED = [
 @pytest.mark.e2e
 @pytest.mark.parametrize(("module", "library"), INSTALLED)
 def test_tables_are_those_of_the_installed_libraries(module: str, library: Library, tmp_path: Path) -> None:
-    environment = IN_ENVIRONMENTS.get(library.name)
-    python = environments.python(environment) if environment else sys.executable
+    python = environments.python(MADE_IN[module]) if module in MADE_IN else sys.executable
     done = subprocess.run([python, "-m", module, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / f"{library.name}.json").read_text())
@@ -148,5 +151,7 @@ def test_sampling_bounds_are_those_that_vllm_enforces() -> None:
         "    except VLLMValidationError:\n        continue\n"
         "    raise SystemExit(f'{name}={outside} is accepted')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(cases)], capture_output=True, text=True)
+    done = subprocess.run(
+        [environments.python("engine"), "-c", code, json.dumps(cases)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

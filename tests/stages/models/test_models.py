@@ -289,6 +289,8 @@ def test_digests_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.e2e
+@pytest.mark.environment("engine")
+@pytest.mark.filterwarnings("ignore")
 def test_converts_the_packaged_smollm2_with_its_own_end_token(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 

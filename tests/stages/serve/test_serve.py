@@ -118,6 +118,7 @@ def test_more_replicas_and_longer_draining_do_not_replace_a_replica() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.environment("engine")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
 def test_ray_serve_llm_accepts_the_golden_config(name: str) -> None:

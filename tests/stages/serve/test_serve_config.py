@@ -80,6 +80,7 @@ def test_port_must_be_named() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.environment("engine")
 @pytest.mark.filterwarnings("ignore")
 def test_ray_serve_loads_the_config() -> None:
     from ray.llm._internal.serve.core.server.builder import DEFAULT_DEPLOYMENT_OPTIONS

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.tiny_run import run, write_rows
 from tests.stages.models.families import save_model
+from tests.tiny_runs.tiny_run import run, write_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
@@ -109,3 +109,18 @@ def test_an_answer_of_weight_0_is_read_and_not_learned(tmp_path: Path) -> None:
     given = [text for text, _ in answers(summary)]
     assert given[:2] == [f"{item}!" for item in ITEMS]
     assert "no" not in given[2:]
+
+
+@pytest.mark.chaos
+def test_a_preferred_answer_after_a_system_message_is_learned_and_given(tmp_path: Path) -> None:
+    """Preferences with the loss of the preferred answer added, since a random model answers neither."""
+    rows = []
+    for item in ITEMS:
+        asked = [{"role": "system", "content": "Be loud."}, {"role": "user", "content": item}]
+        answers_of = {"chosen": f"{item}!", "rejected": f"{item}?"}
+        rows.append({name: [*asked, {"role": "assistant", "content": text}] for name, text in answers_of.items()})
+    summary = learn(
+        tmp_path, "chatml", rows, "train.stage=dpo", "+train.args.pref_ftx=1.0", "dataset.prompt.conversations=chosen",
+    )  # fmt: skip
+    assert summary["scores"]["tuned"]["exact_match"] == 1.0
+    assert answers(summary) == [(f"{item}!", None) for item in ITEMS]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.tiny_run import run, write_rows
 from tests.stages.models.vision import picture, save_llava
+from tests.tiny_runs.tiny_run import run, write_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarnings("default")]
 
