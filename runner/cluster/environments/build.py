@@ -97,7 +97,7 @@ def _install_packages(python: str, lock: Path, torch_index: str) -> None:
 
 
 def copy_project(environment: Path) -> None:
-    """Copy this package as it is installed here, with its metadata, by which vLLM finds its plug-in."""
+    """Copy this package as it is installed here, with its metadata, by which libraries find its plug-ins."""
     (packages,) = environment.glob("lib/python*/site-packages")
     for file in distribution(_PROJECT).files or ():
         if not file.is_absolute() and ".." not in file.parts and "__pycache__" not in file.parts:
