@@ -12,6 +12,7 @@ from stages.trainers.accelerate.mappings import TRL
 from stages.trainers.accelerate.setup import setup_of
 from stages.trainers.accelerate.values import METHODS, SAME, argument, method_of
 from stages.trainers.fit import training_fits
+from stages.trainers.other_names import not_doubled
 from stages.trainers.rules import schedule, template
 from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
@@ -64,15 +65,6 @@ def arguments_are_of_the_method(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"train.args.{name}", value, message, f"Did you mean {guess}?" if guess else "Change it.")
 
 
-def names_are_not_doubled(recipe: Recipe) -> Iterator[Problem]:
-    """An argument by LLaMA-Factory's name and by TRL's at once."""
-    args = recipe.train.args
-    for name, same in SAME.items():
-        if args.get(name) is not None and args.get(same.name) is not None:
-            message = f"is LLaMA-Factory's name of train.args.{same.name}, which the recipe sets, too"
-            yield Problem(f"train.args.{name}", args[name], message, "Remove one of them.")
-
-
 def reference_model_is_its_own(recipe: Recipe) -> Iterator[Problem]:
     shared = argument(recipe, "finetuning_type") == "lora" or argument(recipe, "precompute_ref_log_probs")
     if recipe.train.stage in ("dpo", "kto") and argument(recipe, "sync_ref_model") and shared:
@@ -97,7 +89,7 @@ def divergence_has_a_batch(recipe: Recipe) -> Iterator[Problem]:
 RULES = (
     method_is_trained,
     arguments_are_of_the_method,
-    names_are_not_doubled,
+    not_doubled(SAME),
     agreement(CONFLICTS, argument),
     reference_model_is_its_own,
     divergence_has_a_batch,

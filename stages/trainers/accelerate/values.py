@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from stages.sections.recipe import Recipe
+from stages.trainers import other_names
 from stages.trainers.accelerate.mappings import TRL
+from stages.trainers.other_names import Same
 
 METHODS = ("sft", "pt", "dpo", "kto")  # of `train.stage`
 
@@ -28,29 +30,12 @@ CPU_DEFAULTS: dict[str, Any] = {"gradient_checkpointing": False, "attn_implement
 AUTO = "auto"  # attention that transformers chooses
 
 
-class Same(NamedTuple):
-    """An argument of LLaMA-Factory that this trainer takes. name: TRL's. value: from LLaMA-Factory's value to TRL's."""
-
-    name: str
-    value: Callable[[Any], Any]
-
-
-_ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
-SAME = {
-    "cutoff_len": Same("max_length", lambda value: value),
-    "disable_gradient_checkpointing": Same("gradient_checkpointing", lambda value: not value),
-    "flash_attn": Same("attn_implementation", lambda value: _ATTENTION.get(value, value)),
-}
+SAME = {"cutoff_len": Same("max_length"), **other_names.SAME}
 
 
 def translated(args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by TRL's names, without those that are not given (null)."""
-    found = {}
-    for name, value in args.items():
-        if value is not None:
-            same = SAME.get(name)
-            found[same.name if same else name] = same.value(value) if same else value
-    return {name: value for name, value in found.items() if value is not None}
+    return other_names.translated(args, SAME)
 
 
 def defaults_of(recipe: Recipe) -> dict[str, Any]:

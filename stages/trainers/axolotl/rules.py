@@ -13,6 +13,7 @@ from stages.trainers.axolotl.mappings import AXOLOTL
 from stages.trainers.axolotl.setup import setup_of
 from stages.trainers.axolotl.values import METHODS, SAME, argument
 from stages.trainers.fit import training_fits
+from stages.trainers.other_names import not_doubled
 from stages.trainers.rules import schedule, template
 from stages.trainers.rules.conflicts import COMMON, Conflict, agreement, only_with_lora
 from stages.trainers.rules.hardware import hardware_can_train
@@ -89,15 +90,6 @@ def method_is_trained(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("model.template", name, message, "Set model.template=null.")
 
 
-def names_are_not_doubled(recipe: Recipe) -> Iterator[Problem]:
-    """An argument by LLaMA-Factory's name and by axolotl's at once."""
-    args = recipe.train.args
-    for name, same in SAME.items():
-        if args.get(name) is not None and args.get(same.name) is not None:
-            message = f"is LLaMA-Factory's name of train.args.{same.name}, which the recipe sets, too"
-            yield Problem(f"train.args.{name}", args[name], message, "Remove one of them.")
-
-
 def model_takes_only_text(recipe: Recipe) -> Iterator[Problem]:
     """axolotl would put adapters on the part that sees, which the engine does not load."""
     folder = tokenizer_folder(recipe) if "train" in recipe.pipeline else None
@@ -109,7 +101,7 @@ def model_takes_only_text(recipe: Recipe) -> Iterator[Problem]:
 
 RULES = (
     method_is_trained,
-    names_are_not_doubled,
+    not_doubled(SAME),
     model_takes_only_text,
     agreement(CONFLICTS, argument),
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),

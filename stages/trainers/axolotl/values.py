@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from stages.sections.recipe import Recipe
+from stages.trainers import other_names
 from stages.trainers.axolotl.mappings import AXOLOTL
+from stages.trainers.other_names import Same
 
 METHODS = ("sft", "pt")  # of `train.stage`
 
@@ -37,14 +39,6 @@ CPU_DEFAULTS: dict[str, Any] = {
 AUTO = "auto"  # attention that transformers chooses
 
 
-class Same(NamedTuple):
-    """An argument of LLaMA-Factory that this trainer takes. name: axolotl's. value: of LLaMA-Factory's value."""
-
-    name: str
-    value: Callable[[Any], Any] = lambda value: value
-
-
-_ATTENTION = {"disabled": "eager", "sdpa": "sdpa", "fa2": "flash_attention_2", "fa3": "flash_attention_3"}
 SAME = {
     "cutoff_len": Same("sequence_len"),
     "per_device_train_batch_size": Same("micro_batch_size"),
@@ -54,19 +48,13 @@ SAME = {
     "train_on_prompt": Same("train_on_inputs"),
     "use_dora": Same("peft_use_dora"),
     "use_rslora": Same("peft_use_rslora"),
-    "disable_gradient_checkpointing": Same("gradient_checkpointing", lambda value: not value),
-    "flash_attn": Same("attn_implementation", lambda value: _ATTENTION.get(value, value)),
+    **other_names.SAME,
 }
 
 
 def translated(args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments by axolotl's names, without those that are not given (null)."""
-    found = {}
-    for name, value in args.items():
-        if value is not None:
-            same = SAME.get(name, Same(name))
-            found[same.name] = same.value(value)
-    return found
+    return other_names.translated(args, SAME)
 
 
 def name_in(recipe: Recipe, name: str) -> str:
