@@ -52,10 +52,10 @@ test-unit: $(VENV)/.dev ## Unit tests, without Ray (minutes)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not e2e and not chaos" $(ARGS)
 	$(IN_ENGINE) pytest -n auto --dist loadfile -m "not e2e and not chaos" tests/stages $(ARGS)
 
-# Whole runs that count the machine's processes and ports one after the other; then the others, two at once, and those of the engine.
+# Whole runs that count the machine's processes one after the other; then the others, two at once, and those of the engine.
 test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
-	$(VENV)/bin/python -m pytest -m "e2e and not chaos" tests/chaos tests/e2e $(ARGS)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "e2e and not chaos" --ignore tests/chaos --ignore tests/e2e $(ARGS)
+	$(VENV)/bin/python -m pytest --durations 15 -m "e2e and not chaos" tests/e2e $(ARGS)
+	$(VENV)/bin/python -m pytest --durations 15 -n 2 --dist loadfile -m "e2e and not chaos" --ignore tests/e2e $(ARGS)
 	$(IN_ENGINE) pytest -m "e2e and not chaos" tests/stages $(ARGS)
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
