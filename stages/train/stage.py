@@ -24,7 +24,7 @@ from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import StageResources
+from runner.recipe.schema import StageResources, WorkerRange
 from runner.storage.artifact import scan_folder
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
@@ -122,7 +122,8 @@ class Train:
         return found if name == DEFAULT else replace(found, speed=[name, *found.speed])
 
     def workers(self, recipe: Recipe) -> Workers:
-        return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
+        workers = recipe.resources_of(self.name).most_workers
+        return Workers(workers, f"resources.{self.name}.num_workers", may_change=True)
 
     def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Train, or resume from the newest complete checkpoint of an attempt with this fingerprint.
@@ -142,11 +143,15 @@ class Train:
         for line in trainer.row_remarks(counts, recipe):
             ctx.say(f"  {self.name}: {line}")
         config = loop_config(ctx, tokens, chat_template)
-        check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
+        own_cluster = ctx.recipe.cluster.address is None
+        check_fits(
+            ctx.resources,
+            ctx.resources.most_workers if own_cluster else ctx.resources.least_workers,
+            f"resources.{ctx.stage}",
+        )
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
         for damaged in repair(run["storage_path"], run["name"]):
             ctx.say(f"  {self.name}: not used: {damaged}")
-        own_cluster = ctx.recipe.cluster.address is None
         result = fit(trainer, config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
@@ -165,23 +170,31 @@ def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None
     )
     return {
         "args": args,
+        "most_workers": ctx.resources.most_workers,
+        "nodes_may_go": ctx.recipe.cluster.address is not None,
         "source": ctx.recipe.model.source,
         "chat_template": chat_template,
         "progress": ctx.progress(),
     }
 
 
-def scaling_config(resources: StageResources) -> dict[str, Any]:
-    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`."""
+def scaling_config(resources: StageResources, *, nodes_may_go: bool) -> dict[str, Any]:
+    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`.
+
+    nodes_may_go: whether the number of workers may change with the cluster's nodes.
+    """
     per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
     config: dict[str, Any] = {
-        "num_workers": resources.num_workers,
+        "num_workers": resources.most_workers,
         "use_gpu": resources.gpus_per_worker > 0,
         "resources_per_worker": {name: amount for name, amount in per_worker.items() if amount},
         "placement_strategy": resources.placement_strategy,
     }
     if resources.accelerator_type:
         config["accelerator_type"] = resources.accelerator_type
+    if isinstance(workers := resources.num_workers, WorkerRange) and nodes_may_go:
+        config["num_workers"] = (workers.min, workers.max)
+        config["elastic_resize_monitor_interval_s"] = workers.check_every_s
     return config
 
 
@@ -239,11 +252,11 @@ def fit(
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    alone = resources.num_workers == 1 and not trainer.shards(config["args"])  # needs no process group
+    alone = resources.most_workers == 1 and not trainer.shards(config["args"])  # needs no process group
     ray_trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
         trainer.worker(),
         train_loop_config=config,
-        scaling_config=ScalingConfig(**scaling_config(resources)),
+        scaling_config=ScalingConfig(**scaling_config(resources, nodes_may_go=not own_cluster)),
         run_config=RunConfig(**run_options),
     )
     try:

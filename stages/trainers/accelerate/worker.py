@@ -19,7 +19,7 @@ _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 
 def train_loop(config: dict[str, Any]) -> None:
     """Train, on one of the workers: `stages.trainers.worker.loop.run`. config: `args` as of `config.trl_args`."""
-    run(config, Training(_train, MEMORY_HINT, explain))
+    run(config, Training(_train, MEMORY_HINT, explain, gathers_within=("config",)))
 
 
 def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:

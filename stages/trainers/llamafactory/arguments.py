@@ -114,7 +114,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}
     if not resources.gpus_per_worker:
         args["use_cpu"] = True
-        if resources.num_workers > 1:
+        if resources.most_workers > 1:
             args["ddp_backend"] = "gloo"
     where = {
         "do_train": True,
