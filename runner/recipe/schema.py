@@ -124,12 +124,14 @@ class Submit(Section):
 class WorkerRange(Section):
     """How many workers a stage may have, which changes with the cluster's nodes while it runs."""
 
-    min: PositiveInt = Field(description="With fewer it waits.")
+    min: PositiveInt = Field(description="With fewer it waits.", examples=[1])
     max: PositiveInt = Field(
-        description="What a step of the work is made for: with fewer workers each does more of it."
+        description="What a step of the work is made for: with fewer workers each does more of it.", examples=[4]
     )
     check_every_s: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="How often it looks whether there is room for more workers, in seconds. Growing is a restart."
+        60.0,
+        description="How often it looks whether the cluster has capacity for more workers, in seconds. Growing is a "
+        "restart.",
     )
 
 
@@ -141,8 +143,8 @@ class StageResources(Section):
         Discriminator(lambda given: BRANCH + ("range" if isinstance(given, Mapping | WorkerRange) else "number")),
     ] = Field(
         1,
-        description="Workers of a stage that has several, else tasks. Training takes a range, too, on a cluster whose "
-        "nodes come and go: it continues from its newest checkpoint with those that are left, and grows again.",
+        description="Workers of a stage that has several, else tasks. A range {min, max} is for a stage that continues "
+        "with the workers that are left, on a cluster whose nodes come and leave, and grows again.",
         examples=[4, {"min": 1, "max": 4}],
     )
     cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
@@ -162,7 +164,7 @@ class StageResources(Section):
 
     @property
     def most_workers(self) -> int:
-        """Workers where all have room."""
+        """Workers where the cluster has capacity for all."""
         return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.max
 
     @property

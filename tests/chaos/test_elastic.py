@@ -110,7 +110,7 @@ def test_training_continues_with_the_nodes_that_are_left_and_grows_again(nodes: 
     try:
         running.wait_for("a checkpoint", lambda: saved(running))
         nodes.tell()
-        told = running.wait_for("its notice", lambda: [step for step in saved(running) if step % SAVE_STEPS])
+        noticed = running.wait_for("its notice", lambda: [step for step in saved(running) if step % SAVE_STEPS])
         kill(second)
         running.wait_for("one worker", lambda: ALONE.search(running.shown()))
         nodes.join()
@@ -124,5 +124,5 @@ def test_training_continues_with_the_nodes_that_are_left_and_grows_again(nodes: 
     (record,) = (record for record in manifest(root).stages if record.name == "train")
     assert record.metrics["num_steps"] == NUM_STEPS
     assert record.metrics["num_workers"] == 2
-    assert record.metrics["resumed_at_step"] >= told[0]
+    assert record.metrics["resumed_at_step"] >= noticed[0]
     assert not running.left_over()

@@ -33,7 +33,7 @@ def callback(reporter: Reporter) -> Any:
             is_stopping, is_leaving = reporter.look(args.device)
             if is_stopping and state.global_step < state.max_steps:
                 control.should_save = control.should_training_stop = True
-            elif is_leaving:  # the training goes on until the node is gone, and continues from here with the others
+            elif is_leaving:  # the training continues until the node is gone, and then from here with the others
                 control.should_save = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

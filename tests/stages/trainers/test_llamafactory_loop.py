@@ -144,7 +144,7 @@ def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch)
 def test_a_node_that_is_to_be_taken_away_is_told_once_and_asked_for_by_every_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, told, asked = Clock(), [], []
+    clock, leaving, asked = Clock(), [], []
     handle = SimpleNamespace(is_stopping=lambda: False)
 
     def notice(rank: int) -> Any:
@@ -158,9 +158,9 @@ def test_a_node_that_is_to_be_taken_away_is_told_once_and_asked_for_by_every_wor
     for step in range(100):
         clock.now = step * 0.1
         shared.clear()
-        told.append((first.look("cpu")[1], second.look("cpu")[1]))
-    assert told.count((True, True)) == 1
-    assert told.count((False, False)) == 99
+        leaving.append((first.look("cpu")[1], second.look("cpu")[1]))
+    assert leaving.count((True, True)) == 1
+    assert leaving.count((False, False)) == 99
     assert [rank for rank, _ in asked] == [0, 1] * (len(asked) // 2)
     assert 2 < len(asked) < 10
 
