@@ -31,6 +31,7 @@ from stages.models.weights import found_weights
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 from stages.train.same_tokens import require_same_tokens, token_digests
+from stages.train.start import Start, require_start, start_fits, start_of
 from stages.trainers.base import (
     ADAPTER,
     DEFAULT,
@@ -63,7 +64,7 @@ class Train:
         "seed", "model.source", "model.template", "model.chat_template", "model.chat_template_kwargs",
         "model.trust_remote_code", "train.trainer", "train.stage", "train.reasoning", "train.too_long",
         "train.lora_rank", "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples",
-        "train.args", "resources.train.num_workers", "cluster.accelerator",
+        "train.start_from", "train.args", "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
@@ -89,14 +90,17 @@ class Train:
         return recipe.train.trainer, {name: value for name, value in named.items() if value != _ELSEWHERE}
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """What the trainer makes of its keys. A local model is known by its digest."""
+        """What the trainer makes of its keys. A local model is known by its digest, another run by its adapter's."""
         meaning = template_meaning(recipe) | load_trainer(recipe).canonical(recipe)
+        with suppress(RunnerError, OSError, ValueError, KeyError):  # the stage says it
+            if start := start_of(recipe):
+                meaning["train.start_from"] = start.weights.sha256
         if is_local(recipe.model.source):
             meaning["model.source"] = "a local folder"
         return meaning
 
     def rules(self) -> Sequence[Rule]:
-        return trainer_rules()
+        return (*trainer_rules(), start_fits)
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         return load_trainer(recipe).remarks(recipe)
@@ -130,6 +134,7 @@ class Train:
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
+        start = require_start(ctx)
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
@@ -142,7 +147,7 @@ class Train:
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
             ctx.say(f"  {self.name}: {line}")
-        config = loop_config(ctx, tokens, chat_template)
+        config = loop_config(ctx, tokens, chat_template, start)
         own_cluster = ctx.recipe.cluster.address is None
         check_fits(
             ctx.resources,
@@ -159,7 +164,9 @@ class Train:
         return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics, run["name"])
 
 
-def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None) -> dict[str, Any]:
+def loop_config(
+    ctx: RunContext[Recipe], tokens: Path, chat_template: str | None, start: Start | None = None
+) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
     args = load_trainer(ctx.recipe).arguments(
         ctx.recipe,
@@ -167,6 +174,7 @@ def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None
         dataset_dir=str(ctx.input("train_set").path),
         output_dir=ctx.recipe.name,
         tokens=str(tokens),
+        start=str(start.folder) if start else None,
     )
     return {
         "args": args,

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(900)]
 NUM_STEPS, SAVE_STEPS = 1200, 100
 ALONE = re.compile(r"train: (\d+)/1,200 steps.*workers 1 of 2")
 TOGETHER = re.compile(r"train: (\d[\d,]*)/1,200 steps(?!.*workers)")
+LISTED = "checkpoint_results"
 NODES = """
 import ray
 ray.init(address="{address}", logging_level="error")
@@ -39,7 +40,13 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self.folder, port = folder, free_port()
         self.address = f"127.0.0.1:{port}"
-        self.env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1", "PYTHONPATH": str(ROOT)}
+        self.env = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+            "PYTHONPATH": str(ROOT),
+        }
         self.env.pop("RAY_ADDRESS", None)
         self.started: list[psutil.Popen] = []
         self.start("--head", f"--port={port}", "--include-dashboard=false", '--resources={"head_node": 1}')
@@ -93,9 +100,11 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
 
 
 def saved(running: Running) -> list[int]:
-    """Steps of the checkpoints that are stored."""
-    seals = running.stage_folder("train").glob("checkpoints/*/checkpoint_*/seal-0.json")
-    return sorted(json.loads(seal.read_text())["metrics"].get("step", 0) for seal in seals)
+    """Steps of the checkpoints that are stored, by Ray Train's list, which each comes into when it is whole."""
+    lists = running.stage_folder("train").glob("checkpoints/*/checkpoint_manager_snapshot.json")
+    with suppress(ValueError):  # it is being written
+        return sorted(each["metrics"].get("step", 0) for file in lists for each in json.loads(file.read_text())[LISTED])
+    return []
 
 
 def test_training_continues_with_the_nodes_that_are_left_and_grows_again(nodes: Nodes, tmp_path: Path) -> None:
@@ -112,11 +121,10 @@ def test_training_continues_with_the_nodes_that_are_left_and_grows_again(nodes: 
         nodes.tell()
         noticed = running.wait_for("its notice", lambda: [step for step in saved(running) if step % SAVE_STEPS])
         kill(second)
-        running.wait_for("one worker", lambda: ALONE.search(running.shown()))
+        alone = running.wait_for("one worker", lambda: ALONE.search(running.shown()))
+        assert int(alone[1]) >= noticed[0]
         nodes.join()
-        running.wait_for(
-            "two workers again", lambda: TOGETHER.search(running.shown()[ALONE.search(running.shown()).end() :])
-        )
+        running.wait_for("two workers again", lambda: TOGETHER.search(running.shown()[alone.end() :]))
         assert running.wait() == EXIT_DONE, running.shown()
     finally:
         with suppress(psutil.Error):

@@ -75,8 +75,9 @@ class Axolotl(OnTransformers):
         return encoder_of(recipe, template)
 
     def arguments(
-        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
+        assert start is None, "a rule refuses it"
         return config.axolotl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
