@@ -17,7 +17,7 @@ from runner.storage.artifact import Artifact
 from stages.sections.recipe import Recipe
 from stages.train.start import start_fits
 from tests.stages.train import cases
-from tests.stages.train.cases import inputs, preferences, ray_session, train, watch
+from tests.stages.train.cases import Watch, inputs, preferences, ray_session, train, watch
 from tests.stages.train.finished import finished_run
 
 __all__ = ["inputs", "ray_session", "watch"]  # fixtures
@@ -38,7 +38,8 @@ def recipe_of(root: Path, trainer: str = "llamafactory", stage: str = "sft", **k
 def first(inputs: dict[str, Artifact], ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(root of the runs, what the first run has trained)."""
     root = tmp_path_factory.mktemp("runs")
-    recipe = cases.recipe_of(max_steps=8)
+    recipe = cases.recipe_of(max_steps=16)
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": 2e-2})})
     result = train(recipe, inputs, ray_session, root / "tiny" / RUN / "train")
     finished_run(root / "tiny" / RUN, recipe, [*result.artifacts, inputs["model"]])
     return root, result
@@ -67,6 +68,25 @@ def test_preferences_are_learned_against_it(
     result = train(recipe_of(first[0], trainer, "dpo"), rows, ray_session, tmp_path / "run" / "train")
     assert result.metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-4)
     assert {entry.path for entry in result.artifacts[0].files} >= {WEIGHTS, "adapter_config.json"}
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("trainer", ["llamafactory", "accelerate"])
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_killed_worker_resumes(
+    stage: str,
+    trainer: str,
+    first: tuple[Path, StageResult],
+    inputs: dict[str, Artifact],
+    ray_session: RaySession,
+    watch: Watch,
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_of(first[0], trainer, stage, learning_rate=1e-3)
+    args = {**recipe.train.args, "max_steps": 600, "save_steps": 50}
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"args": args})})
+    rows = inputs if stage == "sft" else {**inputs, "train_set": preferences("dpo", tmp_path)}
+    cases.check_a_killed_worker_resumes(recipe, rows, ray_session, watch, tmp_path, kill_at=160)
 
 
 def test_another_base_model_is_refused(
