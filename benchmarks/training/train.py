@@ -66,7 +66,7 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
     )
     tokenize(work.recipe, arguments["model_name_or_path"], arguments["dataset_dir"], arguments["tokenized_path"])
     env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
-    workers = work.recipe.resources_of("train").num_workers
+    workers = work.recipe.resources_of("train").most_workers
     turn = run_bare("bare_train", {"args": arguments}, folder, env, workers)
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])

@@ -107,7 +107,8 @@ class Workers:
 
     count: that must run side by side. why: how the count comes about, as `a x b = `, "" where it is
     `resources.<stage>.num_workers`. ranks: workers of one engine. counted_by: the key that counts the engines instead
-    of `num_workers`, "" for none. widened_by: the key that makes the stage compute on more GPUs.
+    of `num_workers`, "" for none. widened_by: the key that makes the stage compute on more GPUs. may_change: the stage
+    continues with other workers when the cluster's nodes come and go.
     """
 
     count: int
@@ -115,6 +116,7 @@ class Workers:
     why: str = ""
     ranks: int = 1
     counted_by: str = ""
+    may_change: bool = False
 
 
 @runtime_checkable

@@ -78,4 +78,6 @@ def _set(origins: dict[str, str], key: str, origin: str) -> None:
     if "[" not in key:  # a list replaces the one before it, whatever the length
         for item in [each for each in origins if each.startswith(f"{key}[")]:
             del origins[item]
+    for at in (at for at, character in enumerate(key) if character == "."):
+        origins.pop(key[:at], None)  # a value that a mapping has replaced
     origins[key] = origin

@@ -7,11 +7,13 @@ mappings, whose keys are a library's own. The sections of the stages come from t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
+BRANCH = "of "  # how the names of the forms of a value begin, which pydantic puts into the place of an error
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
@@ -119,10 +121,32 @@ class Submit(Section):
     )
 
 
+class WorkerRange(Section):
+    """How many workers a stage may have, which changes with the cluster's nodes while it runs."""
+
+    min: PositiveInt = Field(description="With fewer it waits.", examples=[1])
+    max: PositiveInt = Field(
+        description="What a step of the work is made for: with fewer workers each does more of it.", examples=[4]
+    )
+    check_every_s: Annotated[float, Field(gt=0)] = Field(
+        60.0,
+        description="How often it looks whether the cluster has capacity for more workers, in seconds. Growing is a "
+        "restart.",
+    )
+
+
 class StageResources(Section):
     """What one stage asks of Ray."""
 
-    num_workers: PositiveInt = Field(1, description="Workers of a stage that has several, else tasks.")
+    num_workers: Annotated[
+        Annotated[PositiveInt, Tag(f"{BRANCH}number")] | Annotated[WorkerRange, Tag(f"{BRANCH}range")],
+        Discriminator(lambda given: BRANCH + ("range" if isinstance(given, Mapping | WorkerRange) else "number")),
+    ] = Field(
+        1,
+        description="Workers of a stage that has several, else tasks. A range {min, max} is for a stage that continues "
+        "with the workers that are left, on a cluster whose nodes come and leave, and grows again.",
+        examples=[4, {"min": 1, "max": 4}],
+    )
     cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of each worker.")
     accelerator_type: str | None = Field(None, description="Ray's name of the GPU type.", examples=["A10G", "H100"])
@@ -137,6 +161,16 @@ class StageResources(Section):
         description="Ray runtime environment of the stage's workers.",
         examples=[{"env_vars": {"NCCL_DEBUG": "INFO"}}],
     )
+
+    @property
+    def most_workers(self) -> int:
+        """Workers where the cluster has capacity for all."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.max
+
+    @property
+    def least_workers(self) -> int:
+        """Workers below which the stage waits."""
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers.min
 
 
 class Identity(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from types import MethodType
-from typing import Any, cast, get_args, get_origin
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -18,7 +18,8 @@ from runner.recipe.schema import Recipe, Section
 
 def section_of(annotation: Any) -> type[Section] | None:
     """The section that an annotation names: itself, in `Section | None` or inside a mapping; None for anything else."""
-    for each in (annotation, *get_args(annotation)):
+    for form in (annotation, *get_args(annotation)):
+        each = get_args(form)[0] if get_origin(form) is Annotated else form
         if isinstance(each, type) and issubclass(each, Section):
             return each
     return None

@@ -86,8 +86,10 @@ def resources_text(recipe: Recipe, stage: str) -> str:
         parts.append(f"{resources.gpus_per_worker:g} GPU {resources.accelerator_type or ''}".strip())
     parts += [f"{amount:g} {name}" for name, amount in resources.custom.items()]
     text = ", ".join(parts)
-    if resources.num_workers > 1:
-        text = f"{resources.num_workers} x ({text}) {resources.placement_strategy}"
+    most = resources.most_workers
+    least = resources.least_workers if recipe.cluster.address else most  # a run's own cluster has one node, which stays
+    if most > 1:
+        text = f"{most if least == most else f'{least} to {most}'} x ({text}) {resources.placement_strategy}"
     return text
 
 

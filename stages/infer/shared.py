@@ -166,7 +166,7 @@ def warm_up(ctx: RunContext[Recipe], running_stage: str) -> str:
     backend, names = load_engine(recipe), recipe.pipeline
     engine = (recipe.resources_of("serve"), backend.num_bundles(recipe))
     until_then = [recipe.resources_of(name) for name in names[names.index(running_stage) : names.index("infer")]]
-    if not all(fit_together((each, each.num_workers), engine) for each in until_then):
+    if not all(fit_together((each, each.most_workers), engine) for each in until_then):
         return ""
     adapters = None
     if "publish" in recipe.pipeline:

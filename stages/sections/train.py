@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runner.recipe.schema import Names, PassThrough, PositiveInt, Section
+from runner.recipe.schema import Names, PassThrough, PositiveInt, RunName, Section
 
 
 class Checkpoints(Section):
@@ -51,6 +51,12 @@ class Train(Section):
         description="What becomes of a sample of more than train.args.cutoff_len (TRL: max_length) tokens: the run "
         "ends before training, the sample is left out, or its prompt loses tokens from its start or its middle. The "
         "last answer is whole.",
+    )
+    start_from: RunName | None = Field(
+        None,
+        description="The run below storage.root whose adapter training continues, of the same base model; null: a new "
+        "adapter. Preferences are learned against that adapter as the reference.",
+        examples=["20261123-155013-4c33aa"],
     )
     args: PassThrough = Field(
         default_factory=dict,

@@ -41,7 +41,7 @@ def run_folder(recipe: Recipe, run_id: str, key: str) -> Path:
 
 def predictions_of_run(recipe: Recipe, run_id: str, key: str) -> Artifact:
     """The predictions of another run. Raises RunnerError when there is no such run, or it has predicted nothing."""
-    artifact = _manifest_of(recipe, run_id, key).artifact("predictions")
+    artifact = manifest_of(recipe, run_id, key).artifact("predictions")
     if artifact is None:
         raise RunnerError(f"{key} names the run {run_id!r}, which has no predictions", "Name a run that ran infer.")
     return artifact
@@ -54,7 +54,7 @@ def whole(artifact: Artifact, run_id: str, key: str) -> Artifact:
     return artifact
 
 
-def _manifest_of(recipe: Recipe, run_id: str, key: str) -> Manifest:
+def manifest_of(recipe: Recipe, run_id: str, key: str) -> Manifest:
     """The manifest of the run. Raises RunnerError when there is none, or its folder holds that of another run."""
     folder = run_folder(recipe, run_id, key)
     manifest = Manifest.load(folder)
@@ -68,7 +68,7 @@ def _manifest_of(recipe: Recipe, run_id: str, key: str) -> Manifest:
 
 def same_rows(recipe: Recipe, run_id: str, test_set: Artifact) -> Artifact | None:
     """The predictions of another run when they are of this test set, else None."""
-    manifest = _manifest_of(recipe, run_id, "serve.runs")
+    manifest = manifest_of(recipe, run_id, "serve.runs")
     theirs, found = manifest.artifact("test_set"), manifest.artifact("predictions")
     return whole(found, run_id, "serve.runs") if found and theirs and theirs.sha256 == test_set.sha256 else None
 
@@ -87,7 +87,7 @@ def served_runs(ctx: RunContext[Recipe], own: Adapter | None) -> list[ServedRun]
 
 
 def _checked_adapter(ctx: RunContext[Recipe], run_id: str, own: Adapter | None) -> Adapter:
-    manifest = _manifest_of(ctx.recipe, run_id, "serve.runs")
+    manifest = manifest_of(ctx.recipe, run_id, "serve.runs")
     published, scores, model = (manifest.artifact(name) for name in ("adapter", "scores", "model"))
     if published is None:
         raise RunnerError(f"serve.runs: the run {run_id} has published no adapter", "Leave it out.")

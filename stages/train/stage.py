@@ -24,13 +24,14 @@ from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
-from runner.recipe.schema import StageResources
+from runner.recipe.schema import StageResources, WorkerRange
 from runner.storage.artifact import scan_folder
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 from stages.train.same_tokens import require_same_tokens, token_digests
+from stages.train.start import Start, require_start, start_fits, start_of
 from stages.trainers.base import (
     ADAPTER,
     DEFAULT,
@@ -63,7 +64,7 @@ class Train:
         "seed", "model.source", "model.template", "model.chat_template", "model.chat_template_kwargs",
         "model.trust_remote_code", "train.trainer", "train.stage", "train.reasoning", "train.too_long",
         "train.lora_rank", "train.lora_target", "train.learning_rate", "train.num_epochs", "train.max_samples",
-        "train.args", "resources.train.num_workers", "cluster.accelerator",
+        "train.start_from", "train.args", "resources.train.num_workers", "cluster.accelerator",
     )  # fmt: skip
     libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = (WEIGHTS, "training_log")
@@ -89,14 +90,17 @@ class Train:
         return recipe.train.trainer, {name: value for name, value in named.items() if value != _ELSEWHERE}
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
-        """What the trainer makes of its keys. A local model is known by its digest."""
+        """What the trainer makes of its keys. A local model is known by its digest, another run by its adapter's."""
         meaning = template_meaning(recipe) | load_trainer(recipe).canonical(recipe)
+        with suppress(RunnerError, OSError, ValueError, KeyError):  # the stage says it
+            if start := start_of(recipe):
+                meaning["train.start_from"] = start.weights.sha256
         if is_local(recipe.model.source):
             meaning["model.source"] = "a local folder"
         return meaning
 
     def rules(self) -> Sequence[Rule]:
-        return trainer_rules()
+        return (*trainer_rules(), start_fits)
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         return load_trainer(recipe).remarks(recipe)
@@ -122,13 +126,15 @@ class Train:
         return found if name == DEFAULT else replace(found, speed=[name, *found.speed])
 
     def workers(self, recipe: Recipe) -> Workers:
-        return Workers(recipe.resources_of(self.name).num_workers, f"resources.{self.name}.num_workers")
+        workers = recipe.resources_of(self.name).most_workers
+        return Workers(workers, f"resources.{self.name}.num_workers", may_change=True)
 
     def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Train, or resume from the newest complete checkpoint of an attempt with this fingerprint.
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
+        start = require_start(ctx)
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
@@ -141,12 +147,16 @@ class Train:
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
             ctx.say(f"  {self.name}: {line}")
-        config = loop_config(ctx, tokens, chat_template)
-        check_fits(ctx.resources, ctx.resources.num_workers, f"resources.{ctx.stage}")
+        config = loop_config(ctx, tokens, chat_template, start)
+        own_cluster = ctx.recipe.cluster.address is None
+        check_fits(
+            ctx.resources,
+            ctx.resources.most_workers if own_cluster else ctx.resources.least_workers,
+            f"resources.{ctx.stage}",
+        )
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
         for damaged in repair(run["storage_path"], run["name"]):
             ctx.say(f"  {self.name}: not used: {damaged}")
-        own_cluster = ctx.recipe.cluster.address is None
         result = fit(trainer, config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
@@ -154,7 +164,9 @@ class Train:
         return keep(result.checkpoint, ctx.stage_dir, ctx.recipe.model.source, metrics, run["name"])
 
 
-def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None) -> dict[str, Any]:
+def loop_config(
+    ctx: RunContext[Recipe], tokens: Path, chat_template: str | None, start: Start | None = None
+) -> dict[str, Any]:
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
     args = load_trainer(ctx.recipe).arguments(
         ctx.recipe,
@@ -162,26 +174,35 @@ def loop_config(ctx: RunContext[Recipe], tokens: Path, chat_template: str | None
         dataset_dir=str(ctx.input("train_set").path),
         output_dir=ctx.recipe.name,
         tokens=str(tokens),
+        start=str(start.folder) if start else None,
     )
     return {
         "args": args,
+        "most_workers": ctx.resources.most_workers,
+        "nodes_may_go": ctx.recipe.cluster.address is not None,
         "source": ctx.recipe.model.source,
         "chat_template": chat_template,
         "progress": ctx.progress(),
     }
 
 
-def scaling_config(resources: StageResources) -> dict[str, Any]:
-    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`."""
+def scaling_config(resources: StageResources, *, nodes_may_go: bool) -> dict[str, Any]:
+    """The stage's resources as keyword arguments of `ray.train.ScalingConfig`.
+
+    nodes_may_go: whether the number of workers may change with the cluster's nodes.
+    """
     per_worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker, **resources.custom}
     config: dict[str, Any] = {
-        "num_workers": resources.num_workers,
+        "num_workers": resources.most_workers,
         "use_gpu": resources.gpus_per_worker > 0,
         "resources_per_worker": {name: amount for name, amount in per_worker.items() if amount},
         "placement_strategy": resources.placement_strategy,
     }
     if resources.accelerator_type:
         config["accelerator_type"] = resources.accelerator_type
+    if isinstance(workers := resources.num_workers, WorkerRange) and nodes_may_go:
+        config["num_workers"] = (workers.min, workers.max)
+        config["elastic_resize_monitor_interval_s"] = workers.check_every_s
     return config
 
 
@@ -239,11 +260,11 @@ def fit(
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    alone = resources.num_workers == 1 and not trainer.shards(config["args"])  # needs no process group
+    alone = resources.most_workers == 1 and not trainer.shards(config["args"])  # needs no process group
     ray_trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
         trainer.worker(),
         train_loop_config=config,
-        scaling_config=ScalingConfig(**scaling_config(resources)),
+        scaling_config=ScalingConfig(**scaling_config(resources, nodes_may_go=not own_cluster)),
         run_config=RunConfig(**run_options),
     )
     try:

@@ -86,10 +86,15 @@ class Trainer(Protocol):
         """What a person should know of the figures of `prepare`, a line each."""
 
     def arguments(
-        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
         """What the library is told: a pure function. model, dataset_dir, output_dir, tokens: folders on the worker,
-        the last one as `prepare` wrote it. Raises RunnerError for an argument that is the runner's to set."""
+        the last one as `prepare` wrote it. start: folder of the adapter that training continues. Raises RunnerError for
+        an argument that is the runner's to set."""
+
+    def lora_settings(self, recipe: Recipe) -> dict[str, tuple[str, Any]]:
+        """What the recipe says of an adapter: PEFT's name -> (key of the recipe, value). {}: the trainer continues
+        none."""
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
         """Environment of a worker."""

@@ -56,7 +56,7 @@ def _computed(known: Known[Recipe], setup: Setup, num_rows: float) -> Computed |
         return never_ran("train")
     lengths = known_lengths(known, "train")
     tokens = min(lengths.whole, setup.length) if lengths else setup.length
-    batch = setup.batch * recipe.resources_of("train").num_workers
+    batch = setup.batch * recipe.resources_of("train").most_workers
     method = Method(setup.kind == "full", setup.checkpointed)
     each = batch_seconds(model.architecture, on, setup.batch, tokens, method)
     start = START_S[recipe.cluster.accelerator] + (model.weights_bytes or 0) / _LOADED
@@ -137,7 +137,7 @@ def _steps(known: Known[Recipe], setup: Setup) -> Estimate:
     counted = rows if rows is not None else most or 0
     batch, gather = setup.batch, setup.gather
     epochs = recipe.train.num_epochs
-    workers = recipe.resources_of("train").num_workers
+    workers = recipe.resources_of("train").most_workers
     per_epoch = max(1, math.ceil(math.ceil(math.ceil(counted / max(1, batch)) / workers) / max(1, gather)))
     where = f"train.max_samples; {basis}" if bounded else basis
     worked = f"{counted:,} rows ({where}) x {epochs:g} epoch{'' if epochs == 1 else 's'} in batches of {batch}"

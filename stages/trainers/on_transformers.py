@@ -50,12 +50,14 @@ class OnTransformers(ABC):
     """A trainer whose library builds on transformers' Trainer.
 
     without_effect: arguments that do not change what is trained. traits: what an engine may refuse of an adapter, by
-    the argument that asks for it. packing: arguments that pack rows.
+    the argument that asks for it. packing: arguments that pack rows. lora_arguments: PEFT's names of an adapter's
+    settings -> arguments; {}: it continues no adapter.
     """
 
     without_effect: ClassVar[Collection[str]]
     traits: ClassVar[Mapping[str, TraitName]]
     packing: ClassVar[Sequence[str]] = ("packing",)
+    lora_arguments: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def argument(self, recipe: Recipe, name: str) -> Any:
@@ -95,6 +97,14 @@ class OnTransformers(ABC):
         found = (each for each in given if bool(each[2]) is (each[1] != "sight"))  # asked for by a false
         traits = tuple(Trait(trait, f"train.args.{name}", value) for name, trait, value in found)
         return Trained("adapter" if kind == "lora" else "model", "train.args.finetuning_type", kind, traits)
+
+    def lora_settings(self, recipe: Recipe) -> dict[str, tuple[str, Any]]:
+        if not self.lora_arguments:
+            return {}
+        rank = recipe.train.lora_rank
+        found = {name: (f"train.args.{own}", self.argument(recipe, own)) for name, own in self.lora_arguments.items()}
+        key, alpha = found["lora_alpha"]
+        return {**found, "r": ("train.lora_rank", rank), "lora_alpha": (key, alpha or 2 * rank)}
 
     def longest_row(self, recipe: Recipe) -> LongestRow | None:
         """None where the recipe names no length, or rows are packed and it is a pack's."""

@@ -18,6 +18,9 @@ _RESULTS = {
     "generated_predictions.jsonl",
 }  # fmt: skip
 _NEITHER = {"trainer_state.json"}
+_FOLDERS = {  # of a worker
+    "dataset_dir", "tokenized_path", "output_dir", "start", "adapter_name_or_path", "ref_model", "ref_model_adapters",
+}  # fmt: skip
 
 
 def is_result(path: Path) -> bool:
@@ -81,7 +84,7 @@ def portable_config(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 def portable_args(args: dict[str, Any], source: str) -> dict[str, Any]:
     """The arguments as kept with the results: the model by its source, and no folder of the worker."""
-    kept = {name: value for name, value in args.items() if name not in ("dataset_dir", "tokenized_path", "output_dir")}
+    kept = {name: value for name, value in args.items() if name not in _FOLDERS}
     return {**kept, "model_name_or_path": source}
 
 

@@ -60,6 +60,21 @@ def workers_are_counted_where_they_are(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"resources.{stage}.num_workers", wanted.num_workers, message, hint)
 
 
+def number_of_workers_may_change(recipe: Recipe) -> Iterator[Problem]:
+    """A range of workers is for a stage that continues with others."""
+    can = {stage for stage, _, workers in _computing(concerned(recipe), recipe) if workers and workers.may_change}
+    for stage in (found.name for found in concerned(recipe)):
+        given = recipe.resources_of(stage).num_workers
+        if isinstance(given, int):
+            continue
+        key, value = f"resources.{stage}.num_workers", {"min": given.min, "max": given.max}
+        if stage not in can:
+            message = f"is a range, and {stage} has as many workers at its end as at first"
+            yield Problem(key, value, message, "Set a number.")
+        elif given.min > given.max:
+            yield Problem(key, value, "has a min above its max", "Set min to max at most.")
+
+
 def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
     """Only for a cluster that the run starts, whose size the recipe gives."""
     cluster = recipe.cluster
@@ -99,5 +114,6 @@ RULES = (
     accelerator_is_asked_for,
     worker_uses_its_gpus,
     workers_are_counted_where_they_are,
+    number_of_workers_may_change,
     cluster_is_large_enough,
 )

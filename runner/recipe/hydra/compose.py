@@ -90,9 +90,11 @@ class Composed:
         return self.recorded or key.partition("[")[0] in self._leaves_given
 
     def origin(self, key: str) -> str:
-        """Origin of the key, or of the nearest section above it, or "" for a default of the schema."""
+        """Origin of the key, of the last one below it, or of the nearest section above; "" for a schema's default."""
         if key in self.origins:
             return self.origins[key]
+        if inner := [origin for name, origin in self.origins.items() if name.startswith(f"{key}.")]:
+            return inner[-1]
         key = key.partition("[")[0]
         while key:
             if key in self.origins:

@@ -17,6 +17,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What YAML 1.1 reads in base 8 or 60, and a person as it stands there.
 _ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]*[0-7]|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 
+_PART_OF_ODD = re.compile(r"(?<![\w.])0[0-7_]|[0-9_]:[0-5]?[0-9]")  # without it a text has none, and need not be parsed
+
 
 def why_refused(text: str) -> str:
     """What is too large or too deep in the text of a YAML file, or "". Raises YAMLError for text that is not YAML."""
@@ -47,7 +49,7 @@ def why_refused(text: str) -> str:
 
 def odd_number(text: str) -> str:
     """The first value that YAML reads as another number than stands there, such as 010 or 1:30, and its line; or ""."""
-    for event in yaml.parse(text, Loader=_LOADER):
+    for event in yaml.parse(text, Loader=_LOADER) if _PART_OF_ODD.search(text) else ():
         if not isinstance(event, yaml.ScalarEvent) or not event.implicit[0] or not event.value.strip("+-0_"):
             continue
         if _ODD_NUMBER.fullmatch(event.value):

@@ -123,7 +123,9 @@ def _resources(resources: Mapping[str, Any]) -> str:
         parts.append(f"{resources['gpus_per_worker']:g} GPU {resources.get('accelerator_type') or ''}".strip())
     parts += [f"{amount:g} {name}" for name, amount in (resources.get("custom") or {}).items()]
     workers = resources.get("num_workers", 1)
-    return f"{workers} x ({', '.join(parts)})" if workers > 1 else ", ".join(parts)
+    if isinstance(workers, Mapping):
+        workers = f"{workers['min']} to {workers['max']}"
+    return f"{workers} x ({', '.join(parts)})" if workers != 1 else ", ".join(parts)
 
 
 def _chain(manifest: Manifest) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def _config(recipe: Recipe, args: dict[str, Any]) -> dict[str, Any]:
         config |= _whole_rows(recipe, packs=bool(args.get("packing")))
     if not resources.gpus_per_worker:
         config["use_cpu"] = True
-        if resources.num_workers > 1:
+        if resources.most_workers > 1:
             config.setdefault("ddp_backend", "gloo")
     return config
 

@@ -15,6 +15,7 @@ from stages.trainers.fit import training_fits
 from stages.trainers.other_names import not_doubled
 from stages.trainers.rules import schedule, template
 from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
+from stages.trainers.rules.elastic import number_of_workers_may_change
 from stages.trainers.rules.hardware import hardware_can_train
 from stages.trainers.rules.images import learns_images
 
@@ -94,6 +95,7 @@ RULES = (
     reference_model_is_its_own,
     divergence_has_a_batch,
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
+    number_of_workers_may_change(TRL, setup_of, argument, ("deepspeed", "fsdp")),
     training_fits(TRL, setup_of),
     *template.RULES,
     *schedule.schedule_rules(argument),

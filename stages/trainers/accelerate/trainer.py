@@ -29,6 +29,10 @@ class Accelerate(OnTransformers):
     memory_hint: ClassVar[str] = config.MEMORY_HINT
     without_effect: ClassVar[tuple[str, ...]] = config.WITHOUT_EFFECT
     traits: ClassVar[dict[str, TraitName]] = {"lora_modules_to_save": "whole modules", "use_dora": "dora"}
+    lora_arguments: ClassVar[dict[str, str]] = {
+        **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
+        "modules_to_save": "lora_modules_to_save",
+    }
 
     def argument(self, recipe: Recipe, name: str) -> Any:
         return argument(recipe, name)
@@ -62,9 +66,10 @@ class Accelerate(OnTransformers):
         return encoder_of(recipe, template)
 
     def arguments(
-        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
-        return config.trl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
+        args = config.trl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
+        return {**args, "start": start}
 
     def worker(self) -> Callable[[dict[str, Any]], None]:
         from stages.trainers.accelerate.worker import train_loop

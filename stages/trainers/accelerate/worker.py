@@ -19,7 +19,7 @@ _UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 
 def train_loop(config: dict[str, Any]) -> None:
     """Train, on one of the workers: `stages.trainers.worker.loop.run`. config: `args` as of `config.trl_args`."""
-    run(config, Training(_train, MEMORY_HINT, explain))
+    run(config, Training(_train, MEMORY_HINT, explain, gathers_within=("config",)))
 
 
 def _train(args: dict[str, Any], resume: Path | None, callback: Any) -> None:
@@ -40,15 +40,29 @@ def made(args: dict[str, Any], callbacks: list[Any]) -> Any:
         output_dir=args["output_dir"], model_init_kwargs=args["model"], trust_remote_code=trust, **args["config"]
     )
     return trainer_class(
-        model=args["model_name_or_path"],
+        model=_started(args) if args["start"] else args["model_name_or_path"],
         args=config,
         train_dataset=rows["train"],
         eval_dataset=rows.get("validation"),
         processing_class=AutoTokenizer.from_pretrained(args["model_name_or_path"], trust_remote_code=trust),
-        peft_config=_peft_config(args["lora"]),
-        quantization_config=_quantization(args["quantization"]),
+        peft_config=None if args["start"] else _peft_config(args["lora"]),
+        quantization_config=None if args["start"] else _quantization(args["quantization"]),
         callbacks=callbacks,
     )
+
+
+def _started(args: dict[str, Any]) -> Any:
+    """The model with the adapter that training continues, which TRL takes for the reference of preferences, too."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        args["model_name_or_path"],
+        trust_remote_code=args["trust_remote_code"],
+        quantization_config=_quantization(args["quantization"]),
+        **args["model"],
+    )
+    return PeftModel.from_pretrained(model, args["start"], is_trainable=True)
 
 
 def _classes(method: str) -> tuple[Any, Any]:

@@ -48,7 +48,7 @@ def _trainer(recipe: Recipe) -> dict[str, Any]:
     found: dict[str, Any] = {"logging_nan_inf_filter": False, "eval_on_start": False, "disable_tqdm": True}
     if not resources.gpus_per_worker:
         found["use_cpu"] = True
-        if resources.num_workers > 1:
+        if resources.most_workers > 1:
             found["ddp_backend"] = "gloo"
     return found
 

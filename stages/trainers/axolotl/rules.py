@@ -16,6 +16,7 @@ from stages.trainers.fit import training_fits
 from stages.trainers.other_names import not_doubled
 from stages.trainers.rules import schedule, template
 from stages.trainers.rules.conflicts import COMMON, Conflict, agreement, only_with_lora
+from stages.trainers.rules.elastic import number_of_workers_is_fixed
 from stages.trainers.rules.hardware import hardware_can_train
 from stages.trainers.rules.images import learns_images
 
@@ -105,6 +106,7 @@ RULES = (
     model_takes_only_text,
     agreement(CONFLICTS, argument),
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
+    number_of_workers_is_fixed("axolotl"),
     training_fits(AXOLOTL, setup_of),
     *template.RULES,
     *schedule.schedule_rules(argument),

@@ -57,7 +57,7 @@ class Axolotl(OnTransformers):
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         resources = recipe.resources_of("train")
-        if argument(recipe, "gradient_accumulation_steps") * resources.num_workers > 1:
+        if argument(recipe, "gradient_accumulation_steps") * resources.most_workers > 1:
             yield "axolotl weighs the batches of a step alike, other trainers by their numbers of learned tokens"
         if argument(recipe, "finetuning_type") == "full" and argument(recipe, "bf16"):
             yield "axolotl holds the weights that it trains in bfloat16, other trainers in float32"
@@ -75,8 +75,9 @@ class Axolotl(OnTransformers):
         return encoder_of(recipe, template)
 
     def arguments(
-        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
+        assert start is None, "a rule refuses it"
         return config.axolotl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:

@@ -89,11 +89,13 @@ def defaults_of(recipe: Recipe) -> dict[str, Any]:
     return DEFAULTS if recipe.resources_of("train").gpus_per_worker else {**DEFAULTS, **CPU_DEFAULTS}
 
 
-def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str) -> dict[str, Any]:
+def llamafactory_args(
+    recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
+) -> dict[str, Any]:
     """The recipe as LLaMA-Factory's arguments. `train.args` win over the defaults here.
 
     model, dataset_dir, output_dir: folders on the worker. tokens: folder of the tokenized datasets, which are all that
-    it reads of the rows; it wants the name of another one.
+    it reads of the rows; it wants the name of another one. start: folder of the adapter that training continues.
     Raises RunnerError when `train.args` holds an argument that is the runner's to set.
     """
     _refuse_reserved(recipe.train.args)
@@ -112,9 +114,11 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
     }
     if args["finetuning_type"] == "lora":
         args |= {"lora_rank": train.lora_rank, "lora_target": train.lora_target}
+    if start is not None and train.stage in ("dpo", "kto"):  # else its reference is the model without an adapter
+        args |= {"ref_model": model, "ref_model_adapters": start}
     if not resources.gpus_per_worker:
         args["use_cpu"] = True
-        if resources.num_workers > 1:
+        if resources.most_workers > 1:
             args["ddp_backend"] = "gloo"
     where = {
         "do_train": True,
@@ -124,6 +128,7 @@ def llamafactory_args(recipe: Recipe, *, model: str, dataset_dir: str, output_di
         "tokenized_path": tokens,
         "output_dir": output_dir,
         "save_total_limit": train.checkpoints.keep,
+        "adapter_name_or_path": start,
     }
     merged = {**args, **given, **where}
     return {name: value for name, value in merged.items() if value is not None}

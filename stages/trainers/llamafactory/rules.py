@@ -17,6 +17,7 @@ from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
 from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
+from stages.trainers.rules.elastic import number_of_workers_may_change
 from stages.trainers.rules.hardware import hardware_can_train
 from stages.trainers.rules.images import learns_images
 
@@ -92,6 +93,7 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
+    number_of_workers_may_change(LLAMAFACTORY, setup_of, argument, ("deepspeed", "fsdp")),
     hardware_can_train(argument, _ON_GPU, ("bf16", "pure_bf16")),
     training_fits(LLAMAFACTORY, setup_of),
     *template_rules.RULES,

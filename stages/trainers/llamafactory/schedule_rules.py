@@ -32,7 +32,7 @@ def training_starts_from_the_base_model(recipe: Recipe) -> Iterator[Problem]:
         why = "trains on the base model with another adapter merged in, but vLLM loads the new one on the base alone"
     else:
         why = "replaces train.lora_rank by that adapter's rank, and no record of the run would hold what it starts from"
-    hint = "Remove it. To build on an adapter, merge it into the model first, and set model.source to the result."
+    hint = "Remove it. train.start_from=RUN continues the adapter of another run."
     if names:
         yield Problem("train.args.adapter_name_or_path", named, why, hint)
     if fresh:

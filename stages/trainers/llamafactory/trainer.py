@@ -37,6 +37,10 @@ class LlamaFactory(OnTransformers):
         "freeze_multi_modal_projector": "sight",
     }
     packing: ClassVar[tuple[str, ...]] = ("packing", "neat_packing")
+    lora_arguments: ClassVar[dict[str, str]] = {
+        **{name: name for name in ("lora_alpha", "lora_dropout", "use_rslora", "use_dora")},
+        "modules_to_save": "additional_target",
+    }
 
     def argument(self, recipe: Recipe, name: str) -> Any:
         return argument(recipe, name)
@@ -70,10 +74,10 @@ class LlamaFactory(OnTransformers):
         return encoder_of(recipe, template)
 
     def arguments(
-        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str
+        self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
         return arguments.llamafactory_args(
-            recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens
+            recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens, start=start
         )
 
     def worker(self) -> Callable[[dict[str, Any]], None]:

@@ -30,8 +30,11 @@ def callback(reporter: Reporter) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.step(state, log_follows=control.should_log)
-            if reporter.must_stop(args.device) and state.global_step < state.max_steps:
+            is_stopping, is_leaving = reporter.look(args.device)
+            if is_stopping and state.global_step < state.max_steps:
                 control.should_save = control.should_training_stop = True
+            elif is_leaving:  # the training continues until the node is gone, and then from here with the others
+                control.should_save = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})

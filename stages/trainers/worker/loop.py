@@ -22,6 +22,7 @@ from stages.trainers.worker.callback import StoppedError, callback
 from stages.trainers.worker.folder import work_folder
 from stages.trainers.worker.report import is_final, report
 from stages.trainers.worker.reporter import Reporter
+from stages.trainers.worker.size import for_workers
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,34 @@ class Training:
 
     train: called with the arguments, the folder of the checkpoint to resume from (None for none) and the reporter's
     callback; leaves its files in `args["output_dir"]`. known: the trainer's own mistakes as RunnerErrors, None for
-    others. can_resume: whether it can resume a training with these arguments.
+    others. can_resume: whether it can resume a training with these arguments. gathers_within: names of the mappings,
+    one in the other, that hold its argument of gathered batches.
     """
 
     train: Callable[[dict[str, Any], Path | None, Any], None]
     memory_hint: str
     known: Callable[[Exception], RunnerError | None]
     can_resume: Callable[[dict[str, Any]], bool] = lambda args: True
+    gathers_within: tuple[str, ...] = ()
 
 
 def run(config: dict[str, Any], training: Training) -> None:
     """Train, on one of the workers. Raises RunnerError for what would fail again, RuntimeError for what may not.
 
     config: `args` (of the trainer's `arguments`, with `output_dir` and `trust_remote_code`), `source` (the model's, as
-    published), `chat_template` (its text), `progress`.
+    published), `chat_template` (its text), `progress`, `most_workers` (that a step is made for), `nodes_may_go`.
     """
     import ray.train
 
     context = ray.train.get_context()
-    rank, args = context.get_world_rank(), config["args"]
+    rank, now = context.get_world_rank(), context.get_world_size()
+    args = for_workers(config["args"], training.gathers_within, config["most_workers"], now)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and is_final(checkpoint):
         return  # an earlier attempt finished, but its results were not kept
     with work_folder(ray.get_runtime_context().get_job_id(), rank, context.get_node_rank()) as work:
-        reporter = Reporter(rank, context.get_world_size(), config["progress"])
+        notice = ray.train.get_preemption_info if config["nodes_may_go"] else None
+        reporter = Reporter(rank, now, config["progress"], most_workers=config["most_workers"], notice=notice)
         try:
             resume = fetched(checkpoint, work, args) if training.can_resume(args) else None
             training.train(dict(args), resume, callback(reporter))

@@ -35,13 +35,14 @@ def report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts
     )
 
 
-def first_ones(flag: bool, device: Any) -> bool:
-    """The flag of the first worker, on every one of them."""
+def first_ones(flags: tuple[bool, bool], device: Any) -> tuple[bool, bool]:
+    """The flags of the first worker, on every one of them."""
     import torch
 
-    shared = torch.tensor([flag], dtype=torch.uint8, device=device)
+    shared = torch.tensor(flags, dtype=torch.uint8, device=device)
     torch.distributed.broadcast(shared, src=0)
-    return bool(shared.item())
+    first, second = shared.tolist()
+    return bool(first), bool(second)
 
 
 def is_final(checkpoint: Any) -> bool:

@@ -16,6 +16,7 @@ from stages.trainers.worker.report import first_ones, report
 
 _PROGRESS_EVERY_S = 0.5
 _ASK_EVERY_S = 0.5
+_LOOK_EVERY_S = 2.0
 
 # Files of a trainer's checkpoint that resuming does not read: the tokenizer comes from the model, the rest is a pickle
 # of the arguments and a model card.
@@ -39,13 +40,17 @@ def _require_finite(loss: float, step: int) -> None:
 class Reporter:
     """Follows the trainer: tells the driver how far it is, and reports its checkpoints.
 
-    `num_steps` is the trainer's count, which continues where a resumed training stopped.
+    `num_steps` is the trainer's count, which continues where a resumed training stopped. most_workers: of the training,
+    whose nodes may come and go; None: as many as there are. notice: what Ray knows of nodes that are about to be taken
+    away, None for nothing; every worker must ask as often. None where no node is.
     """
 
     rank: int
     world_size: int
     progress: Any
     now: Callable[[], float] = time.monotonic
+    most_workers: int | None = None
+    notice: Callable[[], Any] | None = None
     num_steps: int = 0
     total_steps: int = 0
     num_samples: int | None = None
@@ -58,7 +63,9 @@ class Reporter:
     _first_step_at: float | None = None
     _told_at: float = float("-inf")
     _asked_at: float = float("-inf")
+    _looked_at: float = float("-inf")
     is_stopping: bool = False
+    is_leaving: bool = False
     checkpoints_s: float = 0.0
     _pending: tuple[Path, Path] | None = None
 
@@ -102,7 +109,10 @@ class Reporter:
             return
         self._told_at = self.now()
         loss = self.losses[-1][1] if self.losses else None
-        self.progress.update(self.num_steps, self.total_steps, "step", loss=loss, rows_per_s=self.samples_per_s())
+        figures: dict[str, Any] = {"loss": loss, "rows_per_s": self.samples_per_s()}
+        if self.most_workers not in (None, self.world_size):
+            figures["workers"] = f"{self.world_size} of {self.most_workers}"
+        self.progress.update(self.num_steps, self.total_steps, "step", **figures)
 
     def saved(self, folder: Path, output: Path) -> None:
         """The trainer has written a checkpoint. It is reported at its next event, when all callbacks are through."""
@@ -125,14 +135,22 @@ class Reporter:
         report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size, wait=wait)
         self.checkpoints_s += self.now() - begin
 
-    def must_stop(self, device: Any) -> bool:
-        """Whether the run is to end, the same answer on every worker: the first one's, which asks now and then."""
+    def look(self, device: Any) -> tuple[bool, bool]:
+        """Whether the run is to end, and whether a worker's node has just been told that it is taken away.
+
+        The same answers on every worker: the first one asks, and looks, now and then.
+        """
+        is_looking = False
         if self.rank == 0 and self.now() - self._asked_at >= _ASK_EVERY_S:
             self._asked_at = self.now()
             self.is_stopping = self.progress.is_stopping()
+        if self.rank == 0 and self.notice and not self.is_leaving and self.now() - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at, is_looking = self.now(), True
         if self.world_size > 1:
-            self.is_stopping = first_ones(self.is_stopping, device)
-        return self.is_stopping
+            self.is_stopping, is_looking = first_ones((self.is_stopping, is_looking), device)
+        if is_looking and self.notice is not None:
+            self.is_leaving = self.notice() is not None
+        return self.is_stopping, is_looking and self.is_leaving
 
     def summary(self) -> dict[str, Any]:
         """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.

@@ -102,6 +102,7 @@ BOTH = {
     "train.lora_target": ({"train.lora_target": "q_proj"}, TRAIN),
     "train.learning_rate": ({"train.learning_rate": 0.5}, TRAIN),
     "train.num_epochs": ({"train.num_epochs": 2}, TRAIN),
+    "train.start_from": ({"train.start_from": "20260101-120000-abcdef"}, TRAIN),
     "train.max_samples": ({"train.max_samples": 5}, TRAIN),
     "train.args.cutoff_len": ({"train.args.cutoff_len": 128}, TRAIN),
     "train.args.report_to": ({"train.args.report_to": "tensorboard"}, ""),

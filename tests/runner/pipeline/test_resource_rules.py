@@ -82,3 +82,17 @@ def test_custom_resources_must_be_there() -> None:
     found = problems({"resources.train.custom": {"fast_disk": 1}})
     assert found["resources.train.custom.fast_disk"].hint == "Set cluster.resources.fast_disk."
     assert problems({"resources.train.custom": {"fast_disk": 1}, "cluster.resources": {"fast_disk": 1}}) == {}
+
+
+def test_a_range_of_workers_is_for_a_stage_that_continues_with_others() -> None:
+    one_to_two = {"min": 1, "max": 2}
+    found = problems({f"resources.{stage}.num_workers": one_to_two for stage in ("ingest", "train", "evaluate")})
+    assert set(found) == {"resources.ingest.num_workers", "resources.evaluate.num_workers"}
+    assert "as many workers at its end" in found["resources.ingest.num_workers"].message
+    found = problems({"resources.train.num_workers": {"min": 3, "max": 2}})
+    assert "min above its max" in found["resources.train.num_workers"].message
+
+
+def test_a_cluster_that_the_run_starts_holds_the_most_workers() -> None:
+    found = problems({**LOCAL_GPUS, "resources.train.num_workers": {"min": 1, "max": 8}}, QWEN)
+    assert "8 x 1" in found["resources.train.gpus_per_worker"].message

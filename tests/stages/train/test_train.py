@@ -38,7 +38,7 @@ def test_scaling_config_asks_for_gpus_custom_resources_and_placement() -> None:
         num_workers=4, cpus_per_worker=4.0, gpus_per_worker=1.0, accelerator_type="A10G", custom={"fast_disk": 0.5},
         placement_strategy="SPREAD",
     )  # fmt: skip
-    assert scaling_config(resources) == {
+    assert scaling_config(resources, nodes_may_go=True) == {
         "num_workers": 4,
         "use_gpu": True,
         "resources_per_worker": {"CPU": 4.0, "GPU": 1.0, "fast_disk": 0.5},
@@ -48,12 +48,20 @@ def test_scaling_config_asks_for_gpus_custom_resources_and_placement() -> None:
 
 
 def test_scaling_config_of_cpu_workers_names_no_gpu() -> None:
-    assert scaling_config(StageResources(cpus_per_worker=2.0)) == {
+    assert scaling_config(StageResources(cpus_per_worker=2.0), nodes_may_go=True) == {
         "num_workers": 1,
         "use_gpu": False,
         "resources_per_worker": {"CPU": 2.0},
         "placement_strategy": "PACK",
     }
+
+
+def test_a_range_of_workers_goes_to_ray_train_where_nodes_come_and_go() -> None:
+    resources = StageResources(num_workers={"min": 1, "max": 4, "check_every_s": 5})
+    found = scaling_config(resources, nodes_may_go=True)
+    assert (found["num_workers"], found["elastic_resize_monitor_interval_s"]) == ((1, 4), 5)
+    found = scaling_config(resources, nodes_may_go=False)
+    assert (found["num_workers"], "elastic_resize_monitor_interval_s" in found) == (4, False)
 
 
 def test_run_name_follows_the_fingerprint(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from stages.trainers.worker import reporter as reporting
 from stages.trainers.worker.folder import work_folder
 from stages.trainers.worker.loop import fetched
 from stages.trainers.worker.reporter import Reporter
+from stages.trainers.worker.size import for_workers
 
 ARGS = SimpleNamespace(train_batch_size=8, gradient_accumulation_steps=2)
 
@@ -128,16 +129,59 @@ def test_the_first_worker_asks_now_and_then_whether_to_stop() -> None:
     answers = []
     for step in range(20):
         clock.now = step * 0.2
-        answers.append(reporter.must_stop("cpu"))
+        answers.append(reporter.look("cpu")[0])
     assert len(asked) == 7
     assert answers.index(True) * 0.2 > 3
 
 
 def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "first_ones", lambda flag, device: True)
+    monkeypatch.setattr(reporting, "first_ones", lambda flags, device: (True, False))
     reporter = Reporter(1, 2, SimpleNamespace())
-    assert reporter.must_stop("cpu")
+    assert reporter.look("cpu") == (True, False)
     assert reporter.is_stopping
+
+
+def test_a_node_that_is_to_be_taken_away_is_told_once_and_asked_for_by_every_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, leaving, asked = Clock(), [], []
+    handle = SimpleNamespace(is_stopping=lambda: False)
+
+    def notice(rank: int) -> Any:
+        asked.append((rank, clock.now))
+        return "node 2" if clock.now > 5 else None
+
+    first = Reporter(0, 2, handle, now=clock, notice=lambda: notice(0))
+    second = Reporter(1, 2, handle, now=clock, notice=lambda: notice(1))
+    shared: list[Any] = []
+    monkeypatch.setattr(reporting, "first_ones", lambda flags, device: shared.append(flags) or shared[0])
+    for step in range(100):
+        clock.now = step * 0.1
+        shared.clear()
+        leaving.append((first.look("cpu")[1], second.look("cpu")[1]))
+    assert leaving.count((True, True)) == 1
+    assert leaving.count((False, False)) == 99
+    assert [rank for rank, _ in asked] == [0, 1] * (len(asked) // 2)
+    assert 2 < len(asked) < 10
+
+
+def test_progress_says_that_workers_are_missing() -> None:
+    handle, clock = Handle(), Clock()
+    trained(Reporter(0, 1, handle, now=clock, most_workers=2), clock)
+    assert handle.events[-1]["workers"] == "1 of 2"
+
+
+@pytest.mark.parametrize("within", [(), ("config",)])
+def test_fewer_workers_gather_more_batches_each(within: tuple[str, ...]) -> None:
+    def of(gather: int) -> dict[str, Any]:
+        inner = {"gradient_accumulation_steps": gather, "seed": 1}
+        return {"config": inner} if within else inner
+
+    assert for_workers(of(3), within, most=4, now=4) == of(3)
+    assert for_workers(of(3), within, most=4, now=2) == of(6)
+    assert for_workers(of(3), within, most=4, now=3) == of(4)
+    with pytest.raises(ValueError, match="12 batches of a step for 5 workers"):
+        for_workers(of(3), within, most=4, now=5)
 
 
 class FakeCheckpoint:
