@@ -39,6 +39,7 @@ _CHATML = "<|im_start|>"
 _RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
 _PARTS: dict[str, Callable[[Example], bool]] = {
     "tool_parser": lambda example: bool(example.tools),
+    "calls": lambda example: example.answer is not None and bool(example.answer.get("tool_calls")),
     "reasoning_parser": lambda example: example.answer is not None and has_reasoning(example.answer),
 }
 Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
@@ -49,8 +50,8 @@ class Proposal:
     """found, target, shape: what it is for. split: `dataset.split`. labels: the answers where they are labels.
 
     num_rows: good rows of each split that was read. bad_share: of the rows, those that cannot be used. whole: whether
-    all rows were read. parsers: keys of `model` that read what answers have besides text. remarks: for the person, each
-    one line.
+    all rows were read. parsers: keys of `model` that read what answers have besides text. calls: whether a scored
+    answer calls a tool. remarks: for the person, each one line.
     """
 
     found: Found
@@ -66,6 +67,7 @@ class Proposal:
     whole: bool = True
     remarks: list[str] = field(default_factory=list)
     parsers: dict[str, str] = field(default_factory=dict)
+    calls: bool = False
 
     @property
     def label_column(self) -> str | None:
@@ -108,7 +110,7 @@ def propose(
     )  # fmt: skip
     split, parsers = split_for(made, good), _parsers(seen, target, tokenizer)
     lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
-    return replace(made, split=split, parsers=parsers, remarks=[*lines, *_of_limits(made)])
+    return replace(made, split=split, parsers=parsers, calls="calls" in seen.parts, remarks=[*lines, *_of_limits(made)])
 
 
 def read(found: Found, folder: Path) -> dict[str, Rows]:

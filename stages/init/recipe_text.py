@@ -150,8 +150,10 @@ def _evaluate(made: Proposal) -> Iterator[str]:
     if made.shape.stage == "pt":
         return
     yield "evaluate:"
-    if "tool_parser" in made.parsers:
+    if made.calls:
         yield "  metrics: [calls_match, exact_match]  # the same calls in the same order; the text with its calls"
+    elif "tool_parser" in made.parsers:
+        yield "  metrics: [exact_match, calls_match]  # the text with its calls; none of the scored answers calls"
     elif made.labels:
         yield "  metrics: [exact_match]  # of labels: the share of rows that got the right one"
         if made.label_column is not None:

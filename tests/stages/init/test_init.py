@@ -141,6 +141,14 @@ def test_a_model_whose_conversations_are_chatml_gets_a_template_with_tools(monke
     assert recipe.evaluate.metrics == ["calls_match", "exact_match"]
 
 
+def test_calls_are_not_what_is_scored_first_where_no_scored_answer_calls() -> None:
+    answer = {"role": "assistant", "content": "There are two."}
+    result = {"role": "tool", "content": "2"}
+    write("data.jsonl", [{**row, "messages": [*row["messages"], result, answer]} for row in calls(30)])
+    recipe = init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_gpu")
+    assert (recipe.model.tool_parser, recipe.evaluate.metrics) == ("hermes", ["exact_match", "calls_match"])
+
+
 def test_limits_count_tools_and_calls() -> None:
     long = {"type": "function", "function": {"name": "stock", "description": "x" * 3000, "parameters": {}}}
     rows = calls(30)
