@@ -117,19 +117,30 @@ def _verb(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, str, lis
     if words and words[0] == "help":
         return words[0], words[1] if len(words) > 1 else "", [unknown_word(word) for word in words[2:]]
     named = [*words, *(word.partition("=")[2] for word in overrides if key_of(word) == "action")]
-    wrong = [unknown_word(word) for word in named if word not in VERBS]
     known = list(dict.fromkeys(word for word in named if word in VERBS))
+    wrong = [unknown_word(word, next(iter(known), "")) for word in named if word not in VERBS]
     if len(known) > 1:
         hint = "Give one verb; run the command once for each."
         wrong.append(Problem(ORIGIN, " ".join(known), "names several verbs", hint, ORIGIN))
     return (known[0] if known else ""), "", wrong
 
 
-def unknown_word(word: str) -> Problem:
-    """What is wrong with a word that is not a verb."""
+def unknown_word(word: str, verb: str = "") -> Problem:
+    """What is wrong with a word that is not a verb. verb: the one that the command names."""
+    if verb in ASKING_VERBS:
+        hint = f"Write data={word}: values are written key=value."
+        return Problem(ORIGIN, word, f"is not a value of {verb}", hint, ORIGIN)
+    from runner.pipeline.registry import BUILTIN
+
+    if word in BUILTIN:
+        hint = f"Run that stage with `run ... only=[{word}]`, or end there with `run ... stop_after={word}`."
+        return Problem(ORIGIN, word, "is a stage, not a verb", hint, ORIGIN)
     if word.endswith((".yaml", ".yml")):
         hint = f"Name the recipe file as a value: recipe={word}"
         return Problem(ORIGIN, word, "is a file, not a verb", hint, ORIGIN)
+    if verb:
+        hint = f"Values are written key=value, such as recipe={word}."
+        return Problem(ORIGIN, word, f"is not a value of {verb}", hint, ORIGIN)
     guess = nearest(word, (*VERBS, *OTHER_VERBS))
     hint = f"Did you mean {guess}?" if guess else f"Verbs: {', '.join(VERBS)}. Values are written key=value."
     return Problem(ORIGIN, word, "is not a verb", hint, ORIGIN)
@@ -140,6 +151,7 @@ def _unknown_flag(word: str) -> Problem:
     if equals:
         hint = f"Write it without the leading dashes: {word.lstrip('-')}"
         return Problem(ORIGIN, word, "is not an option; keys of a recipe have no leading --", hint, ORIGIN)
-    guess = nearest(name, _FLAGS)
-    hint = f"Did you mean {guess}?" if guess else f"Options: {', '.join(_FLAGS)}."
+    guess = nearest(name, _FLAGS) if word.startswith("-") else ""
+    others = f"Options: {', '.join(_FLAGS)}. Keys of a recipe are written without dashes: train.num_epochs=3."
+    hint = f"Did you mean {guess}?" if guess and abs(len(guess) - len(name)) <= 1 else others
     return Problem(ORIGIN, word, "is not an option", hint, ORIGIN)

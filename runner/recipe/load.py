@@ -21,12 +21,13 @@ from runner.recipe.origin_rules import misplaced
 from runner.recipe.schema import BRANCH, Recipe, RunOptions
 from runner.recipe.secrets import REDACTED, place_of_keys, secrets_in
 from runner.recipe.secrets import redact as redact
-from runner.recipe.valid_parts import partial_recipe, section_fields
+from runner.recipe.valid_parts import field_path, partial_recipe, section_fields
 from runner.recipe.valid_parts import section_of as section_of
 
 _PATHS = {"root", "cache", "artifacts", "source", "storage_path", "chat_template", "file", "export_to"}
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
+_MUST = "must be "
 _KINDS = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
     "list_type": "must be a list",
@@ -158,11 +159,27 @@ def _validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        for item in error.errors():
-            key = _dotted(item["loc"])
+        for key, item in _errors(model, error):
             if key not in bad:
                 problems.append(_schema_problem(model, key, item, composed.origin(key), ""))
         return None
+
+
+def _errors(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, Any]]:
+    """Key and error of each value. One that is none of several kinds has one error, which names them all."""
+    found: dict[str, list[Any]] = {}
+    for item in error.errors():
+        whole = field_path(model, item["loc"])
+        found.setdefault(_dotted(whole), []).append(item)
+    for key, items in found.items():
+        kinds = list(dict.fromkeys(map(_kind, items)))
+        same = all(kind.startswith(_MUST) for kind in kinds)
+        text = _MUST + " or ".join(kind.removeprefix(_MUST) for kind in kinds) if same else ", or ".join(kinds)
+        yield key, items[0] if len(items) == 1 else {**items[0], "type": "", "msg": text}
+
+
+def _kind(item: Any) -> str:
+    return _KINDS.get(item["type"]) or str(item["msg"][0].lower() + item["msg"][1:])
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
@@ -176,7 +193,7 @@ def settings_problems(model: type[BaseModel], values: Any, section: str) -> list
     try:
         model.model_validate(values)
     except ValidationError as error:
-        return [_schema_problem(model, _dotted(item["loc"]), item, "", f"{section}.") for item in error.errors()]
+        return [_schema_problem(model, key, item, "", f"{section}.") for key, item in _errors(model, error)]
     return []
 
 
@@ -201,8 +218,7 @@ def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, pr
         return Problem(
             f"{prefix}{key}", None, "is required and was not given", _how_to_give(model, key, prefix), origin
         )
-    message = _KINDS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
-    return Problem(f"{prefix}{key}", value, message, field_description(model, key), origin)
+    return Problem(f"{prefix}{key}", value, _kind(item), field_description(model, key), origin)
 
 
 def _how_to_give(model: type[BaseModel], key: str, prefix: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
@@ -33,7 +33,12 @@ def all_texts(values: list[Any]) -> bool:
 
 
 class Section(BaseModel):
-    """A part of the recipe: immutable, strictly typed, no unknown keys."""
+    """A part of the recipe: immutable, strictly typed, no unknown keys.
+
+    other_names: what people call a key that is not one -> the key, below the section. It is hinted at, not accepted.
+    """
+
+    other_names: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 

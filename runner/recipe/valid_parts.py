@@ -7,8 +7,8 @@ what reads like the recipe; when it comes to a value that the schema refused, th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MethodType
-from typing import Annotated, Any, cast, get_args, get_origin
+from types import MethodType, NoneType, UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -27,15 +27,39 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 def section_fields(model: type[BaseModel], dotted: str) -> dict[str, Any]:
     """Fields of the section at the dotted key; {} for a pass-through mapping."""
+    section = section_at(model, dotted)
+    return dict(section.model_fields) if section is not None else {}
+
+
+def section_at(model: type[BaseModel], dotted: str) -> type[BaseModel] | None:
+    """The section at the dotted key, the model itself for ""; None for a pass-through mapping."""
+    found = model
     for part in [part for part in dotted.split(".") if part]:
-        info = model.model_fields.get(part)
+        info = found.model_fields.get(part)
         if info is None:
             continue  # the free name inside a mapping, such as resources.<stage>
         section = section_of(info.annotation)
         if section is None:
-            return {}
-        model = section
-    return dict(model.model_fields)
+            return None
+        found = section
+    return found
+
+
+def field_path(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a pydantic error is, without its names of the alternatives where a field takes values of several kinds."""
+    known: type[BaseModel] | None = model
+    for number, part in enumerate(loc, 1):
+        field = known.model_fields.get(str(part)) if known else None
+        if field is None:
+            continue
+        known = section_of(field.annotation)
+        if known is None and sum(each is not NoneType for each in _alternatives(field.annotation)) > 1:
+            return loc[:number]
+    return loc
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
 
 
 class UnusableError(Exception):

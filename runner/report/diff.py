@@ -106,6 +106,9 @@ def find_other(name: str, root: Path, config_dir: Path | None) -> Side:
     if folder := _run_folder(path, root):
         return Side.of_run(folder.resolve())
     names = {file.stem for each in (RECIPES_DIR, config_dir) if each for file in (each / "recipe").glob("*.yaml")}
+    if name == "latest":
+        hint = "Run the recipe first, or say where its runs are: storage.root=..."
+        raise RecipeError([Problem("other", name, f"names the newest run, and there is none below {root}", hint)])
     if name not in names:
         message = (
             f"is not a recipe, recipe file, run folder or run id below {root}; recipes: {', '.join(sorted(names))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,15 +18,14 @@ from runner.recipe.schema import Recipe
 from runner.report.console import console_for
 from runner.report.ending import print_end
 from runner.report.live import LiveLines, StageLine
+from runner.report.log_lines import LogLines
 from runner.report.plan_view import print_plan, print_plan_in_full
-from runner.report.progress_text import progress_text
 from runner.text import duration_text
 
 if TYPE_CHECKING:
     from runner.pipeline.estimates import Estimate
 
 _MARKS = {"done": "[green]✔[/]", "skipped": "[cyan]≡[/]", "failed": "[red]✘[/]", "interrupted": "[yellow]■[/]"}
-_QUIET_EVERY_S = 15.0
 _MOST_CHARS = 600  # of a value, and of the override that set it
 JobView = tuple[str, str, str, str]
 
@@ -42,8 +40,8 @@ class Report:
         self._console = console_for(stream or sys.stdout)
         self._live: LiveLines | None = None
         self._line = StageLine("")
+        self._log: LogLines | None = None
         self._stage = ""
-        self._spoke = 0.0
         self._jobs: Sequence[JobView] = ()
         self._shown: dict[str, str] = {}
 
@@ -78,17 +76,20 @@ class Report:
 
     def stage_started(self, name: str) -> None:
         self.stop()
-        self._stage, self._spoke, self._line = name, time.monotonic(), StageLine(name)
-        self._redraw(lambda: [self._line.parts()])
+        self._stage, self._line = name, StageLine(name)
+        if self._console.can_redraw:
+            self._redraw(lambda: [self._line.parts()])
+        else:
+            self._log = LogLines(name, self.say)
+            self._log.start()
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Show an event of `ProgressHandle.update`."""
         if stage != self._stage:
             return
-        event = self._line.update(event)
-        if self._live is None and time.monotonic() - self._spoke > _QUIET_EVERY_S:
-            self._spoke = time.monotonic()
-            self._console.print(f"  {stage}: {progress_text(event)}", markup=False)
+        self._line.update(event)
+        if self._log is not None:
+            self._log.update(event)
 
     def stage_finished(self, record: StageRecord, log: Path) -> None:
         self.stop()
@@ -108,11 +109,13 @@ class Report:
         self._console.print("Press Ctrl-C to take it down.", markup=False)
 
     def stop(self) -> None:
-        """Take the live lines off the terminal."""
+        """Take the live lines off the terminal, and print no more about the running stage."""
         self._stage = ""
         if self._live is not None:
             self._live.stop()
-            self._live = None
+        if self._log is not None:
+            self._log.stop()
+        self._live = self._log = None
 
     def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
         """What became of the run, where to look, and what to do next."""
@@ -154,9 +157,8 @@ class Report:
             self._console.print(f"  {error.hint}", markup=False)
 
     def _redraw(self, lines: Any) -> None:
-        if self._console.can_redraw:
-            self._live = LiveLines(self._console, lines)
-            self._live.start()
+        self._live = LiveLines(self._console, lines)
+        self._live.start()
 
 
 def _set_by(problem: Problem) -> str:

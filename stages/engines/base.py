@@ -7,7 +7,7 @@ inference and the endpoint (`infer.backend`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from runner.cluster.environments import Chosen
@@ -134,6 +134,10 @@ class Engine(BatchEngine, ServerEngine, Protocol):
     def refused(self, trained: Trained) -> Iterator[Problem]:
         """What a training will leave that the engine cannot load."""
 
+    def start_state(self) -> str:
+        """What the engine on this machine that is starting does, in a few words (`loading the weights`); "" where
+        nothing tells it. Of the cluster that this process has started."""
+
     def requests_fit(self, recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]:
         """Prompts and answers that are too long for the engine. prompt: as long as it may have been in training."""
 
@@ -144,6 +148,12 @@ _MEMBERS: Members[Engine] = Members("infer.backend", "engine", ENGINES)
 def load_engine(recipe: Recipe) -> Engine:
     """The engine that the recipe names."""
     return _MEMBERS.chosen(recipe)
+
+
+def start_state(recipe: Recipe) -> Callable[[], str]:
+    """What tells what the recipe's engine does while it starts: `start_state` of the engine on the run's own cluster,
+    "" always on one that may have the logs of other engines."""
+    return load_engine(recipe).start_state if recipe.cluster.address is None else str
 
 
 def engine_environment(recipe: Recipe) -> Chosen | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.infer.journal import Journal
 from stages.serve.health import Progress
+
+T = TypeVar("T")
+_TELL_EVERY_S = 2.0
 
 
 @dataclass
@@ -73,6 +77,25 @@ def note(metrics: Mapping[str, Any]) -> str:
     if metrics["num_errors"]:
         parts.append(f"{metrics['num_errors']} refused by the engine")
     return ", ".join(parts)
+
+
+def telling_start(batches: Iterable[T], tell: Callable[[str], None], state: Callable[[], str]) -> Iterator[T]:
+    """The batches. Until the first has come, `tell` gets what the engine does by `state`, every 2 s."""
+    came = threading.Event()
+
+    def watch() -> None:
+        while not came.wait(_TELL_EVERY_S):
+            tell(state())
+
+    watching = threading.Thread(target=watch, name="engine's start", daemon=True)
+    watching.start()
+    try:
+        for batch in batches:
+            came.set()
+            watching.join()
+            yield batch
+    finally:
+        came.set()
 
 
 def collect(batches: Iterable[list[dict[str, Any]]], journal: Journal, figures: Figures, progress: Progress) -> None:

@@ -24,7 +24,7 @@ from runner.pipeline.context import RunContext
 from runner.storage.artifact import Artifact
 from runner.storage.store import open_store
 from stages.data.prediction import BASE, TUNED
-from stages.engines.base import load_engine
+from stages.engines.base import load_engine, start_state
 from stages.infer.requests import Engine, PredictionWork
 from stages.models.chat_template import with_template_text
 from stages.models.weights import Adapter, WholeModel, weights_of
@@ -99,7 +99,8 @@ def ask(
     from ray import serve
 
     status, hint = partial(application_status, app_name(recipe)), load_engine(recipe).server_hint
-    healthy = partial(wait_until_running, status, recipe.serve.startup_timeout_s, progress, hint)
+    timeout_s = recipe.serve.startup_timeout_s
+    healthy = partial(wait_until_running, status, timeout_s, progress, hint, engine=start_state(recipe))
     healthy()
     server = ray_serve.by_reference(serve.get_deployment_handle(server_name(recipe), app_name(recipe)))
     waiting, losses = deque(pieces), dict.fromkeys((piece["index"] for piece in pieces), 0)

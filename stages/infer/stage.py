@@ -23,10 +23,10 @@ from runner.storage.artifact import scan_folder
 from runner.storage.atomic import read_state, write_state
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import Engine as Backend
-from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine
+from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine, start_state
 from stages.infer import base_ahead, rules
 from stages.infer.base import base_file, keep, made_once, reuse_kept
-from stages.infer.figures import Figures, collect, continued_text, note
+from stages.infer.figures import Figures, collect, continued_text, note, telling_start
 from stages.infer.journal import JOURNAL, Journal
 from stages.infer.predictions import write_parts
 from stages.infer.requests import Engine, PredictionWork, RowFile, rows_per_chunk
@@ -39,6 +39,7 @@ from stages.models.adapter import CONFIG, largest_rank
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import ENGINE, conditions
 from stages.sections.recipe import Recipe
+from stages.serve.health import Progress, starting
 
 PREDICTIONS = "predictions"
 FINISHED = "finished.json"  # digest and figures of a complete `predictions`, until the run's record says so
@@ -167,7 +168,11 @@ class Infer:
                     chunks = rows.missing(list(engine.models), journal.is_done)
                     if chunks:
                         ask = partial(predict_shared, ctx) if shared else partial(predict, ctx.recipe)
-                        collect(ask(rows.path, chunks, engine), journal, figures, progress)
+                        batches = ask(rows.path, chunks, engine)
+                        if not shared:
+                            tell = partial(tell_start, journal, progress)
+                            batches = telling_start(batches, tell, start_state(ctx.recipe))
+                        collect(batches, journal, figures, progress)
             except RunnerError:
                 raise
             except Exception as error:
@@ -175,6 +180,11 @@ class Infer:
             if kept:
                 keep(kept, journal, variants, rows.num_rows)
             return finish(ctx, journal, variants, figures, backend)
+
+
+def tell_start(journal: Journal, progress: Progress, engine_does: str) -> None:
+    """Report how far the stage is while its engine starts."""
+    progress.update(journal.count, journal.num_expected, "prediction", state=starting(engine_does))
 
 
 def finished(stage_dir: Path, fingerprint: str) -> StageResult | None:

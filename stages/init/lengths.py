@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
-from stages.data.example import Example, text_of
+from stages.data.example import Example, Message, text_of
 from stages.models import gguf
 from stages.models import obtain as models
 from stages.sections.model import is_local
@@ -17,6 +18,7 @@ from stages.sections.model import is_local
 BYTES_PER_TOKEN = 3
 """Of text in general, rather too few than too many: English has about four."""
 ROW_TOKENS, MESSAGE_TOKENS = 32, 8  # of the chat template: the default system message, and around each message
+TOOLS_TOKENS = 128  # what a chat template writes around a list of tools
 _ANSWER_END, _MOST_ANSWER = 8, 1024
 _BLOCK = 32
 
@@ -81,12 +83,20 @@ class Counter:
         if example.text is not None:
             self.rows.append(self.tokens(example.text))
             return
-        asked = sum(self.tokens(text_of(each)) + MESSAGE_TOKENS for each in example.prompt)
+        asked = sum(self._of_message(each) + MESSAGE_TOKENS for each in example.prompt)
+        if example.tools:
+            asked += self.tokens(json.dumps(example.tools)) + TOOLS_TOKENS
         default = 0 if any(each["role"] == "system" for each in example.prompt) else ROW_TOKENS
         answers = [each[-1] for each in (example.chosen, example.rejected, [example.answer]) if each and each[-1]]
-        answer = max((self.tokens(text_of(each)) for each in answers), default=0)
+        answer = max(map(self._of_message, answers), default=0)
+        turns = [self._of_message(each) for each in example.prompt if each["role"] == "assistant"]
         self.rows.append(asked + answer + MESSAGE_TOKENS + default)
-        self.answers.append(answer)
+        self.answers.append(max([answer, *turns]))  # the endpoint is asked for each of them
+
+    def _of_message(self, message: Message) -> int:
+        """Tokens of its text and its calls of tools."""
+        calls = message.get("tool_calls")
+        return self.tokens(text_of(message)) + (self.tokens(json.dumps(calls)) if calls else 0)
 
     def tokens(self, text: str) -> int:
         """Tokens of the text, or an estimate from its bytes."""

@@ -35,9 +35,11 @@ from stages.sections.infer import Infer
 MOST_ROWS = 20_000
 _MOST_BAD = 0.5
 _SEED = 42
+_CHATML = "<|im_start|>"
 _RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
 _PARTS: dict[str, Callable[[Example], bool]] = {
     "tool_parser": lambda example: bool(example.tools),
+    "calls": lambda example: example.answer is not None and bool(example.answer.get("tool_calls")),
     "reasoning_parser": lambda example: example.answer is not None and has_reasoning(example.answer),
 }
 Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
@@ -48,8 +50,8 @@ class Proposal:
     """found, target, shape: what it is for. split: `dataset.split`. labels: the answers where they are labels.
 
     num_rows: good rows of each split that was read. bad_share: of the rows, those that cannot be used. whole: whether
-    all rows were read. parsers: keys of `model` that read what answers have besides text. remarks: for the person, each
-    one line.
+    all rows were read. parsers: keys of `model` that read what answers have besides text. calls: whether a scored
+    answer calls a tool. remarks: for the person, each one line.
     """
 
     found: Found
@@ -65,6 +67,7 @@ class Proposal:
     whole: bool = True
     remarks: list[str] = field(default_factory=list)
     parsers: dict[str, str] = field(default_factory=dict)
+    calls: bool = False
 
     @property
     def label_column(self) -> str | None:
@@ -105,9 +108,9 @@ def propose(
         found, target, shape, columns_of(good), num_rows, {}, labels, limits, tokenizer is not None, share,
         all(len(each) <= MOST_ROWS for each in rows.values()),
     )  # fmt: skip
-    split, parsers = split_for(made, good), _parsers(seen, target)
+    split, parsers = split_for(made, good), _parsers(seen, target, tokenizer)
     lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
-    return replace(made, split=split, parsers=parsers, remarks=[*lines, *_of_limits(made)])
+    return replace(made, split=split, parsers=parsers, calls="calls" in seen.parts, remarks=[*lines, *_of_limits(made)])
 
 
 def read(found: Found, folder: Path) -> dict[str, Rows]:
@@ -162,10 +165,14 @@ def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, 
     return _Seen(splits, counter, answers, parts, data_remarks(splits, paths))
 
 
-def _parsers(seen: _Seen, target: Target) -> dict[str, str]:
-    """Of the model's family, as far as the rows have what they read."""
+def _parsers(seen: _Seen, target: Target, tokenizer: Any) -> dict[str, str]:
+    """Of the model's family, as far as the rows have what they read. A model of no known family whose conversations are
+    ChatML's gets the template `chatml`, which has tools, and the parser of its calls."""
     usual = engine_named(Infer().backend).parsers(target.source) if seen.parts else {}
-    return {name: parser for name, parser in usual.items() if name in seen.parts}
+    found = {name: parser for name, parser in usual.items() if name in seen.parts}
+    if "tool_parser" in seen.parts - found.keys() and tokenizer is not None and tokenizer.token_to_id(_CHATML):
+        found |= {"chat_template": "chatml", "tool_parser": "hermes"}
+    return found
 
 
 def _first_bad(rows: Mapping[str, Rows]) -> str:

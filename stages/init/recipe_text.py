@@ -16,6 +16,7 @@ _METHODS = {
     "pt": "plain text",
 }
 _WIDTH = 116
+_EVAL_STEPS = 0.2  # a share of all steps: a curve of five points, also where there is one epoch
 
 
 def recipe_text(made: Proposal, name: str, command: str) -> str:
@@ -67,7 +68,9 @@ def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
 def _model(made: Proposal) -> Iterator[str]:
     if made.parsers:
         yield "model:"
-        yield from comment("Reads what the answers have besides text, in batch inference and at the endpoint.", "  ")
+        reads = "Reads what the answers have besides text, in batch inference and at the endpoint."
+        own = "The model's own chat template may have no tools; this one of the same form has."
+        yield from comment(own if "chat_template" in made.parsers else reads, "  ")
         for name, parser in made.parsers.items():
             yield f"  {name}: {parser}"
 
@@ -116,7 +119,7 @@ def _train(made: Proposal) -> Iterator[str]:
     num_train = made.num_rows["train"]
     args: dict[str, Any] = {"cutoff_len": limits.cutoff_len}
     if stage == "sft" and ({"val", "column"} & made.split.keys() or "val" in made.found.splits):
-        args |= {"eval_dataset": "val", "eval_strategy": "epoch"}
+        args |= {"eval_dataset": "val", "eval_strategy": "steps", "eval_steps": _EVAL_STEPS}
     yield "train:"
     yield f"  stage: {stage}"
     yield f"  learning_rate: {quoted(made.target.learning_rate(stage))}"
@@ -124,6 +127,8 @@ def _train(made: Proposal) -> Iterator[str]:
     basis = "" if made.exact else f" ({_ESTIMATED})"
     spread = f"about {limits.p50:,} tokens (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
     yield from comment(f"Rows have {spread}{basis}.", "  ")
+    if "eval_steps" in args:
+        yield from comment("The loss on the val rows is measured after each fifth of the steps.", "  ")
     yield f"  args: {quoted(args).replace(chr(34), '')}"
 
 
@@ -145,8 +150,10 @@ def _evaluate(made: Proposal) -> Iterator[str]:
     if made.shape.stage == "pt":
         return
     yield "evaluate:"
-    if "tool_parser" in made.parsers:
+    if made.calls:
         yield "  metrics: [calls_match, exact_match]  # the same calls in the same order; the text with its calls"
+    elif "tool_parser" in made.parsers:
+        yield "  metrics: [exact_match, calls_match]  # the text with its calls; none of the scored answers calls"
     elif made.labels:
         yield "  metrics: [exact_match]  # of labels: the share of rows that got the right one"
         if made.label_column is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -82,6 +83,21 @@ class HeldOut(Section):
 
 class Dataset(Section):
     """Rows of any common file, recognised by content: JSON Lines, JSON, CSV, Parquet, Arrow or text."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "path": "source",
+        "data": "source",
+        "url": "source",
+        "file": "source",
+        "train": "files.train",
+        "val": "files.val",
+        "valid": "files.val",
+        "validation": "files.val",
+        "test": "files.test",
+        "template": "prompt",
+        "limit": "max_rows",
+        "max_samples": "max_rows",
+    }
 
     source: str = Field(
         description="Folder of the split files: a local folder, s3://, gs://, az://, https://, or package://<dist>/... "

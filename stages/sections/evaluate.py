@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,14 @@ from runner.recipe.schema import PassThrough, Section
 
 class Evaluate(Section):
     """Scores of the predictions, and the gate they must pass."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "gate": "require",
+        "threshold": "require",
+        "thresholds": "require",
+        "min": "require",
+        "metric": "metrics",
+    }
 
     metrics: list[str] = Field(
         ["exact_match", "exact_match_normalized"],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -68,6 +69,13 @@ class Limits(Section):
 
 class Serve(Section):
     """An OpenAI-compatible endpoint by ray.serve.llm, with the adapter loaded on demand."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "replicas": "autoscaling.min_replicas",
+        "num_replicas": "autoscaling.min_replicas",
+        "address": "host",
+        "name": "model_id",
+    }
 
     model_id: str = Field(
         "",

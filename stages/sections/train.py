@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +23,13 @@ class Checkpoints(Section):
 
 class Train(Section):
     """Fine-tuning by a trainer inside Ray Train."""
+
+    other_names: ClassVar[Mapping[str, str]] = {
+        "method": "stage",
+        "type": "stage",
+        "backend": "trainer",
+        "framework": "trainer",
+    }
 
     trainer: str = Field(
         "llamafactory",

@@ -155,10 +155,11 @@ def wait_until_running(
     progress: Progress,
     hint: Callable[[str], str | None],
     poll_s: float = _POLL_S,
+    engine: Callable[[], str] = str,
 ) -> None:
     """Wait until every deployment of the application is healthy, asking `status` every `poll_s` seconds.
 
-    hint: `server_hint` of the engine.
+    hint: `server_hint` of the engine. engine: what the engine does that is starting, "" where that is not known.
     Raises RunnerError with the reason when one is not.
     """
     started = time.monotonic()
@@ -170,22 +171,28 @@ def wait_until_running(
             reason = failure_reason(app)
             raise RunnerError(f"the endpoint did not start: {reason}", hint(reason) or _IN_THE_LOG)
         if waited >= timeout_s:
+            why = f"{_state(app, engine)}{_lacking(app)}"
             raise RunnerError(
-                f"the endpoint was not healthy in serve.startup_timeout_s={timeout_s:g}: {_state(app)}{_lacking(app)}",
+                f"the endpoint was not healthy in serve.startup_timeout_s={timeout_s:g}: {why}",
                 "Raise serve.startup_timeout_s, or ask for less in resources.serve.",
             )
-        progress.update(round(waited), None, "s", state=_state(app))
+        progress.update(round(waited), None, "s", state=_state(app, engine))
         time.sleep(poll_s)
 
 
-def _state(app: Any) -> str:
+def _state(app: Any, engine: Callable[[], str]) -> str:
     """What the application is doing, in a few words."""
     if app is None:
         return "deploying"
     waiting = [name for name, each in app.deployments.items() if each.status != "HEALTHY"]
     if any("to be scheduled" in app.deployments[name].message for name in waiting):
         return "waiting to be placed"
-    return f"starting {' and '.join(name.split(':')[0] for name in waiting)}" if waiting else "deploying"
+    return starting(engine()) if waiting else "deploying"
+
+
+def starting(engine_does: str) -> str:
+    """The state of a stage that waits for an engine: `starting the engine: loading the weights`."""
+    return f"starting the engine: {engine_does}" if engine_does else "starting the engine"
 
 
 def _lacking(app: Any) -> str:

@@ -20,7 +20,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.storage.artifact import Artifact
 from runner.storage.digest import digest_json
-from stages.engines.base import engine_environment, engine_rules, load_engine, server_mappings
+from stages.engines.base import engine_environment, engine_rules, load_engine, server_mappings, start_state
 from stages.infer.sampling import request_sampling
 from stages.infer.shared import is_shared
 from stages.ingest.canonical import without
@@ -149,7 +149,8 @@ class Serve:
         only = served_adapters(adapter, others) if others else None
         deploy({"llm_config": config, **engine_arg(recipe)}, api_settings(recipe, only), listener)
         status = partial(application_status, name)
-        wait_until_running(status, recipe.serve.startup_timeout_s, ctx.progress(), engine.server_hint)
+        timeout_s, hint = recipe.serve.startup_timeout_s, engine.server_hint
+        wait_until_running(status, timeout_s, ctx.progress(), hint, engine=start_state(recipe))
         healthy_s = time.monotonic() - started
         model_id = recipe.serve.model_id
         endpoint = Endpoint(

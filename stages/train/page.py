@@ -90,10 +90,15 @@ def _settings(keys: Mapping[str, Any]) -> list[tuple[str, str]]:
         "LoRA rank": keys.get("lora_rank") if args.get("finetuning_type", "lora") == "lora" else None,
         "learning rate": keys.get("learning_rate"),
         "epochs": keys.get("num_epochs"),
-        "batch size": f"{batch} x {args.get('gradient_accumulation_steps', 1)}" if batch else None,
+        "batch size": _batch_size(batch, args.get("gradient_accumulation_steps") or 1) if batch else None,
     }
     return [(label, f"{value:g}" if isinstance(value, float) else str(value)) for label, value in named.items()
             if value is not None]  # fmt: skip
+
+
+def _batch_size(rows: int, accumulated: int) -> str:
+    """Rows of a worker between two updates of the weights: `8`, or `32 (8 x 4)` of four batches."""
+    return str(rows) if accumulated == 1 else f"{rows * accumulated} ({rows} x {accumulated})"
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[Card]:

@@ -21,7 +21,12 @@ WORDS = {
     "login": ("password", "account", "email", "sign-in"),
     "shipping": ("parcel", "courier", "delivery", "address"),
 }
-TINY = ("train.num_epochs=1", "evaluate.compare_base=false", "train.args.eval_strategy=no")
+TINY = (
+    "train.num_epochs=1",
+    "evaluate.compare_base=false",
+    "train.args.eval_strategy=no",
+    "train.args.eval_steps=null",
+)
 
 
 def write_tickets(path: Path, number: int = 60) -> None:

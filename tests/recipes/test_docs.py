@@ -41,7 +41,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "viggo" / name).write_text("{}\n")
     (folder / "recipe" / "support_bot.yaml").write_text(shown)
     (own,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", (ROOT / "README.md").read_text(), re.S)
-    for file in (folder / "tickets.yaml", folder / "recipe" / "tickets.yaml"):
+    for file in (folder / "tickets.yaml", folder / "chats.yaml", folder / "recipe" / "tickets.yaml"):
         file.write_text(own)
     (folder / "recipe" / "tickets-r4-1e-3.yaml").write_text("# @package _global_\ndefaults: [tickets]\nname: r4\n")
     (folder / "data").mkdir()

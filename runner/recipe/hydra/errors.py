@@ -16,6 +16,7 @@ from runner.recipe.extension import recipe_class
 from runner.recipe.hydra.folders import RECIPE, Folders
 from runner.recipe.hydra.given import must_end_in_yaml
 from runner.recipe.hydra.overrides import COMMAND_LINE
+from runner.recipe.valid_parts import section_fields
 
 _IN_FILE = re.compile(r"In '([^']+)': ?(.*)", re.DOTALL)
 _SEVERAL = re.compile(r"Ambiguous value for argument '\+*([^'=]+)=(.*)'")
@@ -48,6 +49,10 @@ def _missing_file(error: MissingConfigException, folders: Folders) -> Problem:
             return must_end_in_yaml(other)
     guess = nearest(name, options)
     hint = f"Did you mean {guess}?" if guess else "Choose one of these, or add yours with --config-dir."
+    section, _, folder = group.partition("/")
+    if folder and "source" in section_fields(recipe_class(), section):
+        group, name = section, f"{folder}/{name}"
+        hint = f"A variant has no / in its name. Set what it comes from: {section}.source={name}"
     if group.partition("/")[0] == RECIPE and Path(path := f"{group}/{name}.yaml".partition("/")[2]).is_file():
         hint = f"Name the file with its ending: recipe={path}"
     in_file = _IN_FILE.match(str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.errors import Problem, RecipeError
+from runner.errors import Problem, RecipeError, nearest
 from runner.recipe.hydra.folders import RECIPE, RECIPES_DIR
 
 _CONFIG_DIR = "--config-dir"
@@ -42,8 +42,15 @@ def checked_file(value: str) -> Path | None:
     if path.suffix == ".yml":
         raise RecipeError([must_end_in_yaml(path)])
     if not path.is_file():
-        raise RecipeError([Problem(RECIPE, value, f"is not a file: {path.absolute()}", "Correct the path.")])
+        raise RecipeError([Problem(RECIPE, value, f"is not a file: {path.absolute()}", _file_meant(path))])
     return path
+
+
+def _file_meant(path: Path) -> str:
+    """What to do about a file that is not there: the one of almost that name, if there is one."""
+    there = [each.stem for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    guess = nearest(path.stem, there)
+    return f"Did you mean recipe={path.with_stem(guess)}?" if guess else "Correct the path."
 
 
 def must_end_in_yaml(path: Path) -> Problem:

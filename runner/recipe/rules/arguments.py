@@ -16,8 +16,8 @@ from runner.errors import Problem, nearest
 from runner.recipe.arguments import Entry, accepts, allowed
 from runner.recipe.arguments.mapped import RUNTIME_ENV, Mapped
 from runner.recipe.extension import recipe_class
-from runner.recipe.schema import Recipe
-from runner.recipe.valid_parts import section_fields
+from runner.recipe.schema import Recipe, Section
+from runner.recipe.valid_parts import section_at, section_fields
 
 Rule = Callable[[Recipe], Iterator[Problem]]
 
@@ -127,6 +127,18 @@ def _number(text: str) -> int | float | None:
     return None
 
 
+def _other_word(section: str, name: str, mappings: Sequence[Mapped]) -> str:
+    """The key that other tools, or other words of the field, call by that name; "" where none is known."""
+    kind = section_at(recipe_class(), section)
+    if kind is not None and issubclass(kind, Section) and (own := kind.other_names.get(name)):
+        return f"{section}.{own}".removeprefix(".")
+    for mapped in mappings:
+        meant = next(iter(mapped.other_names.get(name, ())), "")
+        if meant and mapped.key.rpartition(".")[0] == section:
+            return own_key(mapped, meant) or f"{mapped.key}.{meant}"
+    return ""
+
+
 def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
     """A schema's problem about an unknown key, with the mapping that accepts it or the key with the same words."""
     section, _, name = problem.key.rpartition(".")
@@ -134,6 +146,8 @@ def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
         return problem
     if home := _home(name, [mapped for mapped in mappings if mapped.key.rpartition(".")[0] == section]):
         return replace(problem, hint=home)
+    if meant := _other_word(section, name, mappings):
+        return replace(problem, hint=f"Did you mean {meant}?")
     words = set(name.split("_"))
     longer = [each for each in section_fields(recipe_class(), section) if words <= set(each.split("_"))]
     longer += _longer_arguments(words, section, mappings)

@@ -77,8 +77,10 @@ def signed(value: float | None) -> str:
 
 
 def figure(value: float | None) -> str:
-    """A number of unknown size in a few digits."""
-    return "-" if value is None else f"{value:.4g}"
+    """A number of unknown size in a few digits, those of a column below each other: 0.850, 0.855, 1,240."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 or value == 0 else f"{value:,.4g}"
 
 
 def moment(timestamp: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 from importlib.metadata import version
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stages.data.sources import scheme_of
 from stages.deploy.export.facts import Facts
 from stages.deploy.export.text import document
 
@@ -121,11 +122,20 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _data_paths(source: str) -> list[str]:
+    """The data of a repository of its own, as path filters take it; nothing for data that is elsewhere."""
+    path = PurePosixPath(source)
+    if scheme_of(source) or path.is_absolute() or ".." in path.parts:
+        return []
+    return [f"{path}/**" if Path(source).is_dir() else str(path)]
+
+
 def workflow(facts: Facts) -> dict[str, str]:
     """.github/workflows of a repository of recipes: all are tested and validated on pull requests that change them and
     every night, and the recipe runs as a Ray job when they are merged."""
     folder = PurePosixPath(facts.config_dir) if facts.config_dir else None
-    paths = [*([f"{folder}/**"] if folder else ["**.yaml"]), "tests/**", f".github/workflows/{facts.name}.yml"]
+    paths = [*([f"{folder}/**"] if folder else ["**.yaml"]), "tests/**", *_data_paths(facts.recipe.dataset.source)]
+    paths.append(f".github/workflows/{facts.name}.yml")
     setup = [
         {"uses": "actions/checkout@v5"},
         {"uses": "actions/setup-python@v6", "with": {"python-version": "3.12"}},

@@ -11,7 +11,7 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from stages.engines.base import BatchLimits
-from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, sampling_rules
+from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, sampling_rules, startup
 from stages.engines.vllm.answers import families
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
@@ -77,6 +77,9 @@ class Vllm:
 
     def hint_for(self, reason: str) -> str:
         return failure.hint_for(reason)
+
+    def start_state(self) -> str:
+        return startup.start_state()
 
     def server_estimate(self, known: Known[Recipe]) -> Iterator[Estimate]:
         return estimate.server(known)

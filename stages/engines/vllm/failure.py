@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 
 from runner.errors import RunnerError
 from runner.patches import ray_node
@@ -86,14 +88,22 @@ def engine_log(since: float) -> str:
 
     The engine is a process of its own and tells its reason only in the log files of the actor that started it.
     """
+    return next((text for text in engine_logs(since) if root_cause(text)), "")
+
+
+def engine_logs(since: float = 0.0) -> Iterator[str]:
+    """The ends of the log files of engines on this machine that were written since then (Unix time, s), newest first.
+
+    A file that Ray removes meanwhile is left out.
+    """
     folder = ray_node.logs_folder()
-    if folder is None:
-        return ""
-    files = [
-        path for path in folder.glob("worker-*") if path.suffix in (".out", ".err") and path.stat().st_mtime >= since
-    ]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
-        text = path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
-        if _ENGINE in text and root_cause(text):
-            return text
-    return ""
+    found = []
+    for path in folder.glob("worker-*") if folder else ():
+        with suppress(OSError):
+            if path.suffix in (".out", ".err") and (written := path.stat().st_mtime) >= since:
+                found.append((written, path))
+    for _, path in sorted(found, reverse=True):
+        with suppress(OSError):
+            text = path.read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+            if _ENGINE in text:
+                yield text

@@ -92,6 +92,7 @@ def test_compares_with_a_run_by_folder_id_or_latest(
         ([], "is needed by diff"),
         (["other=viggo_quickstrat"], "Did you mean viggo_quickstart?"),
         (["other=nowhere.yaml"], "is not a file"),
+        (["other=latest", "storage.root=nowhere"], "names the newest run, and there is none below"),
     ],
 )
 def test_a_mistake_in_other_is_explained(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

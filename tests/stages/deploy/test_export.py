@@ -253,6 +253,30 @@ def test_the_workflows_steps_run_in_a_repository_of_recipes_alone(tmp_path: Path
     assert "sseed" in broken.stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("data/tickets.csv", ["data/tickets.csv"]),
+        ("data", ["data/**"]),
+        ("data/*.jsonl", ["data/*.jsonl"]),
+        ("s3://bucket/rows", []),
+        ("/elsewhere/rows.csv", []),
+        ("../rows.csv", []),
+    ],
+)
+def test_the_workflow_runs_when_the_data_of_the_repository_changes(
+    source: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    recipe = facts_of(*QWEN, serve=False).recipe
+    changed = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"source": source})})
+    (text,) = TARGETS["ci"](Facts(changed, QWEN, "image", config_dir="mine")).values()
+    events = yaml.safe_load(text)["on"]
+    for event in ("pull_request", "push"):
+        assert events[event]["paths"][1:-1] == ["tests/**", *expected]
+
+
 @pytest.mark.parametrize("target", ["kuberay", "anyscale"])
 def test_a_file_of_keys_that_no_container_has_is_refused(target: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"

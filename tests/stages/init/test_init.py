@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +122,49 @@ def test_rows_with_tools_and_a_model_of_no_known_family_are_refused_with_the_key
     assert main(["init", "--yes", "data=data.jsonl"]) == EXIT_INVALID_RECIPE
     assert "model.tool_parser" in capsys.readouterr().err
     assert not Path("data.yaml").exists()
+
+
+def test_a_model_whose_conversations_are_chatml_gets_a_template_with_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Words:
+        """A tokenizer whose tokens are words."""
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> Any:
+            return SimpleNamespace(ids=text.split())
+
+        def token_to_id(self, token: str) -> int | None:
+            return 1 if token == "<|im_start|>" else None
+
+    monkeypatch.setattr(draft, "tokenizer_of", lambda source, cache: Words())
+    write("data.jsonl", calls(30))
+    recipe = init("data=data.jsonl")
+    assert (recipe.model.chat_template, recipe.model.tool_parser) == ("chatml", "hermes")
+    assert recipe.evaluate.metrics == ["calls_match", "exact_match"]
+
+
+def test_calls_are_not_what_is_scored_first_where_no_scored_answer_calls() -> None:
+    answer = {"role": "assistant", "content": "There are two."}
+    result = {"role": "tool", "content": "2"}
+    write("data.jsonl", [{**row, "messages": [*row["messages"], result, answer]} for row in calls(30)])
+    recipe = init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_gpu")
+    assert (recipe.model.tool_parser, recipe.evaluate.metrics) == ("hermes", ["exact_match", "calls_match"])
+
+
+def test_limits_count_tools_and_calls() -> None:
+    long = {"type": "function", "function": {"name": "stock", "description": "x" * 3000, "parameters": {}}}
+    rows = calls(30)
+    write("short.jsonl", rows)
+    write("data.jsonl", [{**row, "tools": [long]} for row in rows])
+    family = ("model=qwen2_5_7b_instruct", "cluster=local_gpu")
+    short = init("data=short.jsonl", "recipe=short.yaml", *family)
+    given = init("data=data.jsonl", *family)
+    assert given.train.args["cutoff_len"] - short.train.args["cutoff_len"] >= 900
+    assert short.infer.sampling["max_tokens"] >= 32
+
+
+def test_the_loss_on_val_rows_becomes_a_curve_of_several_points_in_one_epoch() -> None:
+    write("data.jsonl", tickets(60))
+    args = init("data=data.jsonl").train.args
+    assert (args["eval_dataset"], args["eval_strategy"], args["eval_steps"]) == ("val", "steps", 0.2)
 
 
 def test_reasoning_gets_the_parser_of_the_models_family(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,7 +328,14 @@ def test_waits_until_the_application_runs() -> None:
     answers = iter([None, app("DEPLOYING"), app("RUNNING", deployment_status="HEALTHY")])
     clock = Clock()
     wait_until_running(lambda: next(answers), 10, clock, server_hint, poll_s=0)  # type: ignore[arg-type]
-    assert clock.states == ["deploying", "starting AdapterServer"]
+    assert clock.states == ["deploying", "starting the engine"]
+
+
+def test_what_the_engine_does_while_it_starts_is_shown() -> None:
+    answers = iter([app("DEPLOYING"), app("DEPLOYING"), app("RUNNING", deployment_status="HEALTHY")])
+    does, clock = iter(["", "loading the weights"]), Clock()
+    wait_until_running(lambda: next(answers), 10, clock, server_hint, poll_s=0, engine=lambda: next(does))  # type: ignore[arg-type]
+    assert clock.states == ["starting the engine", "starting the engine: loading the weights"]
 
 
 def test_failure_gives_the_root_cause_of_the_traceback() -> None:

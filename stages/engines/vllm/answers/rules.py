@@ -13,6 +13,8 @@ from stages.sections.recipe import Recipe
 
 _TABLES = {"tool_parser": ("tool_parsers", TOOLS), "reasoning_parser": ("reasoning_parsers", REASONING)}
 
+_NO_TOOLS = "For a model that has none: model.chat_template=chatml and model.tool_parser=hermes."
+
 
 def parsers_fit_the_template(recipe: Recipe) -> Iterator[Problem]:
     for name, (listed, table) in _TABLES.items():
@@ -37,9 +39,12 @@ def rows_with_tools_have_a_parser(recipe: Recipe) -> Iterator[Problem]:
         example = first_example(recipe, split)
         if example is not None and example.tools:
             fitting = parsers_for(TOOLS, template_here(recipe), recipe.model.source)
-            names = " or ".join(fitting) or f"one of {', '.join(VLLM.content['tool_parsers'])}"
+            others = f"the parser of the model's family, one of {', '.join(VLLM.content['tool_parsers'])}"
+            hint = (
+                f"Set model.tool_parser={' or '.join(fitting)}." if fitting else f"{_NO_TOOLS} Or set it to {others}."
+            )
             message = f"is not set, and the {split} rows have tools, whose calls have to be read in the answers"
-            yield Problem("model.tool_parser", None, message, f"Set model.tool_parser={names}.")
+            yield Problem("model.tool_parser", None, message, hint)
             return
 
 

@@ -111,6 +111,20 @@ def test_nothing_is_wider_than_the_window(browser: Any, report: Path, width: int
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_failed_run_with_a_long_log_is_not_wider_than_the_window(browser: Any, run_folder: Path, width: int) -> None:
+    manifest = Manifest.load(run_folder)
+    failed = {"name": "infer", "status": "failed", "error": f"ValueError: {'x' * 200}", "artifacts": []}
+    manifest.stages = [manifest.stages[0], manifest.stages[1].model_copy(update=failed)]
+    manifest.status = "failed"
+    manifest.save(run_folder)
+    (run_folder / "logs").mkdir()
+    (run_folder / "logs" / "infer.log").write_text(f"{'y' * 300}\n" * 50)
+    opened = Opened(browser, write_report(run_folder)[0], width)
+    assert opened.shown("details.log") == 1
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_dark_mode_has_light_text_on_dark_ground(browser: Any, report: Path) -> None:
     colours = "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
     light, dark = (Opened(browser, report, scheme=scheme).page.evaluate(colours) for scheme in ("light", "dark"))

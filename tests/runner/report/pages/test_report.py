@@ -16,7 +16,11 @@ from runner.pipeline.results import Chart, Series
 from runner.report.pages import write_report
 from runner.report.pages.charts import draw, running_mean, thinned
 from runner.report.pages.facts import run_facts
+from runner.storage.artifact import scan_folder
+from runner.storage.atomic import read_state, write_state
+from stages.data.prediction import Prediction
 from stages.evaluate.difference import difference
+from stages.infer.predictions import write_parts
 from tests.runner.report.pages.conftest import EVIL
 
 
@@ -94,6 +98,28 @@ def test_rows_are_shown_with_request_reference_answer_and_base(run_folder: Path)
     assert dict(row["slices"])["function"] == "inform"
     assert dict(row["metrics"]) == {"exact_match": 0.0, "attribute_f1": 0.5}
     assert [each["right"] for each in cases["rows"]] == [False] * 10 + [True] * 30
+
+
+def test_labels_that_are_a_slice_too_have_one_filter(run_folder: Path, tmp_path: Path) -> None:
+    lines = []
+    for index in range(40):
+        label = ("billing", "shipping")[index % 2]
+        row = {"id": f"test-{index:06d}", "instruction": "", "input": f"Ticket {index}", "label": label}
+        output = {"generated_text": label, "num_input_tokens": 3, "num_generated_tokens": 1}
+        lines.append(Prediction.made(row, "tuned", label, output, None).line())
+    write_parts(tmp_path / "labels", lines)
+    labels = scan_folder("predictions", tmp_path / "labels", {"variants": ["tuned"], "num_rows": 40})
+    manifest = Manifest.load(run_folder)
+    infer = next(each for each in manifest.stages if each.name == "infer")
+    infer.artifacts[:] = [labels]
+    manifest.save(run_folder)
+    recipe = read_state(run_folder / "recipe.json")
+    recipe["evaluate"]["slices"] = ["label"]
+    write_state(run_folder / "recipe.json", recipe)
+    page = Page(write_report(run_folder)[0].read_text())
+    filters = [attributes.get("data-key") for tag, attributes in page.tags if tag == "select"]
+    assert filters == ["verdict", "label", None]
+    assert page.text.count("every label") == 1
 
 
 def test_slices_and_base_stand_next_to_the_scores(run_folder: Path) -> None:
