@@ -1,4 +1,4 @@
-"""Numbers and booleans of a request are JSON's: `true` is no number, `1` is no boolean, and a text is neither.
+"""Numbers and booleans of a request are JSON's: `true` is not one, nor is `"1"`, and `1` is not a boolean.
 
 The request models would convert them, and compute with what the client did not mean.
 """
