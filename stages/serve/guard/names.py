@@ -45,10 +45,10 @@ def parameters_of_routes(routes: Iterable[Any]) -> dict[str, Parameters]:
     """By path, of FastAPI's routes that read a JSON object."""
     found: dict[str, Parameters] = {}
     for route in routes:
-        field = getattr(route, "body_field", None)
-        if field is not None and type(field.field_info).__name__ == "Body":
-            if parameters := parameters_of(field.field_info.annotation):
-                found[route.path] = parameters
+        info = getattr(getattr(route, "body_field", None), "field_info", None)
+        annotation = info.annotation if info is not None and type(info).__name__ == "Body" else None
+        if parameters := parameters_of(annotation):
+            found[route.path] = parameters
     return found
 
 
