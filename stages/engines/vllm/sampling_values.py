@@ -24,6 +24,8 @@ UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace
 _OF_RENDERING = ("return_token_offsets", "return_assistant_tokens_mask")
 _MOST = 2**31 - 1
 _TOKEN = re.compile(r"0|[1-9][0-9]{0,8}")
+# A power of the answer's length, which must stay a number of 64 bits.
+_LENGTH_PENALTY: Entry = {"type": "float", "ge": -50, "le": 50}
 _BIAS: Entry = {"type": "float", "ge": -100, "le": 100}
 _TOKENS = ("stop_token_ids", "allowed_token_ids", "logprob_token_ids", "trace_decode_token_ids", "prompt")
 
@@ -54,8 +56,11 @@ def wrong_contents(given: Mapping[str, Any]) -> Iterator[Wrong]:
 
 def _without_effect(given: Mapping[str, Any]) -> Iterator[Wrong]:
     """What vLLM's server takes and does not use."""
-    if given.get("length_penalty", 1) not in (None, 1) and not given.get("use_beam_search"):
-        yield "length_penalty", given["length_penalty"], "is used with use_beam_search alone"
+    penalty = given.get("length_penalty")
+    if penalty not in (None, 1) and not given.get("use_beam_search"):
+        yield "length_penalty", penalty, "is used with use_beam_search alone"
+    elif _is_number(penalty) and not accepts(_LENGTH_PENALTY, penalty):
+        yield "length_penalty", penalty, f"must be {allowed(_LENGTH_PENALTY)}"
     for name in _OF_RENDERING:
         if given.get(name):
             yield name, given[name], "is not used by this endpoint"

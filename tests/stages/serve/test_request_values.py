@@ -16,6 +16,7 @@ from stages.engines.vllm.sampling_values import wrong_values
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 from stages.serve.guard.kinds import Kind, kinds_of
+from tests.e2e.request_values import VALUES
 
 
 @dataclass
@@ -50,19 +51,26 @@ class Ask(BaseModel, extra="allow"):
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
+    with TestClient(app(Ask)) as made:
+        yield made
+
+
+def app(model: Any) -> FastAPI:
+    """The guard before a route that reads the request model and answers with it."""
     inner = FastAPI()
 
-    @inner.post("/v1/completions")
-    async def completions(body: Ask) -> dict[str, Any]:
-        return body.model_dump()
+    async def completions(body: Any) -> dict[str, Any]:
+        return body.model_dump()  # type: ignore[no-any-return]
+
+    completions.__annotations__["body"] = model
+    inner.post("/v1/completions")(completions)
 
     async def usable(*_: Any) -> str:
         return ""
 
     front = GuardedFront()
     front.configure({"keys": None, "limits": Limits(max_tokens=None).model_dump()})
-    with TestClient(front.wrap(inner, lambda error, _: 500, usable, wrong_values)) as made:
-        yield made
+    return front.wrap(inner, lambda error, _: 500, usable, wrong_values)
 
 
 def post(client: TestClient, text: str) -> Any:
@@ -122,6 +130,7 @@ DIGITS = "9" * 400
         ('"structured_outputs": {"choice": [""]}', "structured_outputs.choice", "a text that is not empty"),
         ('"structured_outputs": {"disable_any_whitespace": 1}', "structured_outputs.disable_any_whitespace", "ignored"),
         ('"length_penalty": 2', "length_penalty", "with use_beam_search alone"),
+        ('"length_penalty": 1e300, "use_beam_search": true', "length_penalty", "must be a number >= -50 and <= 50"),
         ('"return_token_offsets": true', "return_token_offsets", "is not used by this endpoint"),
         ('"structured_outputs": {"json_object": false}', "structured_outputs.json_object", "must be true"),
     ],
@@ -161,17 +170,30 @@ def test_a_parameter_that_takes_other_values_besides_is_left_to_the_application(
 
 
 @pytest.mark.environment("engine")
+def test_the_values_of_the_live_test_are_refused_before_the_installed_vllm_s_own_models_read_them() -> None:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+    wrong = {}
+    with TestClient(app(ChatCompletionRequest)) as client:
+        for text, param in VALUES:
+            answer = post(client, f'"messages": [{{"role": "user", "content": "Hello"}}], {text}')
+            found = answer.json().get("error", {}).get("param", "")
+            if (answer.status_code, found) != (400 if param else 200, param):
+                wrong[text[:80]] = (answer.status_code, found)
+    assert wrong == {}
+
+
+@pytest.mark.environment("engine")
 def test_every_number_of_the_installed_vllm_s_requests_is_known_as_one_and_bounded() -> None:
     """What no table bounds is listed here, with why."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
     bounded_by_the_model = {"truncate_prompt_tokens", "priority"}
-    not_sampling = {"length_penalty"}  # of beam search
     for model in (ChatCompletionRequest, CompletionRequest):
         kinds = kinds_of(model).inner
         numbers = {name for name, kind in kinds.items() if kind.single in (int, float)}
         assert {"temperature", "top_p", "n", "max_tokens", "seed", "repetition_penalty"} <= numbers
         bounded = {name for name in numbers if list(wrong_values({name: 10**400}))}
-        assert numbers - bounded == (bounded_by_the_model | not_sampling) & numbers
+        assert numbers - bounded == bounded_by_the_model & numbers
         assert {"min_count", "max_pattern_size"} <= set(kinds["repetition_detection"].inner)
