@@ -131,6 +131,6 @@ def _wrong_form(value: Any) -> Iterator[Wrong]:
             yield f"structured_outputs.{kind}", text, "must not be empty"
     choice = value.get("choice")
     if isinstance(choice, list) and not any(choice):
-        yield "structured_outputs.choice", choice, "must have a text that is not empty"
+        yield "structured_outputs.choice", choice, "must be a list of texts that are not all empty"
     if value.get("json_object") is False:
         yield "structured_outputs.json_object", False, "must be true, or be left out"
