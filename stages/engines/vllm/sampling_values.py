@@ -22,6 +22,7 @@ _OF_REQUESTS = {"max_completion_tokens": "max_tokens", "top_logprobs": "logprobs
 # StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
 UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 _OF_RENDERING = ("return_token_offsets", "return_assistant_tokens_mask")
+_WITH = {"truncation_side": "truncate_prompt_tokens", "stream_interval": "stream"}
 _MOST = 2**31 - 1
 _TOKEN = re.compile(r"0|[1-9][0-9]{0,8}")
 # A power of the answer's length, which must stay a number of 64 bits.
@@ -64,6 +65,12 @@ def _without_effect(given: Mapping[str, Any]) -> Iterator[Wrong]:
     for name in _OF_RENDERING:
         if given.get(name):
             yield name, given[name], "is not used by this endpoint"
+    for name, other in _WITH.items():
+        if given.get(name) is not None and not given.get(other):
+            yield name, given[name], f"is used with {other} alone"
+    answer = given.get("response_format")
+    if isinstance(answer, Mapping) and answer.get("json_schema") is not None and answer.get("type") != "json_schema":
+        yield "response_format.json_schema", answer["json_schema"], "is used with the type json_schema alone"
     form = given.get("structured_outputs")
     options = form if isinstance(form, Mapping) else {}
     for name in filter(options.get, UNREAD):

@@ -47,6 +47,9 @@ class Ask(BaseModel, extra="allow"):
     length_penalty: float = 1.0
     use_beam_search: bool = False
     return_token_offsets: bool | None = False
+    truncation_side: str | None = None
+    stream_interval: int | None = None
+    response_format: dict[str, Any] | None = None
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,9 @@ DIGITS = "9" * 400
         ('"structured_outputs": {"disable_any_whitespace": 1}', "structured_outputs.disable_any_whitespace", "ignored"),
         ('"length_penalty": 2', "length_penalty", "with use_beam_search alone"),
         ('"length_penalty": 1e300, "use_beam_search": true', "length_penalty", "must be a number >= -50 and <= 50"),
+        ('"truncation_side": "left"', "truncation_side", "with truncate_prompt_tokens alone"),
+        ('"stream_interval": 4', "stream_interval", "with stream alone"),
+        ('"response_format": {"type": "text", "json_schema": {}}', "response_format.json_schema", "json_schema alone"),
         ('"return_token_offsets": true', "return_token_offsets", "is not used by this endpoint"),
         ('"structured_outputs": {"json_object": false}', "structured_outputs.json_object", "must be true"),
     ],
