@@ -1,7 +1,7 @@
 """What the endpoint's checks of requests and limits add to the time to the first token, on and off in turns.
 
     python -m runner recipe=viggo_quickstart pipeline=[ingest,serve,query] serve.keep_alive=true
-    python -m benchmarks.limits http://127.0.0.1:8000/v1 --requests 60      # in another terminal
+    .venv/environments/engine/bin/python -m benchmarks.serving.limits http://127.0.0.1:8000/v1     # in another terminal
 
 One endpoint answers all. This process passes requests on to it, with the guard in front (every limit set) and without,
 one request each in turn; so what differs is what the guard adds.
@@ -21,9 +21,10 @@ from typing import Any
 import httpx
 
 from benchmarks.common import measure
+from stages.engines.vllm.sampling_values import wrong_values
 from stages.sections.serve import Limits
 from stages.serve.guard.gate import Gate, Guard
-from stages.serve.guard.names import names_of
+from stages.serve.guard.names import parameters_of
 
 _PATH = "/v1/chat/completions"
 _HEADERS = [(b"content-type", b"application/json")]
@@ -67,9 +68,9 @@ def guarded(app: App) -> Guard:
     gate = Gate(logging.getLogger("limits"))
     limits = Limits(requests_per_minute=10_000_000, max_tokens=1024)
     gate.configure({"keys": None, "limits": limits.model_dump()})
-    names = names_of(ChatCompletionRequest)
-    assert names is not None
-    return Guard(app, gate, {_PATH: names})
+    parameters = parameters_of(ChatCompletionRequest)
+    assert parameters is not None
+    return Guard(app, gate, {_PATH: parameters}, wrong_values=wrong_values)
 
 
 def passed_on(client: httpx.AsyncClient, url: str) -> App:

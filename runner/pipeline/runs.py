@@ -139,6 +139,12 @@ def unusable_root(root: Path, *, to_write: bool = False) -> str:
     return ""
 
 
+def check_writable(folder: str) -> None:
+    """Raise RunnerError when no file can be written below the folder, which may be missing as yet."""
+    if why := unusable_root(Path(folder).expanduser().absolute(), to_write=True):
+        raise RunnerError(why, ANOTHER_ROOT)
+
+
 def of_the_system(folder: Path) -> str:
     """Why the folder is not one for a run's files, or "": the root folder, a home folder itself, or the system's."""
     for path in (folder, folder.resolve()):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.pipeline.runs import run_folders
+from runner.storage.atomic import read_state
 
 DEPLOYED = "deployed"
 RECORD = "deploy.json"
@@ -26,18 +25,25 @@ class Deployed:
 
 
 def deploys(root: Path, recipe: str, address: str) -> list[Deployed]:
-    """Those of the recipe's runs on the cluster of that address, the newest first."""
+    """Those of the recipe's runs on the cluster of that address, the newest first. Raises RunnerError."""
     found = [each for folder in run_folders(root, recipe) for each in _of_run(folder) if each.address == address]
     return sorted(found, key=lambda each: -each.at)
 
 
 def _of_run(folder: Path) -> Iterator[Deployed]:
+    """Raises RunnerError for a record that is damaged, or another's: without it a rollback would lead elsewhere."""
     for path in sorted(folder.glob(f"deploy/*/{RECORD}")):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            record = json.loads(path.read_bytes())
-            if record["outcome"] == DEPLOYED:
-                adapters = tuple(map(str, record["adapters"]))
-                yield Deployed(folder, adapters, str(record["address"]), float(record["at"]))
+        record = read_state(path)
+        if record.get("place") != place_of(path.parent):
+            raise RunnerError(f"{path} is the record of another deploy", "Restore it, or remove it and run again.")
+        if record["outcome"] == DEPLOYED:
+            adapters = tuple(map(str, record["adapters"]))
+            yield Deployed(folder, adapters, str(record["address"]), float(record["at"]))
+
+
+def place_of(folder: Path) -> str:
+    """The run and the folder of one of its deploys, which its record names."""
+    return f"{folder.parent.parent.name}/{folder.name}"
 
 
 def before_the_present(root: Path, recipe: str, address: str) -> Path:

@@ -20,10 +20,10 @@ from runner.cluster.jobs import dashboard_address, no_answer
 from runner.errors import EXIT_DONE, RunnerError
 from runner.pipeline.run_locks import one_run
 from runner.recipe.machine import is_loopback
-from runner.storage.atomic import write_json
+from runner.storage.atomic import write_state
 from runner.storage.digest import digest_json
 from stages.deploy.candidate import Wanted, find_results, new_config
-from stages.deploy.history import DEPLOYED, RECORD
+from stages.deploy.history import DEPLOYED, RECORD, place_of
 from stages.deploy.serve_config import (
     TRIAL,
     declared,
@@ -230,7 +230,7 @@ class Rollout:
     def _record(self, outcome: str, **facts: Any) -> None:
         """deploy.json next to the config: what became of it."""
         known = {"outcome": outcome, "adapters": self._wanted.adapters, "address": self._address, "at": time.time()}
-        write_json(self._folder / RECORD, {**known, **facts})
+        write_state(self._folder / RECORD, {"place": place_of(self._folder), **known, **facts})
 
 
 def undeploy(recipe: Recipe, say: Callable[[str], None], connect_to: Callable[[str], Client] = connect) -> int:

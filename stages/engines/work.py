@@ -5,7 +5,7 @@ The stages make these; an engine runs them where it computes, so they are pickle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from stages.data.answer import Answer
@@ -56,8 +56,15 @@ class Front(Protocol):
     def complete(self, body: Any) -> None:
         """Set a limit in a parsed request that leaves it open."""
 
-    def wrap(self, app: Any, status_of: Callable[[Exception, str], int], try_grammar: Callable[..., Any]) -> Any:
+    def wrap(
+        self,
+        app: Any,
+        status_of: Callable[[Exception, str], int],
+        try_grammar: Callable[..., Any],
+        wrong_values: Callable[[Mapping[str, Any]], Iterable[tuple[str, Any, str]]],
+    ) -> Any:
         """The FastAPI application behind this front.
 
         status_of: the HTTP status of an exception and the request's id. try_grammar: `GrammarCheck` of the engine.
+        wrong_values: parameter, its value and a clause after it, of what in a request's body the engine cannot compute.
         """

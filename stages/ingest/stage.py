@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.cluster.environments import Chosen
+from runner.cluster.reach import is_this_machine
 from runner.cluster.session import run_tasks
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.optional import Rule
 from runner.pipeline.results import FinishedRun, Part
+from runner.pipeline.runs import check_writable
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact
 from runner.text import size_text
@@ -65,6 +68,11 @@ class Ingest:
     def outside(self, recipe: Recipe) -> Mapping[str, Callable[[], Any]]:
         """What lies behind a remote source by its tags, such as an object's ETag."""
         return looks(recipe)
+
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+        """The cache, where models are kept."""
+        here = is_this_machine(recipe.cluster.address)
+        return {"storage.cache": partial(check_writable, recipe.storage.cache)} if here else {}
 
     def rules(self) -> Sequence[Rule]:
         return (*rules.RULES, *conversation_rules.RULES)

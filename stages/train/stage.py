@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 from runner.cluster import environments
 from runner.cluster.environments import Chosen
+from runner.cluster.reach import is_this_machine
 from runner.cluster.session import check_fits
-from runner.errors import RunnerError
+from runner.errors import Problem, RunnerError
 from runner.patches import ray_train
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
@@ -22,6 +23,7 @@ from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.fingerprint import value_at
 from runner.pipeline.optional import Rule, Workers
 from runner.pipeline.results import FinishedRun, Part
+from runner.pipeline.runs import check_writable, unusable_root
 from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import StageResources, WorkerRange
@@ -99,8 +101,13 @@ class Train:
             meaning["model.source"] = "a local folder"
         return meaning
 
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+        """A folder of checkpoints besides the run's own."""
+        path, here = recipe.train.storage_path, is_this_machine(recipe.cluster.address)
+        return {"train.storage_path": partial(check_writable, path)} if here and path and "://" not in path else {}
+
     def rules(self) -> Sequence[Rule]:
-        return (*trainer_rules(), start_fits)
+        return (checkpoints_have_a_folder, *trainer_rules(), start_fits)
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
         return load_trainer(recipe).remarks(recipe)
@@ -223,6 +230,16 @@ def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -
         "checkpoint_config": {"num_to_keep": recipe.train.checkpoints.keep},
         "worker_runtime_env": runtime_env,
     }
+
+
+def checkpoints_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
+    path = recipe.train.storage_path
+    if not path or "://" in path or "train" not in recipe.pipeline or not is_this_machine(recipe.cluster.address):
+        return
+    if why := unusable_root(Path(path).expanduser().absolute()):
+        yield Problem(
+            "train.storage_path", path, f"cannot be used: {why}", "Name a folder of its own, or leave it out."
+        )
 
 
 def storage_path(recipe: Recipe, stage_dir: Path, run_id: str) -> str:

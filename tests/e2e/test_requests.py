@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import processes, serving
+from tests.e2e.request_values import VALUES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -85,6 +86,20 @@ def test_wrong_requests_are_refused_in_one_sentence(up: Up) -> None:
     assert refused(up.post({**ASK, "messages": "hi"}))["param"] == "messages"
     assert refused(up.post({**ASK, "max_tokens": 10**6}))
     assert up.client.get("/nothing").json()["error"]["code"] == "not_found"
+
+
+def test_every_extreme_value_of_a_parameter_is_used_or_refused_by_its_name(up: Up) -> None:
+    wrong = {}
+    for fragment, param in VALUES:
+        rest = "" if fragment.startswith('"max_tokens"') else ', "max_tokens": 4'
+        message = '"messages": [{"role": "user", "content": "Hello"}]'
+        answer = up.post(f'{{"model": "{up.model}", {message}{rest}, {fragment}}}'.encode())
+        if answer.status_code == 200 and not param:
+            assert answer.json()["choices"][0]["finish_reason"] in ("length", "stop")
+        elif answer.status_code != 400 or not param or refused(answer)["param"] != param:
+            wrong[fragment[:80]] = (answer.status_code, answer.text[:200])
+    assert wrong == {}
+    assert up.post(ASK).status_code == 200
 
 
 def form(schema: Any) -> dict[str, Any]:

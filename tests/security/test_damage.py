@@ -17,12 +17,15 @@ from runner.errors import RunnerError
 from runner.pipeline.engine.loop import _at_hand
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.plan import PastRuns
+from runner.pipeline.registry import known_stages, load_stage
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.load import compose, to_recipe
 from runner.storage import s3
 from runner.storage.artifact import Artifact, scan_folder
+from runner.storage.atomic import write_state
 from runner.storage.store import SET_MANIFEST, Store, open_store
 from runner.storage.verify import Digests
+from stages.deploy.history import RECORD, before_the_present, place_of
 from stages.infer.journal import Journal
 from stages.infer.stage import FINISHED, finished
 from stages.models.adapter import CONFIG, WEIGHTS, fetch_adapter, find_adapter
@@ -42,10 +45,13 @@ ARTIFACTS = {
     "model": ("config.json", "model.safetensors", "tokenizer.json"),
     "trained_weights": (WEIGHTS, CONFIG),
     "training_log": ("trainer_log.jsonl", "figures.json"),
+    "training_results": ("trainer_log.jsonl",),
     "predictions": ("part-00000.jsonl",),
     "scores": ("scores.json", "mismatches.jsonl"),
     "answers": ("answers.json",),
 }
+WITHOUT_FILES = {"endpoint"}
+IN_A_STORE = {"adapter"}  # below, as a set
 SET = (WEIGHTS, CONFIG, "nested/tokenizer.json")
 
 
@@ -84,6 +90,11 @@ def test_a_harmed_artifact_is_neither_used_nor_reused(name: str, file: str, harm
     harm_file(artifact.path / file, harm, (other.path / file).read_bytes())
     assert refused(lambda: _at_hand(run, name))  # type: ignore[arg-type]
     assert name in past.broken(record, {name}, set())
+
+
+def test_every_artifact_of_the_stages_is_harmed_here() -> None:
+    made_by_stages = {name for stage in known_stages() for name in load_stage(stage).provides}
+    assert made_by_stages == set(ARTIFACTS) | WITHOUT_FILES | IN_A_STORE
 
 
 # A set in a store, before those that publish, fetch, serve and share it.
@@ -233,8 +244,6 @@ def test_only_the_whole_records_of_a_job_s_own_journal_count(harm: str, left: in
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("file", [FINISHED, "predictions/part-00000.jsonl"])
 def test_harmed_results_of_an_attempt_are_made_again(file: str, harm: str, tmp_path: Path) -> None:
-    from runner.storage.atomic import write_state
-
     for name in ("mine", "other"):
         artifact = made(tmp_path / name / "predictions", ("part-00000.jsonl",), name, "predictions")
         metrics = {"num_rows": 1, "rows_per_s": 1.0}
@@ -318,3 +327,28 @@ def test_the_manifest_of_yet_another_run_in_its_folder_is_not_taken_for_its_own(
         shutil.copy(runs / "2026-01-01T00-00-00-aaaa" / name, runs / manifest.run_id / name)
     with pytest.raises(RunnerError, match="holds the manifest of 2026-01-01T00-00-00-aaaa"):
         predictions_of_run(recipe, manifest.run_id, "evaluate.compare_run")
+
+
+# What was deployed, before a rollback to it.
+
+ADDRESS = "http://10.0.0.1:8265"
+
+
+def deployed(folder: Path, at: float) -> Path:
+    values = {"outcome": "deployed", "adapters": [str(at)], "address": ADDRESS, "at": at, "place": place_of(folder)}
+    write_state(folder / RECORD, values)
+    return folder / RECORD
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_harmed_record_of_a_deploy_leads_no_rollback(harm: str, tmp_path: Path) -> None:
+    runs = [tmp_path / "mine" / f"2026-01-0{day}T00-00-00-aaaa" for day in (1, 2, 3)]
+    for run in runs:
+        Manifest(run_id=run.name, recipe="mine", status="done").save(run)
+    records = [deployed(run / "deploy" / "1", number) for number, run in enumerate(runs)]
+    assert before_the_present(tmp_path, "mine", ADDRESS) == runs[1]
+    harm_file(records[1], harm, records[0].read_bytes())
+    if harm == "deleted":
+        assert before_the_present(tmp_path, "mine", ADDRESS) == runs[0]
+    else:
+        assert refused(lambda: before_the_present(tmp_path, "mine", ADDRESS))

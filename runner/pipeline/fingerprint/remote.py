@@ -50,4 +50,4 @@ def check_destinations(stages: Iterable[Stage], recipe: Recipe) -> None:
                 future.result()
             except RunnerError as error:
                 message = f"{key}, where results are to be written, takes none: {error.message}"
-                raise RunnerError(message, error.hint) from error
+                raise RunnerError(message, error.hint.replace("storage.root", key)) from error

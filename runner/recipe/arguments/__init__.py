@@ -78,7 +78,7 @@ class Library:
         if section not in self._tables:
             entries: dict[str, Entry] = self.content[section]
             bounded = {name: each for name, each in self.bounds.get(section, {}).items() if name in entries}
-            self._tables[section] = entries | {name: entries[name] | each for name, each in bounded.items()}
+            self._tables[section] = entries | {name: _narrowed(entries[name], each) for name, each in bounded.items()}
         return self._tables[section]
 
     @property
@@ -100,20 +100,33 @@ def accepts(entry: Entry, value: Any) -> bool:
     kinds = _kinds(entry)
     if "any" in kinds:
         return True
-    if any(_same(choice, value, entry.get("ignore_case", False)) for choice in entry.get("choices", [])):
+    single = int(value) if "float" in kinds and isinstance(value, float) and value.is_integer() else value
+    if any(_same(choice, single, entry.get("ignore_case", False)) for choice in entry.get("choices", [])):
         return True
     return any(_is(kind, value) for kind in kinds) and _within(entry, value)
 
 
 def allowed(entry: Entry) -> str:
     """What the argument takes, in words: `a whole number >= 1, or null`."""
-    bounds = " and ".join(f"{sign} {entry[key]:g}" for key, sign in _SIGNS.items() if key in entry)  # type: ignore[literal-required]
+    bounds = " and ".join(f"{sign} {_shown(entry[key])}" for key, sign in _SIGNS.items() if key in entry)  # type: ignore[literal-required]
     words = []
     for kind in sorted(_kinds(entry), key=list(_WORDS).index):
         words.append(f"{_WORDS[kind]} {bounds}" if bounds and kind in ("int", "float") else _WORDS[kind])
     if entry.get("choices"):
         words.insert(0, f"one of {', '.join(map(str, entry['choices']))}")
     return ", or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _narrowed(entry: Entry, reviewed: Entry) -> Entry:
+    """The entry with its reviewed bounds, which take the place of the library's own on the same side."""
+    sides = (("gt", "ge"), ("lt", "le"))
+    replaced = {key for side in sides if any(key in reviewed for key in side) for key in side}
+    kept = {key: value for key, value in entry.items() if key not in replaced}
+    return kept | reviewed  # type: ignore[return-value]
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _kinds(entry: Entry) -> list[str]:

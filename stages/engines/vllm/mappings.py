@@ -103,6 +103,13 @@ BATCH_MAPPINGS = (
         other_names=_OTHER_NAMES,
     ),
     Mapped(
+        "infer.sampling.repetition_detection",
+        "repetition detection option",
+        lambda recipe: inner(recipe.infer.sampling, "repetition_detection"),
+        VLLM,
+        ("repetition_detection",),
+    ),
+    Mapped(
         "infer.engine_kwargs.structured_outputs_config",
         "structured output setting",
         lambda recipe: inner(recipe.infer.engine_kwargs, "structured_outputs_config"),

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem
 from stages.engines.vllm.mappings import VLLM
+from stages.engines.vllm.sampling_values import UNREAD, wrong_contents
 from stages.sections.recipe import Recipe
 
 _KEY = "infer.sampling.structured_outputs"
 # Of these exactly one: vLLM's StructuredOutputsParams.__post_init__.
 _FORMS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-# StructuredOutputsParams has these, but nothing in vLLM 0.29 reads them: its backends look at the engine's
-# StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
-_UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
 _ENGINE_KEY = "infer.engine_kwargs.structured_outputs_config"
 
 
@@ -39,7 +37,7 @@ def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:
         message = f"must have exactly one of {', '.join(_FORMS)}, and has {' and '.join(given) or 'none'}"
         yield Problem(_KEY, None, message, "Keep one." if given else "Say which form answers must have.")
     choice = form.get("choice")
-    if isinstance(choice, list) and not (choice and all(isinstance(each, str) for each in choice)):
+    if isinstance(choice, list) and not all(isinstance(each, str) for each in choice):
         yield Problem(f"{_KEY}.choice", choice, "must be a list of texts", 'Put words such as "yes" in quotes.')
 
 
@@ -47,10 +45,15 @@ def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
     form = recipe.infer.sampling.get("structured_outputs")
     if not isinstance(form, Mapping):
         return
-    for name in filter(form.get, _UNREAD):
+    for name in filter(form.get, UNREAD):
         of_engine = name in VLLM.table("structured_outputs_config")
         hint = f"Set {_ENGINE_KEY}.{name}, with a backend that has it." if of_engine else "Remove it."
         yield Problem(f"{_KEY}.{name}", form[name], "is ignored by vLLM when a request sets it", hint)
 
 
-RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines)
+def contents_are_computable(recipe: Recipe) -> Iterator[Problem]:
+    for name, value, why in wrong_contents(recipe.infer.sampling):
+        yield Problem(f"infer.sampling.{name}", value, why, "Correct it, or leave it out.")
+
+
+RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines, contents_are_computable)

@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse
 
 from stages.serve.guard.costs import set_max_tokens
 from stages.serve.guard.errors import Errors, refusal_of, refusal_of_status, refusal_of_validation
-from stages.serve.guard.gate import Gate, Guard, TryGrammar
-from stages.serve.guard.names import names_of_routes
+from stages.serve.guard.gate import Gate, Guard, TryGrammar, WrongValues
+from stages.serve.guard.names import parameters_of_routes
 from stages.serve.guard.refusal import Refusal
 
 
@@ -40,7 +40,13 @@ class GuardedFront:
         if self._gate.limits:
             set_max_tokens(body, self._gate.limits)
 
-    def wrap(self, app: FastAPI, status_of: Callable[[Exception, str], int], try_grammar: TryGrammar) -> FastAPI:
+    def wrap(
+        self,
+        app: FastAPI,
+        status_of: Callable[[Exception, str], int],
+        try_grammar: TryGrammar,
+        wrong_values: WrongValues = lambda body: (),
+    ) -> FastAPI:
         """The application with the guard as its outermost layer, and without what it opens to everybody.
 
         Ray's CORS headers let any web page send requests from a visitor's browser, to loopback as well. Its pages of
@@ -54,7 +60,7 @@ class GuardedFront:
         app.add_exception_handler(RequestValidationError, _invalid)
         replaced: tuple[Any, ...] = (CORSMiddleware, BaseHTTPMiddleware)
         kept = [layer for layer in app.user_middleware if layer.cls not in replaced]
-        guard = Middleware(Guard, self._gate, names_of_routes(app.router.routes), try_grammar)
+        guard = Middleware(Guard, self._gate, parameters_of_routes(app.router.routes), try_grammar, wrong_values)
         app.user_middleware = [guard, *kept, Middleware(Errors, status_of)]
         return app
 

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from stages.serve.guard.costs import refuse_costly
 from stages.serve.guard.grammars import grammars_of, refuse_large
 from stages.serve.guard.images import images_of, refuse_images
 from stages.serve.guard.keys import KeyRing
+from stages.serve.guard.kinds import refuse_other_kinds
 from stages.serve.guard.messages import refuse_empty, refuse_unused
-from stages.serve.guard.names import Names, refuse_unknown
+from stages.serve.guard.names import Parameters, refuse_unknown
 from stages.serve.guard.refusal import (
     CLOSED,
     ENCODED,
@@ -39,6 +40,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 # (kind, value, the value as text, seconds) -> why the engine cannot use it, or "".
 TryGrammar = Callable[[str, Any, str, float], Awaitable[str]]
+# A request's body -> parameter, its value, and a clause after it, of each value that the engine cannot compute with.
+WrongValues = Callable[[Mapping[str, Any]], Iterable[tuple[str, Any, str]]]
 
 HEALTH = "/health"
 BODY_S = 120.0
@@ -127,14 +130,19 @@ def _too_many(most: int, answers: int) -> Refusal:
 class Guard:
     """ASGI middleware: asks the gate, and refuses bodies that no route reads. It answers GET /health itself.
 
-    names: the parameters of each route that reads JSON, by path (`stages.serve.guard.names`).
+    parameters: of each route that reads JSON, by path (`stages.serve.guard.names`).
     """
 
     def __init__(
-        self, app: App, gate: Gate, names: Mapping[str, Names] | None = None, try_grammar: TryGrammar | None = None
+        self,
+        app: App,
+        gate: Gate,
+        parameters: Mapping[str, Parameters] | None = None,
+        try_grammar: TryGrammar | None = None,
+        wrong_values: WrongValues = lambda body: (),
     ) -> None:
         self._app, self._gate = app, gate
-        self._names, self._try_grammar = names or {}, try_grammar
+        self._parameters, self._try_grammar, self._wrong_values = parameters or {}, try_grammar, wrong_values
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request."""
@@ -166,20 +174,24 @@ class Guard:
                 body = await self._read(scope, receive)
         except TimeoutError:
             raise RefusedError(TOO_SLOW) from None
-        names = self._names.get(route_of(scope))
-        if names is not None and scope["method"] == "POST":
-            await self._check(scope, body, names)
+        parameters = self._parameters.get(route_of(scope))
+        if parameters is not None and scope["method"] == "POST":
+            await self._check(scope, body, parameters)
         return body
 
-    async def _check(self, scope: Message, body: bytes, names: Names) -> None:
+    async def _check(self, scope: Message, body: bytes, parameters: Parameters) -> None:
         """Raises RefusedError for what the route would not read, or what exceeds a limit."""
         assert self._gate.limits is not None  # it has admitted the request
         if _header(scope, b"content-encoding").strip().lower() not in (b"", b"identity"):
             raise RefusedError(ENCODED)
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
-        refuse_unknown(given, names)
+        refuse_unknown(given, parameters.names)
+        refuse_other_kinds(given, parameters.kinds)
         refuse_empty(given)
         refuse_unused(given)
+        for param, value, why in self._wrong_values(given):
+            joined = "and" if why.startswith("must") else "which"
+            raise bad_request(f"{param[:200]} is {_short(value)}, {joined} {why}.", param[:200])
         if images := list(images_of(given)):
             await asyncio.to_thread(refuse_images, images)
         if refusal := self._gate.charge(scope, refuse_costly(given, self._gate.limits)):
@@ -212,6 +224,11 @@ class Guard:
                 raise RefusedError(too_large(most))
             if not more:
                 return b"".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 50 else f"{text[:50]}..."
 
 
 def route_of(scope: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from stages.serve.guard.kinds import Kind, kinds_of
 from stages.serve.guard.refusal import bad_request
 
 Names = Mapping[str, "Names | None"]  # None: what is inside is not checked here
@@ -32,16 +33,29 @@ _PRESENT = {
 }
 
 
-def names_of_routes(routes: Iterable[Any]) -> dict[str, Names]:
-    """The names by path of FastAPI's routes that read a JSON object."""
-    found: dict[str, Names] = {}
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Of a route: the names that there are, and which of them take a number or a boolean."""
+
+    names: Names
+    kinds: Mapping[str, Kind]
+
+
+def parameters_of_routes(routes: Iterable[Any]) -> dict[str, Parameters]:
+    """By path, of FastAPI's routes that read a JSON object."""
+    found: dict[str, Parameters] = {}
     for route in routes:
-        field = getattr(route, "body_field", None)
-        if field is not None and type(field.field_info).__name__ == "Body":
-            names = names_of(field.field_info.annotation)
-            if names:
-                found[route.path] = names
+        info = getattr(getattr(route, "body_field", None), "field_info", None)
+        annotation = info.annotation if info is not None and type(info).__name__ == "Body" else None
+        if parameters := parameters_of(annotation):
+            found[route.path] = parameters
     return found
+
+
+def parameters_of(annotation: Any) -> Parameters | None:
+    """Of a request model; None where any name may be."""
+    names = names_of(annotation)
+    return Parameters(names, kinds_of(annotation).inner) if names else None
 
 
 def names_of(annotation: Any) -> Names | None:

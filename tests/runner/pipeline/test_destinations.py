@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -25,10 +27,14 @@ pytest_plugins = ["tests.moto_s3"]
 @pytest.fixture
 def stages(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fake stages, of which publish writes where the real one does."""
+    from stages.ingest.stage import Ingest
     from stages.publish.stage import Publish
+    from stages.train.stage import Train
 
-    writing = type("Publish", (conftest.Publish,), {"destinations": Publish.destinations})
-    monkeypatch.setattr(conftest, "Publish", writing)  # a class of its own: isinstance remembers what a class had
+    for real in (Ingest, Train, Publish):
+        name = real.__name__
+        writing = type(name, (getattr(conftest, name),), {"destinations": real.destinations})
+        monkeypatch.setattr(conftest, name, writing)  # a class of its own: isinstance remembers what a class had
     return fake_stages
 
 
@@ -74,6 +80,26 @@ def test_a_folder_that_cannot_be_written_ends_the_run_before_its_first_stage(sta
     (tmp_path / "file").touch()
     with pytest.raises(RunnerError, match=r"takes none: .*file"):
         run_with(tmp_path, f"storage.artifacts={tmp_path}/file/store")
+    assert stages.runs == []
+
+
+@pytest.mark.parametrize("key", ["storage.cache", "train.storage_path", "storage.artifacts"])
+def test_a_folder_without_the_right_to_write_is_named_by_its_key(
+    key: str, stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The superuser of a container may write everywhere: what is asked of the system is answered here instead."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and may(path, mode))
+
+    def full(self: Any, *_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system", str(closed))
+
+    monkeypatch.setattr("runner.storage.local.FolderBlobs.put_file", full)
+    with pytest.raises(RunnerError, match=rf"^{re.escape(key)}, where results are to be written, takes none") as raised:
+        run_with(tmp_path, f"{key}={closed}/inner")
+    assert f"{key}=" in raised.value.hint
     assert stages.runs == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,16 @@ def test_folders_of_the_system_and_whole_homes_are_not_for_runs(key: str, folder
     assert list(found) == [f"storage.{key}"]
     assert found[f"storage.{key}"].message.startswith("cannot be used: ")
     assert found[f"storage.{key}"].message.endswith(why)
+
+
+@pytest.mark.parametrize("key", ["storage.root", "storage.cache", "train.storage_path"])
+def test_a_file_in_the_way_of_a_folder_is_seen_before_anything_runs(key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = problems({key: str(folder)})
+        assert list(found) == [key]
+        assert found[key].message == f"cannot be used: {tmp_path}/file is a file, not a folder"
+    assert problems({"train.storage_path": str(tmp_path / "file"), "pipeline": ["ingest"]}) == {}
 
 
 @pytest.mark.parametrize("folder", ["/dev/shm/runs", "~/runs", "/tmp/runs", "/data", "/mnt/runs", "/opt/runs", "."])

@@ -128,7 +128,7 @@ VALID = {
     "train.num_epochs": st.integers(1, 9),
     "train.args.weight_decay": st.floats(0, 1),
     "train.args.run_name": st.text(alphabet="abc-:#'\" {}\n$\\~!%&*\x85\u2028é", max_size=12),
-    "infer.sampling.temperature": st.floats(0, 2),
+    "infer.sampling.temperature": st.just(0.0) | st.floats(0.01, 2),
     "infer.sampling.stop": st.lists(
         st.text(alphabet="ab\n: -", min_size=1, max_size=5) | st.sampled_from(["1e5", "no", "0x1", "~", "${a}"]),
         max_size=2,

@@ -14,10 +14,10 @@ import yaml
 from runner.errors import RunnerError
 from runner.pipeline.manifest import Manifest
 from runner.recipe.load import to_recipe
-from runner.storage.atomic import write_json
+from runner.storage.atomic import write_state
 from stages.deploy import rollout as services
 from stages.deploy.candidate import Wanted, find_results
-from stages.deploy.history import before_the_present
+from stages.deploy.history import before_the_present, place_of
 from stages.deploy.rollout import Rollout, undeploy
 from tests.runner.recipes import given as recipe_given
 
@@ -117,8 +117,9 @@ def test_first_deploy_keeps_other_applications_and_writes_its_own_config(
 
 def deployed(root: Path, run: str, adapter: str, at: float, **facts: Any) -> None:
     Manifest(run_id=run, recipe="bot").save(root / "bot" / run)
+    folder = root / "bot" / run / "deploy" / f"{at:.0f}"
     record = {"outcome": "deployed", "adapters": [adapter], "address": ADDRESS, "at": at, **facts}
-    write_json(root / "bot" / run / "deploy" / f"{at:.0f}" / "deploy.json", record)
+    write_state(folder / "deploy.json", {"place": place_of(folder), **record})
 
 
 def test_a_rollback_leads_to_what_the_same_cluster_served_before(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
 from stages.engines.root_cause import ENGINE_FAILED, root_cause
+from stages.engines.vllm.sampling_values import wrong_values
 from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
 from stages.engines.vllm.serving.grammar_worker import EngineConfig
 from stages.engines.vllm.serving.pacing import Pacer
@@ -194,7 +195,7 @@ class OpenAIApi(ReplicaApi):
         """The endpoints as an application."""
         workers = [Worker(self._server.engine_config) for _ in range(NUM_WORKERS)]
         check = GrammarCheck(workers, logging.getLogger("ray.serve"))
-        return self._front.wrap(self.endpoints(), status_of, check)  # type: ignore[no-any-return]
+        return self._front.wrap(self.endpoints(), status_of, check, wrong_values)  # type: ignore[no-any-return]
 
     async def missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
