@@ -15,6 +15,7 @@ import os
 import random
 import re
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ def main() -> None:
     options = parser(__doc__ or "", repeats=2)
     options.add_argument("--rows", type=int, default=1_000_000)
     options.add_argument("--shards", type=int, default=100, help="0: none (default 100)")
+    options.add_argument("--shard-repeats", type=int, help="turns with shards (default: --repeats)")
     options.add_argument("--turn", nargs=3, metavar=("WHO", "FILE", "FOLDER"), help="one turn, in this process")
     args = options.parse_args()
     if args.turn:
@@ -45,7 +47,7 @@ def main() -> None:
                     say(f"data: {form}, {who}, turn {number + 1}")
                     found["turns"].append({"form": form, "who": who, **_process(who, file, root / f"{who}-{form}")})
         shards = _shards(files["Parquet"], root / "shards", max(1, args.shards))
-        for number in range(args.repeats if args.shards else 0):
+        for number in range((args.shard_repeats or args.repeats) if args.shards else 0):
             for nodes in ("1", "2"):
                 say(f"data: {args.shards} shards, {nodes} nodes, turn {number + 1}")
                 turn = _process(f"nodes-{nodes}", shards, root / f"nodes-{nodes}")
@@ -180,6 +182,15 @@ def _datasets(file: Path, folder: Path) -> Any:
     return work
 
 
+def _of_nodes(turns: list[dict[str, Any]]) -> list[str]:
+    """How many times as fast two nodes were as one, by the medians of their turns."""
+    rates = [[turn["rows_per_s"] for turn in turns if turn["who"].endswith(f"nodes: {nodes}")] for nodes in "12"]
+    if not all(rates):
+        return []
+    one, two = map(statistics.median, rates)
+    return [f"Two nodes of one core to one: {two / one:.2f} ({two:,.0f} to {one:,.0f} rows/s, medians)."]
+
+
 def report(found: dict[str, Any]) -> str:
     """The table as Markdown."""
     rows = [
@@ -196,6 +207,7 @@ def report(found: dict[str, Any]) -> str:
             f"{found['rows']:,} rows to messages in JSON Lines, in turns; ingest in one process, `datasets` in two. "
             f"Load by others at the beginning: {found['load']}.",
             measure.table(rows),
+            *_of_nodes(found["turns"]),
         ]
     )
 

@@ -51,6 +51,9 @@ class BatchEngine(Protocol):
     def batch_limits(self, recipe: Recipe) -> BatchLimits:
         """What the recipe's arguments, or the engine's own values for what it leaves out, allow."""
 
+    def kwargs_for(self, prompt: int, answer: int) -> dict[str, Any]:
+        """`infer.engine_kwargs` that hold a prompt and an answer of so many tokens."""
+
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them."""
 
@@ -58,7 +61,8 @@ class BatchEngine(Protocol):
         """How tools are asked for and answers read, by the recipe's parsers. template: with the model's tokenizer."""
 
     def parsers(self, model: str) -> dict[str, str]:
-        """The usual `tool_parser` and `reasoning_parser` of a model's family by its name, as far as it has them."""
+        """Keys of `model` by which answers of a model's family are read, as far as its name tells them: the usual
+        `tool_parser` and `reasoning_parser`, and a `chat_template` that writes reasoning where its own does not."""
 
     def batch_failure(self, error: BaseException, since: float) -> RunnerError:
         """Why batch inference stopped. since: when it began (Unix time, s)."""

@@ -7,8 +7,9 @@ release of it, and is held to the same tokens on the same rows; what it answers 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
@@ -17,6 +18,7 @@ from stages.engines.base import engine_environment
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parity import check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
+from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
 
 if TYPE_CHECKING:
@@ -28,36 +30,59 @@ def asked_in(recipe: Recipe) -> Chosen | None:
     return engine_environment(recipe) if {"infer", "serve"} & set(recipe.pipeline) else None
 
 
+@dataclass(frozen=True)
+class There:
+    """What the engine's environment makes of the rows. asked: `asked_digests`. wrong: of an answer that is read
+    otherwise than the row has it."""
+
+    asked: dict[str, str]
+    wrong: RunnerError | None = None
+
+
 def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
-    count = check_parts(recipe, model, train, test)
-    return count, asked_digests(recipe, model, _files(train, test)) if asked_in(recipe) else {}
+    template = ChatTemplate.of(recipe, model)
+    count = check_parts(recipe, template, train, test)
+    return count, asked_digests(recipe, template, _files(train, test)) if asked_in(recipe) else {}
 
 
-def asked_digests(recipe: Recipe, model: str, files: Sequence[str]) -> dict[str, str]:
-    """A digest of the tokens of each request that ingest looks at, by the row's place.
-
-    model: folder of the model. files: of examples.
-    """
-    template, found = ChatTemplate.of(recipe, model), {}
+def asked_digests(recipe: Recipe, template: ChatTemplate, files: Sequence[str]) -> dict[str, str]:
+    """A digest of the tokens of each request that ingest looks at, or of why the template refuses it, by the row's
+    place. files: of examples."""
+    found = {}
     for file in files:
         for example in sample_of(Path(file), recipe.seed):
-            seeing = template.seeing(example.images)
-            ids = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)
-            found[f"{Path(file).stem}: {example.source or example.id}"] = digest_json(ids)
+            try:
+                seeing = template.seeing(example.images)
+                made: Any = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)
+            except RefusedRowError as error:
+                made = error.message
+            found[f"{Path(file).stem}: {example.source or example.id}"] = digest_json(made)
     return found
 
 
-def check_there(recipe: Recipe, model: str, train: str | None, test: str, asked: Mapping[str, str]) -> None:
-    """Hold the engine's environment to the same requests and to the rows' answers, as a task there.
+def look_there(recipe: Recipe, model: str, train: str | None, test: str) -> There:
+    """The requests and the rows' answers in the engine's environment, as a task there, next to `compare`.
 
-    asked: of `compare`. Raises RunnerError at the first row that differs.
+    What is wrong is given back, so that what `compare` finds is told before it.
     """
     files, chosen = _files(train, test), asked_in(recipe)
+    asked = asked_digests(recipe, ChatTemplate.of(recipe, model), files) if chosen else {}
+    try:
+        if needs_reading(recipe):
+            check_answers(recipe, model, files)
+    except RunnerError as error:
+        return There(asked, error)
+    return There(asked)
+
+
+def require_alike(recipe: Recipe, here: Mapping[str, str], there: There) -> None:
+    """Raise RunnerError at the first request or answer that differs in the engine's environment. here: of `compare`."""
+    chosen = asked_in(recipe)
     if chosen:
-        require_same_requests(chosen.name, asked, asked_digests(recipe, model, files))
-    if needs_reading(recipe):
-        check_answers(recipe, model, files)
+        require_same_requests(chosen.name, here, there.asked)
+    if there.wrong is not None:
+        raise there.wrong
 
 
 def require_same_requests(environment: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:

@@ -154,14 +154,13 @@ def samples_of(encoder: Encoder, example: Example) -> list[Sample]:
     return list(encoder.pair(example)) if example.chosen is not None else encoder.samples(example)[-1:]
 
 
-def check_parts(recipe: Recipe, model: str, train: str | None, test: str) -> int:
-    """`check` of both splits, as a task of its own; how many rows were compared.
+def check_parts(recipe: Recipe, template: ChatTemplate, train: str | None, test: str) -> int:
+    """`check` of both splits; how many rows were compared.
 
-    model: folder of the model. train, test: files of examples; train is None where nothing is trained.
+    train, test: files of examples; train is None where nothing is trained.
     Raises RunnerError also for rows longer than training takes, a test row that the chat template does not take, and
     a slice of the scores that the test rows do not have.
     """
-    template = ChatTemplate.of(recipe, model)
     count = 0
     if train is not None:
         examples = sample_of(Path(train), recipe.seed)

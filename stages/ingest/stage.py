@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
 from stages.ingest.answers import needs_reading
-from stages.ingest.asked import asked_in, check_there, compare
+from stages.ingest.asked import asked_in, compare, look_there, require_alike
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.identity import looks, model_meaning, rows_meaning
 from stages.ingest.model import converted_in, fetch_model, resources_there, throttled
@@ -106,14 +107,27 @@ class Ingest:
         trained = str(folder / "train_set" / "train.jsonl") if "train" in recipe.pipeline else None
         parts = (str(model.path), trained, str(folder / "test_set" / "test.jsonl"))
         asking = with_template_text(recipe)
-        compared, asked = ctx.ray.call(compare, ctx.resources, asking, *parts)
-        if asked or needs_reading(recipe):
-            ctx.ray.call(check_there, resources_there(ctx.resources, asked_in(recipe)), asking, *parts, asked)
+        begin = time.monotonic()
+        compared = _compared(ctx, asking, parts)
+        compare_s = round(time.monotonic() - begin, 2)
         rows_of = data.metrics["rows"]
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
-        return StageResult(
-            [*data.artifacts, model], {**data.metrics, "model_bytes": model.size_bytes, "compared": compared}, note
-        )
+        figures = {"model_bytes": model.size_bytes, "compared": compared, "compare_s": compare_s}
+        return StageResult([*data.artifacts, model], {**data.metrics, **figures}, note)
+
+
+def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | None, str]) -> int:
+    """How many rows are learned as they are asked, by the runner's environment and the engine's, side by side.
+
+    parts: the model's folder, the training rows, the test rows. Raises RunnerError at the first that differs.
+    """
+    here = (compare, ctx.resources, (recipe, *parts))
+    if not asked_in(recipe) and not needs_reading(recipe):
+        return int(ctx.ray.call_together(here)[0][0])
+    where = resources_there(ctx.resources, asked_in(recipe))
+    (count, asked), there = ctx.ray.call_together(here, (look_there, where, (recipe, *parts)))
+    require_alike(recipe, asked, there)
+    return int(count)
 
 
 def _draws(dataset: Dataset) -> bool:

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from stages.data.answer import answer_text, calls_of
 from stages.data.example import Example, Message, text_of
 from stages.models import gguf
 from stages.models import obtain as models
+from stages.models.endpoint_form import with_thought
 from stages.sections.model import is_local
 
 BYTES_PER_TOKEN = 3
 """Of text in general, rather too few than too many: English has about four."""
 ROW_TOKENS, MESSAGE_TOKENS = 32, 8  # of the chat template: the default system message, and around each message
-TOOLS_TOKENS = 128  # what a chat template writes around a list of tools
+TOOLS_TOKENS = 192  # of what templates write around tools
 _ANSWER_END, _MOST_ANSWER = 8, 1024
 _BLOCK = 32
 
@@ -34,11 +36,10 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Limits:
-    """`cutoff_len`, `max_tokens`, `max_model_len`. num_over: rows longer than cutoff_len. longest: of the rows."""
+    """`cutoff_len` and `max_tokens`. num_over: rows longer than cutoff_len. longest: of the rows."""
 
     cutoff_len: int
     max_tokens: int
-    max_model_len: int
     num_over: int
     longest: int
     p50: int
@@ -83,20 +84,21 @@ class Counter:
         if example.text is not None:
             self.rows.append(self.tokens(example.text))
             return
-        asked = sum(self._of_message(each) + MESSAGE_TOKENS for each in example.prompt)
-        if example.tools:
-            asked += self.tokens(json.dumps(example.tools)) + TOOLS_TOKENS
+        asked = sum(self._message(each) + MESSAGE_TOKENS for each in example.prompt) + self._tools(example)
         default = 0 if any(each["role"] == "system" for each in example.prompt) else ROW_TOKENS
         answers = [each[-1] for each in (example.chosen, example.rejected, [example.answer]) if each and each[-1]]
-        answer = max(map(self._of_message, answers), default=0)
-        turns = [self._of_message(each) for each in example.prompt if each["role"] == "assistant"]
+        answer = max(map(self._message, answers), default=0)
+        turns = [self._message(each) for each in example.prompt if each["role"] == "assistant"]
         self.rows.append(asked + answer + MESSAGE_TOKENS + default)
         self.answers.append(max([answer, *turns]))  # the endpoint is asked for each of them
 
-    def _of_message(self, message: Message) -> int:
-        """Tokens of its text and its calls of tools."""
-        calls = message.get("tool_calls")
-        return self.tokens(text_of(message)) + (self.tokens(json.dumps(calls)) if calls else 0)
+    def _message(self, message: Message) -> int:
+        """Of its reasoning, its text and its calls."""
+        text = answer_text(text_of(message), calls_of(message))
+        return self.tokens(with_thought(text, message.get("reasoning_content")))
+
+    def _tools(self, example: Example) -> int:
+        return self.tokens(json.dumps(example.tools)) + TOOLS_TOKENS if example.tools else 0
 
     def tokens(self, text: str) -> int:
         """Tokens of the text, or an estimate from its bytes."""
@@ -115,9 +117,7 @@ def limits_of(lengths: Lengths, most_tokens: int, extra: int = 0) -> Limits:
     cutoff = min(up(rows[-1], _BLOCK), most_tokens)
     answer = min(up(answers[-1] + _ANSWER_END, 8), _MOST_ANSWER)
     over = sum(length > cutoff for length in rows)
-    return Limits(
-        cutoff, answer, up(cutoff + answer, _BLOCK), over, rows[-1], percentile(rows, 50), percentile(rows, 99)
-    )
+    return Limits(cutoff, answer, over, rows[-1], percentile(rows, 50), percentile(rows, 99))
 
 
 def up(number: int, step: int) -> int:

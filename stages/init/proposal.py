@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter as Counts
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -17,8 +17,6 @@ from stages.data.example import BadRowError, Example
 from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
 from stages.data.sources import Wanted, open_splits
-from stages.engines.base import engine_named
-from stages.ingest.parsers_needed import has_reasoning
 from stages.ingest.rows.bad_rows import lines as bad_lines
 from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.remarks import remarks as data_remarks
@@ -26,22 +24,17 @@ from stages.init.columns import columns_of
 from stages.init.found import Found
 from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of
 from stages.init.lengths import MESSAGE_TOKENS, ROW_TOKENS, Counter, Limits, limits_of
+from stages.init.read_back import CALLS, PARTS, Keys, keys_for
 from stages.init.shape import Shape, shape_of
 from stages.init.splits import split_for
 from stages.init.target import Target
 from stages.sections.dataset import Dataset
-from stages.sections.infer import Infer
 
 MOST_ROWS = 20_000
 _MOST_BAD = 0.5
 _SEED = 42
 _CHATML = "<|im_start|>"
 _RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
-_PARTS: dict[str, Callable[[Example], bool]] = {
-    "tool_parser": lambda example: bool(example.tools),
-    "calls": lambda example: example.answer is not None and bool(example.answer.get("tool_calls")),
-    "reasoning_parser": lambda example: example.answer is not None and has_reasoning(example.answer),
-}
 Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
 
 
@@ -50,8 +43,8 @@ class Proposal:
     """found, target, shape: what it is for. split: `dataset.split`. labels: the answers where they are labels.
 
     num_rows: good rows of each split that was read. bad_share: of the rows, those that cannot be used. whole: whether
-    all rows were read. parsers: keys of `model` that read what answers have besides text. calls: whether a scored
-    answer calls a tool. remarks: for the person, each one line.
+    all rows were read. keys: for what answers have besides text. calls: whether a scored answer calls a tool. remarks:
+    for the person, each one line.
     """
 
     found: Found
@@ -66,8 +59,8 @@ class Proposal:
     bad_share: float = 0.0
     whole: bool = True
     remarks: list[str] = field(default_factory=list)
-    parsers: dict[str, str] = field(default_factory=dict)
     calls: bool = False
+    keys: Keys = field(default_factory=Keys)
 
     @property
     def label_column(self) -> str | None:
@@ -108,9 +101,11 @@ def propose(
         found, target, shape, columns_of(good), num_rows, {}, labels, limits, tokenizer is not None, share,
         all(len(each) <= MOST_ROWS for each in rows.values()),
     )  # fmt: skip
-    split, parsers = split_for(made, good), _parsers(seen, target, tokenizer)
+    chatml = tokenizer is not None and bool(tokenizer.token_to_id(_CHATML))
+    split, keys = split_for(made, good), keys_for(seen.parts, target.source, chatml=chatml)
     lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
-    return replace(made, split=split, parsers=parsers, calls="calls" in seen.parts, remarks=[*lines, *_of_limits(made)])
+    lines += [*keys.remarks, *_of_limits(made)]
+    return replace(made, split=split, keys=keys, calls=CALLS in seen.parts, remarks=lines)
 
 
 def read(found: Found, folder: Path) -> dict[str, Rows]:
@@ -127,7 +122,7 @@ def _dataset(found: Found, prompt: Mapping[str, Any]) -> Dataset:
 
 @dataclass
 class _Seen:
-    """What became of the rows with a prompt. answers: each answer's number of rows. parts: of `_PARTS`, in any row."""
+    """What became of the rows with a prompt. answers: each answer's number of rows. parts: of `PARTS`, in any row."""
 
     splits: dict[str, Collected]
     counter: Counter
@@ -155,7 +150,7 @@ def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, 
     def look(example: Example) -> None:
         counter.add(example)
         answers[example.reference] += 1
-        parts.update(name for name, is_in in _PARTS.items() if is_in(example))
+        parts.update(name for name, is_in in PARTS.items() if is_in(example))
 
     watch = Watch(on_example=look)
     splits = {
@@ -163,16 +158,6 @@ def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, 
         for split, each in rows.items()
     }
     return _Seen(splits, counter, answers, parts, data_remarks(splits, paths))
-
-
-def _parsers(seen: _Seen, target: Target, tokenizer: Any) -> dict[str, str]:
-    """Of the model's family, as far as the rows have what they read. A model of no known family whose conversations are
-    ChatML's gets the template `chatml`, which has tools, and the parser of its calls."""
-    usual = engine_named(Infer().backend).parsers(target.source) if seen.parts else {}
-    found = {name: parser for name, parser in usual.items() if name in seen.parts}
-    if "tool_parser" in seen.parts - found.keys() and tokenizer is not None and tokenizer.token_to_id(_CHATML):
-        found |= {"chat_template": "chatml", "tool_parser": "hermes"}
-    return found
 
 
 def _first_bad(rows: Mapping[str, Rows]) -> str:

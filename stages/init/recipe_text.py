@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stages.engines.base import engine_named
 from stages.init.proposal import Proposal
+from stages.sections.infer import Infer
 
 SCHEMA = "recipe.schema.json"
 _METHODS = {
@@ -66,13 +68,16 @@ def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
 
 
 def _model(made: Proposal) -> Iterator[str]:
-    if made.parsers:
+    if made.keys.model:
         yield "model:"
-        reads = "Reads what the answers have besides text, in batch inference and at the endpoint."
-        own = "The model's own chat template may have no tools; this one of the same form has."
-        yield from comment(own if "chat_template" in made.parsers else reads, "  ")
-        for name, parser in made.parsers.items():
-            yield f"  {name}: {parser}"
+        reads = "For what the answers have besides text, in batch inference and at the endpoint."
+        own = "The model's own chat template may have no tools, or no reasoning; this one of the same form has."
+        yield from comment(own if "chat_template" in made.keys.model else reads, "  ")
+        yield from _keys(made.keys.model)
+
+
+def _keys(values: Mapping[str, str]) -> Iterator[str]:
+    return (f"  {name}: {value}" for name, value in values.items())
 
 
 def _dataset(made: Proposal) -> Iterator[str]:
@@ -129,7 +134,13 @@ def _train(made: Proposal) -> Iterator[str]:
     yield from comment(f"Rows have {spread}{basis}.", "  ")
     if "eval_steps" in args:
         yield from comment("The loss on the val rows is measured after each fifth of the steps.", "  ")
-    yield f"  args: {quoted(args).replace(chr(34), '')}"
+    yield f"  args: {_plain(args)}"
+    yield from _keys(made.keys.train)
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    """A mapping of names and values that need no quotes."""
+    return quoted(values).replace(chr(34), "")
 
 
 _ESTIMATED = "estimated from bytes: preview counts them with the model's tokenizer"
@@ -142,7 +153,8 @@ def _infer(made: Proposal) -> Iterator[str]:
     yield "infer:"
     yield "  engine: shared  # with the endpoint: it starts once"
     yield "  # a row of cutoff_len and an answer of max_tokens"
-    yield f"  engine_kwargs: {{max_model_len: {limits.max_model_len}}}"
+    kwargs = engine_named(Infer().backend).kwargs_for(limits.cutoff_len, limits.max_tokens)
+    yield f"  engine_kwargs: {_plain(kwargs)}"
     yield f"  sampling: {{temperature: 0.0, max_tokens: {limits.max_tokens}}}"
 
 
@@ -150,9 +162,10 @@ def _evaluate(made: Proposal) -> Iterator[str]:
     if made.shape.stage == "pt":
         return
     yield "evaluate:"
+    yield from _keys(made.keys.evaluate)
     if made.calls:
         yield "  metrics: [calls_match, exact_match]  # the same calls in the same order; the text with its calls"
-    elif "tool_parser" in made.parsers:
+    elif "tool_parser" in made.keys.model:
         yield "  metrics: [exact_match, calls_match]  # the text with its calls; none of the scored answers calls"
     elif made.labels:
         yield "  metrics: [exact_match]  # of labels: the share of rows that got the right one"

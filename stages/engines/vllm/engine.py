@@ -63,6 +63,9 @@ class Vllm:
     def batch_limits(self, recipe: Recipe) -> BatchLimits:
         return limits.batch_limits(recipe)
 
+    def kwargs_for(self, prompt: int, answer: int) -> dict[str, Any]:
+        return limits.kwargs_for(prompt, answer)
+
     def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
         return batch.generate(recipe, pieces, work, self.environment)
 

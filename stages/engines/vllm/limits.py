@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stages.engines.base import BatchLimits
 from stages.sections.recipe import Recipe
 
 _BLOCK = {"gpu": 16, "cpu": 128}  # tokens of a block of the KV cache, where a recipe says nothing
+_STEP = 32  # tokens: what `kwargs_for` rounds up to
 _AT_ONCE, _MAX_TOKENS = 256, 16
 
 
@@ -21,3 +24,8 @@ def batch_limits(recipe: Recipe) -> BatchLimits:
         at_once=int(kwargs.get("max_num_seqs") or _AT_ONCE),
         block=block if kwargs.get("enable_prefix_caching", True) else None,
     )
+
+
+def kwargs_for(prompt: int, answer: int) -> dict[str, Any]:
+    """Arguments that hold a prompt and an answer of so many tokens."""
+    return {"max_model_len": -(-(prompt + answer) // _STEP) * _STEP}

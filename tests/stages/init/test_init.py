@@ -167,12 +167,59 @@ def test_the_loss_on_val_rows_becomes_a_curve_of_several_points_in_one_epoch() -
     assert (args["eval_dataset"], args["eval_strategy"], args["eval_steps"]) == ("val", "steps", 0.2)
 
 
+def thoughts(form: str, thought: str = "2 + 2") -> Rows:
+    """Rows whose answers have reasoning, in a key of its own or as text."""
+    key = {"role": "assistant", "content": "4", "reasoning_content": thought}
+    answer = key if form == "key" else {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n4"}
+    return [{"messages": [{"role": "user", "content": f"Sum {at}?"}, answer]} for at in range(30)]
+
+
 def test_reasoning_gets_the_parser_of_the_models_family(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target.Target, "source", "Qwen/Qwen3-8B")
-    thought = {"role": "assistant", "content": "4", "reasoning_content": "2 + 2"}
-    write("data.jsonl", [{"messages": [{"role": "user", "content": f"Sum {at}?"}, thought]} for at in range(30)])
+    write("data.jsonl", thoughts("key"))
     recipe = init("data=data.jsonl")
     assert (recipe.model.tool_parser, recipe.model.reasoning_parser) == (None, "qwen3")
+    assert recipe.model.chat_template is None
+
+
+@pytest.mark.parametrize(("form", "template"), [("key", "chatml"), ("text", None)])
+def test_a_model_that_rows_teach_to_reason_gets_a_parser_of_text_and_a_template_that_writes_it(
+    form: str, template: str | None
+) -> None:
+    write("data.jsonl", thoughts(form))
+    recipe = init("data=data.jsonl")
+    assert (recipe.model.reasoning_parser, recipe.model.chat_template) == ("olmo3", template)
+    assert (recipe.train.reasoning, recipe.evaluate.reasoning) == ("learn", "strip")
+
+
+@pytest.mark.parametrize(
+    ("form", "keys", "sentence"),
+    [("key", ("strip", "strip"), "it is not learned; set model.reasoning_parser, and a model.chat_template"),
+     ("text", ("learn", "keep"), "it is scored with the answers; set model.reasoning_parser")],
+)  # fmt: skip
+def test_reasoning_without_a_known_parser_is_proposed_so_that_it_runs_and_the_missing_key_is_named(
+    form: str, keys: tuple[str, str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stages.data.shapes.convert import make_example
+    from stages.ingest.parsers_needed import check_needed
+
+    rows = thoughts(form)
+    write("data.jsonl", rows)
+    recipe = init("data=data.jsonl", "model=gemma_3_4b_it", "cluster=local_gpu")
+    assert recipe.model.reasoning_parser is None
+    assert (recipe.train.reasoning, recipe.evaluate.reasoning) == keys
+    assert f"no reasoning parser is known for google/gemma-3-4b-it: {sentence}" in capsys.readouterr().out
+    check_needed(recipe, make_example(recipe.dataset, "sft", "train")(rows[0], "train-0", "data.jsonl:1"))
+
+
+def test_limits_hold_the_reasoning_calls_and_tools_of_rows() -> None:
+    write("data.jsonl", thoughts("key", thought="word " * 300))
+    recipe = init("data=data.jsonl")
+    assert recipe.infer.sampling["max_tokens"] >= 500
+    write("data.jsonl", calls(30))
+    recipe = init("data=data.jsonl", "model=qwen2_5_7b_instruct", "cluster=local_gpu")
+    assert recipe.infer.sampling["max_tokens"] >= 24
+    assert recipe.train.args["cutoff_len"] >= 256
 
 
 def test_the_written_pytest_passes_from_any_folder(tmp_path: Path) -> None:

@@ -37,9 +37,12 @@ TOOLS = (
 REASONING = (
     Syntax(("<think>", "<arg_key>"), r"glm-4\.[5-9]", ("glm45", "glm47")),
     Syntax(("<think>", "enable_thinking"), r"qwen3|qwq", ("qwen3",)),
-    Syntax(("<think>",), r"deepseek-r1", ("deepseek_r1", "qwen3")),
+    Syntax(("<think>",), r"deepseek-r1", ("deepseek_r1", "qwen3", "olmo3")),
     Syntax(("[THINK]",), r"magistral|ministral-3.*reasoning", ("mistral",)),
 )
+_LEARNS = re.compile(r"smollm2|qwen2")
+"""Names of models with ChatML that reason only where rows teach it: `<think>` is text to them, and no token."""
+_OF_ROWS = {"reasoning_parser": "olmo3", "chat_template": "chatml"}
 
 
 def parsers_for(table: tuple[Syntax, ...], template: str | None, model: str) -> tuple[str, ...]:
@@ -56,6 +59,8 @@ def parsers_for(table: tuple[Syntax, ...], template: str | None, model: str) -> 
 
 
 def usual_parsers(model: str) -> dict[str, str]:
-    """`tool_parser` and `reasoning_parser` of a family by `model.source`; none of a family that is not known."""
+    """Keys of `model` for a family by `model.source`; none for a family that is not known."""
     tables = {"tool_parser": TOOLS, "reasoning_parser": REASONING}
-    return {key: found[0] for key, table in tables.items() if (found := parsers_for(table, None, model))}
+    found = {key: fitting[0] for key, table in tables.items() if (fitting := parsers_for(table, None, model))}
+    learns = "reasoning_parser" not in found and _LEARNS.search(model.rstrip("/").rpartition("/")[2].lower())
+    return found | _OF_ROWS if learns else found

@@ -33,10 +33,11 @@ class ParsedAnswers:
                 enable_auto_tools=self._has_tools,
             )
             self._made(None)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
             named = [f"{key}={value}" for key, value in named_parsers(model).items()]
+            why = f"it has no token {error}" if isinstance(error, KeyError) else error
             raise RunnerError(
-                f"{' and '.join(named)} cannot be used with the model's tokenizer: {error}",
+                f"{' and '.join(named)} cannot be used with the model's tokenizer: {why}",
                 "Name the parser of the model's family.",
             ) from error
 
