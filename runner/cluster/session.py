@@ -151,6 +151,7 @@ class RaySession:
         try:
             with (
                 own_sigterm_from_the_first(),
+                ray_start.in_sessions_of_their_own(),
                 nullcontext() if self._cluster.address else haproxy.of_clusters_started_here(),
             ):
                 context = ray.init(**options)

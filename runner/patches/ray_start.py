@@ -1,4 +1,4 @@
-"""How a run starts Ray: on loopback, and without losing its own handler of SIGTERM."""
+"""How a run starts Ray: on loopback, out of reach of the run's signals, without losing its own handler of SIGTERM."""
 
 from __future__ import annotations
 
@@ -29,3 +29,23 @@ def sigterm_handler(handler: Any) -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = set_handler
+
+
+@contextmanager
+def in_sessions_of_their_own() -> Iterator[None]:
+    """Have Ray start its processes where a signal to the run's process group, as `timeout` and Slurm send it, does not
+    end them before the run has saved what it has. They end with the run all the same.
+    """
+    from ray._private import services
+
+    usual: Any = services.ConsolePopen
+
+    class Apart(usual):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "start_new_session": True})
+
+    services.ConsolePopen = Apart
+    try:
+        yield
+    finally:
+        services.ConsolePopen = usual

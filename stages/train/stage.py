@@ -261,13 +261,14 @@ def fit(
     config: dict[str, Any],
     resources: StageResources,
     run: dict[str, Any],
-    on_interrupt: Callable[[threading.Thread], None],
+    on_interrupt: Callable[[threading.Event], None],
     *,
     own_cluster: bool,
 ) -> Any:
     """Run the trainer's worker under Ray Train and return its Result. Raises RunnerError naming the cause of a failure.
 
-    on_interrupt: called with the thread that trains when the run is interrupted, before the interruption continues.
+    on_interrupt: called when the run is interrupted, before the interruption continues, with what is set when the
+    training has ended.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
@@ -323,32 +324,38 @@ def _stop_on_mistake() -> Any:
     return StopOnMistake()
 
 
-def stop(ctx: RunContext[Recipe], training: threading.Thread) -> None:
+def stop(ctx: RunContext[Recipe], ended: threading.Event) -> None:
     """Have the workers save a checkpoint and wait until they have, if they have made a step."""
     event, wait_s = ctx.ray.latest(ctx.stage), ctx.recipe.train.checkpoints.on_stop_s
     if event and event["done"] and wait_s:
         ctx.say(f"  {ctx.stage}: saving a checkpoint (interrupt again not to wait for it)")
         ctx.ray.ask_to_stop()
-        training.join(timeout=wait_s)
+        ended.wait(timeout=wait_s)
 
 
-def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Thread], None]) -> Any:
-    """Call the function in a thread and wait: in the main thread `fit` would take Ctrl-C for itself and exit with 0."""
+def in_thread(function: Callable[[], Any], on_interrupt: Callable[[threading.Event], None]) -> Any:
+    """Call the function in a thread and wait: in the main thread `fit` would take Ctrl-C for itself and exit with 0.
+
+    on_interrupt: as of `fit`. It gets no thread, since one whose `join` a signal has interrupted counts as ended in
+    Python 3.11 (bpo-45274).
+    """
     outcome: dict[str, Any] = {}
+    ended = threading.Event()
 
     def call() -> None:
         try:
             outcome["result"] = function()
         except BaseException as error:
             outcome["error"] = error
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=call, name="ray-train", daemon=True)
-    thread.start()
+    threading.Thread(target=call, name="ray-train", daemon=True).start()
     try:
-        thread.join()
+        ended.wait()
     except BaseException:  # the run is interrupted
         with suppress(Exception):  # whatever goes wrong now, the interruption counts
-            on_interrupt(thread)
+            on_interrupt(ended)
         raise
     if "error" in outcome:
         raise outcome["error"]
