@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 from benchmarks.common import measure
-from stages.engines.vllm.sampling_values import wrong_values
+from stages.engines.vllm.sampling.values import wrong_values
 from stages.sections.serve import Limits
 from stages.serve.guard.gate import Gate, Guard
 from stages.serve.guard.names import parameters_of

@@ -11,12 +11,13 @@ from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments.mapped import Mapped
 from stages.engines.base import BatchLimits
-from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, sampling_rules, startup
+from stages.engines.vllm import batch, estimate, failure, limits, lora, rules, startup
 from stages.engines.vllm.answers import families
 from stages.engines.vllm.answers import rules as answer_rules
 from stages.engines.vllm.answers.reader import answers_of
 from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.mappings import BATCH_MAPPINGS, SERVER_MAPPINGS
+from stages.engines.vllm.sampling import rules as sampling_rules
 from stages.engines.vllm.serving import server
 from stages.engines.work import Answers, Work
 from stages.models.chat_template import ChatTemplate

@@ -1,6 +1,7 @@
 """`python -m tests.runner.report.noisy ARGUMENTS...`: the command line with stages that print wherever they can.
 
-NOISY_FAIL names a stage that fails, NOISY_HANG one that waits to be interrupted, NOISY_SCORE what evaluate measures.
+NOISY_STEP_S is how long a step takes, NOISY_FAIL names a stage that fails, NOISY_HANG one that waits to be
+interrupted, NOISY_SCORE what evaluate measures.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Noisy:
             if step % 5 == 0:
                 shout(name)
             ctx.ray._on_progress(name, {"done": step, "total": STEPS, "unit": "step", "loss": 1.0 / (step + 1)})
-            time.sleep(0.02)
+            time.sleep(float(os.environ.get("NOISY_STEP_S", "0.02")))
         if os.environ.get("NOISY_FAIL") == name:
             raise ValueError("the disk is full")
         while os.environ.get("NOISY_HANG") == name:

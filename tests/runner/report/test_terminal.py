@@ -79,7 +79,7 @@ def test_what_stages_print_is_in_their_logs_and_not_on_the_terminal(
 
 
 def test_a_running_stage_has_one_line_with_progress_rate_and_time_left(place: Path) -> None:
-    shown = Shown(place, 120)
+    shown = Shown(place, 120, NOISY_STEP_S="0.2")  # long enough to be drawn several times
     shown.end()
     states = [line for line in re.split(r"[\r\n]+", plain(shown.raw)) if f"/{STEPS} steps" in line]
     whole = re.compile(r"\w+  \d+/12 steps  [\d.]+ s left  [\d.]+ steps/s  \(\d+ s\)  loss 0\.\d+")

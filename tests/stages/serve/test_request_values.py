@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from stages.engines.vllm.sampling_values import wrong_values
+from stages.engines.vllm.sampling.values import wrong_values
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 from stages.serve.guard.kinds import Kind, kinds_of

@@ -26,7 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
 from stages.engines.root_cause import ENGINE_FAILED, root_cause
-from stages.engines.vllm.sampling_values import wrong_values
+from stages.engines.vllm.sampling.values import wrong_values
 from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
 from stages.engines.vllm.serving.grammar_worker import EngineConfig
 from stages.engines.vllm.serving.pacing import Pacer

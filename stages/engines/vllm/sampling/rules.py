@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem
 from stages.engines.vllm.mappings import VLLM
-from stages.engines.vllm.sampling_values import UNREAD, wrong_contents
+from stages.engines.vllm.sampling.values import UNREAD, wrong_contents
 from stages.sections.recipe import Recipe
 
 _KEY = "infer.sampling.structured_outputs"
