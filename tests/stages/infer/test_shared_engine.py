@@ -253,7 +253,7 @@ class FakeEndpoint:
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeEndpoint], Iterator[list[dict[str, Any]]]]:
     """Asks six pieces of an endpoint."""
-    monkeypatch.setattr(shared_engine, "wait_until_running", lambda *args: None)
+    monkeypatch.setattr(shared_engine, "wait_until_running", lambda *args, **how: None)
     monkeypatch.setattr(shared_engine.ray_serve, "by_reference", lambda handle: handle)
 
     def ask(endpoint: FakeEndpoint) -> Iterator[list[dict[str, Any]]]:
