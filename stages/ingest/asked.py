@@ -15,6 +15,7 @@ from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
 from stages.engines.base import engine_environment
+from stages.ingest import without_torch
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parity import check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
@@ -41,6 +42,7 @@ class There:
 
 def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
+    without_torch.begin()
     template = ChatTemplate.of(recipe, model)
     count = check_parts(recipe, template, train, test)
     return count, asked_digests(recipe, template, _files(train, test)) if asked_in(recipe) else {}
@@ -66,6 +68,7 @@ def look_there(recipe: Recipe, model: str, train: str | None, test: str) -> Ther
 
     What is wrong is given back, so that what `compare` finds is told before it.
     """
+    without_torch.begin()
     files, chosen = _files(train, test), asked_in(recipe)
     asked = asked_digests(recipe, ChatTemplate.of(recipe, model), files) if chosen else {}
     try:

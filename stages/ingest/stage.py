@@ -21,6 +21,7 @@ from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
+from stages.ingest import without_torch
 from stages.ingest.answers import needs_reading
 from stages.ingest.asked import asked_in, compare, look_there, require_alike
 from stages.ingest.data import DataParts, prepare_data
@@ -121,10 +122,12 @@ def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | N
 
     parts: the model's folder, the training rows, the test rows. Raises RunnerError at the first that differs.
     """
-    here = (compare, ctx.resources, (recipe, *parts))
+    light = without_torch.possible(recipe, Path(parts[0]))
+    here = (compare, without_torch.in_own_process(ctx.resources) if light else ctx.resources, (recipe, *parts))
     if not asked_in(recipe) and not needs_reading(recipe):
         return int(ctx.ray.call_together(here)[0][0])
     where = resources_there(ctx.resources, asked_in(recipe))
+    where = without_torch.in_own_process(where) if light and not needs_reading(recipe) else where
     (count, asked), there = ctx.ray.call_together(here, (look_there, where, (recipe, *parts)))
     require_alike(recipe, asked, there)
     return int(count)
