@@ -187,6 +187,7 @@ def loop_config(
         "args": args,
         "most_workers": ctx.resources.most_workers,
         "nodes_may_go": ctx.recipe.cluster.address is not None,
+        "save_every_s": ctx.recipe.train.checkpoints.every_s,
         "source": ctx.recipe.model.source,
         "chat_template": chat_template,
         "progress": ctx.progress(),

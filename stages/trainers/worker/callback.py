@@ -30,14 +30,19 @@ def callback(reporter: Reporter) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.step(state, log_follows=control.should_log)
-            is_stopping, is_leaving = reporter.look(args.device)
-            if is_stopping and state.global_step < state.max_steps:
+            seen = reporter.look(args.device)
+            if seen.is_stopping and state.global_step < state.max_steps:
                 control.should_save = control.should_training_stop = True
-            elif is_leaving:  # the training continues until the node is gone, and then from here with the others
+            elif seen.is_leaving:  # the training continues until the node is gone, and then from here with the others
+                control.should_save = True
+            elif seen.is_due and state.global_step < state.max_steps:
                 control.should_save = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.evaluated()
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.saved(Path(args.output_dir, f"checkpoint-{state.global_step}"), Path(args.output_dir))

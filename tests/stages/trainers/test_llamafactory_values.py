@@ -215,3 +215,11 @@ def test_packages_are_judged_only_where_the_training_runs(monkeypatch: pytest.Mo
     assert "flash_attn on the nodes of 10.0.0.1:6379: pip install flash-attn" in remark
     monkeypatch.setattr(packages, "installed", lambda module: False)  # a light installation
     assert problems({**TRAIN_ONLY, "train.args.flash_attn": "fa2"}, QWEN) == {}
+
+
+def test_to_save_nothing_and_to_save_by_time_exclude_each_other() -> None:
+    nothing = {**TRAIN_ONLY, "train.args.save_strategy": "no"}
+    (found,) = problems(nothing).values()
+    assert found.key == "train.args.save_strategy"
+    assert "train.checkpoints.every_s=300 saves one every 300 s" in found.message
+    assert problems({**nothing, "train.checkpoints.every_s": 0}) == {}
