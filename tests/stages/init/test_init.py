@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, RunnerError
 from runner.testing import load_recipe
 from stages.init import draft, target
 from stages.init.shape import shape_of
@@ -326,11 +326,35 @@ def test_a_subject_comes_before_the_body() -> None:
     assert init("data=data.jsonl").dataset.prompt.user == "{Subject|}\n{Body}"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int = EXIT_STAGE_FAILED) -> str:
-    assert main(["init", *words]) == code
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["init", *words]) == EXIT_INVALID_RECIPE
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     return " ".join(shown.split())
+
+
+def test_data_that_is_not_there_or_not_text_is_a_mistake_of_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "there is no such file or folder" in refused(capsys, "data=missing.csv")
+    Path("umlauts.csv").write_bytes("text;label\nGrün;gut\n".encode("cp1252"))
+    assert "iconv -f WINDOWS-1252 -t UTF-8 umlauts.csv > utf8-umlauts.csv" in refused(capsys, "data=umlauts.csv")
+
+
+def test_a_remark_that_the_preview_has_as_well_is_printed_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.ingest import preview
+
+    write("data.jsonl", tickets(60))
+    remark, *_ = draft.draft(draft.Asked("data.jsonl")).made.remarks
+    found = {"train": None, "test": None, "problems": [], "remarks": [remark, "another of the rows that run"]}
+    monkeypatch.setattr(draft, "is_here", lambda source: True)
+    monkeypatch.setattr(preview, "preview", lambda recipe, index: found)
+    init("data=data.jsonl")
+    shown = capsys.readouterr().out
+    assert shown.count(remark) == 1
+    assert shown.count("another of the rows that run") == 1
 
 
 def test_columns_that_tell_nothing_are_one_sentence_with_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,7 +394,7 @@ def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: p
 )
 def test_wrong_options_are_refused(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("data.jsonl", tickets(30))
-    assert message in refused(capsys, *words, code=EXIT_INVALID_RECIPE)
+    assert message in refused(capsys, *words)
     assert not list(Path().glob("*.yaml"))
 
 
@@ -476,7 +500,7 @@ def test_a_terminal_is_asked_before_a_file_is_overwritten(typed: str, kept: bool
     session = Session(["sh", "-c", f"cd {tmp_path} && exec {shlex.join(command)}"], 200, {})
     session.read_until(lambda shown: "Overwrite data.yaml? [y/N]" in shown)
     session.type(typed)
-    assert session.wait() == (EXIT_STAGE_FAILED if kept else EXIT_DONE)
+    assert session.wait() == (EXIT_INVALID_RECIPE if kept else EXIT_DONE)
     assert (Path("data.yaml").read_text() == "mine") == kept
 
 
