@@ -133,5 +133,11 @@ def preview_of(made: Draft) -> list[str]:
     """
     from stages.ingest.preview import preview, preview_lines
 
-    found = preview(made.recipe, 0)
-    return preview_lines({**found, "remarks": [each for each in found["remarks"] if each not in made.made.remarks]})
+    found, told = preview(made.recipe, 0), set(map(_without_figures, made.made.remarks))
+    new = [each for each in found["remarks"] if _without_figures(each) not in told]
+    return preview_lines({**found, "remarks": new})
+
+
+def _without_figures(remark: str) -> str:
+    """What a remark says, whatever the split's name and numbers: the rows are the same before and after a split."""
+    return re.sub(r"\d+", "#", remark.partition(": ")[2] or remark)

@@ -92,7 +92,7 @@ def _scalar(rows: Sequence[Mapping[str, Any]], prompt: Mapping[str, Any]) -> boo
 
 def _preference(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any], user: str | None) -> Shape:
     if user is not None:
-        return Shape(kind, "dpo", {"user": _template(rows, "user", user), "assistant": "{chosen}"})
+        return Shape(kind, "dpo", {"assistant": "{chosen}", **prompt, "user": _template(rows, "user", user)})
     if not prompt:
         raise RunnerError(
             f"the rows are preference pairs without a column of the question; {_there(rows)}", "Name it: user=COLUMN."

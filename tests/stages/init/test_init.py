@@ -333,6 +333,31 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return " ".join(shown.split())
 
 
+def test_dates_are_no_labels_though_they_are_few_and_short() -> None:
+    kinds = ("Störung", "Rechnung", "Lob")
+    rows = [{"Nr": at, "Eingang": f"{at % 9 + 1:02d}.03.2026", "Text": f"Anfrage {at} zu Gerät und Übertragung",
+             "Kategorie": kinds[at % 3]} for at in range(90)]  # fmt: skip
+    write("data.jsonl", rows)
+    recipe = init("data=data.jsonl")
+    assert (recipe.dataset.prompt.user, recipe.dataset.prompt.assistant) == ("{Text}", "{Kategorie}")
+    assert "Lob, Rechnung, Störung" in str(recipe.dataset.prompt.system)
+
+
+def test_other_columns_that_may_be_the_label_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"Satz": f"Ein Satz {at}", "Art": "ab"[at % 2], "Stufe": "xyz"[at % 3]} for at in range(60)])
+    init("data=data.jsonl")
+    assert "Art a few short values; Stufe might be meant too" in capsys.readouterr().out
+
+
+def test_pairs_under_other_names_are_preferences() -> None:
+    write("data.jsonl", [{"question": f"Q {at}", "better": f"good {at}", "worse": f"bad {at}", "by": "abc"[at % 3]}
+                         for at in range(30)])  # fmt: skip
+    recipe = init("data=data.jsonl")
+    assert recipe.train.stage == "dpo"
+    assert (recipe.dataset.prompt.chosen, recipe.dataset.prompt.rejected) == ("{better}", "{worse}")
+    assert init("data=data.jsonl", "user=Say: {question}").dataset.prompt.user == "Say: {question}"
+
+
 def test_data_that_is_not_there_or_not_text_is_a_mistake_of_the_command_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -348,7 +373,12 @@ def test_a_remark_that_the_preview_has_as_well_is_printed_once(
 
     write("data.jsonl", tickets(60))
     remark, *_ = draft.draft(draft.Asked("data.jsonl")).made.remarks
-    found = {"train": None, "test": None, "problems": [], "remarks": [remark, "another of the rows that run"]}
+    found = {
+        "train": None,
+        "test": None,
+        "problems": [],
+        "remarks": [remark, f"val: {remark.partition(': ')[2]}", "another of the rows that run"],
+    }
     monkeypatch.setattr(draft, "is_here", lambda source: True)
     monkeypatch.setattr(preview, "preview", lambda recipe, index: found)
     init("data=data.jsonl")
