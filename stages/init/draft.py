@@ -58,13 +58,13 @@ class Draft:
 
 def draft(asked: Asked) -> Draft:
     """Propose a recipe and check it. Raises UsageError for data that cannot be used, RecipeError for the rest."""
-    with _told_as_usage():
+    with _as_usage():
         found = find_data(asked.data)
     path = _path(asked.recipe, found)
     found, levels = _placed(found, path)
     aim = target(asked.model, asked.cluster)
     tokenizer = tokenizer_of(aim.source, Path(_CACHE).expanduser())
-    with _told_as_usage():
+    with _as_usage():
         made = propose(found, aim, tokenizer, asked.user, asked.answer)
     text = recipe_text(made, path.stem, asked.command)
     files = {
@@ -76,7 +76,7 @@ def draft(asked: Asked) -> Draft:
 
 
 @contextmanager
-def _told_as_usage() -> Iterator[None]:
+def _as_usage() -> Iterator[None]:
     """What is wrong with the data that the command line names is wrong with the command line."""
     try:
         yield
@@ -133,8 +133,8 @@ def preview_of(made: Draft) -> list[str]:
     """
     from stages.ingest.preview import preview, preview_lines
 
-    found, told = preview(made.recipe, 0), set(map(_without_figures, made.made.remarks))
-    new = [each for each in found["remarks"] if _without_figures(each) not in told]
+    found, known = preview(made.recipe, 0), set(map(_without_figures, made.made.remarks))
+    new = [each for each in found["remarks"] if _without_figures(each) not in known]
     return preview_lines({**found, "remarks": new})
 
 

@@ -333,7 +333,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return " ".join(shown.split())
 
 
-def test_dates_are_no_labels_though_they_are_few_and_short() -> None:
+def test_dates_are_not_proposed_as_labels_though_they_are_few_and_short() -> None:
     kinds = ("Störung", "Rechnung", "Lob")
     rows = [{"Nr": at, "Eingang": f"{at % 9 + 1:02d}.03.2026", "Text": f"Anfrage {at} zu Gerät und Übertragung",
              "Kategorie": kinds[at % 3]} for at in range(90)]  # fmt: skip
