@@ -94,7 +94,11 @@ class ChatTemplate:
         from transformers import AutoTokenizer
 
         def load() -> Any:
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            return AutoTokenizer.from_pretrained(
+                folder,
+                trust_remote_code=trust_remote_code,
+                clean_up_tokenization_spaces=False,  # "1 !" would be shown as "1!", which no engine does
+            )
 
         try:
             tokenizer = within(SECONDS * 6, f"the tokenizer in {folder}", load)

@@ -184,6 +184,16 @@ def test_counts_the_rows_of_a_table_of_which_some_are_held_out(tmp_path: Path) -
     assert found["train"]["time"].value is not None
 
 
+def test_counts_the_rows_of_a_parquet_file_by_its_footer(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"input": ["a"] * 100, "output": ["b"] * 100}), tmp_path / "rows.parquet")
+    own = {"dataset.source": f"{tmp_path}/rows.parquet", "dataset.split": {"val": 10, "test": 0.2}}
+    files = {"dataset.files": {"train": "rows.parquet", "val": None, "test": None}, "dataset.prompt.user": "{input}"}
+    assert estimates(recipe_with({**own, **files}, tmp_path))["train"]["steps"].value == 9
+
+
 def test_a_model_on_this_machine_is_read_and_not_downloaded(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", published(QUICKSTART))
     found = estimates(recipe_with({"model.source": str(folder)}, tmp_path))
