@@ -115,7 +115,7 @@ def desk(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_every_command_is_executed_here_or_said_where() -> None:
+def test_every_command_is_executed_here_or_it_is_written_where() -> None:
     assert len(light()) >= 20
     for words in ELSEWHERE:
         assert any(re.match(words, " ".join(each)) for each in commands()), f"no page has {words}"
