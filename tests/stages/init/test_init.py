@@ -333,6 +333,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return " ".join(shown.split())
 
 
+def test_verdicts_in_a_csv_are_texts() -> None:
+    rows = [f"Ask {at},Yes {at},{'true' if at % 2 else 'False'}" for at in range(30)]
+    Path("data.csv").write_text("\n".join(["prompt,completion,label", *rows]))
+    assert init("data=data.csv").train.stage == "kto"
+
+
 def test_dates_are_not_proposed_as_labels_though_they_are_few_and_short() -> None:
     kinds = ("Störung", "Rechnung", "Lob")
     rows = [{"Nr": at, "Eingang": f"{at % 9 + 1:02d}.03.2026", "Text": f"Anfrage {at} zu Gerät und Übertragung",
