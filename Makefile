@@ -30,7 +30,7 @@ help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
 	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.cpu ## Create .venv, and the environments of LLaMA-Factory and the engine for CPUs (about 2 minutes)
+setup: $(VENV)/.cpu ## Create .venv, and the environments of LLaMA-Factory and the engine for CPUs (about 3 minutes)
 
 $(VENV)/.cpu: requirements/cpu.lock $(TOOLS:%=requirements/environments/%-cpu.lock) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=..."; exit 1; }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.with_torch import with_torch
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
+@with_torch
 def write_tiny_model(folder: Path) -> None:
     """A random Llama of 2 layers whose tokenizer has a token for each byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.cli.main import main
+from runner.cluster import environments
 from runner.errors import RecipeError
 from runner.pipeline.estimates import Estimate, estimate
 from runner.pipeline.manifest import Manifest, StageRecord
@@ -29,7 +30,6 @@ from stages.models import architecture
 from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
 from stages.trainers import memory
-from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 
@@ -238,7 +238,7 @@ def test_a_corrupt_safetensors_file_gives_no_count(content: bytes, tmp_path: Pat
 def test_memory_that_cannot_be_counted_is_unknown_with_the_reason(
     changes: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "installed", lambda module: True)
+    monkeypatch.setattr(environments, "version", lambda *names: "1")
     found = estimates(recipe_with(changes, tmp_path))["train"]["memory of a worker"]
     assert found.value is None
     assert why in found.basis

@@ -25,7 +25,7 @@ from stages.trainers.llamafactory.tokens import tokenize
 from tests.in_environment import command, surroundings
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in
 
-pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.environment("llamafactory"), pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
 
 ROWS: list[dict[str, Any]] = [
     {"question": "Is Portal a puzzle game?", "note": "short", "answer": "confirm(name[Portal])"},

@@ -14,6 +14,8 @@ from stages.models.endpoint_form import RefusedRowError, strip_thought, template
 from stages.models.time_limit import within
 from tests.stages.models.families import tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 ASKED = [{"role": "user", "content": "Open?"}]
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from stages.trainers.worker import precision
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 
 @pytest.mark.parametrize(("computed", "widened"), [("bfloat16", False), ("float32", True)])
 def test_bfloat16_is_widened_where_the_cpu_does_not_compute_in_it(

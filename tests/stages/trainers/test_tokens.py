@@ -19,6 +19,8 @@ from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
 from tests.stages.models.families import tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 ASKED: Message = {"role": "user", "content": "Open?"}
 
