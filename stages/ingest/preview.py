@@ -55,14 +55,16 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
         tokenizer = obtain_tokenizer(recipe)
         data = prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        found = call(learned_in(recipe), rendered, recipe, tokenizer, Path(folder), index)
+        found = call(learned_in(recipe), rendered, recipe.model_dump_json(), str(tokenizer), folder, index)
         return {**found, "remarks": data.remarks}
 
 
-def rendered(recipe: Recipe, tokenizer: Path, folder: Path, index: int) -> dict[str, Any]:
-    """`preview` of the rows in the folder, in the environment that rows are compared in. tokenizer: its folder."""
+def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, Any]:
+    """`preview` of the rows in the folder, in the environment that rows are compared in. values: the recipe's, as JSON;
+    tokenizer: its folder."""
+    recipe = Recipe.model_validate_json(values)
     template = ChatTemplate.of(recipe, tokenizer)
-    return within(_SECONDS, "the chat template", lambda: _both(recipe, template, folder, index))
+    return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
 
 
 def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:

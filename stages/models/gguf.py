@@ -115,13 +115,14 @@ def convert(path: Path, folder: Path) -> None:
         weights.chmod(readable)
 
 
-def convert_tokenizer(path: Path, folder: Path) -> None:
-    """Write only the tokenizer and the config, as `convert` does: seconds instead of a minute.
+def convert_tokenizer(file: str, folder: str) -> None:
+    """Write only the tokenizer and the config, as `convert` does: seconds instead of a minute. Called by `call`.
 
     Raises RunnerError when transformers cannot read the file.
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    path = Path(file)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)

@@ -89,8 +89,8 @@ def obtain_tokenizer(
         whole = cache / "gguf" / gguf.cache_name(distribution, path, gguf.ENVIRONMENT)
         if whole.is_dir():
             return whole
-        where = Chosen(gguf.ENVIRONMENT, "model.source", source)
-        return made_once(cache / "tokenizer" / whole.name, lambda part: call(where, gguf.convert_tokenizer, path, part))
+        where, convert = Chosen(gguf.ENVIRONMENT, "model.source", source), gguf.convert_tokenizer
+        return made_once(cache / "tokenizer" / whole.name, lambda part: call(where, convert, str(path), str(part)))
     if source.startswith("s3://"):
         return _from_s3(source, cache, endpoint_url, wanted, lambda done, total: None)
     if is_local(source):

@@ -186,15 +186,18 @@ def test_what_is_trusted_is_valid_and_the_plan_shows_it_with_its_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = ["recipe=viggo_quickstart", "action=plan", f"storage.root={tmp_path}"]
-    harmful = ["+resources.train.runtime_env={pip: [mine], env_vars: {MY_SETTING: a}}"]
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env.pip"]) == EXIT_INVALID_RECIPE
+    harmful = ["+resources.evaluate.runtime_env={pip: [mine], env_vars: {MY_SETTING: a}}"]
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env.pip"]) == EXIT_INVALID_RECIPE
     assert "MY_SETTING" in capsys.readouterr().err
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env"]) == 0
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env"]) == 0
     shown = capsys.readouterr().out
-    assert "trusted by --trust: resources.train.runtime_env.pip = ['mine']" in shown
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env", "format=json"]) == 0
+    assert "trusted by --trust: resources.evaluate.runtime_env.pip = ['mine']" in shown
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env", "format=json"]) == 0
     trusted = json.loads(capsys.readouterr().out)["trusted"]
-    assert sorted(trusted) == ["resources.train.runtime_env.env_vars.MY_SETTING", "resources.train.runtime_env.pip"]
+    assert sorted(trusted) == [
+        "resources.evaluate.runtime_env.env_vars.MY_SETTING",
+        "resources.evaluate.runtime_env.pip",
+    ]
 
 
 def test_trust_in_a_key_that_needs_none_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any
 
 from runner.cluster import environments
 from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
 
-T = TypeVar("T")
 
-
-def call(chosen: Chosen | None, function: Callable[..., T], *arguments: Any) -> T:
+def call(chosen: Chosen | None, function: Callable[..., Any], *arguments: Any) -> Any:
     """What the function returns there; None, and where this process is in the environment: here.
 
-    function: of a module, with arguments and a result that pickle takes. Raises the function's RunnerError, and one
+    function: of a module. arguments, and what it returns: as JSON has them. Raises the function's RunnerError, and one
     where the environment is not made or its process ends otherwise.
     """
     if chosen is None or Path(sys.prefix) == environments.folder(chosen.name):
@@ -32,29 +31,31 @@ def call(chosen: Chosen | None, function: Callable[..., T], *arguments: Any) -> 
             f"Run: {environments.command(chosen.name, 'cpu')}",
         )
     with TemporaryDirectory() as folder:
-        asked, told = Path(folder, "call"), Path(folder, "result")
-        asked.write_bytes(pickle.dumps((function, arguments)))
-        command = [str(environments.python(chosen.name)), "-m", __name__, str(asked), str(told)]
+        outcome = Path(folder, "outcome.json")
+        asked = json.dumps([function.__module__, function.__qualname__, arguments])
+        command = [str(environments.python(chosen.name)), "-m", __name__, str(outcome)]
         env = {**os.environ, environments.HOME: str(environments.home())}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, errors="replace")  # noqa: S603
-        if not told.is_file():
+        done = subprocess.run(  # noqa: S603
+            command, env=env, input=asked, capture_output=True, text=True, errors="replace"
+        )
+        if not outcome.is_file():
             reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
             raise RunnerError(f"the process in the environment {chosen.name} has ended: {reason}")
-        result, error = pickle.loads(told.read_bytes())  # noqa: S301 (of the process that this one has started)
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
+        result, refusal = json.loads(outcome.read_bytes())
+    if refusal:
+        raise RunnerError(*refusal)
+    return result
 
 
-def main(asked: str, told: str) -> None:
-    """Call what the file holds, and write (result, error) into the other."""
-    function, arguments = pickle.loads(Path(asked).read_bytes())  # noqa: S301 (of the process that has started this one)
+def main(outcome: str) -> None:
+    """Call what standard input names, and write [result, refusal] into the file."""
+    module, name, arguments = json.load(sys.stdin)
     result, refusal = None, None
     try:
-        result = function(*arguments)
+        result = getattr(import_module(module), name)(*arguments)
     except RunnerError as error:
-        refusal = error
-    Path(told).write_bytes(pickle.dumps((result, refusal)))
+        refusal = [error.message, error.hint]
+    Path(outcome).write_text(json.dumps([result, refusal]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from runner.cluster import environments
 from runner.cluster.environments import Chosen, Record
 from runner.cluster.environments.call import call
-from runner.errors import RunnerError, first_line
+from runner.errors import RunnerError
 from stages.models.gguf import find_packaged_file
 
 TOOL = Chosen("tool", "a.b", "c")
@@ -55,6 +55,6 @@ def test_what_goes_wrong_there_is_told_here(folder: Path) -> None:
 def test_an_environment_that_is_not_made_is_named_with_its_command(folder: Path) -> None:
     (folder / environments.RECORD).unlink()
     with pytest.raises(RunnerError) as caught:
-        call(TOOL, first_line, ValueError("x"))
+        call(TOOL, os.getpid)
     assert caught.value.message == "a.b=c is looked at in the environment tool, which is not made"
     assert environments.command("tool", "cpu") in caught.value.hint

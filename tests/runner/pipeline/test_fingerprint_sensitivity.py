@@ -239,7 +239,7 @@ def test_the_seed_matters_to_answers_that_are_drawn_at_random(tmp_path: Path) ->
 
 
 LIBRARIES = {
-    "transformers": f"{INGEST} {TRAIN}",
+    "transformers": TRAIN,
     "llamafactory": TRAIN,
     "peft": TRAIN,
     "torch": TRAIN,

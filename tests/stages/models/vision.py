@@ -6,8 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from tests.in_environment import with_torch
 from tests.stages.models.families import tokenizer_of
-from tests.with_torch import with_torch
 
 IMAGE = "<image>"
 SIZE, PATCH = 56, 14
