@@ -39,6 +39,7 @@ def with_model(recipe: Recipe, **values: Any) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update=values)})
 
 
+@pytest.mark.environment("llamafactory")
 def test_the_ids_are_those_of_a_process_that_has_torch_and_torch_is_not_imported(tmp_path: Path) -> None:
     folder = model_of(tmp_path)
     found = []
