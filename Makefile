@@ -24,7 +24,7 @@ IN = $(VENV)/bin/python -m tests.in_environment
 # Tests start the runner hundreds of times: its modules are compiled once, also where the machine's settings say never.
 test-unit test-e2e chaos: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
+.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys templates schema lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
@@ -86,6 +86,9 @@ known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from 
 	$(VENV)/environments/llamafactory/bin/python -m stages.trainers.llamafactory.generate
 	$(VENV)/environments/accelerate/bin/python -m stages.trainers.accelerate.generate
 	AXOLOTL_DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 $(VENV)/environments/axolotl/bin/python -m stages.trainers.axolotl.generate
+
+templates: $(VENV)/.dev ## Print the table of LLaMA-Factory's templates, which is in docs/conversation.md
+	@$(IN) llamafactory tests.stages.models.template_table
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
 	$(VENV)/bin/python -m runner.cli.schema_files

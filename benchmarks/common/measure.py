@@ -96,10 +96,12 @@ def _cpu_name() -> str:
 
 
 def _version(distribution: str) -> str | None:
+    """Of this process's environment, else of that of a tool."""
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return None
+        records = filter(None, map(environments.record, ("llamafactory", "engine")))
+        return next((found for each in records if (found := each.distributions.get(distribution))), None)
 
 
 def timed(command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None) -> float:

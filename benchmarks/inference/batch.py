@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.common import measure
 from benchmarks.common.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from benchmarks.common.tokens import ids_of
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
@@ -90,9 +91,6 @@ def by_bare(work: Work, number: int) -> dict[str, Any]:
 
 def job(work: Work, rows: list[Example]) -> dict[str, Any]:
     """What the bare engine is to do: the stage's own arguments, but for the executor, which stays vLLM's own."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     adapter: Path | None = work.folders.get("adapter")
     arguments = engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes()) if adapter else None)
     arguments.pop("distributed_executor_backend", None)
@@ -102,14 +100,8 @@ def job(work: Work, rows: list[Example]) -> dict[str, Any]:
         "models": ["tuned" if adapter else "base"],
         "engine_kwargs": {**arguments, "disable_log_stats": True},
         "sampling": sampling_params(work.recipe),
-        "prompts": [
-            tokenizer.apply_chat_template(
-                row.prompt,
-                add_generation_prompt=True, tokenize=True, return_dict=False,
-            )
-            for row in rows
-        ],
-    }  # fmt: skip
+        "prompts": ids_of(str(work.folders["model"]), [row.prompt for row in rows], asked=True),
+    }
 
 
 def _rows(work: Work) -> list[Example]:

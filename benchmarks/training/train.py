@@ -32,6 +32,7 @@ from benchmarks.common.stages import (
     with_defaults,
     workspace,
 )
+from benchmarks.common.tokens import ids_of
 from runner.cluster.accelerators import accelerator_of
 from stages.models.architecture import read_architecture
 from stages.models.chat_template import with_template_text
@@ -121,16 +122,11 @@ def figures(
 
 def mean_tokens(work: Work) -> float:
     """Tokens of a row, prompt and answer, as the model's own chat template writes them; mean over the train set."""
-    from transformers import AutoTokenizer
-
     from stages.data.example import read_examples
 
-    tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
-    examples = list(islice(read_examples(work.folders["train_set"] / "train.jsonl"), work.recipe.train.max_samples))
-    total = sum(
-        len(tokenizer.apply_chat_template(example.messages, tokenize=True, return_dict=False)) for example in examples
-    )
-    return round(total / len(examples), 1)
+    examples = islice(read_examples(work.folders["train_set"] / "train.jsonl"), work.recipe.train.max_samples)
+    found = ids_of(str(work.folders["model"]), [example.messages for example in examples], asked=False)
+    return round(sum(map(len, found)) / len(found), 1)
 
 
 def flops_of_a_row(work: Work, tokens: float) -> float | None:
