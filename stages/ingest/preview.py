@@ -20,7 +20,7 @@ from runner.cluster.environments.call import call
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
-from stages.ingest import parity
+from stages.ingest import parity, without_torch
 from stages.ingest import stage as ingest
 from stages.ingest.asked import learned_in
 from stages.ingest.data import prepare_data
@@ -55,13 +55,16 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
         tokenizer = obtain_tokenizer(recipe)
         data = prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        found = call(learned_in(recipe), rendered, recipe.model_dump_json(), str(tokenizer), folder, index)
+        variables = without_torch.variables(recipe, tokenizer)
+        asked = (recipe.model_dump_json(), str(tokenizer), folder, index)
+        found = call(learned_in(recipe), rendered, *asked, variables=variables)
         return {**found, "remarks": data.remarks}
 
 
 def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, Any]:
     """`preview` of the rows in the folder, in the environment that rows are compared in. values: the recipe's, as JSON;
     tokenizer: its folder."""
+    without_torch.begin()
     recipe = Recipe.model_validate_json(values)
     template = ChatTemplate.of(recipe, tokenizer)
     return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))

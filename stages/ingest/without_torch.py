@@ -28,6 +28,11 @@ def possible(recipe: Recipe, model: Path) -> bool:
     return not own and (model / "config.json").is_file() and model_type_of_vision(model) is None
 
 
+def variables(recipe: Recipe, model: Path) -> dict[str, str]:
+    """Those of a process that has no torch, none where it is needed."""
+    return dict(_VARIABLES) if possible(recipe, model) else {}
+
+
 def in_own_process(resources: StageResources) -> StageResources:
     """The resources, in a process that has no torch."""
     own = resources.runtime_env

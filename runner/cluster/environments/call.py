@@ -6,10 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from runner.cluster import environments
@@ -17,11 +18,16 @@ from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
 
 
-def call(chosen: Chosen | None, function: Callable[..., Any], *arguments: Any) -> Any:
+def call(
+    chosen: Chosen | None,
+    function: Callable[..., Any],
+    *arguments: Any,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """What the function returns there; None, and where this process is in the environment: here.
 
-    function: of a module. arguments, and what it returns: as JSON has them. Raises the function's RunnerError, and one
-    where the environment is not made or its process ends otherwise.
+    function: of a module. arguments, and what it returns: as JSON has them. variables: of the process's environment.
+    Raises the function's RunnerError, and one where the environment is not made or its process ends otherwise.
     """
     if chosen is None or Path(sys.prefix) == environments.folder(chosen.name):
         return function(*arguments)
@@ -34,7 +40,7 @@ def call(chosen: Chosen | None, function: Callable[..., Any], *arguments: Any) -
         outcome = Path(folder, "outcome.json")
         asked = json.dumps([function.__module__, function.__qualname__, arguments])
         command = [str(environments.python(chosen.name)), "-m", __name__, str(outcome)]
-        env = {**os.environ, environments.HOME: str(environments.home())}
+        env = {**os.environ, **variables, environments.HOME: str(environments.home())}
         done = subprocess.run(  # noqa: S603
             command, env=env, input=asked, capture_output=True, text=True, errors="replace"
         )

@@ -34,6 +34,7 @@ def test_the_result_comes_from_another_process_which_has_the_same_environments(f
     assert call(TOOL, os.getpid) != os.getpid()
     assert call(TOOL, add, "a", "b") == "ab"
     assert call(TOOL, os.getenv, environments.HOME) == str(folder.parent)
+    assert call(TOOL, os.getenv, "A", variables={"A": "1"}) == "1"
 
 
 def test_without_an_environment_and_inside_it_nothing_is_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
