@@ -9,43 +9,36 @@ import os
 from contextlib import suppress
 from typing import Any
 
-import ray
-from ray.exceptions import GetTimeoutError
-from ray.train._internal.utils import get_address_and_port
-from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.util import TrainingFramework
-
 _LEAVE_S = 30.0  # Ray Train's own
 
 
-class TorchWorkers(BackendConfig):  # type: ignore[misc]
+def torch_workers() -> Any:
     """As `ray.train.torch.TorchConfig()`: NCCL between workers with GPUs, else Gloo."""
+    import ray
+    from ray.exceptions import GetTimeoutError
+    from ray.train._internal.utils import get_address_and_port
+    from ray.train.backend import Backend, BackendConfig
+    from ray.train.v2._internal.util import TrainingFramework
 
-    @property
-    def backend_cls(self) -> type[Backend]:
-        return _TorchGroup
+    class Group(Backend):  # type: ignore[misc]
+        share_cuda_visible_devices = True
 
-    @property
-    def train_func_context(self) -> Any:
-        return _context
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            address, port = worker_group.execute_single(0, get_address_and_port)
+            backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo"
+            place, size = {"MASTER_ADDR": address, "MASTER_PORT": str(port)}, len(worker_group)
+            ray.get([worker_group.execute_single_async(at, _join, place, backend, at, size) for at in range(size)])
 
-    @property
-    def framework(self) -> TrainingFramework:
-        return TrainingFramework.TORCH
+        def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+            with suppress(GetTimeoutError):
+                ray.get(worker_group.execute_async(_leave, several=len(worker_group) > 1), timeout=_LEAVE_S)
 
+    class TorchWorkers(BackendConfig):  # type: ignore[misc]
+        backend_cls = Group
+        train_func_context = staticmethod(_context)
+        framework = TrainingFramework.TORCH
 
-class _TorchGroup(Backend):  # type: ignore[misc]
-    share_cuda_visible_devices = True
-
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        address, port = worker_group.execute_single(0, get_address_and_port)
-        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) > 0 else "gloo"
-        place, size = {"MASTER_ADDR": address, "MASTER_PORT": str(port)}, len(worker_group)
-        ray.get([worker_group.execute_single_async(at, _join, place, backend, at, size) for at in range(size)])
-
-    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        with suppress(GetTimeoutError):
-            ray.get(worker_group.execute_async(_leave, several=len(worker_group) > 1), timeout=_LEAVE_S)
+    return TorchWorkers()
 
 
 def _context() -> Any:

@@ -17,6 +17,7 @@ from runner.cluster.reach import is_this_machine
 from runner.cluster.session import check_fits
 from runner.errors import Problem, RunnerError
 from runner.patches import ray_train
+from runner.patches.ray_train_torch import torch_workers
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -277,7 +278,7 @@ def fit(
     alone = resources.most_workers == 1 and not trainer.shards(config["args"])
     ray_trainer = _trainer_class(own_cluster=own_cluster)(
         trainer.worker(),
-        backend_config=None if alone else _process_group(),
+        backend_config=None if alone else torch_workers(),
         train_loop_config=config,
         scaling_config=ScalingConfig(**scaling_config(resources, nodes_may_go=not own_cluster)),
         run_config=RunConfig(**run_options),
@@ -286,12 +287,6 @@ def fit(
         return in_thread(ray_trainer.fit, on_interrupt)
     except TrainingFailedError as error:
         raise explain(error, trainer.memory_hint) from error
-
-
-def _process_group() -> Any:
-    from runner.patches.ray_train_torch import TorchWorkers
-
-    return TorchWorkers()
 
 
 def _trainer_class(*, own_cluster: bool) -> Any:

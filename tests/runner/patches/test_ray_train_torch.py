@@ -13,11 +13,11 @@ import pytest
 from tests.paths import ROOT
 
 DESCRIBED = """
-import pickle
+from ray import cloudpickle
 from ray.train import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from runner.patches.ray_train_torch import TorchWorkers
-group = pickle.loads(pickle.dumps(TorchWorkers()))
+from runner.patches.ray_train_torch import torch_workers
+group = cloudpickle.loads(cloudpickle.dumps(torch_workers()))
 DataParallelTrainer(print, backend_config=group, scaling_config=ScalingConfig(num_workers=2))._get_train_func()
 assert group.backend_cls().share_cuda_visible_devices
 print(group.framework.value)
@@ -56,10 +56,12 @@ class Group:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("gpus", "backend"), [(0, "gloo"), (1, "nccl")])
 def test_each_worker_enters_the_group_by_its_rank(gpus: int, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from runner.patches import ray_train_torch
+    import ray
 
-    monkeypatch.setattr(ray_train_torch.ray, "get", lambda futures: futures)
-    group, workers = Group(gpus), ray_train_torch.TorchWorkers()
+    from runner.patches.ray_train_torch import torch_workers
+
+    monkeypatch.setattr(ray, "get", lambda futures: futures)
+    group, workers = Group(gpus), torch_workers()
     workers.backend_cls().on_start(group, workers)
     place = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "4711"}
     assert group.asked == [(0, place, backend, 0, 2), (1, place, backend, 1, 2)]
