@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
 from stages.models.chat.end_of_turn import Stop, stop_of
+from stages.models.chat.jinja import variables_of
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import SECONDS, within
 from stages.models.vision import Vision, model_type_of_vision
@@ -147,6 +148,16 @@ class ChatTemplate:
         try:
             return self.source()
         except RunnerError:
+            return None
+
+    @cached_property
+    def variables(self) -> frozenset[str] | None:
+        """Names that the template reads and does not set itself; None where there is no template that can be read."""
+        import jinja2
+
+        try:
+            return variables_of(self.source()) | variables_of(self.source(tools=[{}]))  # some have one for tools
+        except (RunnerError, jinja2.TemplateSyntaxError):
             return None
 
     @cached_property
