@@ -42,6 +42,7 @@ class There:
 def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
     template = ChatTemplate.of(recipe, model)
+    template.require_variables()
     count = check_parts(recipe, template, train, test)
     return count, asked_digests(recipe, template, _files(train, test)) if asked_in(recipe) else {}
 

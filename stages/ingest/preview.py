@@ -26,7 +26,7 @@ from stages.models import obtain as models
 from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
-from stages.models.time_limit import within
+from stages.models.time_limit import little_memory, within
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
 from stages.samples.too_long import shortened
@@ -53,7 +53,8 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
         template = _template(recipe)
         data = prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        found = within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+        with little_memory():
+            found = within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
         return {**found, "remarks": data.remarks}
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runner.storage.small import read_small
 from stages.models.chat.jinja import compiled
 from stages.models.chat.template_here import own_template
 
@@ -30,7 +31,7 @@ class LightTokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by their names in templates."""
-        config = json.loads((self._folder / "tokenizer_config.json").read_bytes())
+        config = json.loads(read_small(self._folder / "tokenizer_config.json"))
         found = {name: config[name] for name in _NAMES if config.get(name) is not None}
         return {name: token["content"] if isinstance(token, Mapping) else str(token) for name, token in found.items()}
 
