@@ -25,19 +25,19 @@ def trace(
     """
     from hydra.types import RunMode
 
-    origins: dict[str, str] = {}
+    origins = _Origins()
     for default in loader.compute_defaults_list("config", list(overrides), RunMode.RUN).defaults:
         found = find(default.config_path or "")
         if found is not None and not str(default.config_path).startswith("hydra"):
             for key, line in key_lines(found[0]):
                 if key.partition(".")[0].partition("[")[0] != "defaults":
-                    _set(origins, f"{default.package}.{key}".lstrip("."), f"{found[1]}:{line}")
+                    origins.set(f"{default.package}.{key}".lstrip("."), f"{found[1]}:{line}")
     for label, override in zip(labels, parsed(overrides), strict=True):
         key = override.get_key_element().lstrip("+~").split("@")[0]
         if not key.startswith("hydra"):
             for inner in leaf_keys(override.value() if not override.is_delete() else None, key):
-                _set(origins, inner, redact_override(label))
-    return origins
+                origins.set(inner, redact_override(label))
+    return origins.by_key
 
 
 def key_lines(file: Path) -> Iterator[tuple[str, int]]:
@@ -74,10 +74,20 @@ def leaf_keys(value: Any, key: str) -> Iterator[str]:
         yield key
 
 
-def _set(origins: dict[str, str], key: str, origin: str) -> None:
-    if "[" not in key:  # a list replaces the one before it, whatever the length
-        for item in [each for each in origins if each.startswith(f"{key}[")]:
-            del origins[item]
-    for at in (at for at, character in enumerate(key) if character == "."):
-        origins.pop(key[:at], None)  # a value that a mapping has replaced
-    origins[key] = origin
+class _Origins:
+    """Origins by key; a later one takes the place of those before it."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, str] = {}
+        self._items: dict[str, list[str]] = {}  # keys of a list's items, by that of the list
+
+    def set(self, key: str, origin: str) -> None:
+        of_list, bracket, _ = key.partition("[")
+        if bracket:
+            self._items.setdefault(of_list, []).append(key)
+        else:  # a list replaces the one before it, whatever the length
+            for item in self._items.pop(key, ()):
+                self.by_key.pop(item, None)
+        for at in (at for at, character in enumerate(key) if character == "."):
+            self.by_key.pop(key[:at], None)  # a value that a mapping has replaced
+        self.by_key[key] = origin

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 PositiveInt = Annotated[int, Field(gt=0)]
+NumWorkers = Annotated[int, Field(gt=0, le=10_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
 # The start of an id may be all digits, which a command line takes for a number.
@@ -128,8 +129,8 @@ class Submit(Section):
 class WorkerRange(Section):
     """How many workers a stage may have, which changes with the cluster's nodes while it runs."""
 
-    min: PositiveInt = Field(description="With fewer it waits.", examples=[1])
-    max: PositiveInt = Field(
+    min: NumWorkers = Field(description="With fewer it waits.", examples=[1])
+    max: NumWorkers = Field(
         description="What a step of the work is made for: with fewer workers each does more of it.", examples=[4]
     )
     check_every_s: Annotated[float, Field(gt=0)] = Field(
@@ -143,7 +144,7 @@ class StageResources(Section):
     """What one stage asks of Ray."""
 
     num_workers: Annotated[
-        Annotated[PositiveInt, Tag("number")] | Annotated[WorkerRange, Tag("range")],
+        Annotated[NumWorkers, Tag("number")] | Annotated[WorkerRange, Tag("range")],
         Discriminator(lambda given: "range" if isinstance(given, Mapping | WorkerRange) else "number"),
     ] = Field(
         1,

@@ -60,6 +60,7 @@ def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[i
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
     without_torch.begin()
     template = ChatTemplate.of(recipe, model)
+    template.require_variables()
     count = check_parts(recipe, template, train, test)
     return count, asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
 

@@ -28,7 +28,7 @@ from stages.models import obtain as models
 from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
-from stages.models.time_limit import within
+from stages.models.time_limit import little_memory, within
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
 from stages.samples.too_long import shortened
@@ -67,7 +67,8 @@ def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, 
     without_torch.begin()
     recipe = Recipe.model_validate_json(values)
     template = ChatTemplate.of(recipe, tokenizer)
-    return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+    with little_memory():
+        return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
 
 
 def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:

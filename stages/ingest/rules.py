@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem, RunnerError
 from stages.data.example import Example
@@ -13,6 +13,7 @@ from stages.models.chat.template_here import tokenizer_folder
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.models.time_limit import SECONDS, little_memory, within
 from stages.models.vision import model_type_of_vision
 from stages.sections.recipe import Recipe
 
@@ -31,15 +32,22 @@ def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem
     if tokenizer is None:
         return
     try:
-        template = ChatTemplate(tokenizer, recipe.model.chat_template, recipe.model.chat_template_kwargs)
-        if "train" in recipe.pipeline and (trained := rows.get("train")) is not None:
-            check(recipe, template, [trained])
-        if (asked := rows.get("test")) is not None and asked.text is None:
-            asked_ids(template, asked.prompt, asked.tools, reasoning=recipe.train.reasoning)
+        with little_memory():
+            within(SECONDS, "the chat template", lambda: _render(recipe, tokenizer, rows))
     except RefusedRowError as error:
         yield Problem(_KEY, recipe.model.chat_template, f"does not take the first row: {error.message}", error.hint)
     except RunnerError as error:
         yield Problem(_KEY, recipe.model.chat_template, f"cannot be used with these rows: {error.message}", error.hint)
+
+
+def _render(recipe: Recipe, tokenizer: LightTokenizer, rows: Mapping[str, Example]) -> None:
+    """Raises RunnerError where the template refuses a row, or makes of it something else for training."""
+    template = ChatTemplate(tokenizer, recipe.model.chat_template, recipe.model.chat_template_kwargs)
+    template.require_variables()
+    if "train" in recipe.pipeline and (trained := rows.get("train")) is not None:
+        check(recipe, template, [trained])
+    if (asked := rows.get("test")) is not None and asked.text is None:
+        asked_ids(template, asked.prompt, asked.tools, reasoning=recipe.train.reasoning)
 
 
 def _tokenizer(recipe: Recipe) -> LightTokenizer | None:

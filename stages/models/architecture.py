@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from runner.storage.small import read_small
 from stages.sections.model import Architecture
 
 """Bytes by what they are for."""
@@ -26,7 +27,7 @@ def read_architecture(folder: Path) -> Architecture | str:
     """What the folder's config.json says, or why it says nothing that can be counted with."""
     path = folder / "config.json"
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_small(path))
         kind = values.get("model_type")
         if kind not in KINDS:
             return f"layers of model_type {kind!r} are not known here (known: {', '.join(KINDS)})"

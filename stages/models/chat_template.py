@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
+from runner.storage.small import MIB, read_small
 from stages.models.chat.end_of_turn import Stop, stop_of
+from stages.models.chat.jinja import variables_of
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import SECONDS, within
 from stages.models.vision import Vision, model_type_of_vision
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 BUILT_IN = Path(__file__).parent / "templates"
 OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
 _SUFFIXES = (".jinja", ".jinja2", ".j2")
+_MOST_BYTES = 4 * MIB
+_GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})  # by others
 _PROBE = "q7Zx-probe"
 _OTHER_DAY = datetime(2001, 2, 3)
 
@@ -43,9 +47,10 @@ def template_text(chosen: str | None) -> str | None:
         return chosen
     path = BUILT_IN / f"{chosen}.jinja" if chosen in built_in_names() else Path(chosen).expanduser()
     try:
-        if path.suffix not in _SUFFIXES:
-            raise OSError(f"its name does not end in {' or '.join(_SUFFIXES)}")
-        return path.read_text(encoding="utf-8")
+        for name in (path, path.resolve()):  # also of what a link leads to: it may be any file of this machine
+            if name.suffix not in _SUFFIXES:
+                raise OSError(f"the name {name.name} does not end in {' or '.join(_SUFFIXES)}")
+        return read_small(path, _MOST_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RunnerError(
             f"model.chat_template={chosen} cannot be read: {error}",
@@ -150,6 +155,26 @@ class ChatTemplate:
             return self.source()
         except RunnerError:
             return None
+
+    @cached_property
+    def variables(self) -> frozenset[str] | None:
+        """Names that the template reads and does not set itself; None where there is no template that can be read."""
+        import jinja2
+
+        try:
+            return variables_of(self.source()) | variables_of(self.source(tools=[{}]))  # some have one for tools
+        except (RunnerError, jinja2.TemplateSyntaxError):
+            return None
+
+    def require_variables(self) -> None:
+        """Raise RunnerError naming a keyword argument that the template does not read."""
+        unread = [] if self.variables is None else sorted(self.kwargs.keys() - self.variables)
+        if unread:
+            known = ", ".join(sorted((self.variables or frozenset()) - _GIVEN)) or "none"
+            raise RunnerError(
+                f"model.chat_template_kwargs.{unread[0]} is not a variable of the chat template",
+                f"Remove it, or correct its name. It reads: {known}.",
+            )
 
     @cached_property
     def renders_reasoning(self) -> bool:

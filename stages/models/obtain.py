@@ -23,6 +23,7 @@ from runner.storage import s3
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.checksums import check_stored
 from runner.storage.digest import digest_json
+from runner.storage.small import read_small
 from runner.storage.verify import Digests
 from stages.models import gguf
 from stages.models.cache import digests_of, made_once
@@ -111,7 +112,7 @@ def check_model_folder(folder: Path, source: str) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            parts = set(json.loads(index.read_bytes())["weight_map"].values())
+            parts = set(json.loads(read_small(index))["weight_map"].values())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunnerError(
                 f"model.source={source}: {index} is damaged: {error!r}", "Obtain the model again."

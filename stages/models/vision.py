@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.storage.small import read_small
 from stages.models.endpoint_form import IMAGE, RefusedRowError
 
 
 def model_type_of_vision(folder: Path | str) -> str | None:
     """The `model_type` of a model that takes images; None of any other, and where config.json is not to be read."""
     try:
-        values = json.loads(Path(folder, "config.json").read_bytes())
+        values = json.loads(read_small(Path(folder, "config.json")))
         return str(values["model_type"]) if isinstance(values.get("vision_config"), dict) else None
     except (OSError, ValueError, KeyError, AttributeError):
         return None

@@ -51,7 +51,7 @@ class Train(Section):
         examples=[["q_proj", "v_proj"]],
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Peak learning rate.")
-    num_epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training set.")
+    num_epochs: Annotated[float, Field(gt=0, le=1_000_000)] = Field(1.0, description="Passes over the training set.")
     max_samples: PositiveInt | None = Field(
         None, description="The most training rows to use; null: all.", examples=[1000]
     )

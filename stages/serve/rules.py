@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from runner.errors import Problem
+from runner.errors import Problem, RunnerError
 from runner.recipe.arguments import RAY
 from runner.recipe.machine import is_loopback
 from runner.recipe.secrets import names_secret
 from stages.sections.recipe import Recipe
 from stages.serve.guard.keys import NoKeysError, keys_of_environment, keys_of_file
+from stages.serve.other_runs import run_folder
 
 
 def open_endpoint_asks_for_a_key(recipe: Recipe) -> Iterator[Problem]:
@@ -89,10 +90,22 @@ def service_can_stay_up(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("serve.keep_alive", True, "has nothing to keep alive: the pipeline has no serve", hint)
 
 
+def other_runs_are_there(recipe: Recipe) -> Iterator[Problem]:
+    """Only where this run's cluster is this machine; what they have made is looked at when the endpoint starts."""
+    if recipe.cluster.address is not None or "serve" not in recipe.pipeline:
+        return
+    for index, run_id in enumerate(recipe.serve.runs):
+        try:
+            run_folder(recipe, run_id, "serve.runs")
+        except RunnerError as error:
+            yield Problem(f"serve.runs[{index}]", run_id, error.message.removeprefix("serve.runs "), error.hint)
+
+
 RULES = (
     host_is_of_ipv4,
     open_endpoint_asks_for_a_key,
     keys_are_somewhere,
+    other_runs_are_there,
     query_stays_within_the_limits,
     replicas_are_ordered,
     service_can_stay_up,

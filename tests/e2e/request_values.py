@@ -54,6 +54,18 @@ VALUES = [
             ("json_object", "false"),
         )
     ),
+    *(
+        (f'"{name}": {value}', name)
+        for name, value in (
+            ("priority", "5"),
+            ("vllm_xargs", '{"a": 1}'),
+            ("kv_transfer_params", '{"a": 1}'),
+            ("ec_transfer_params", '{"a": 1}'),
+            ("include_reasoning", "false"),
+            ("return_tokens_as_token_ids", "true"),
+        )
+    ),
+    ('"use_beam_search": true, "top_p": 0.5', "top_p"),
     ('"stream": 1', "stream"),
     ('"stream": "true"', "stream"),
     ('"ignore_eos": 1', "ignore_eos"),

@@ -18,6 +18,7 @@ from runner.storage.atomic import write_state
 from runner.storage.store import SET_MANIFEST, Store, checked_key, open_store
 from stages.data.sources.fetch import fetch_files
 from stages.models.adapter import AdapterNotFoundError, fetch_adapter, find_adapter, list_adapters
+from stages.models.chat_template import template_text
 from stages.serve.other_runs import run_folder
 from stages.trainers.output import is_model_file
 from tests.paths import ROOT
@@ -181,3 +182,16 @@ def test_the_project_unpacks_no_archive_and_reads_no_pickle() -> None:
             elif isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 assert name not in calls, f"{file}:{node.lineno} calls {name}"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["secret", "device", "pipe"])
+def test_a_template_is_a_file_of_a_disk_that_is_called_one(kind: str, tmp_path: Path) -> None:
+    path, secret = tmp_path / "mine.jinja", tmp_path / "id_rsa"
+    secret.write_text("a secret of this machine")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(secret if kind == "secret" else "/dev/zero")
+    with pytest.raises(RunnerError, match="cannot be read"):
+        template_text(str(path))

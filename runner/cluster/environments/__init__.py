@@ -7,8 +7,8 @@ record is written last, so that a folder without one is not used. Only standard 
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +19,9 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from runner.errors import RunnerError
+from runner.storage.atomic import indented, read_state, sealed
+
 HOME = "RECIPE_RUNNER_ENVIRONMENTS"
 MAKE = "RECIPE_RUNNER_MAKE_ENVIRONMENTS"  # 1: a stage makes what it needs, on every node
 RECORD = "environment.json"
@@ -27,6 +30,7 @@ _PLACES = (_CHECKOUT / "requirements" / "environments", Path(sys.prefix, "share"
 LOCKS = next((place for place in _PLACES if place.is_dir()), _PLACES[0])  # a checkout's, or what a wheel has put there
 # Fields of a runtime environment that say themselves which packages or interpreter a worker has.
 PACKAGES = ("pip", "uv", "conda", "py_executable", "image_uri", "container")
+_METADATA = ".dist-info"
 _SHARED = "ray"  # of one version in all environments of a cluster
 
 
@@ -44,7 +48,8 @@ class Record:
     distributions: Mapping[str, str]
 
     def text(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+        """Of its file, with a seal."""
+        return indented(sealed(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,28 @@ def runtime_env(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def record(name: str) -> Record | None:
-    """The record of the environment on this machine, None where it is not made or its record is damaged."""
+    """The record of the environment on this machine, None where it is not made, or its record is damaged, another's, or
+    of other versions than are there."""
     own = folder(name)
     try:
-        found = Record(**json.loads((own / RECORD).read_text(encoding="utf-8")))
-        return found if os.access(own / "bin" / "python", os.X_OK) else None
-    except (OSError, ValueError, TypeError):
+        found = Record(**read_state(own / RECORD))
+    except (OSError, RunnerError, TypeError):
         return None
+    true = found.name == name and found.distributions.items() <= there(name).items()
+    return found if true and os.access(own / "bin" / "python", os.X_OK) else None
+
+
+def there(name: str) -> dict[str, str]:
+    """Versions by normalised name of what is installed in the environment, by the names of its folders alone."""
+    found = (
+        path.name.removesuffix(_METADATA) for place in packages(name) for path in Path(place).glob(f"*{_METADATA}")
+    )
+    return {normalised(each): version for each, _, version in (name.partition("-") for name in found)}
+
+
+def normalised(distribution: str) -> str:
+    """A distribution's name as records and locks are compared by it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def lock_file(name: str, accelerator: str) -> Path:
@@ -119,7 +139,7 @@ def _locked(name: str, path: Path, changed_at: int) -> Record:
 def pinned(lines: Iterable[str]) -> dict[str, str]:
     """Versions by name of the lines `name==version` of a lock."""
     pairs = (line.split(";")[0].strip().split("==") for line in lines if "==" in line and line[:1] not in "#-")
-    return {name.lower().replace("_", "-"): version for name, version in pairs}
+    return {normalised(name): version for name, version in pairs}
 
 
 def digest(lock: Path) -> str:
@@ -129,7 +149,7 @@ def digest(lock: Path) -> str:
 def version(name: str, distribution: str, accelerator: str) -> str | None:
     """Version of a distribution in the environment; None where it has none of it, or nothing is known of it."""
     known = held(name, accelerator)
-    return known.distributions.get(distribution.lower().replace("_", "-")) if known else None
+    return known.distributions.get(normalised(distribution)) if known else None
 
 
 def versions(name: str, distributions: Iterable[str], accelerator: str) -> dict[str, str | None]:
@@ -152,7 +172,12 @@ def unusable(name: str, accelerator: str) -> str:
     """Why the environment on this machine cannot be used as it is, "" where it can."""
     found, lock = record(name), lock_file(name, accelerator)
     if found is None:
-        return f"is not made: {folder(name)} holds no complete one"
+        damaged = (
+            f", or its {RECORD} is damaged or of other packages than are there"
+            if (folder(name) / RECORD).exists()
+            else ""
+        )
+        return f"is not made: {folder(name)} holds no complete one{damaged}"
     if lock.is_file() and found.lock_sha256 != digest(lock):
         return f"was made from another lock than {lock.name} is now"
     return other_than_here(found)

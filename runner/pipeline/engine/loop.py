@@ -284,18 +284,26 @@ def _verdict(run_: Run, record: StageRecord) -> int:
 
 
 def _close(run_: Run, ray: RaySession) -> None:
-    """Undo what the stages started, last first; a failure is reported and does not stop the others."""
+    """Undo what the stages started, and give the terminal back, whatever fails."""
     with uninterrupted():
-        for what, undo in reversed(run_.deferred):
-            try:
-                undo()
-            except Exception as error:
-                run_.say(f"could not stop {what}: {cause_of(error)}")
+        try:
+            _undo(run_)
+            ray.close()
+            for left in run_.leaks.sweep(ray.started):
+                run_.say(left)
+        finally:
+            run_.notify(WorkEnded())
+            run_.output.release()
+            run_.notify(OutputMoved(run_.output.terminal))
+
+
+def _undo(run_: Run) -> None:
+    """Undo what the stages started, last first; a failure is reported and does not stop the others."""
+    for what, undo in reversed(run_.deferred):
+        try:
+            undo()
+        except Exception as error:
+            run_.say(f"could not stop {what}: {cause_of(error)}")
+            with suppress(OSError):  # the log's disk is full
                 traceback.print_exc()
-        run_.deferred.clear()
-        ray.close()
-        for left in run_.leaks.sweep(ray.started):
-            run_.say(left)
-        run_.notify(WorkEnded())
-        run_.output.release()
-        run_.notify(OutputMoved(run_.output.terminal))
+    run_.deferred.clear()

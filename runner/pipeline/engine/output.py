@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -18,8 +19,7 @@ class Output:
 
     def capture(self, log: Path) -> None:
         """Send everything printed from now on, by this process and its children, to the end of that file."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         if self._saved is None:
             self._saved = (os.dup(1), os.dup(2))
             self.terminal = os.fdopen(os.dup(self._saved[0]), "w", encoding="utf-8", buffering=1)
@@ -34,11 +34,17 @@ class Output:
         """Give stdout and stderr back."""
         if self._saved is None:
             return
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for number, saved in zip((1, 2), self._saved, strict=True):
             os.dup2(saved, number)
             os.close(saved)
         self._saved = None
         self.terminal.close()
         self.terminal = sys.stdout
+
+
+def _flush() -> None:
+    """Have what was printed in the log. One on a full disk must not keep the terminal from the words that say so."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()

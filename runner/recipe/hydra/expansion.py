@@ -22,8 +22,8 @@ def too_much(values: Any) -> Problem | None:
 
     values: plain ones, not resolved.
     """
-    sizes = _Sizes(values)
     try:
+        sizes = _Sizes(values)
         if sizes.of(()) <= MOST_CHARS:
             return None
     except RecursionError:
@@ -34,10 +34,10 @@ def too_much(values: Any) -> Problem | None:
 
 
 class _Sizes:
-    """Sizes of values by their keys; each is computed once."""
+    """Sizes of values by their keys; each is computed once. Keys are taken as texts."""
 
     def __init__(self, values: Any) -> None:
-        self._values = values
+        self._values = _with_text_keys(values)
         self.known: dict[tuple[str, ...], int] = {}
 
     def of(self, path: tuple[str, ...]) -> int:
@@ -82,10 +82,16 @@ class _Sizes:
             if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
                 node = node[int(name)]
             elif isinstance(node, dict):
-                node = next((value for key, value in node.items() if str(key) == name), None)
+                node = node.get(name)
             else:
                 return None
         return node
+
+
+def _with_text_keys(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {str(key): _with_text_keys(value) for key, value in values.items()}
+    return [_with_text_keys(each) for each in values] if isinstance(values, list) else values
 
 
 def _is_literal(text: str) -> bool:

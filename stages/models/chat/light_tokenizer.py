@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from runner.storage.small import read_small
+from stages.models.chat.jinja import compiled
 from stages.models.chat.template_here import own_template
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -30,7 +31,7 @@ class LightTokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by their names in templates."""
-        config = json.loads((self._folder / "tokenizer_config.json").read_bytes())
+        config = json.loads(read_small(self._folder / "tokenizer_config.json"))
         found = {name: config[name] for name in _NAMES if config.get(name) is not None}
         return {name: token["content"] if isinstance(token, Mapping) else str(token) for name, token in found.items()}
 
@@ -74,35 +75,3 @@ class LightTokenizer:
         given = {"documents": None, **self.special_tokens, **kwargs}
         asked = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
         return str(compiled(chat_template).render(**asked, **given))
-
-
-@lru_cache(maxsize=4)
-def compiled(template: str) -> Any:
-    """A chat template in the environment that transformers gives it (`transformers.utils.chat_template_utils`)."""
-    from jinja2 import nodes
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}`, which marks answers and writes nothing."""
-
-        tags = {"generation"}  # noqa: RUF012 (as jinja2's own)
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)

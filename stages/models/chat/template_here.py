@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from runner.errors import RunnerError
+from runner.storage.small import read_small
 from stages.models.chat_template import template_text
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
@@ -44,7 +45,7 @@ def own_template(folder: Path, *, tools: bool = False) -> str | None:
     """The template that a tokenizer's folder has; None without one. tools: the one for requests with tools."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_small(path, _MOST_BYTES).decode("utf-8")
     config = folder / "tokenizer_config.json"
     if not config.is_file() or config.stat().st_size > _MOST_BYTES:
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.storage.small import read_small
 from stages.sections.serve import ApiKeys
 
 # A digest of a key leaves this machine's memory, so a key must be too long to be found by trying.
@@ -118,17 +119,13 @@ def digest(key: str) -> str:
 
 def _text(path: Path) -> str:
     """The file's text. Raises OSError, or ValueError when it is too large or not UTF-8."""
-    with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ValueError("it is larger than a MiB")
-    return content.decode("utf-8-sig")
+    return read_small(path, _MOST_BYTES).decode("utf-8-sig")
 
 
 def _reason(error: OSError | ValueError) -> str:
     """Why a file cannot be read, without any of its content (which a UnicodeDecodeError shows)."""
     if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
+        return error.strerror or str(error) or type(error).__name__
     return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 

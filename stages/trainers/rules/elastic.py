@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import lcm
 
 from runner.errors import Problem
 from runner.pipeline.optional import Rule
@@ -14,6 +15,7 @@ from stages.trainers.memory import Setup
 from stages.trainers.rules.conflicts import Argument
 
 _KEY = "resources.train.num_workers"
+_MOST_GATHERED = 100_000
 
 
 def number_of_workers_may_change(
@@ -44,21 +46,18 @@ def _may_change(
         return
     setup = setup_of(recipe)
     together = setup.gather * workers.max
-    uneven = [number for number in range(workers.min, workers.max + 1) if together % number]
+    uneven = next((number for number in range(workers.min, workers.max + 1) if together % number), None)
     if uneven:
         key = setup.names["gather"]
-        message = (
-            f"{workers.max} x {key}={setup.gather} batches of a step cannot be shared evenly by {uneven[0]} workers"
-        )
-        yield Problem(_KEY, _value(workers), message, f"Set {key} to a multiple of {_gather(workers)}.")
+        message = f"{workers.max} x {key}={setup.gather} batches of a step cannot be shared evenly by {uneven} workers"
+        gather = _gather(workers)
+        hint = f"Set {key} to a multiple of {gather}." if gather <= _MOST_GATHERED else "Set a smaller range."
+        yield Problem(_KEY, _value(workers), message, hint)
 
 
 def _gather(workers: WorkerRange) -> int:
     """The least number of batches gathered by each of all workers that any number of them can share."""
-    gather = 1
-    while any(gather * workers.max % number for number in range(workers.min, workers.max + 1)):
-        gather += 1
-    return gather
+    return lcm(*range(workers.min, workers.max + 1)) // workers.max
 
 
 def number_of_workers_is_fixed(trainer: str) -> Rule:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -31,12 +31,14 @@ from runner.cluster.environments.nodes import differing, record_here, require_en
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.recipe.schema import Cluster, StageResources
+from runner.storage.atomic import unsealed
 from stages.engines.base import ENGINES
 from stages.trainers.base import TRAINERS
 from tests.paths import ROOT
 
 PYTHON = ".".join(map(str, sys.version_info[:3]))
 RAY = installed_version("ray")
+PACKAGES = "lib/python3.11/site-packages"
 LOCK = f"# a lock\nray=={RAY}\nSome_Tool==1.2\n"
 
 
@@ -54,7 +56,11 @@ def made(folder: Path, **differs: Any) -> None:
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     (folder / "bin" / "python").write_text("#!/bin/sh\n")
     (folder / "bin" / "python").chmod(0o755)
-    (folder / environments.RECORD).write_text(record_of(folder.parent.parent / "tool-cpu.lock", **differs).text())
+    made_of = record_of(folder.parent.parent / "tool-cpu.lock", **differs)
+    shutil.rmtree(folder / PACKAGES, ignore_errors=True)
+    for name, version in made_of.distributions.items():
+        (folder / PACKAGES / f"{name.replace('-', '_').title()}-{version}.dist-info").mkdir(parents=True)
+    (folder / environments.RECORD).write_text(made_of.text())
 
 
 def record_of(lock: Path, **differs: Any) -> Record:
@@ -94,6 +100,33 @@ def test_an_environment_without_its_record_or_interpreter_is_not_used(folder: Pa
 def test_a_damaged_record_counts_as_none(folder: Path, text: str) -> None:
     (folder / "environments" / "tool" / environments.RECORD).write_bytes(text.encode("latin-1"))
     assert record("tool") is None
+
+
+def test_a_record_is_not_believed_when_a_byte_of_it_differs(folder: Path) -> None:
+    path = folder / "environments" / "tool" / environments.RECORD
+    whole = path.read_text()
+    for word, other in (
+        ("1.2", "1.3"),
+        (RAY, "1.0"),
+        ("cpu.lock", "gpu.lock"),
+        (PYTHON, "3.9.1"),
+        ('"name"', '"nama"'),
+    ):
+        path.write_text(whole.replace(word, other))
+        assert record("tool") is None, word
+    assert "is damaged or of other packages than are there" in unusable("tool", "cpu")
+    path.write_text(whole)
+    assert unusable("tool", "cpu") == ""
+
+
+def test_the_record_of_another_environment_or_of_another_time_is_not_believed(folder: Path) -> None:
+    path = folder / "environments" / "tool" / environments.RECORD
+    path.write_text(record_of(folder / "tool-cpu.lock", name="other").text())
+    assert record("tool") is None
+    (folder / "tool-cpu.lock").write_text(LOCK.replace("1.2", "1.3"))
+    path.write_text(record_of(folder / "tool-cpu.lock").text())  # valid, and of what is not installed
+    assert record("tool") is None
+    assert "is damaged or of other packages than are there" in unusable("tool", "cpu")
 
 
 def test_an_environment_for_another_accelerator_is_not_used(folder: Path) -> None:
@@ -231,7 +264,7 @@ def test_every_environment_has_a_lock_for_each_accelerator() -> None:
 
 def test_the_record_is_json_that_reads_back(folder: Path) -> None:
     text = record_of(folder / "tool-cpu.lock").text()
-    assert Record(**json.loads(text)) == record_of(folder / "tool-cpu.lock")
+    assert Record(**unsealed(text.encode(), "the record")) == record_of(folder / "tool-cpu.lock")
 
 
 def test_the_table_of_versions_in_the_docs_is_what_the_locks_hold() -> None:

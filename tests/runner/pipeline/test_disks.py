@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
 from runner.pipeline.runs import find_run
 from runner.report.status import status_of
 from tests import conftest
+from tests.paths import ROOT
 
 _SIZE = 2 << 20
 
@@ -68,6 +71,18 @@ def test_a_disk_that_fills_up_anywhere_in_a_run_is_one_message_and_the_run_conti
     filler.unlink()
     assert run(disk, tmp_path) == EXIT_DONE
     assert status_of(find_run(disk / "runs", "latest"))["status"] == "done"
+
+
+def test_a_log_on_a_full_disk_does_not_keep_the_terminal_from_what_is_printed_next() -> None:
+    """A library has printed to the stage's log, and its words do not get there."""
+    program = (
+        "from pathlib import Path\nfrom runner.pipeline.engine.output import Output\noutput = Output()\n"
+        "output.capture(Path('/dev/full'))\nprint('of a library')\noutput.release()\nprint('printed next')\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "printed next" in done.stdout
 
 
 def test_a_root_that_is_read_only_is_one_message_of_the_run_and_of_its_plan(

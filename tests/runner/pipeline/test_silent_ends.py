@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
+from runner.cluster.session import RaySession
 from runner.errors import EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
 from runner.pipeline.engine.run import Run
 from runner.pipeline.manifest import Manifest
@@ -52,6 +53,19 @@ def test_a_full_disk_is_one_message_and_the_run_failed_and_continues_when_there_
     monkeypatch.setattr(Manifest, "save", real)
     assert main(["recipe=viggo_quickstart", *local]) == 0
     assert status_of(find_run(root, "latest"))["status"] == "done"
+
+
+def test_the_terminal_has_the_last_words_though_leaving_ray_fails(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints goes to a log whose disk is full."""
+
+    def fails(self: RaySession) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RaySession, "close", fails)
+    assert main(["recipe=viggo_quickstart", *local]) == EXIT_STAGE_FAILED
+    assert "no space left on device" in capfd.readouterr().err
 
 
 def test_a_run_that_loses_its_cluster_says_so_and_ends_as_failed(

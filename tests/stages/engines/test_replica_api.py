@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from stages.engines.vllm.sampling.effect import Engine
 from stages.models.chat.end_of_turn import Stop
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
@@ -30,6 +31,9 @@ class Server:
 
     def engine_config(self) -> Any:
         raise RuntimeError("there is no engine")
+
+    def met_by_requests(self) -> Engine:
+        return Engine(template_variables=frozenset({"messages", "tools", "enable_thinking"}))
 
     def complete(self, body: Any) -> None:
         """The chat template ends turns as the tokenizer does."""
@@ -116,6 +120,9 @@ def test_a_request_without_a_length_gets_the_limit(client: TestClient) -> None:
         ({"stream": False, "stream_options": {"include_usage": True}}, "stream_options"),
         ({"seed": 1}, "messages"),
         ({"model": "other"}, "model"),
+        ({"priority": 5}, "priority"),
+        ({"kv_transfer_params": {"a": 1}}, "kv_transfer_params"),
+        ({"chat_template_kwargs": {"other": 1}}, "chat_template_kwargs.other"),
         ({"max_tokens": 65}, "max_tokens"),
     ],
 )

@@ -87,3 +87,26 @@ def test_a_model_of_the_hub_is_found_in_the_cache(tmp_path: Path) -> None:
     (repository / "refs" / "main").write_text("abc")
     (repository / "snapshots" / "abc" / "tokenizer_config.json").write_text("{}")
     assert tokenizer_folder(recipe) == repository / "snapshots" / "abc"
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("template", "message"), [(LOOP, "did not end within 0.5 s"), ("{{ 'a' * 100000000000 }}", "MemoryError")]
+)
+@pytest.mark.parametrize("pipeline", [["ingest", "infer"], ["ingest", "train"]])
+def test_a_template_without_end_does_not_hold_validate(
+    template: str, message: str, pipeline: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.ingest.rules.SECONDS", 0.5)
+    found = problems({**keys_of(tmp_path, "chatml", chat_template=template), "pipeline": pipeline})
+    assert message in found["model.chat_template"].message
+
+
+def test_a_variable_that_the_template_does_not_read_is_refused(tmp_path: Path) -> None:
+    keys = keys_of(tmp_path, "qwen3", chat_template_kwargs={"enable_thinking": False, "enable_thinkin": False})
+    found = problems(keys)["model.chat_template"]
+    assert "chat_template_kwargs.enable_thinkin is not a variable" in found.message
+    assert "enable_thinking" in found.hint

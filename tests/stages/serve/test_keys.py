@@ -59,7 +59,7 @@ def test_the_endpoint_is_given_a_path_and_digests_and_no_key(file: Path, monkeyp
         (b"# nothing\n", "it holds none"),
         (f"{OLD}\nshort-secret\n".encode(), "line 2"),
         (b"\xff\xfe not text", "not UTF-8"),
-        (b"x" * (1 << 20) + b"yy", "larger than a MiB"),
+        (b"x" * (1 << 20) + b"yy", "larger than 1 MiB"),
     ],
 )
 def test_a_file_without_keys_is_refused_and_not_quoted(content: bytes | None, reason: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
+from stages.engines.vllm.sampling.effect import Engine
 from stages.engines.vllm.sampling.values import wrong_values
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
@@ -200,6 +201,7 @@ def test_every_number_of_the_installed_vllm_s_requests_is_known_as_one_and_bound
         kinds = kinds_of(model).inner
         numbers = {name for name, kind in kinds.items() if kind.single in (int, float)}
         assert {"temperature", "top_p", "n", "max_tokens", "seed", "repetition_penalty"} <= numbers
-        bounded = {name for name in numbers if list(wrong_values({name: 10**400}))}
+        engine = Engine({"scheduling_policy": "priority"})
+        bounded = {name for name in numbers if list(wrong_values({name: 10**400}, engine))}
         assert numbers - bounded == bounded_by_the_model & numbers
         assert {"min_count", "max_pattern_size"} <= set(kinds["repetition_detection"].inner)

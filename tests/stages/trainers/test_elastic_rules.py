@@ -46,3 +46,10 @@ def test_a_trainer_that_cannot_continue_with_others_refuses_a_range() -> None:
     assert problem.key == KEY
     assert "train.trainer=axolotl" in problem.message
     assert list(rule(recipe_of())) == []
+
+
+@pytest.mark.timeout(20)
+def test_a_range_that_no_number_of_batches_could_be_shared_by_is_to_be_smaller() -> None:
+    uneven = found(1, 10_000)[KEY]
+    assert "cannot be shared evenly by 3 workers" in uneven.message
+    assert uneven.hint == "Set a smaller range."

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from runner.errors import Problem
 from stages.engines.vllm.mappings import VLLM
+from stages.engines.vllm.sampling.effect import Engine, without_effect
 from stages.engines.vllm.sampling.values import UNREAD, wrong_contents
 from stages.sections.recipe import Recipe
 
@@ -56,4 +57,17 @@ def contents_are_computable(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(f"infer.sampling.{name}", value, why, "Correct it, or leave it out.")
 
 
-RULES = (an_answer_is_one_text, answers_have_one_form, options_of_a_form_are_the_engines, contents_are_computable)
+def parameters_have_an_effect(recipe: Recipe) -> Iterator[Problem]:
+    """As of requests (`effect`)."""
+    parser = {"reasoning_parser": recipe.model.reasoning_parser}
+    for name, value, why in without_effect(recipe.infer.sampling, Engine({**parser, **recipe.infer.engine_kwargs})):
+        yield Problem(f"infer.sampling.{name}", value, why, "Remove it, or set what it needs.")
+
+
+RULES = (
+    an_answer_is_one_text,
+    answers_have_one_form,
+    options_of_a_form_are_the_engines,
+    contents_are_computable,
+    parameters_have_an_effect,
+)

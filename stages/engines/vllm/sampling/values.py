@@ -12,27 +12,24 @@ from typing import Any
 
 from runner.recipe.arguments import Entry, accepts, allowed
 from stages.engines.vllm.mappings import VLLM
-
-Wrong = tuple[str, Any, str]
-"""Dotted name of a parameter, its value, and a clause after it."""
+from stages.engines.vllm.sampling.effect import Engine, Wrong, without_effect
 
 # What requests call a sampling parameter besides.
 _OF_REQUESTS = {"max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
 # StructuredOutputsParams has these, but nothing in vLLM 0.29 reads them: its backends look at the engine's
 # StructuredOutputsConfig alone (vllm/v1/structured_output/backend_*.py).
 UNREAD = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
-_OF_RENDERING = ("return_token_offsets", "return_assistant_tokens_mask")
-_WITH = {"truncation_side": "truncate_prompt_tokens", "stream_interval": "stream"}
 _MOST = 2**31 - 1
 _TOKEN = re.compile(r"0|[1-9][0-9]{0,8}")
 # A power of the answer's length, which must stay a number of 64 bits.
 _LENGTH_PENALTY: Entry = {"type": "float", "ge": -50, "le": 50}
 _BIAS: Entry = {"type": "float", "ge": -100, "le": 100}
+_ANY = Engine()
 _TOKENS = ("stop_token_ids", "allowed_token_ids", "logprob_token_ids", "trace_decode_token_ids", "prompt")
 
 
-def wrong_values(given: Mapping[str, Any]) -> Iterator[Wrong]:
-    """The values that vLLM cannot compute with, of the body of a request.
+def wrong_values(given: Mapping[str, Any], engine: Engine = _ANY) -> Iterator[Wrong]:
+    """The values that vLLM cannot compute with or would not use, of the body of a request.
 
     Parameters that there are not, and values of another kind, are for others to refuse.
     """
@@ -42,7 +39,8 @@ def wrong_values(given: Mapping[str, Any]) -> Iterator[Wrong]:
         for name, value, why in _outside(detection, VLLM.table("repetition_detection")):
             yield f"repetition_detection.{name}", value, why
     yield from wrong_contents(given)
-    yield from _without_effect(given)
+    yield from _lengths_and_options(given)
+    yield from without_effect(given, engine)
 
 
 def wrong_contents(given: Mapping[str, Any]) -> Iterator[Wrong]:
@@ -55,22 +53,10 @@ def wrong_contents(given: Mapping[str, Any]) -> Iterator[Wrong]:
     yield from _wrong_form(given.get("structured_outputs"))
 
 
-def _without_effect(given: Mapping[str, Any]) -> Iterator[Wrong]:
-    """What vLLM's server takes and does not use."""
+def _lengths_and_options(given: Mapping[str, Any]) -> Iterator[Wrong]:
     penalty = given.get("length_penalty")
-    if penalty not in (None, 1) and not given.get("use_beam_search"):
-        yield "length_penalty", penalty, "is used with use_beam_search alone"
-    elif _is_number(penalty) and not accepts(_LENGTH_PENALTY, penalty):
+    if _is_number(penalty) and not accepts(_LENGTH_PENALTY, penalty):
         yield "length_penalty", penalty, f"must be {allowed(_LENGTH_PENALTY)}"
-    for name in _OF_RENDERING:
-        if given.get(name):
-            yield name, given[name], "is not used by this endpoint"
-    for name, other in _WITH.items():
-        if given.get(name) is not None and not given.get(other):
-            yield name, given[name], f"is used with {other} alone"
-    answer = given.get("response_format")
-    if isinstance(answer, Mapping) and answer.get("json_schema") is not None and answer.get("type") != "json_schema":
-        yield "response_format.json_schema", answer["json_schema"], "is used with the type json_schema alone"
     form = given.get("structured_outputs")
     options = form if isinstance(form, Mapping) else {}
     for name in filter(options.get, UNREAD):

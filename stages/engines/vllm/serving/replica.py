@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
 from stages.engines.root_cause import ENGINE_FAILED, root_cause
+from stages.engines.vllm.sampling.effect import Engine
 from stages.engines.vllm.sampling.values import wrong_values
 from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
 from stages.engines.vllm.serving.grammar_worker import EngineConfig
@@ -113,6 +115,11 @@ class AdapterServer(ReplicaServer):
         config = self.engine_client.vllm_config
         return EngineConfig(config.model_config, config.structured_outputs_config)
 
+    def met_by_requests(self) -> Engine:
+        """What decides which parameters of a request have an effect."""
+        given = self.engine_arguments
+        return Engine(given, self.chat_template().variables, own_end=self._stop == Stop())
+
     def has_place_for(self, model: str) -> bool:
         """Whether this replica can answer for the model without giving up an adapter for it."""
         most = self.max_adapters
@@ -195,7 +202,8 @@ class OpenAIApi(ReplicaApi):
         """The endpoints as an application."""
         workers = [Worker(self._server.engine_config) for _ in range(NUM_WORKERS)]
         check = GrammarCheck(workers, logging.getLogger("ray.serve"))
-        return self._front.wrap(self.endpoints(), status_of, check, wrong_values)  # type: ignore[no-any-return]
+        wrong = partial(wrong_values, engine=self._server.met_by_requests())
+        return self._front.wrap(self.endpoints(), status_of, check, wrong)  # type: ignore[no-any-return]
 
     async def missing(self, model_id: str) -> str:
         """Why there is no such model, or ""."""
