@@ -10,6 +10,7 @@ from typing import Any
 from stages.data.sources import scheme_of
 from stages.deploy.export.facts import Facts
 from stages.deploy.export.text import document
+from stages.sections.recipe import Recipe
 
 _RAY_TOKEN = "${RAY_AUTH_TOKEN:?openssl rand -hex 32}"  # noqa: S105 - compose reads the value from the environment
 _STORE = "docker.io/minio/minio:RELEASE.2025-09-07T16-13-09Z"
@@ -21,9 +22,21 @@ def ray_job(facts: Facts) -> dict[str, str]:
     return {
         "ray-job.sh": "#!/bin/sh\n# RAY_ADDRESS=http://head:8265 sh ray-job.sh\n"
         "# The cluster's nodes have the environments of containerfile, or those of requirements.\n"
-        'exec ray job submit --address "${RAY_ADDRESS:?http://head:8265}" '
+        + "".join(f"# {line}\n" for line in gone_with_the_job(facts.recipe))
+        + 'exec ray job submit --address "${RAY_ADDRESS:?http://head:8265}" '
         f'--metadata-json \'{{"recipe": "{facts.recipe.name}"}}\' -- {command}\n'
     }
+
+
+def gone_with_the_job(recipe: Recipe) -> list[str]:
+    """What the head of a job's file says where its results would go with its temporary folder; nothing elsewhere."""
+    artifacts = recipe.storage.artifacts
+    if "://" in artifacts or artifacts.startswith(("/", "~")):
+        return []
+    return [
+        f"storage.artifacts={artifacts} is below the job's temporary folder, and goes with it. To keep it, export with",
+        "storage.artifacts=s3://BUCKET/PREFIX and storage.root=/a/folder/that/all/nodes/see.",
+    ]
 
 
 def serve_config_file(facts: Facts) -> dict[str, str]:
@@ -176,7 +189,8 @@ def workflow(facts: Facts) -> dict[str, str]:
         "Variable of the repository: RECIPE_RUNNER, what pip installs (the URL of a wheel, or git+https://...).\n"
         "Secrets: RAY_ADDRESS and RAY_AUTH_TOKEN. The cluster has its own credentials for the store."
     )
-    return {f".github/workflows/{facts.name}.yml": document(how, values)}
+    head = "\n".join([how, *gone_with_the_job(facts.recipe)])
+    return {f".github/workflows/{facts.name}.yml": document(head, values)}
 
 
 # pytest ends with 5 where there are no tests.

@@ -105,6 +105,18 @@ def test_the_command_is_as_it_was_given_with_the_folder_of_the_users_recipes() -
     assert "-- python -m runner --config-dir mine recipe=a train.lora_rank=4 cluster.address=auto\n" in text
 
 
+@pytest.mark.parametrize("target", ["ray-job", "ci"])
+def test_a_job_whose_results_go_with_its_folder_says_so(target: str) -> None:
+    def text(*overrides: str) -> str:
+        recipe = to_recipe(compose(["recipe=viggo_quickstart", *overrides]))[0]
+        (made,) = TARGETS[target](Facts(recipe, overrides, "image")).values()
+        return made
+
+    assert "# storage.artifacts=runs/artifacts is below the job's temporary folder" in text()
+    assert "temporary folder" not in text("storage.root=/shared/runs")
+    assert "temporary folder" not in text("storage.artifacts=s3://bucket/store")
+
+
 def test_a_service_on_loopback_is_refused() -> None:
     with pytest.raises(RunnerError, match=r"127\.0\.0\.1 cannot be reached"):
         TARGETS["kuberay"](facts_of(*QWEN))
