@@ -19,11 +19,12 @@ from benchmarks.common.load import measure_endpoint
 from benchmarks.common.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
 from benchmarks.inference.batch import job as batch_job
 from benchmarks.serving.serve import bodies, by_bare, free_port
+from benchmarks.training.train import arguments_with_tokens
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
+from stages.engines.base import load_engine
 from stages.engines.vllm.batch import engine_runtime_env
-from stages.trainers.llamafactory.arguments import llamafactory_args
-from stages.trainers.llamafactory.tokens import tokenize
+from stages.trainers.base import load_trainer
 from stages.trainers.worker.environment import worker_env
 
 STEPS = ("ingest", "train", "publish", "infer", "evaluate", "serve", "query", "cleanup")
@@ -72,8 +73,9 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
     work = _work(given, root)
     steps["train"] = _train(work, defaults)
     task = {**batch_job(work, _test_rows(work)), "models": ["tuned", "base"]}
-    env = _least_environment(work) if defaults else engine_runtime_env(work.recipe)["env_vars"]
-    batch = run_bare("bare_batch", task, root / "batch", env, environment="engine")
+    where = load_engine(work.recipe).environment
+    env = _least_environment(work) if defaults else engine_runtime_env(work.recipe, where)["env_vars"]
+    batch = run_bare("bare_batch", task, root / "batch", env, environment=where)
     steps["infer"] = batch.wall_s
     references = [example.reference for example in _test_rows(work)]
     scores = {
@@ -108,19 +110,13 @@ def _work(overrides: list[str], root: Path) -> Work:
 
 
 def _train(work: Work, defaults: bool) -> float:
-    arguments = llamafactory_args(
-        work.recipe,
-        model=str(work.folders["model"]),
-        dataset_dir=str(work.folders["train_set"]),
-        output_dir=str(work.folders["adapter"]),
-        tokens=str(work.root / "tokens"),
-    )
-    tokenize(work.recipe, arguments["model_name_or_path"], arguments["dataset_dir"], arguments["tokenized_path"])
+    where = work.root / "train"
+    arguments = arguments_with_tokens(work, where, {})
     if defaults:
         arguments = {name: value for name, value in arguments.items() if name not in _TRAINER_SETTINGS}
     env = {} if defaults else worker_env(work.recipe.resources_of("train"))
-    job, where = {"args": arguments, "trainer": "llamafactory"}, work.root / "train"
-    return run_bare("bare_train", job, where, env, environment="llamafactory").wall_s
+    job, environment = {"args": arguments, "trainer": work.recipe.train.trainer}, load_trainer(work.recipe).environment
+    return run_bare("bare_train", job, where, env, environment=environment).wall_s
 
 
 def _least_environment(work: Work) -> dict[str, str]:

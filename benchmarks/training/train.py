@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Mapping
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import measure
@@ -90,21 +91,27 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
 def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A turn of the library with the arguments that the stage gives it. env: added to this process's own."""
     folder, trainer = work.root / "bare" / f"train-{number}", load_trainer(work.recipe)
-    model, dataset_dir, tokens = str(work.folders["model"]), str(work.folders["train_set"]), str(folder / "tokens")
-    arguments = trainer.arguments(
-        work.recipe, model=model, dataset_dir=dataset_dir, output_dir=str(folder / "output"), tokens=tokens
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    to_prepare = (trainer.prepare(), with_template_text(work.recipe), model, dataset_dir, tokens)
-    (folder / "prepare.pickle").write_bytes(pickle.dumps(to_prepare))
-    prepared = [interpreter(trainer.environment), "-m", "benchmarks.bare_tokens", str(folder / "prepare.pickle")]
     env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
-    process(prepared, folder / "tokens.log", env)
+    arguments = arguments_with_tokens(work, folder, env)
     job = {"args": arguments, "trainer": work.recipe.train.trainer}
     workers = work.recipe.resources_of("train").most_workers
     turn = run_bare("bare_train", job, folder, env, num_processes=workers, environment=trainer.environment)
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
+
+
+def arguments_with_tokens(work: Work, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    """The library's arguments, once the rows have been made tokens of, as the stage does it, in the folder."""
+    trainer, tokens = load_trainer(work.recipe), str(folder / "tokens")
+    model, dataset_dir = str(work.folders["model"]), str(work.folders["train_set"])
+    folder.mkdir(parents=True, exist_ok=True)
+    to_prepare = (trainer.prepare(), with_template_text(work.recipe), model, dataset_dir, tokens)
+    (folder / "prepare.pickle").write_bytes(pickle.dumps(to_prepare))
+    prepared = [interpreter(trainer.environment), "-m", "benchmarks.bare_tokens", str(folder / "prepare.pickle")]
+    process(prepared, folder / "tokens.log", env)
+    return trainer.arguments(
+        work.recipe, model=model, dataset_dir=dataset_dir, output_dir=str(folder / "output"), tokens=tokens
+    )
 
 
 def figures(
