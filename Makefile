@@ -15,25 +15,28 @@ UV := uv==0.13.9
 # Installs by uv: what .venv and the environments share is on the disk once.
 BUILD = $(VENV)/bin/python -m runner.cluster.environments.build --torch-index $(TORCH_INDEX)
 
-# Tests that use the engine itself run in its environment.
-IN_ENGINE = $(VENV)/bin/python -m tests.in_environment engine
+# What the quickstart runs in, besides .venv.
+TOOLS := llamafactory engine
+
+# Tests that use a tool itself run in its environment.
+IN = $(VENV)/bin/python -m tests.in_environment
 
 # Tests start the runner hundreds of times: its modules are compiled once, also where the machine's settings say never.
 test-unit test-e2e chaos: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys schema lock clean
+.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys templates schema lock clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
 	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(VENV)/.cpu ## Create .venv with the CPU stack, and the environment of the engine (about 2 minutes)
+setup: $(VENV)/.cpu ## Create .venv, and the environments of LLaMA-Factory and the engine for CPUs (about 3 minutes)
 
-$(VENV)/.cpu: requirements/cpu.lock requirements/environments/engine-cpu.lock pyproject.toml
+$(VENV)/.cpu: requirements/cpu.lock $(TOOLS:%=requirements/environments/%-cpu.lock) pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed; name another with PYTHON=..."; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(UV)
-	$(BUILD) --own $< engine
+	$(BUILD) --own $< $(TOOLS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu requirements/dev.lock
@@ -50,18 +53,18 @@ test: lint test-unit test-e2e ## Lint, unit tests, and the whole pipeline on rea
 
 test-unit: $(VENV)/.dev ## Unit tests, without Ray (minutes)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m "not e2e and not chaos" $(ARGS)
-	$(IN_ENGINE) pytest -n auto --dist loadfile -m "not e2e and not chaos" tests/stages $(ARGS)
+	for tool in $(TOOLS); do $(IN) $$tool pytest -n auto --dist loadfile -m "not e2e and not chaos" tests/stages $(ARGS) || exit; done
 
-# Whole runs that count the machine's processes one after the other; then the others, two at once, and those of the engine.
+# Whole runs that count the machine's processes one after the other; then the others, two at once, and those of the tools.
 test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 	$(VENV)/bin/python -m pytest --durations 15 -m "e2e and not chaos" tests/e2e $(ARGS)
 	$(VENV)/bin/python -m pytest --durations 15 -n 2 --dist loadfile -m "e2e and not chaos" --ignore tests/e2e $(ARGS)
-	$(IN_ENGINE) pytest -m "e2e and not chaos" tests/stages $(ARGS)
+	for tool in $(TOOLS); do $(IN) $$tool pytest -m "e2e and not chaos" tests/stages $(ARGS) || exit; done
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(BUILD) accelerate axolotl
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
-	$(VENV)/bin/python -m tests.in_environment axolotl pytest -m chaos tests/stages/trainers $(ARGS)
+	$(IN) axolotl pytest -m chaos tests/stages/trainers $(ARGS)
 
 lint: $(VENV)/.dev ## ruff, mypy, and which module may import which
 	$(VENV)/bin/ruff check .
@@ -80,9 +83,12 @@ known-keys: $(VENV)/.cpu ## Rewrite the tables of the libraries' arguments from 
 	$(BUILD) accelerate axolotl
 	$(VENV)/bin/python -m runner.recipe.arguments.generate
 	$(VENV)/environments/engine/bin/python -m stages.engines.vllm.generate
-	$(VENV)/bin/python -m stages.trainers.llamafactory.generate
+	$(VENV)/environments/llamafactory/bin/python -m stages.trainers.llamafactory.generate
 	$(VENV)/environments/accelerate/bin/python -m stages.trainers.accelerate.generate
 	AXOLOTL_DO_NOT_TRACK=1 HF_HUB_OFFLINE=1 $(VENV)/environments/axolotl/bin/python -m stages.trainers.axolotl.generate
+
+templates: $(VENV)/.dev ## Print the table of LLaMA-Factory's templates, which is in docs/conversation.md
+	@$(IN) llamafactory tests.stages.models.template_table
 
 schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point the files to them
 	$(VENV)/bin/python -m runner.cli.schema_files

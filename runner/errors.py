@@ -72,6 +72,12 @@ class RunnerError(Exception):
         return (type(self), (self.message, self.hint))
 
 
+class UsageError(RunnerError):
+    """The command line asks for what cannot be done."""
+
+    exit_code = EXIT_INVALID_RECIPE
+
+
 class RecipeError(RunnerError):
     """The recipe is invalid; `problems` holds every reason."""
 

@@ -7,8 +7,14 @@ and nothing of the tests'; what it lacks comes from the environment that runs th
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from runner.cluster import environments
 from tests.paths import ROOT
@@ -29,6 +35,22 @@ def command(name: str, module: str, *arguments: str) -> list[str]:
 def surroundings(name: str) -> dict[str, str]:
     """The variables of such a process. There, too, other environments are those of the one that runs this."""
     return {**os.environ, environments.HOME: str(environments.home()), VARIABLE: name}
+
+
+def with_torch(write: Callable[..., Path]) -> Callable[..., Path]:
+    """A function that writes a model into a folder, called in LLaMA-Factory's environment where this has no torch."""
+
+    @wraps(write)
+    def called(*arguments: Any, **named: Any) -> Path:
+        if find_spec("torch") is not None:
+            return write(*arguments, **named)
+        name = write.__name__
+        code = f"import sys; from pathlib import PosixPath; sys.path.insert(0, {str(ROOT)!r}); "
+        code += f"from {write.__module__} import {name}; {name}(*{arguments!r}, **{named!r})"
+        subprocess.run([environments.python("llamafactory"), "-c", code], check=True, capture_output=True)
+        return next(each for each in arguments if isinstance(each, Path))
+
+    return called
 
 
 def main(name: str, *arguments: str) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
+from pathlib import Path
 
+import pytest
+
+from benchmarks.common import measure, stages
 from benchmarks.common.measure import HERE, RESULTS
+from runner.cluster import environments
 from tests.paths import ROOT
 
 
@@ -26,3 +31,37 @@ def test_no_two_folders_hold_a_command_of_one_name() -> None:
     modules = [path.stem for path in HERE.glob("*/*.py") if path.stem != "__init__"]
     folders = [path.parent.name for path in HERE.glob("*/__init__.py")]
     assert sorted({*modules, *folders}) == sorted([*modules, *folders])
+
+
+def program(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines]))
+    path.chmod(0o755)
+
+
+def test_a_bare_tool_runs_in_the_environment_of_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(environments.HOME, str(tmp_path))
+    program(tmp_path / "engine" / "bin" / "python", 'printf \'{"module": "%s"}\' "$2" > "$4"')
+    monkeypatch.setattr(measure, "gpu_name", lambda: None)
+    turn = stages.run_bare("bare_batch", {}, tmp_path / "turn", environment="engine")
+    assert turn.figures == {"module": "benchmarks.bare_batch"}
+
+
+def test_the_memory_of_a_comparison_is_that_of_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "nvidia-smi", 'case "$*" in *--id=1*) echo 700;; *) echo 900; echo 700;; esac')
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert measure.gpu_memory_mib() == 900
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert measure.gpu_memory_mib() == 700
+
+
+def test_a_machine_is_described_with_the_versions_of_the_environments_of_its_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environments.HOME, str(tmp_path))
+    program(tmp_path / "engine" / "bin" / "python")
+    record = environments.Record("engine", "engine-gpu.lock", "0", "3.12.3", {"vllm": "0.29.0", "other": "1"})
+    (tmp_path / "engine" / environments.RECORD).write_text(record.text())
+    found = measure.machine()["versions"]
+    assert {name: number for name, number in found.items() if "/" in name} == {"engine/vllm": "0.29.0"}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.in_environment import with_torch
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
-def write_tiny_model(folder: Path) -> None:
+@with_torch
+def write_tiny_model(folder: Path) -> Path:
     """A random Llama of 2 layers whose tokenizer has a token for each byte."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
@@ -31,3 +34,4 @@ def write_tiny_model(folder: Path) -> None:
         num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder

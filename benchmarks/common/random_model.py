@@ -1,6 +1,7 @@
 """A model of a published size with random weights, for a machine that cannot download the real one.
 
-    python -m benchmarks.random_model qwen2_5_7b_instruct /tmp/qwen7b --tokenizer MODEL_FOLDER
+    python -m tests.in_environment llamafactory benchmarks.random_model qwen2_5_7b_instruct /tmp/qwen7b \\
+        --tokenizer MODEL_FOLDER
 
 Speed and memory depend on the shapes alone, so they are those of the real model; what it writes is noise, and scores
 mean nothing. The tokenizer is another model's, since the real one must be downloaded too.

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import measure
+from runner.cluster import environments
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.recipe.load import compose, to_recipe
 from stages.sections.recipe import Recipe, with_sections
@@ -100,19 +101,30 @@ def run_stage(work: Work, name: str, log: Path, *extra: str) -> tuple[Turn, Stag
     return turn, next(record for record in manifest.stages if record.name == name)
 
 
+def interpreter(environment: str | None) -> str:
+    """The Python of an environment of a stage (`requirements/environments`); None: this one."""
+    return str(environments.python(environment)) if environment else sys.executable
+
+
 def run_bare(
-    module: str, job: Mapping[str, Any], folder: Path, env: Mapping[str, str] | None = None, num_processes: int = 1
+    module: str,
+    job: Mapping[str, Any],
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    num_processes: int = 1,
+    environment: str | None = None,
 ) -> Turn:
     """`python -m benchmarks.<module> JOB RESULT` in a process of its own; its figures are what it wrote to RESULT.
 
-    num_processes: more than one are started by torchrun.
+    num_processes: more than one are started by torchrun. environment: that the stage runs in, None: the runner's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     task, result = folder / "job.json", folder / "result.json"
     task.write_text(json.dumps(job))
     result.unlink(missing_ok=True)
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m"]
-    command = [sys.executable, "-m", *(several if num_processes > 1 else []), f"benchmarks.{module}"]
+    command = [interpreter(environment), "-m", *(several if num_processes > 1 else []), f"benchmarks.{module}"]
     turn = process([*command, str(task), str(result)], folder / "log.txt", env)
     return Turn(turn.wall_s, turn.began_at, turn.peak_gpu_mib, json.loads(result.read_text()))
 
@@ -161,7 +173,7 @@ def ray_sessions(pid: int) -> list[Path]:
 
 @contextmanager
 def gpu_peak() -> Iterator[list[int]]:
-    """Follow the memory in use on the first GPU (MiB, twice a second); waits at the end until it is free again."""
+    """The most memory in use on one of this process's GPUs (MiB, twice a second); waits at the end until it is free."""
     peak = [0]
     if measure.gpu_name() is None:
         yield peak

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _PARTS = {"import": "import transformers' tokenizers", "load": "load the tokenizer", "rows": "compare the rows"}
-_WHOSE = {"runner": "runner: training and requests", "engine": "engine: requests"}
+_WHOSE = {"llamafactory": "llamafactory: training and requests", "engine": "engine: requests"}
 
 
 def main() -> None:
@@ -55,8 +55,7 @@ def _prepared(root: Path) -> list[str]:
 def _process(who: str, given: list[str]) -> dict[str, Any]:
     from runner.cluster import environments
 
-    python = sys.executable if who == "runner" else str(environments.python("engine"))
-    command = [python, "-m", "benchmarks.parity", "--turn", who, *given]
+    command = [str(environments.python(who)), "-m", "benchmarks.parity", "--turn", who, *given]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     turn: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return turn
@@ -76,7 +75,7 @@ def _turn(who: str, recipe_file: str, model: str, train: str, test: str) -> dict
     at.append(time.perf_counter())
     template = ChatTemplate.of(recipe, model)
     at.append(time.perf_counter())
-    if who == "runner":
+    if who == "llamafactory":
         check_parts(recipe, template, train, test)
     asked_digests(recipe, template, [train, test])
     at.append(time.perf_counter())

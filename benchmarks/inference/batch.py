@@ -16,7 +16,9 @@ from typing import Any
 
 from benchmarks.common import measure
 from benchmarks.common.stages import Work, parser, prepare, run_bare, run_stage, say, with_defaults, workspace
+from benchmarks.common.tokens import ids_of
 from stages.data.example import Example, read_examples
+from stages.engines.base import load_engine
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
 from stages.infer.sampling import sampling_params
 from stages.models.adapter import CONFIG, largest_rank
@@ -47,6 +49,7 @@ def main() -> None:
             for side, run in (("runner", by_runner), ("bare", by_bare)):
                 say(f"batch: {side}, turn {number + 1} of {args.repeats}")
                 turns[side].append(run(work, number))
+                say(f"  { ({name: value for name, value in turns[side][-1].items() if name != 'texts'}) }")
     texts = [dict(turn.pop("texts")) for side in turns for turn in turns[side]]
     same = sum(all(text[row_id] == texts[0][row_id] for text in texts) for row_id in texts[0])
     found = {"overrides": args.overrides, "num_rows": len(texts[0]), "same_texts": same, "turns": turns}
@@ -73,7 +76,8 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
 def by_bare(work: Work, number: int) -> dict[str, Any]:
     """A turn of vLLM's engine with the arguments that the stage gives it."""
     rows = _rows(work)
-    turn = run_bare("bare_batch", job(work, rows), work.root / "bare" / f"batch-{number}", _env(work))
+    folder, environment = work.root / "bare" / f"batch-{number}", load_engine(work.recipe).environment
+    turn = run_bare("bare_batch", job(work, rows), folder, _env(work, environment), environment=environment)
     figures = turn.figures
     return {
         "rows_per_s": round(len(rows) / figures["generate_s"], 2),
@@ -87,9 +91,6 @@ def by_bare(work: Work, number: int) -> dict[str, Any]:
 
 def job(work: Work, rows: list[Example]) -> dict[str, Any]:
     """What the bare engine is to do: the stage's own arguments, but for the executor, which stays vLLM's own."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(work.folders["model"])
     adapter: Path | None = work.folders.get("adapter")
     arguments = engine_kwargs(work.recipe, largest_rank((adapter / CONFIG).read_bytes()) if adapter else None)
     arguments.pop("distributed_executor_backend", None)
@@ -99,22 +100,16 @@ def job(work: Work, rows: list[Example]) -> dict[str, Any]:
         "models": ["tuned" if adapter else "base"],
         "engine_kwargs": {**arguments, "disable_log_stats": True},
         "sampling": sampling_params(work.recipe),
-        "prompts": [
-            tokenizer.apply_chat_template(
-                row.prompt,
-                add_generation_prompt=True, tokenize=True, return_dict=False,
-            )
-            for row in rows
-        ],
-    }  # fmt: skip
+        "prompts": ids_of(str(work.folders["model"]), [row.prompt for row in rows], asked=True),
+    }
 
 
 def _rows(work: Work) -> list[Example]:
     return list(read_examples(work.folders["test_set"] / "test.jsonl"))
 
 
-def _env(work: Work) -> dict[str, str]:
-    env: dict[str, str] = engine_runtime_env(work.recipe)["env_vars"]
+def _env(work: Work, environment: str | None) -> dict[str, str]:
+    env: dict[str, str] = engine_runtime_env(work.recipe, environment)["env_vars"]
     return env
 
 

@@ -73,7 +73,7 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
     steps["train"] = _train(work, defaults)
     task = {**batch_job(work, _test_rows(work)), "models": ["tuned", "base"]}
     env = _least_environment(work) if defaults else engine_runtime_env(work.recipe)["env_vars"]
-    batch = run_bare("bare_batch", task, root / "batch", env)
+    batch = run_bare("bare_batch", task, root / "batch", env, environment="engine")
     steps["infer"] = batch.wall_s
     references = [example.reference for example in _test_rows(work)]
     scores = {
@@ -119,7 +119,8 @@ def _train(work: Work, defaults: bool) -> float:
     if defaults:
         arguments = {name: value for name, value in arguments.items() if name not in _TRAINER_SETTINGS}
     env = {} if defaults else worker_env(work.recipe.resources_of("train"))
-    return run_bare("bare_train", {"args": arguments}, work.root / "train", env).wall_s
+    job, where = {"args": arguments, "trainer": "llamafactory"}, work.root / "train"
+    return run_bare("bare_train", job, where, env, environment="llamafactory").wall_s
 
 
 def _least_environment(work: Work) -> dict[str, str]:

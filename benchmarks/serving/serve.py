@@ -24,8 +24,19 @@ from typing import Any
 
 from benchmarks.common import measure
 from benchmarks.common.load import measure_endpoint
-from benchmarks.common.stages import Work, gpu_peak, parser, prepare, running, say, with_defaults, workspace
+from benchmarks.common.stages import (
+    Work,
+    gpu_peak,
+    interpreter,
+    parser,
+    prepare,
+    running,
+    say,
+    with_defaults,
+    workspace,
+)
 from stages.data.example import read_examples
+from stages.engines.base import load_engine
 from stages.engines.vllm.batch import engine_kwargs as batch_engine_kwargs
 from stages.engines.vllm.serving.server import engine_env, engine_kwargs
 from stages.models.adapter import CONFIG, largest_rank
@@ -112,11 +123,16 @@ def by_bare(work: Work, port: int, log: Path, env: Mapping[str, str] | None = No
         **engine_kwargs(work.recipe, with_adapters=True),
     }
     arguments.pop("distributed_executor_backend", None)
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
+    environment = load_engine(work.recipe).environment
+    command = [interpreter(environment), "-m", "vllm.entrypoints.openai.api_server", "--port", str(port)]
+    command += ["--host", "127.0.0.1"]
     command += ["--model", str(work.folders["model"]), "--served-model-name", "base", "--disable-uvicorn-access-log"]
     command += ["--lora-modules", f"tuned={adapter}", *flags(arguments)]
     if env is None:
-        env = {**engine_env(work.recipe), **work.recipe.resources_of("serve").runtime_env.get("env_vars", {})}
+        env = {
+            **engine_env(work.recipe, environment),
+            **work.recipe.resources_of("serve").runtime_env.get("env_vars", {}),
+        }
     with running(command, log, env) as child:
         wait_for(f"http://127.0.0.1:{port}/v1", "tuned", bodies(work)[0], child, log)
         yield f"http://127.0.0.1:{port}/v1", "tuned"

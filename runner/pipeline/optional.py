@@ -149,8 +149,8 @@ class KeepsAlive(Protocol):
     def keep_alive(self, recipe: Recipe) -> str:
         """The key of the recipe that asks for it; "" when none does."""
 
-    def usage(self, artifacts: Mapping[str, Artifact]) -> str:
-        """How a person uses what stays. artifacts: what the stage provides, by name."""
+    def usage(self, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> str:
+        """How a person uses what stays. artifacts: the run's, by name, with all that the stage provides."""
 
 
 @runtime_checkable

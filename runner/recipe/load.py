@@ -18,7 +18,7 @@ from runner.recipe.hydra.compose import Composed as Composed
 from runner.recipe.hydra.compose import compose as compose
 from runner.recipe.hydra.folders import RECIPES_DIR as RECIPES_DIR
 from runner.recipe.origin_rules import misplaced
-from runner.recipe.schema import BRANCH, Recipe, RunOptions
+from runner.recipe.schema import Recipe, RunOptions
 from runner.recipe.secrets import REDACTED, place_of_keys, secrets_in
 from runner.recipe.secrets import redact as redact
 from runner.recipe.valid_parts import field_path, partial_recipe, section_fields
@@ -183,8 +183,7 @@ def _kind(item: Any) -> str:
 
 
 def _dotted(loc: tuple[int | str, ...]) -> str:
-    parts = [part for part in loc if isinstance(part, int) or not part.startswith(BRANCH)]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return key.removeprefix(".")
 
 

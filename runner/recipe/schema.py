@@ -13,7 +13,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-BRANCH = "of "  # how the names of the forms of a value begin, which pydantic puts into the place of an error
 PositiveInt = Annotated[int, Field(gt=0)]
 NumWorkers = Annotated[int, Field(gt=0, le=10_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -145,8 +144,8 @@ class StageResources(Section):
     """What one stage asks of Ray."""
 
     num_workers: Annotated[
-        Annotated[NumWorkers, Tag(f"{BRANCH}number")] | Annotated[WorkerRange, Tag(f"{BRANCH}range")],
-        Discriminator(lambda given: BRANCH + ("range" if isinstance(given, Mapping | WorkerRange) else "number")),
+        Annotated[NumWorkers, Tag("number")] | Annotated[WorkerRange, Tag("range")],
+        Discriminator(lambda given: "range" if isinstance(given, Mapping | WorkerRange) else "number"),
     ] = Field(
         1,
         description="Workers of a stage that has several, else tasks. A range {min, max} is for a stage that continues "

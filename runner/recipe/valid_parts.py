@@ -48,14 +48,18 @@ def section_at(model: type[BaseModel], dotted: str) -> type[BaseModel] | None:
 def field_path(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """Where a pydantic error is, without its names of the alternatives where a field takes values of several kinds."""
     known: type[BaseModel] | None = model
-    for number, part in enumerate(loc, 1):
+    parts, found = iter(loc), list[int | str]()
+    for part in parts:
+        found.append(part)
         field = known.model_fields.get(str(part)) if known else None
         if field is None:
             continue
         known = section_of(field.annotation)
-        if known is None and sum(each is not NoneType for each in _alternatives(field.annotation)) > 1:
-            return loc[:number]
-    return loc
+        if sum(each is not NoneType for each in _alternatives(field.annotation)) > 1:
+            if known is None:
+                break
+            next(parts, None)  # the name of the alternative; what follows is a key of the section
+    return tuple(found)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

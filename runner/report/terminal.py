@@ -39,8 +39,8 @@ class Report:
         self._fixed = stream is not None
         self._console = console_for(stream or sys.stdout)
         self._live: LiveLines | None = None
-        self._line = StageLine("")
         self._log: LogLines | None = None
+        self._line: StageLine | LogLines = StageLine("")
         self._stage = ""
         self._jobs: Sequence[JobView] = ()
         self._shown: dict[str, str] = {}
@@ -76,20 +76,18 @@ class Report:
 
     def stage_started(self, name: str) -> None:
         self.stop()
-        self._stage, self._line = name, StageLine(name)
+        self._stage = name
         if self._console.can_redraw:
-            self._redraw(lambda: [self._line.parts()])
+            self._line = line = StageLine(name)
+            self._redraw(lambda: [line.parts()])
         else:
-            self._log = LogLines(name, self.say)
+            self._line = self._log = LogLines(name, self.say)
             self._log.start()
 
     def progress(self, stage: str, event: dict[str, Any]) -> None:
         """Show an event of `ProgressHandle.update`."""
-        if stage != self._stage:
-            return
-        self._line.update(event)
-        if self._log is not None:
-            self._log.update(event)
+        if stage == self._stage:
+            self._line.update(event)
 
     def stage_finished(self, record: StageRecord, log: Path) -> None:
         self.stop()

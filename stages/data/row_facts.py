@@ -97,7 +97,8 @@ def _limited(counts: Mapping[str, int | None], recipe: Recipe) -> dict[str, int 
 
 
 def _count_rows(folder: Path, names: str | list[str]) -> int | None:
-    """Rows of one file that Python reads by itself; None for others, for those that are not there, and large ones."""
+    """Rows of one file that Python reads by itself, or whose footer has them; None for others, for those that are not
+    there, and large ones."""
     if not isinstance(names, str):
         return None
     path = folder / names
@@ -108,6 +109,13 @@ def _count_rows(folder: Path, names: str | list[str]) -> int | None:
                 return sum(1 for line in file if line.strip())
         if form.kind in LIGHT and not form.compression and size <= _MOST_READ_BYTES:
             return sum(1 for _ in read_file(path, names))
+        return _by_footer(path) if form == Form("parquet") else None
+    except (OSError, RunnerError, ImportError, ValueError):
         return None
-    except (OSError, RunnerError):
-        return None
+
+
+def _by_footer(path: Path) -> int:
+    """Rows of a Parquet file. Raises ValueError for a damaged one, ImportError in an installation without pyarrow."""
+    from pyarrow.parquet import read_metadata
+
+    return int(read_metadata(path).num_rows)

@@ -17,6 +17,7 @@ from stages.data.prompt import columns
 from stages.data.shapes.conversation import read_messages
 from stages.evaluate.classes import label_scores
 from stages.evaluate.difference import difference
+from stages.evaluate.pictures import pictures_of
 from stages.evaluate.slices import Slices
 from stages.evaluators.base import CorpusMetric, Metric, judged
 from stages.evaluators.metrics import load_metrics
@@ -30,7 +31,8 @@ _MAX_CHARS = 4_000
 class Cases:
     """What one pass over the predictions gives: the rows to show, labels of slices, and (reference, answer) of all."""
 
-    def __init__(self, predictions: Artifact, recipe: Mapping[str, Any]) -> None:
+    def __init__(self, predictions: Artifact, recipe: Mapping[str, Any], test_set: Artifact | None = None) -> None:
+        """test_set: has the rows' images, which predictions do not; None: they are not shown."""
         keys = recipe.get("evaluate") or {}
         self.main = TUNED if TUNED in predictions.meta.get("variants", []) else BASE
         self.truncated = False
@@ -48,6 +50,7 @@ class Cases:
                 break
             self._add(row)
         wanted = {row.id for row in self._chosen.values()} if self.main == TUNED else set()
+        self.pictures = pictures_of(test_set, [row.id for row in self._shown()])
         self._base = dict(islice(_answers_of_base(predictions, wanted), len(wanted)))
 
     def _add(self, row: Prediction) -> None:
@@ -55,7 +58,7 @@ class Cases:
         place = len(self._pairs)
         self._pairs.append((row.reference, row.prediction))
         self._slices.add(row)
-        right = row.prediction == row.reference and row.error is None
+        right = _is_right(row)
         self.num_right += right
         self.num_wrong += not right
         shown = self.num_right <= MAX_RIGHT if right else self.num_wrong <= MAX_WRONG
@@ -75,8 +78,12 @@ class Cases:
         labels: dict[str, list[str]] = {}
         with suppress(RunnerError):
             labels = self._slices.labels() if self._pairs else {}
-        found = [self._row(place, row, labels) for place, row in self._chosen.items()]
-        return sorted(found, key=lambda row: row["right"])
+        places = {id(row): place for place, row in self._chosen.items()}
+        return [self._row(places[id(row)], row, labels) for row in self._shown()]
+
+    def _shown(self) -> list[Prediction]:
+        """The chosen rows, wrong ones first."""
+        return sorted(self._chosen.values(), key=_is_right)
 
     def _row(self, place: int, row: Prediction, labels: Mapping[str, list[str]]) -> dict[str, Any]:
         expected, found = difference(row.reference[:_MAX_CHARS], row.prediction[:_MAX_CHARS])
@@ -84,7 +91,8 @@ class Cases:
         return {
             "id": row.id,
             "number": place,
-            "right": row.prediction == row.reference and row.error is None,
+            "right": _is_right(row),
+            "pictures": self.pictures.of(row.id),
             "turns": [(role, text[:_MAX_CHARS]) for role, text in self._turns(row)],
             "expected": expected,
             "found": found,
@@ -115,6 +123,10 @@ class Cases:
         prompt = self._prompt
         found = [("system", prompt.system), ("user", prompt.user)] if prompt else []
         return [(role, text) for role, text in found if text]
+
+
+def _is_right(row: Prediction) -> bool:
+    return row.prediction == row.reference and row.error is None
 
 
 def _answers_of_base(predictions: Artifact, ids: set[str]) -> Iterator[tuple[str, str]]:

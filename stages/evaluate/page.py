@@ -13,6 +13,7 @@ from runner.recipe.comparison import parse_comparison
 from stages.data.prediction import BASE, TUNED
 from stages.evaluate.cases import MAX_ROWS, Cases
 from stages.evaluate.outcome import main_metric
+from stages.evaluate.pictures import Pictures
 from stages.evaluate.scores import measured
 from stages.evaluate.slices import LENGTH
 
@@ -62,13 +63,13 @@ def _cases(run: FinishedRun) -> Cases | None:
     if predictions is None or not run.metrics("evaluate"):
         return None
     with suppress(OSError, RunnerError):
-        return Cases(predictions, run.recipe)
+        return Cases(predictions, run.recipe, run.on_this_machine("test_set"))
     return None
 
 
 def _rows(cases: Cases | None) -> dict[str, Any]:
     if cases is None:
-        return {"rows": [], "total": 0, "num_wrong": 0, "num_right": 0, "templates": [], "read": None, "filters": []}
+        return {"rows": []}
     rows = cases.rows()
     names = list(dict.fromkeys(name for row in rows for name, _ in row["slices"]))
     filters = [
@@ -80,10 +81,18 @@ def _rows(cases: Cases | None) -> dict[str, Any]:
         "total": cases.num_wrong + cases.num_right,
         "num_wrong": cases.num_wrong,
         "num_right": cases.num_right,
+        "pictures": _about(cases.pictures),
         "templates": cases.templates(),
         "read": MAX_ROWS if cases.truncated else None,
         "filters": [each for each in filters if len(each["values"]) > 1],
     }
+
+
+def _about(pictures: Pictures) -> str:
+    """What is missing of the rows' images."""
+    if pictures.damage:
+        return f"Images are not shown: {pictures.damage}."
+    return f"{pictures.omitted} images are not shown: the page would be too large." if pictures.omitted else ""
 
 
 def _gate(keys: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Are the requests that the engine gets those that training was compared with?
 
-Parity is checked with the tokenizer of the runner's environment. An engine in an environment of its own has another
-release of it, and is held to the same tokens on the same rows; what it answers is read back there as well.
+Parity is checked with the tokenizer of the trainer's environment. An engine in another environment has another release
+of it, and is held to the same tokens on the same rows; what it answers is read back there as well.
 """
 
 from __future__ import annotations
@@ -15,19 +15,36 @@ from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
 from stages.engines.base import engine_environment
+from stages.ingest import without_torch
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parity import check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.trainers.base import trainer_environment
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
 
 
+def learned_in(recipe: Recipe) -> Chosen | None:
+    """The environment that rows are compared in: the trainer's, or where nothing is trained the engine's; None for the
+    runner's own."""
+    return trainer_environment(recipe) if "train" in recipe.pipeline else engine_environment(recipe)
+
+
 def asked_in(recipe: Recipe) -> Chosen | None:
     """The environment that requests are made in; None where none are, or in the runner's own."""
-    return engine_environment(recipe) if {"infer", "serve"} & set(recipe.pipeline) else None
+    return engine_environment(recipe) if _asks(recipe) else None
+
+
+def asked_elsewhere(recipe: Recipe) -> bool:
+    """Whether requests are made, and not by the tokenizer that rows are compared with."""
+    return _asks(recipe) and engine_environment(recipe) != learned_in(recipe)
+
+
+def _asks(recipe: Recipe) -> bool:
+    return bool({"infer", "serve"} & set(recipe.pipeline))
 
 
 @dataclass(frozen=True)
@@ -41,10 +58,11 @@ class There:
 
 def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
+    without_torch.begin()
     template = ChatTemplate.of(recipe, model)
     template.require_variables()
     count = check_parts(recipe, template, train, test)
-    return count, asked_digests(recipe, template, _files(train, test)) if asked_in(recipe) else {}
+    return count, asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
 
 
 def asked_digests(recipe: Recipe, template: ChatTemplate, files: Sequence[str]) -> dict[str, str]:
@@ -67,8 +85,9 @@ def look_there(recipe: Recipe, model: str, train: str | None, test: str) -> Ther
 
     What is wrong is given back, so that what `compare` finds is told before it.
     """
-    files, chosen = _files(train, test), asked_in(recipe)
-    asked = asked_digests(recipe, ChatTemplate.of(recipe, model), files) if chosen else {}
+    without_torch.begin()
+    files = _files(train, test)
+    asked = asked_digests(recipe, ChatTemplate.of(recipe, model), files) if asked_elsewhere(recipe) else {}
     try:
         if needs_reading(recipe):
             check_answers(recipe, model, files)
@@ -79,22 +98,27 @@ def look_there(recipe: Recipe, model: str, train: str | None, test: str) -> Ther
 
 def require_alike(recipe: Recipe, here: Mapping[str, str], there: There) -> None:
     """Raise RunnerError at the first request or answer that differs in the engine's environment. here: of `compare`."""
-    chosen = asked_in(recipe)
-    if chosen:
-        require_same_requests(chosen.name, here, there.asked)
+    if asked_elsewhere(recipe):
+        require_same_requests(_name(asked_in(recipe)), _name(learned_in(recipe)), here, there.asked)
     if there.wrong is not None:
         raise there.wrong
 
 
-def require_same_requests(environment: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
-    """Raise RunnerError naming a row of which the environment makes another request. here, there: `asked_digests`."""
+def _name(chosen: Chosen | None) -> str:
+    return f"environment {chosen.name}" if chosen else "runner's own environment"
+
+
+def require_same_requests(asking: str, learning: str, here: Mapping[str, str], there: Mapping[str, str]) -> None:
+    """Raise RunnerError naming a row of which one environment makes another request than the other.
+
+    here, there: `asked_digests` in that of training and in that of the requests.
+    """
     row = next((row for row in {**here, **there} if here.get(row) != there.get(row)), None)
     if row is not None:
         raise RunnerError(
-            f"{row}: the tokenizer of the environment {environment} makes another request of this row than the "
-            "runner's, so training would learn what no request asks",
-            f"Pin the same tokenizers and transformers in requirements/environments/{environment}.in, or use another "
-            "model.",
+            f"{row}: the tokenizer of the {asking} makes another request of this row than that of the {learning}, so "
+            "training would learn what no request asks",
+            "Pin the same tokenizers and transformers for both in requirements/environments, or use another model.",
         )
 
 

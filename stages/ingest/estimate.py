@@ -27,7 +27,7 @@ def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
         yield Estimate("download model", model.weights_bytes, "bytes", basis)
     data = known.recipe.dataset.source
     if data.startswith("generated://") or "://" not in data:
-        where = "the rows are generated" if "://" in data else f"{data} is a local folder"
+        where = "the rows are generated" if "://" in data else f"{data} is on this machine"
         yield Estimate("download data", 0, "bytes", where)
     else:
         yield unknown("download data", "bytes", f"{data}: the size is known once it has been read")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -35,7 +35,7 @@ def rows_meaning(recipe: Recipe) -> dict[str, Any]:
         spec = asdict(named.parse_uri(dataset.source, recipe.seed))
         meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
     elif scheme_of(dataset.source) in _HERE:
-        meaning["dataset.source"] = _files_here(dataset)
+        meaning["dataset.source"] = _files_here(dataset, _written_by_runs(recipe))
     if not dataset.source.startswith("s3://"):
         meaning["dataset.endpoint_url"] = None
     return meaning
@@ -75,8 +75,15 @@ def looks(recipe: Recipe) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def _files_here(dataset: Dataset) -> dict[str, Any]:
-    """The content of each file that the dataset names, by its name."""
+def _written_by_runs(recipe: Recipe) -> set[Path]:
+    """Folders that runs write to, which may be next to the rows: their images are plots."""
+    storage = recipe.storage
+    here = (path for path in (storage.root, storage.artifacts, storage.cache) if "://" not in path)
+    return {Path(path).expanduser().absolute() for path in here}
+
+
+def _files_here(dataset: Dataset, not_rows: Collection[Path]) -> dict[str, Any]:
+    """The content of each file that the dataset names, by its name. not_rows: folders without images of rows."""
     states: dict[str, Any] = {}
     for pattern in _patterns(dataset):
         with suppress(RunnerError):  # ingest says it
@@ -84,16 +91,19 @@ def _files_here(dataset: Dataset) -> dict[str, Any]:
             for name in files.find(pattern):
                 here = files.local(name)
                 states[name] = file_state(here) if here else None
-    if not scheme_of(dataset.source) and (images := _images_here(Path(folder_of(dataset.source)).expanduser())):
+    if not scheme_of(dataset.source) and (
+        images := _images_here(Path(folder_of(dataset.source)).expanduser().absolute(), not_rows)
+    ):
         states["images"] = digest_json(images)
     return dict(sorted(states.items()))
 
 
-def _images_here(folder: Path) -> list[list[Any]]:
-    """Name, size and time of change of each image below the folder, which rows may name."""
+def _images_here(folder: Path, not_rows: Collection[Path]) -> list[list[Any]]:
+    """Name, size and time of change of each image below the folder, which rows may name. not_rows: folders that are
+    left out, unless the folder is below one."""
     found = []
     for below, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(below, name) not in not_rows)
         for path in (Path(below, name) for name in sorted(names) if name.lower().endswith(_IMAGES)):
             with suppress(OSError):
                 stat = path.stat()

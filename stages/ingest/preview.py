@@ -16,11 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from runner.cluster.environments.call import call
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
-from stages.ingest import parity
+from stages.ingest import parity, without_torch
 from stages.ingest import stage as ingest
+from stages.ingest.asked import learned_in
 from stages.ingest.data import prepare_data
 from stages.models import obtain as models
 from stages.models.chat_template import ChatTemplate, with_template_text
@@ -51,11 +53,22 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
     recipe = with_template_text(ingest.with_absolute_paths(_limited(recipe)))
     log = StringIO()
     with TemporaryDirectory() as folder, redirect_stdout(log), redirect_stderr(log):
-        template = _template(recipe)
+        tokenizer = obtain_tokenizer(recipe)
         data = prepare_data(recipe, Path(folder), lambda *args, **figures: None)
-        with little_memory():
-            found = within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
+        variables = without_torch.variables(recipe, tokenizer)
+        asked = (recipe.model_dump_json(), str(tokenizer), folder, index)
+        found = call(learned_in(recipe), rendered, *asked, variables=variables)
         return {**found, "remarks": data.remarks}
+
+
+def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, Any]:
+    """`preview` of the rows in the folder, in the environment that rows are compared in. values: the recipe's, as JSON;
+    tokenizer: its folder."""
+    without_torch.begin()
+    recipe = Recipe.model_validate_json(values)
+    template = ChatTemplate.of(recipe, tokenizer)
+    with little_memory():
+        return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
 
 
 def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:
@@ -89,18 +102,10 @@ def obtain_tokenizer(recipe: Recipe) -> Path:
     )
 
 
-def _template(recipe: Recipe) -> ChatTemplate:
-    folder = obtain_tokenizer(recipe)
-    try:
-        return ChatTemplate.of(recipe, folder)
-    except ImportError as error:
-        raise RunnerError("preview needs transformers", "Run `make setup`.") from error
-
-
-def _tell(problems: list[dict[str, str]], call: Callable[[], Any]) -> None:
+def _tell(problems: list[dict[str, str]], check: Callable[[], Any]) -> None:
     """Call the function; an error of it is a problem."""
     try:
-        call()
+        check()
     except RunnerError as error:
         problems.append({"message": error.message, "hint": error.hint})
 

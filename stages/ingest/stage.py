@@ -21,8 +21,9 @@ from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
+from stages.ingest import without_torch
 from stages.ingest.answers import needs_reading
-from stages.ingest.asked import asked_in, compare, look_there, require_alike
+from stages.ingest.asked import asked_elsewhere, asked_in, compare, learned_in, look_there, require_alike
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.identity import looks, model_meaning, rows_meaning
 from stages.ingest.model import converted_in, fetch_model, resources_there, throttled
@@ -50,7 +51,7 @@ class Ingest:
         "model.chat_template",
         "model.chat_template_kwargs", "model.tool_parser", "model.reasoning_parser", "train.stage", "train.reasoning",
     )  # fmt: skip
-    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    libraries: ClassVar[tuple[str, ...]] = ()
     provides: ClassVar[tuple[str, ...]] = ("train_set", "test_set", "model")
     ephemeral: ClassVar[bool] = False
 
@@ -58,8 +59,8 @@ class Ingest:
         return ()
 
     def called_environments(self, recipe: Recipe) -> Sequence[Chosen]:
-        """Where the model is converted, and where the requests are made that are compared."""
-        return [each for each in (converted_in(recipe), asked_in(recipe)) if each]
+        """Where the model is converted, and where rows are rendered as they are learned and as they are asked."""
+        return [each for each in (converted_in(recipe), learned_in(recipe), asked_in(recipe)) if each]
 
     def canonical(self, recipe: Recipe) -> dict[str, Any]:
         """Local files by their content, generated rows by the grammar's settings; None for what sources do not use."""
@@ -117,15 +118,18 @@ class Ingest:
 
 
 def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | None, str]) -> int:
-    """How many rows are learned as they are asked, by the runner's environment and the engine's, side by side.
+    """How many rows are learned as they are asked, by the trainer's environment and the engine's, side by side.
 
     parts: the model's folder, the training rows, the test rows. Raises RunnerError at the first that differs.
     """
-    here = (compare, ctx.resources, (recipe, *parts))
-    if not asked_in(recipe) and not needs_reading(recipe):
+    learning, asking = (resources_there(ctx.resources, each) for each in (learned_in(recipe), asked_in(recipe)))
+    if without_torch.possible(recipe, Path(parts[0])):
+        learning = without_torch.in_own_process(learning)
+        asking = asking if needs_reading(recipe) else without_torch.in_own_process(asking)
+    here = (compare, learning, (recipe, *parts))
+    if not asked_elsewhere(recipe) and not needs_reading(recipe):
         return int(ctx.ray.call_together(here)[0][0])
-    where = resources_there(ctx.resources, asked_in(recipe))
-    (count, asked), there = ctx.ray.call_together(here, (look_there, where, (recipe, *parts)))
+    (count, asked), there = ctx.ray.call_together(here, (look_there, asking, (recipe, *parts)))
     require_alike(recipe, asked, there)
     return int(count)
 

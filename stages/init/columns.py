@@ -23,6 +23,7 @@ _SEVERAL = ("answers", "tags", "topics", "categories", "intents", "entities", "k
 _BEFORE = ("context", "passage", "subject", "title", "headline")
 """Columns that belong before the question, one of them: the first of these."""
 _NEVER = re.compile(r"(^|_)(id|uuid|guid|date|time|timestamp|created|updated|url|index|split)($|_)")
+_DATE = re.compile(r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([ T].*)?|\d{1,2}:\d{2}(:\d{2})?")
 _MOST_LABELS, _LABEL_CHARS = 100, 60
 
 
@@ -38,16 +39,22 @@ class Guess:
 
 @dataclass(frozen=True)
 class Held:
-    """What a column holds: rows that have it, distinct values, and the mean length of a value in characters."""
+    """What a column holds: rows that have it, distinct values, the mean length of a value in characters, and whether
+    the values are dates or times."""
 
     count: int
     distinct: int
     mean_chars: float
+    dates: bool = False
 
     @property
     def labels(self) -> bool:
         """Whether a few short values come again and again."""
-        return 2 <= self.distinct <= min(_MOST_LABELS, self.count // 3) and self.mean_chars <= _LABEL_CHARS
+        return (
+            not self.dates
+            and 2 <= self.distinct <= min(_MOST_LABELS, self.count // 3)
+            and self.mean_chars <= _LABEL_CHARS
+        )
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -86,7 +93,8 @@ def held_by(rows: Sequence[Mapping[str, Any]], name: str) -> Held | None:
     if not values or any(isinstance(value, list | dict | bytes) for value in values):
         return None
     texts = [str(value) for value in values]
-    return Held(len(texts), len(set(texts)), sum(map(len, texts)) / len(texts))
+    dates = all(_DATE.fullmatch(text.strip()) for text in texts)
+    return Held(len(texts), len(set(texts)), sum(map(len, texts)) / len(texts), dates)
 
 
 def plain(name: str) -> str:
@@ -128,14 +136,15 @@ def _question(name: str, held: Mapping[str, Held]) -> str:
 
 def _by_content(held: Mapping[str, Held]) -> Guess | None:
     """The longest texts are the question; the answer is a column of labels, or the only other one."""
-    usable = {name: each for name, each in held.items() if not _NEVER.search(plain(name))}
+    usable = {name: each for name, each in held.items() if not _NEVER.search(plain(name)) and not each.dates}
     if len(usable) < 2:
         return None
     question = max(usable, key=lambda name: usable[name].mean_chars)
     others = [name for name in usable if name != question]
     labels = [name for name in others if usable[name].labels]
     if labels:
-        why = f"{question} has the longest texts, {labels[0]} a few short values"
+        more = f"; {_others(labels[1:], ())} might be meant too" if labels[1:] else ""
+        why = f"{question} has the longest texts, {labels[0]} a few short values{more}"
         return Guess(_question(question, usable), f"{{{labels[0]}}}", False, why)
     if len(usable) == 2:
         first, second = usable

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from runner.errors import Problem, RecipeError
+from runner.errors import Problem, RecipeError, RunnerError, UsageError
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import RECIPES_DIR, compose
 from stages.data.sources import scheme_of
@@ -55,13 +57,15 @@ class Draft:
 
 
 def draft(asked: Asked) -> Draft:
-    """Propose a recipe and check it. Raises RunnerError for data that cannot be used, RecipeError for the rest."""
-    found = find_data(asked.data)
+    """Propose a recipe and check it. Raises UsageError for data that cannot be used, RecipeError for the rest."""
+    with _as_usage():
+        found = find_data(asked.data)
     path = _path(asked.recipe, found)
     found, levels = _placed(found, path)
     aim = target(asked.model, asked.cluster)
     tokenizer = tokenizer_of(aim.source, Path(_CACHE).expanduser())
-    made = propose(found, aim, tokenizer, asked.user, asked.answer)
+    with _as_usage():
+        made = propose(found, aim, tokenizer, asked.user, asked.answer)
     text = recipe_text(made, path.stem, asked.command)
     files = {
         path: text,
@@ -69,6 +73,15 @@ def draft(asked: Asked) -> Draft:
         path.with_name(SCHEMA): (RECIPES_DIR / "_schema" / "recipe.json").read_text(encoding="utf-8"),
     }
     return Draft(files, checked(path.stem, text), made)
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    """What is wrong with the data that the command line names is wrong with the command line."""
+    try:
+        yield
+    except RunnerError as error:
+        raise UsageError(error.message, error.hint) from error
 
 
 def recipe_name(text: str) -> str:
@@ -114,7 +127,17 @@ def checked(name: str, text: str) -> Recipe:
 
 
 def preview_of(made: Draft) -> list[str]:
-    """A row as the model will see it, and the rows' lengths: lines for the terminal. Raises RunnerError."""
+    """A row as the model will see it, the rows' lengths, and remarks that the proposal has not: lines for the terminal.
+
+    Raises RunnerError.
+    """
     from stages.ingest.preview import preview, preview_lines
 
-    return preview_lines(preview(made.recipe, 0))
+    found, known = preview(made.recipe, 0), set(map(_without_figures, made.made.remarks))
+    new = [each for each in found["remarks"] if _without_figures(each) not in known]
+    return preview_lines({**found, "remarks": new})
+
+
+def _without_figures(remark: str) -> str:
+    """What a remark says, whatever the split's name and numbers: the rows are the same before and after a split."""
+    return re.sub(r"\d+", "#", remark.partition(": ")[2] or remark)

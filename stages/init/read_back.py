@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from stages.data.example import Example
-from stages.engines.base import engine_named
 from stages.ingest.parsers_needed import has_reasoning
-from stages.sections.infer import Infer
+from stages.init.target import usual_engine
 
 CALLS = "calls"  # of tools, in an answer that is scored
 PARTS: dict[str, Callable[[Example], bool]] = {
@@ -36,7 +35,7 @@ def keys_for(parts: Collection[str], model: str, *, chatml: bool = False) -> Key
     chatml: whether the model writes conversations in ChatML. One of no known family gets the template `chatml` for
     tools, and the parser of its calls.
     """
-    usual = engine_named(Infer().backend).parsers(model) if parts else {}
+    usual = usual_engine().parsers(model) if parts else {}
     found = {name: value for name, value in usual.items() if name in parts}
     if "tool_parser" in parts and "tool_parser" not in found and chatml:
         found |= {"chat_template": "chatml", "tool_parser": "hermes"}

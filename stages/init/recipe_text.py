@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stages.engines.base import engine_named
 from stages.init.proposal import Proposal
-from stages.sections.infer import Infer
+from stages.init.target import usual_engine
 
 SCHEMA = "recipe.schema.json"
 _METHODS = {
@@ -153,7 +152,7 @@ def _infer(made: Proposal) -> Iterator[str]:
     yield "infer:"
     yield "  engine: shared  # with the endpoint: it starts once"
     yield "  # a row of cutoff_len and an answer of max_tokens"
-    kwargs = engine_named(Infer().backend).kwargs_for(limits.cutoff_len, limits.max_tokens)
+    kwargs = usual_engine().kwargs_for(limits.cutoff_len, limits.max_tokens)
     yield f"  engine_kwargs: {_plain(kwargs)}"
     yield f"  sampling: {{temperature: 0.0, max_tokens: {limits.max_tokens}}}"
 

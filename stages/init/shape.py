@@ -15,7 +15,7 @@ from stages.init.columns import columns_of, guess
 from stages.init.nested import parts, plain_templates
 
 _LOOKED_AT = 200
-_KTO = (True, False)
+_VERDICTS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ def _recognised(rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]
 
 
 def _has_truth_labels(rows: Sequence[Mapping[str, Any]], prompt: Mapping[str, Any]) -> bool:
-    """TRL's KTO: a prompt, a completion, and a label that is true or false."""
+    """TRL's KTO: a prompt, a completion, and a label that is true or false, in CSV as text."""
     if prompt.get("assistant") == "{label}":
         return False
-    return all(row.get("label") in _KTO and isinstance(row.get("label"), bool) for row in rows[:_LOOKED_AT])
+    labels = (row.get("label") for row in rows[:_LOOKED_AT])
+    return all(isinstance(each, bool | str) and str(each).strip().lower() in _VERDICTS for each in labels)
 
 
 def _scalar(rows: Sequence[Mapping[str, Any]], prompt: Mapping[str, Any]) -> bool:
@@ -92,7 +93,7 @@ def _scalar(rows: Sequence[Mapping[str, Any]], prompt: Mapping[str, Any]) -> boo
 
 def _preference(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any], user: str | None) -> Shape:
     if user is not None:
-        return Shape(kind, "dpo", {"user": _template(rows, "user", user), "assistant": "{chosen}"})
+        return Shape(kind, "dpo", {"assistant": "{chosen}", **prompt, "user": _template(rows, "user", user)})
     if not prompt:
         raise RunnerError(
             f"the rows are preference pairs without a column of the question; {_there(rows)}", "Name it: user=COLUMN."

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from runner.recipe.load import RECIPES_DIR
+from stages.engines.base import Engine, engine_named
+from stages.sections.infer import Infer
 
 _LARGE_GIB = 22  # of a GPU that a model of 7B parameters is trained on; of 24 GB a driver shows 22.5 GiB
 _SMALL, _LARGE = "smollm2_135m", "qwen2_5_7b_instruct"
@@ -55,6 +57,11 @@ def target(model: str | None = None, cluster: str | None = None) -> Target:
     fitting = _LARGE if memory >= _LARGE_GIB else _SMALL
     why = f"this machine has a GPU of {memory:.0f} GiB" if memory else "this machine has no GPU"
     return Target(model or fitting, cluster or ("local_gpu" if memory else "local_cpu"), why)
+
+
+def usual_engine() -> Engine:
+    """The engine of a recipe that names none, as those of `init`."""
+    return engine_named(Infer().backend)
 
 
 def gpu_memory_gib() -> float:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +96,14 @@ class ChatTemplate:
         cls, folder: Path | str, chosen: str | None, kwargs: Mapping[str, Any], *, trust_remote_code: bool = False
     ) -> ChatTemplate:
         """The template of the tokenizer in the folder. Raises RunnerError when the tokenizer does not load in time."""
-        from transformers import AutoTokenizer
-
-        def load() -> Any:
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-
         try:
+            from transformers import AutoTokenizer
+
+            given = {
+                "trust_remote_code": trust_remote_code,
+                "clean_up_tokenization_spaces": False,  # "1 !" would be shown as "1!", which no engine does
+            }
+            load = partial(AutoTokenizer.from_pretrained, folder, **given)
             tokenizer = within(SECONDS * 6, f"the tokenizer in {folder}", load)
         except RunnerError:
             raise

@@ -104,9 +104,8 @@ def convert(path: Path, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except (ImportError, OSError, ValueError) as error:
-        hint = f"Make the environment {ENVIRONMENT} again." if isinstance(error, ImportError) else "Take another model."
         reason = str(error).rstrip(". ")
-        raise RunnerError(f"transformers cannot convert {path.name}: {reason}", hint) from error
+        raise RunnerError(f"transformers cannot convert {path.name}: {reason}", _hint(error)) from error
     set_special_tokens(tokenizer, model.config)
     check_round_trip(tokenizer, path.name)
     model.save_pretrained(folder)
@@ -116,25 +115,28 @@ def convert(path: Path, folder: Path) -> None:
         weights.chmod(readable)
 
 
-def convert_tokenizer(path: Path, folder: Path) -> None:
-    """Write only the tokenizer and the config, as `convert` does: seconds instead of a minute.
+def convert_tokenizer(file: str, folder: str) -> None:
+    """Write only the tokenizer and the config, as `convert` does: seconds instead of a minute. Called by `call`.
 
     Raises RunnerError when transformers cannot read the file.
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    path = Path(file)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except (ImportError, OSError, ValueError) as error:
-        raise RunnerError(
-            f"transformers cannot read {path.name}: {error}", "Install the package gguf, or take another model."
-        ) from error
+        raise RunnerError(f"transformers cannot read {path.name}: {error}", _hint(error)) from error
     set_special_tokens(tokenizer, config)
     check_round_trip(tokenizer, path.name)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _hint(error: Exception) -> str:
+    return f"Make the environment {ENVIRONMENT} again." if isinstance(error, ImportError) else "Take another model."
 
 
 def set_special_tokens(tokenizer: Any, config: Any) -> None:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from runner.cluster.environments import Chosen
+from runner.cluster.environments.call import call
 from runner.errors import DamagedError, RunnerError, first_line
 from runner.storage import s3
 from runner.storage.artifact import Artifact, digest_files
@@ -89,8 +90,8 @@ def obtain_tokenizer(
         whole = cache / "gguf" / gguf.cache_name(distribution, path, gguf.ENVIRONMENT)
         if whole.is_dir():
             return whole
-        folder = f"{whole.name}--here-{version('transformers')}"
-        return made_once(cache / "tokenizer" / folder, lambda part: gguf.convert_tokenizer(path, part))
+        where, convert = Chosen(gguf.ENVIRONMENT, "model.source", source), gguf.convert_tokenizer
+        return made_once(cache / "tokenizer" / whole.name, lambda part: call(where, convert, str(path), str(part)))
     if source.startswith("s3://"):
         return _from_s3(source, cache, endpoint_url, wanted, lambda done, total: None)
     if is_local(source):

@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from stages.patches.vllm_torchvision import stand_in
@@ -25,12 +26,25 @@ _SOCKET_NAME = 36  # vLLM's: a UUID
 def prepare() -> None:
     """Prepare one of Ray's processes, and one that multiprocessing started; in any, what vLLM imports and lacks."""
     stand_in()
+    keep_kernels_together()
     if "ray" in sys.modules:
         keep_files_in_session()
     parent = multiprocessing.parent_process()
     if parent is not None:
         end_with_parent(parent)
         end_without_answers()
+
+
+def keep_kernels_together() -> None:
+    """Have Triton's kernels lie in vLLM's cache, in one folder for all engines of this node.
+
+    An engine that compiles its graph has Triton keep them next to it (torch._inductor names the folder in the
+    environment, unless one is named), and one that loads the compiled graph looks for them where Triton does by itself:
+    the second start would compile those of LoRA, attention and sampling again (benchmarks/RESULTS.md, "Starts").
+    """
+    from vllm import envs
+
+    os.environ.setdefault("TRITON_CACHE_DIR", str(Path(envs.VLLM_CACHE_ROOT, "triton_cache")))
 
 
 async def engine_end(client: Any, poll_s: float = 0.2) -> None:

@@ -122,8 +122,11 @@ def judge(counts: Encoded, rules: Rules, split: str) -> None:
         )
 
 
-def remarks(counts: dict[str, Any], too_long: str) -> list[str]:
-    """Lines for the terminal: what became of rows that are too long or whose answers the template trims."""
+def remarks(counts: dict[str, Any], too_long: str, method: str) -> list[str]:
+    """Lines for the terminal: what became of rows that are too long or whose answers the template trims.
+
+    method: by which they are learned. A pair of answers is two samples, and texts are cut into blocks.
+    """
     lines = []
     for split, each in counts.items():
         if each["too_long"]:
@@ -134,7 +137,7 @@ def remarks(counts: dict[str, Any], too_long: str) -> list[str]:
                 else ""
             )
             lines.append(f"{split}: {each['too_long']:,} samples are too long and {cut}{alone}")
-        if each["samples"] > each["rows"]:
+        if method == "sft" and each["samples"] > each["rows"]:
             lines.append(
                 f"{split}: {each['rows']:,} conversations are {each['samples']:,} samples, because the chat template "
                 "renders earlier turns otherwise than the last"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,10 +43,9 @@ class Endpoint:
         except TypeError as error:
             raise RunnerError(f"{artifact.uri} is described by another version of the runner: {error}") from error
 
-    def usage(self, messages: Sequence[Mapping[str, str]] | None = None) -> str:
-        """Lines for a person: URL, model names, a curl command that sends the messages."""
-        chat = list(messages or [{"role": "user", "content": "Hello"}])
-        body = json.dumps({"model": self.models[-1], "messages": chat, **self.sampling}, ensure_ascii=False)
+    def usage(self, asked: Mapping[str, Any]) -> str:
+        """Lines for a person: URL, model names, a curl command that asks. asked: `messages`, and `tools` if any."""
+        body = json.dumps({"model": self.models[-1], **asked, **self.sampling}, ensure_ascii=False)
         key = '-H "Authorization: Bearer $API_KEY" ' if self.asks_for_key else ""
         return "\n".join(
             [

@@ -56,7 +56,11 @@ def whole(artifact: Artifact, run_id: str, key: str) -> Artifact:
 
 def manifest_of(recipe: Recipe, run_id: str, key: str) -> Manifest:
     """The manifest of the run. Raises RunnerError when there is none, or its folder holds that of another run."""
-    folder = run_folder(recipe, run_id, key)
+    return manifest_in(run_folder(recipe, run_id, key), run_id, key)
+
+
+def manifest_in(folder: Path, run_id: str, key: str) -> Manifest:
+    """The manifest in the run's folder. Raises RunnerError when it is that of another run."""
     manifest = Manifest.load(folder)
     if manifest.run_id != folder.name:
         raise RunnerError(

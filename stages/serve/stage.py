@@ -37,6 +37,7 @@ from stages.serve.health import Listener, application_status, listen, wait_until
 from stages.serve.mappings import MAPPINGS
 from stages.serve.other_runs import ServedRun, served_runs
 from stages.serve.replicas import least_replicas
+from stages.serve.usage import row_to_ask
 
 
 class Serve:
@@ -91,8 +92,8 @@ class Serve:
     def keep_alive(self, recipe: Recipe) -> str:
         return "serve.keep_alive" if recipe.serve.keep_alive else ""
 
-    def usage(self, artifacts: Mapping[str, Artifact]) -> str:
-        return Endpoint.of(artifacts["endpoint"]).usage()
+    def usage(self, recipe: Recipe, artifacts: Mapping[str, Artifact]) -> str:
+        return Endpoint.of(artifacts["endpoint"]).usage(row_to_ask(recipe, artifacts.get("test_set")))
 
     def conflict(self, recipes: Sequence[Recipe]) -> tuple[str, str]:
         """One endpoint at a time: on a cluster, and at a port."""

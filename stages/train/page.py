@@ -78,6 +78,8 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             found.append((label, f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"))
     if _is_number(metrics.get("train_runtime_s")):
         found.append(("time", duration_text(metrics["train_runtime_s"])))
+    if metrics.get("num_checkpoints"):
+        found.append(("checkpoints", f"{metrics['num_checkpoints']:,} in {duration_text(metrics['checkpoints_s'])}"))
     return found
 
 

@@ -17,6 +17,7 @@ from runner.cluster.reach import is_this_machine
 from runner.cluster.session import check_fits
 from runner.errors import Problem, RunnerError
 from runner.patches import ray_train
+from runner.patches.ray_train_torch import torch_workers
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
@@ -32,7 +33,6 @@ from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
-from stages.train.same_tokens import require_same_tokens, token_digests
 from stages.train.start import Start, require_start, start_fits, start_of
 from stages.trainers.base import (
     ADAPTER,
@@ -41,6 +41,7 @@ from stages.trainers.base import (
     TRAINERS,
     Trainer,
     load_trainer,
+    trainer_environment,
     trainer_mappings,
     trainer_named,
     trainer_rules,
@@ -79,8 +80,7 @@ class Train:
         return load_trainer(recipe).libraries
 
     def environment(self, recipe: Recipe) -> Chosen | None:
-        name = load_trainer(recipe).environment
-        return Chosen(name, "train.trainer", recipe.train.trainer) if name else None
+        return trainer_environment(recipe)
 
     def library_arguments(self, recipe: Recipe) -> tuple[str, dict[str, Any]]:
         """The trainer and its arguments, without folders of a worker."""
@@ -146,10 +146,6 @@ class Train:
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
         there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
-        if trainer.environment and recipe.train.stage != "pt":
-            rows = (recipe, str(folders[0]), str(folders[1] / "train.jsonl"))
-            own, its = (ctx.ray.call(token_digests, where, *rows) for where in (one, there))
-            require_same_tokens(trainer.environment, own, its)
         counts = ctx.ray.call(trainer.prepare(), there, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
@@ -187,6 +183,7 @@ def loop_config(
         "args": args,
         "most_workers": ctx.resources.most_workers,
         "nodes_may_go": ctx.recipe.cluster.address is not None,
+        "save_every_s": ctx.recipe.train.checkpoints.every_s,
         "source": ctx.recipe.model.source,
         "chat_template": chat_template,
         "progress": ctx.progress(),
@@ -278,9 +275,10 @@ def fit(
         "checkpoint_config": CheckpointConfig(**run["checkpoint_config"]),
         "callbacks": [_stop_on_mistake()],
     }
-    alone = resources.most_workers == 1 and not trainer.shards(config["args"])  # needs no process group
-    ray_trainer = _trainer_class(alone=alone, own_cluster=own_cluster)(
+    alone = resources.most_workers == 1 and not trainer.shards(config["args"])
+    ray_trainer = _trainer_class(own_cluster=own_cluster)(
         trainer.worker(),
+        backend_config=None if alone else torch_workers(),
         train_loop_config=config,
         scaling_config=ScalingConfig(**scaling_config(resources, nodes_may_go=not own_cluster)),
         run_config=RunConfig(**run_options),
@@ -291,8 +289,8 @@ def fit(
         raise explain(error, trainer.memory_hint) from error
 
 
-def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:
-    """Ray Train's TorchTrainer, or for a lone worker its base class: then no process but the worker imports torch.
+def _trainer_class(*, own_cluster: bool) -> Any:
+    """Ray Train's trainer of any workers, so that no process but the workers imports torch.
 
     Ray Train starts an actor for datasets, which this training reads by itself; and on a cluster that the run has
     started itself two that serve nothing there: one tells an autoscaler what the training needs, one removes placement
@@ -301,13 +299,8 @@ def _trainer_class(*, alone: bool, own_cluster: bool) -> Any:
     """
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    trainer: Any = DataParallelTrainer
-    if not alone:
-        from ray.train.torch import TorchTrainer
-
-        trainer = TorchTrainer
     left_out = {"DatasetsCallback", *(("PlacementGroupCleanerCallback",) if own_cluster else ())}
-    return ray_train.without_actors(trainer, left_out, fixed_size=own_cluster)
+    return ray_train.without_actors(DataParallelTrainer, left_out, fixed_size=own_cluster)
 
 
 def _stop_on_mistake() -> Any:

@@ -15,7 +15,7 @@ from runner.storage.atomic import read_state
 from stages.models.adapter import CONFIG
 from stages.models.weights import Adapter
 from stages.sections.recipe import Recipe
-from stages.serve.other_runs import manifest_of, run_folder, whole
+from stages.serve.other_runs import manifest_in, run_folder, whole
 from stages.trainers.base import load_trainer
 
 KEY = "train.start_from"
@@ -42,7 +42,8 @@ def start_of(recipe: Recipe) -> Start | None:
     """The start that the recipe names. Raises RunnerError when there is no such run, or it has trained no adapter."""
     if (run_id := recipe.train.start_from) is None:
         return None
-    manifest, folder = manifest_of(recipe, run_id, KEY), run_folder(recipe, run_id, KEY)
+    folder = run_folder(recipe, run_id, KEY)
+    manifest = manifest_in(folder, run_id, KEY)
     weights, model = manifest.artifact("trained_weights"), manifest.artifact("model")
     if weights is None:
         raise RunnerError(f"{KEY} names the run {run_id!r}, which has trained nothing", "Name a run that ran train.")

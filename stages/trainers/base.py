@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from runner.cluster.environments import Chosen
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
 from runner.pipeline.members import Members
@@ -127,6 +128,12 @@ def load_trainer(recipe: Recipe) -> Trainer:
 def trainer_named(name: str) -> Trainer:
     """The trainer of that name in TRAINERS."""
     return _MEMBERS.named(name)
+
+
+def trainer_environment(recipe: Recipe) -> Chosen | None:
+    """The environment of the recipe's trainer, None for the runner's own."""
+    name = load_trainer(recipe).environment
+    return Chosen(name, _MEMBERS.key, recipe.train.trainer) if name else None
 
 
 def trainer_rules() -> tuple[Rule, ...]:

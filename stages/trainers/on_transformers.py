@@ -118,7 +118,7 @@ class OnTransformers(ABC):
     def row_remarks(self, figures: Mapping[str, Any], recipe: Recipe) -> list[str]:
         from stages.samples.dataset import remarks
 
-        return remarks(dict(figures), recipe.train.too_long)
+        return remarks(dict(figures), recipe.train.too_long, recipe.train.stage)
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
         return worker_env(resources)

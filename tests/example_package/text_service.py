@@ -67,7 +67,7 @@ class Board:
     def keep_alive(self, recipe):
         return "stages.board.stay" if settings_of(self, recipe).stay else ""
 
-    def usage(self, artifacts):
+    def usage(self, recipe, artifacts):
         return f"Look at {artifacts['board'].uri}."
 
     def run(self, ctx):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from runner.cli.command_line import read_command_line
+from runner.cli.main import main
 from runner.cli.overrides import checked_overrides
 from runner.cli.verbs.init import OPTIONS, _options
 from runner.cli.verbs.table import VERBS
 from runner.cluster import environments
+from runner.errors import EXIT_DONE
 from runner.pipeline.rules.check import load_recipe
 from runner.recipe.load import compose, to_options
 from runner.sweep.grid import combinations
@@ -76,6 +79,52 @@ def test_a_command_of_the_pages_is_valid(arguments: list[str], mine: Path, monke
             load_recipe(composed)
         else:
             to_options(composed)
+
+
+ELSEWHERE = {
+    r"run |recipe=|-m |serve ": "whole runs, in tests/e2e, tests/tiny_runs and tests/runner/sweep on smaller recipes",
+    r"submit |deploy |undeploy |rollback ": "on a cluster, in tests/runner/cluster and tests/stages/deploy",
+    r"preview recipe=viggo_qwen7b": "a tokenizer of the hub",
+    r"diff .* other=latest|status": "a run that is there, in tests/e2e and tests/runner/report",
+}
+"""Commands that are not executed here, and where they are, or what they need."""
+
+
+def light() -> list[list[str]]:
+    """Commands that take seconds and need no network and no run."""
+    return [each for each in commands() if not any(re.match(words, " ".join(each)) for words in ELSEWHERE)]
+
+
+@pytest.fixture
+def desk(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the recipes and data that the pages speak of, as the current one."""
+    from pyarrow import Table
+    from pyarrow.parquet import write_table
+
+    shutil.copytree(mine, tmp_path / "desk" / "mine")
+    folder = tmp_path / "desk"
+    for file in ("tickets.yaml", "chats.yaml", "data"):
+        (folder / "mine" / file).rename(folder / file)
+    tickets = [f"My invoice {at},{at},Please look at {at},{'ab'[at % 2]},{'ab'[at % 2]}" for at in range(60)]
+    for file in (folder / "tickets.csv", folder / "data" / "tickets.csv"):
+        file.write_text("\n".join(["text,subject,body,team,label", *tickets]) + "\n")
+    talk = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"}]
+    write_table(Table.from_pylist([{"messages": talk}] * 30), folder / "chats.parquet")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ARTIFACT_URI", "s3://bucket/prefix")
+    return folder
+
+
+def test_every_command_is_executed_here_or_it_is_written_where() -> None:
+    assert len(light()) >= 20
+    for words in ELSEWHERE:
+        assert any(re.match(words, " ".join(each)) for each in commands()), f"no page has {words}"
+
+
+@pytest.mark.parametrize("arguments", light(), ids=" ".join)
+def test_a_light_command_of_the_pages_does_what_it_is_for(arguments: list[str], desk: Path) -> None:
+    init = ["--yes"] if arguments[0] == "init" else []
+    assert main([*arguments, *init]) == EXIT_DONE
 
 
 def test_the_metrics_that_the_guide_names_are_the_libraries_own() -> None:

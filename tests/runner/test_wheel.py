@@ -61,9 +61,11 @@ def test_a_size_counts_linked_files_once_and_not_the_environments_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECIPE_RUNNER_ENVIRONMENTS", str(tmp_path / "environments"))
-    (tmp_path / "environments").mkdir()
-    (tmp_path / "environments" / "other").write_bytes(b"x" * 100_000)
+    other = tmp_path / "environments" / "other"
+    other.mkdir(parents=True)
+    (other / "file").write_bytes(b"x" * 100_000)
     (tmp_path / "one").write_bytes(b"x" * 50_000)
     alone = build._bytes(tmp_path)
     (tmp_path / "two").hardlink_to(tmp_path / "one")
     assert 50_000 <= alone == build._bytes(tmp_path) < 100_000
+    assert build._bytes(other) >= 100_000

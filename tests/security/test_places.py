@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from runner.cli.main import main
+from runner.cluster import environments
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.recipe import places
 from runner.recipe.extension import recipe_class
 from runner.recipe.load import section_of
 from runner.recipe.origin_rules import leaving
-from stages.trainers.llamafactory import packages
 from tests.paths import ROOT
 
 HEAD = "# @package _global_\ndefaults: [override /dataset: viggo_slice]\n"
@@ -44,7 +44,7 @@ NAMES_NOTHING_OUTSIDE = (
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Validates a recipe file with these values; gives the exit code and what was printed."""
-    monkeypatch.setattr(packages, "installed", lambda module: True)
+    monkeypatch.setattr(environments, "version", lambda *names: "1")
     monkeypatch.delenv("ARTIFACT_URI", raising=False)
     (tmp_path / "recipe").mkdir()
 

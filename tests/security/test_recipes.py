@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from runner.cli.main import main
+from runner.cluster import environments
 from runner.errors import EXIT_INVALID_RECIPE
 from runner.recipe.hydra.expansion import too_much
 from runner.recipe.load import compose
-from stages.trainers.llamafactory import packages
 
 CASES = yaml.safe_load((Path(__file__).parent / "recipes.yaml").read_text())
 SECRET = "canary-Zx8Qw3Rt6Yv1"
@@ -41,7 +41,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("DATABASE_URL", "GITHUB_PAT", "DB_PASS", "OPENAI_APIKEY", "RECIPE_TOKEN"):
         monkeypatch.setenv(name, SECRET)
     monkeypatch.setenv("PLAIN", HF_SECRET)
-    monkeypatch.setattr(packages, "installed", lambda module: True)  # a missing one would be named in place of the harm
+    monkeypatch.setattr(environments, "version", lambda *names: "1")  # a missing one would be named instead
     return seen
 
 
@@ -189,15 +189,18 @@ def test_what_is_trusted_is_valid_and_the_plan_shows_it_with_its_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = ["recipe=viggo_quickstart", "action=plan", f"storage.root={tmp_path}"]
-    harmful = ["+resources.train.runtime_env={pip: [mine], env_vars: {MY_SETTING: a}}"]
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env.pip"]) == EXIT_INVALID_RECIPE
+    harmful = ["+resources.evaluate.runtime_env={pip: [mine], env_vars: {MY_SETTING: a}}"]
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env.pip"]) == EXIT_INVALID_RECIPE
     assert "MY_SETTING" in capsys.readouterr().err
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env"]) == 0
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env"]) == 0
     shown = capsys.readouterr().out
-    assert "trusted by --trust: resources.train.runtime_env.pip = ['mine']" in shown
-    assert main([*plan, *harmful, "--trust", "resources.train.runtime_env", "format=json"]) == 0
+    assert "trusted by --trust: resources.evaluate.runtime_env.pip = ['mine']" in shown
+    assert main([*plan, *harmful, "--trust", "resources.evaluate.runtime_env", "format=json"]) == 0
     trusted = json.loads(capsys.readouterr().out)["trusted"]
-    assert sorted(trusted) == ["resources.train.runtime_env.env_vars.MY_SETTING", "resources.train.runtime_env.pip"]
+    assert sorted(trusted) == [
+        "resources.evaluate.runtime_env.env_vars.MY_SETTING",
+        "resources.evaluate.runtime_env.pip",
+    ]
 
 
 def test_trust_in_a_key_that_needs_none_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,6 +217,7 @@ def test_an_engine_runs_in_the_environment_that_it_names(
 class DummyTrainer(LlamaFactory):
     """As LLaMA-Factory, with a rule, an argument, an environment and an output of its own."""
 
+    environment: ClassVar[str | None] = None
     libraries: ClassVar[tuple[str, ...]] = ("dummy-trainer",)
 
     def rules(self) -> Sequence[Rule]:

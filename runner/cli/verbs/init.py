@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from runner.cli.command_line import ORIGIN, CommandLine, key_of
-from runner.errors import EXIT_DONE, Problem, RecipeError, RunnerError, printable
+from runner.errors import EXIT_DONE, Problem, RecipeError, RunnerError, UsageError, printable
 
 OPTIONS = ("data", "recipe", "user", "answer", "model", "cluster")
 _HINT = "Write data=tickets.csv: a file, a folder, a pattern, hf://org/name or s3://bucket/folder."
@@ -50,12 +50,12 @@ def _options(line: CommandLine) -> dict[str, str]:
 
 
 def _confirmed(files: dict[Path, str], yes: bool) -> list[Path]:
-    """The files to write: those that are not there as they should be. Raises RunnerError unless all may be replaced."""
+    """The files to write: those that are not there as they should be. Raises UsageError unless all may be replaced."""
     other = [path for path in files if path.exists() and not _same(path, files[path])]
     if other and not yes:
         named = ", ".join(map(str, other))
         hint = "Add --yes to overwrite, or name another recipe=FILE.yaml."
-        refusal = RunnerError(f"{named} would be overwritten", hint)
+        refusal = UsageError(f"{named} would be overwritten", hint)
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise refusal
         try:

@@ -179,7 +179,9 @@ def _alone() -> Iterator[None]:
 
 def _bytes(folder: Path) -> int:
     """Of the disk, without the environments that lie in it; a file that has several names counts once."""
-    states = {path.lstat() for path in folder.rglob("*") if environments.home() not in path.parents}
+    home = environments.home()
+    others = {home} if home.is_relative_to(folder) else set()
+    states = {path.lstat() for path in folder.rglob("*") if others.isdisjoint(path.parents)}
     return sum({(state.st_dev, state.st_ino): state.st_blocks * 512 for state in states}.values())
 
 

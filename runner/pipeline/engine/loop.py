@@ -159,9 +159,9 @@ def _kept_alive(run_: Run) -> str:
     """How to use what stays up because the recipe asks for it; "" when nothing does."""
     texts = []
     for stage in (load_stage(name) for name in run_.recipe.pipeline):
-        provided = {name: run_.known[name] for name in stage.provides if name in run_.known}
-        if isinstance(stage, KeepsAlive) and stage.keep_alive(run_.recipe) and len(provided) == len(stage.provides):
-            texts.append(stage.usage(provided))
+        is_there = all(name in run_.known for name in stage.provides)
+        if isinstance(stage, KeepsAlive) and stage.keep_alive(run_.recipe) and is_there:
+            texts.append(stage.usage(run_.recipe, run_.known))
     return "\n".join(texts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from runner.report.pages.parts import StagePart, finished_run, outcomes_of, part
 from runner.storage.artifact import Artifact
 
 _LOG_LINES, _LOG_BYTES = 40, 16_384
+_COLOURING = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
 _COMMAND_LINE = "command line"
 
 
@@ -85,14 +87,14 @@ def _failure(run: FinishedRun, command: str) -> dict[str, Any] | None:
 
 
 def log_end(log: Path) -> str:
-    """The last 40 lines of a log, "" when there is none."""
+    """The last 40 lines of a log without what colours them, "" when there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-_LOG_LINES:])
+    return "\n".join(_COLOURING.sub("", text).splitlines()[-_LOG_LINES:])
 
 
 def _timeline(manifest: Manifest, recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -110,7 +112,7 @@ def _timeline(manifest: Manifest, recipe: Mapping[str, Any]) -> list[dict[str, A
                 "width": 100 * record.wall_s / total,
                 "resources": _resources(resources),
                 "origin_run": record.origin_run,
-                "note": record.error or record.note or record.status,
+                "note": record.error or record.note,
             }
         )
         before += record.wall_s

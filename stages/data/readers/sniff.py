@@ -11,6 +11,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from runner.errors import RunnerError
 
@@ -176,8 +177,13 @@ def _text(head: bytes, name: str, whole: bool) -> str:
         byte = head[error.start]
         raise _refused(
             name, f"is not UTF-8 (byte 0x{byte:02x} in line {line}); it may be Latin-1 or Windows-1252",
-            "Save it as UTF-8, such as by `iconv -f WINDOWS-1252 -t UTF-8`.",
+            f"Save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 {quote(name)} > {quote(_utf8_name(name))}",
         ) from error  # fmt: skip
+
+
+def _utf8_name(name: str) -> str:
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/utf8-{last}" if folder else f"utf8-{last}"
 
 
 def _is_utf8(data: bytes) -> bool:

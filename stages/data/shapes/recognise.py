@@ -12,12 +12,18 @@ _PAIRS = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
     ("input", "output"), ("query", "response"), ("source", "target"), ("text", "label"), ("sentence", "label"),
 )  # fmt: skip
+_ANSWERS = (
+    ("better", "worse"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("winner", "loser"),
+    ("chosen_response", "rejected_response"), ("response_chosen", "response_rejected"), ("accepted", "rejected"),
+)  # fmt: skip
+"""Other names of a chosen and a rejected answer."""
+_QUESTIONS = ("prompt", "question", "instruction", "query")
 _TALKS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
 
 
 def recognise(row: Mapping[str, Any]) -> tuple[str, str]:
     """(name of the shape, the YAML of `dataset.prompt` that fits it); two empty texts for no known shape."""
-    for find in (_preference, _conversation, _alpaca, _prompt_completion, _text):
+    for find in (_preference, _named_otherwise, _conversation, _alpaca, _prompt_completion, _text):
         if found := find(row):
             return found
     return "", ""
@@ -32,10 +38,22 @@ def _preference(row: Mapping[str, Any]) -> tuple[str, str] | None:
     talk = next((name for name in _TALKS[:4] if name in row), None)
     if talk:
         return "preference (messages)", f"{{conversations: {talk}}}"
-    asked = next((name for name in ("prompt", "question", "instruction", "query") if name in row), None)
+    asked = next((name for name in _QUESTIONS if name in row), None)
     if asked is None and holds_messages(row[chosen]):
         return "preference (TRL)", f"{{conversations: {chosen}}}"
     return "preference", f'{{user: "{_asked(row, asked)}", assistant: "{{{chosen}}}"}}' if asked else ""
+
+
+def _named_otherwise(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A preference pair of texts in columns of other names."""
+    pair = next((pair for pair in _ANSWERS if all(isinstance(row.get(name), str) for name in pair)), None)
+    asked = next((name for name in (*_QUESTIONS, "input") if isinstance(row.get(name), str)), None)
+    if pair is None or asked is None:
+        return None
+    better, worse = (f"{{{name}}}" for name in pair)
+    return "preference", (
+        f'{{user: "{_asked(row, asked)}", assistant: "{better}", chosen: "{better}", rejected: "{worse}"}}'
+    )
 
 
 def _asked(row: Mapping[str, Any], column: str) -> str:

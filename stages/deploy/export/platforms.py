@@ -20,7 +20,7 @@ def ray_job(facts: Facts) -> dict[str, str]:
     command = facts.command("cluster.address=auto")
     return {
         "ray-job.sh": "#!/bin/sh\n# RAY_ADDRESS=http://head:8265 sh ray-job.sh\n"
-        "# The cluster's nodes have the environment of containerfile or requirements/gpu.lock.\n"
+        "# The cluster's nodes have the environments of containerfile, or those of requirements.\n"
         'exec ray job submit --address "${RAY_ADDRESS:?http://head:8265}" '
         f'--metadata-json \'{{"recipe": "{facts.recipe.name}"}}\' -- {command}\n'
     }

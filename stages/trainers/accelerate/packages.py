@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from runner.cluster import environments
-from runner.errors import Problem
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate.values import argument
-from stages.trainers.rules.packages import OPTIMIZERS, Need, one_of, trackers_exist, trackers_needed
+from stages.trainers.rules.packages import (
+    OPTIMIZERS,
+    Need,
+    one_of,
+    packages_are_locked,
+    trackers_exist,
+    trackers_needed,
+)
 
 ENVIRONMENT = "accelerate"
 NEEDS = (
@@ -30,17 +35,6 @@ ON_GPU: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def packages_are_locked(recipe: Recipe) -> Iterator[Problem]:
-    if "train" not in recipe.pipeline:
-        return
-    kind = recipe.cluster.accelerator
-    for need, value in _needed(recipe):
-        if all(environments.version(ENVIRONMENT, name, kind) is None for name in need.pip.split()):
-            message = f"needs {need.pip.split()[0]}, which the environment {ENVIRONMENT} does not have"
-            hint = f"Remove it; requirements/environments/{ENVIRONMENT}-{kind}.lock lists what there is."
-            yield Problem(f"train.args.{need.argument}", value, message, hint)
-
-
 def _needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
     """The packages that the arguments need. What needs a GPU is refused elsewhere where there is none."""
     on_cpu = recipe.cluster.accelerator == "cpu"
@@ -51,4 +45,4 @@ def _needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
     yield from trackers_needed(argument, recipe)
 
 
-RULES = (trackers_exist(argument), packages_are_locked)
+RULES = (trackers_exist(argument), packages_are_locked(ENVIRONMENT, _needed))

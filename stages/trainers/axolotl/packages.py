@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from runner.cluster import environments
-from runner.errors import Problem
 from stages.sections.recipe import Recipe
 from stages.trainers.axolotl.mappings import AXOLOTL
 from stages.trainers.axolotl.values import argument
-from stages.trainers.rules.packages import OPTIMIZERS, Need, one_of
+from stages.trainers.rules.packages import OPTIMIZERS, Need, one_of, packages_are_locked
 
 ENVIRONMENT = "axolotl"
 NEEDS = (
@@ -33,18 +32,13 @@ ON_GPU: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-def packages_are_locked(recipe: Recipe) -> Iterator[Problem]:
-    if "train" not in recipe.pipeline:
-        return
-    kind = recipe.cluster.accelerator
+def _needed(recipe: Recipe) -> Iterator[tuple[Need, Any]]:
+    """The packages that the arguments need. What needs a GPU is refused elsewhere where there is none."""
+    on_cpu = recipe.cluster.accelerator == "cpu"
     for need in NEEDS:
         value = argument(recipe, need.argument)
-        if value is None or not need.holds(value) or (kind == "cpu" and value in ON_GPU[need.argument][0]):
-            continue
-        if environments.version(ENVIRONMENT, need.pip, kind) is None:
-            message = f"needs {need.pip}, which the environment {ENVIRONMENT} does not have"
-            hint = f"Remove it; requirements/environments/{ENVIRONMENT}-{kind}.lock lists what there is."
-            yield Problem(f"train.args.{need.argument}", value, message, hint)
+        if value is not None and need.holds(value) and not (on_cpu and value in ON_GPU[need.argument][0]):
+            yield need, value
 
 
-RULES = (packages_are_locked,)
+RULES = (packages_are_locked(ENVIRONMENT, _needed),)

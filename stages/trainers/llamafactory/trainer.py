@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class LlamaFactory(OnTransformers):
     """A trainer by LLaMA-Factory's own training function."""
 
-    environment: ClassVar[str | None] = None
+    environment: ClassVar[str | None] = packages.ENVIRONMENT
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     memory_hint: ClassVar[str] = arguments.MEMORY_HINT
     without_effect: ClassVar[tuple[str, ...]] = arguments.WITHOUT_EFFECT
@@ -61,7 +61,7 @@ class LlamaFactory(OnTransformers):
         return MAPPINGS
 
     def remarks(self, recipe: Recipe) -> Iterator[str]:
-        return packages.remarks(recipe)
+        yield from ()
 
     def prepare(self) -> Callable[[Recipe, str, str, str], dict[str, Any]]:
         from stages.trainers.llamafactory.tokens import tokenize

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from runner.cluster import environments
 from runner.errors import Problem, nearest
 from runner.pipeline.optional import Rule
 from runner.recipe.rules.arguments import NotAccepted
@@ -64,6 +65,20 @@ OPTIMIZERS = (
     Need("optim", "torchdistx", "torchdistx", one_of("adamw_anyprecision")),
     Need("optim", "optimi", "torch-optimi", one_of("stable_adamw")),
 )
+
+
+def packages_are_locked(environment: str, needed: Callable[[Recipe], Iterator[tuple[Need, Any]]]) -> Rule:
+    """The rule that the environment's lock has the packages that a recipe's arguments need."""
+
+    def rule(recipe: Recipe) -> Iterator[Problem]:
+        kind = recipe.cluster.accelerator
+        for need, value in needed(recipe) if "train" in recipe.pipeline else ():
+            if all(environments.version(environment, name, kind) is None for name in need.pip.split()):
+                message = f"needs {need.pip.split()[0]}, which the environment {environment} does not have"
+                hint = f"Remove it; requirements/environments/{environment}-{kind}.lock lists what there is."
+                yield Problem(f"train.args.{need.argument}", value, message, hint)
+
+    return rule
 
 
 def trackers_needed(argument: Argument, recipe: Recipe) -> Iterator[tuple[Need, Any]]:

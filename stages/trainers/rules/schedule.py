@@ -62,6 +62,14 @@ def _best_model_was_saved(argument: Argument, recipe: Recipe) -> Iterator[Proble
         yield Problem(key, save, message, f"Set {key}={max(1, round(save / every)) * every:g}.")
 
 
+def _nothing_is_saved(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
+    strategy, every_s = argument(recipe, "save_strategy"), recipe.train.checkpoints.every_s
+    if strategy == "no" and every_s > 0:
+        message = f"saves no checkpoint, and train.checkpoints.every_s={every_s:g} saves one every {every_s:g} s"
+        hint = "Set train.checkpoints.every_s=0 as well, or leave train.args.save_strategy out."
+        yield Problem("train.args.save_strategy", strategy, message, hint)
+
+
 def targets_are_modules(recipe: Recipe) -> Iterator[Problem]:
     names = [name.strip() for name in recipe.train.lora_target.split(",")]
     key, value = "train.lora_target", recipe.train.lora_target
@@ -82,5 +90,6 @@ def schedule_rules(argument: Argument) -> tuple[Rule, ...]:
         _validation_size_is_rows_or_a_share,
         _evaluation_has_a_strategy,
         _best_model_was_saved,
+        _nothing_is_saved,
     )
     return (*(partial(rule, argument) for rule in found), targets_are_modules)

@@ -30,14 +30,16 @@ def callback(reporter: Reporter) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.step(state, log_follows=control.should_log)
-            is_stopping, is_leaving = reporter.look(args.device)
-            if is_stopping and state.global_step < state.max_steps:
-                control.should_save = control.should_training_stop = True
-            elif is_leaving:  # the training continues until the node is gone, and then from here with the others
-                control.should_save = True
+            seen = reporter.look(args.device)
+            if any(seen) and state.global_step < state.max_steps:
+                control.should_save = True  # where a node leaves, training continues with it until it is gone
+                control.should_training_stop = control.should_training_stop or seen.is_stopping
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            reporter.evaluated()
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.saved(Path(args.output_dir, f"checkpoint-{state.global_step}"), Path(args.output_dir))

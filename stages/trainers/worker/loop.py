@@ -46,7 +46,8 @@ def run(config: dict[str, Any], training: Training) -> None:
     """Train, on one of the workers. Raises RunnerError for what would fail again, RuntimeError for what may not.
 
     config: `args` (of the trainer's `arguments`, with `output_dir` and `trust_remote_code`), `source` (the model's, as
-    published), `chat_template` (its text), `progress`, `most_workers` (that a step is made for), `nodes_may_go`.
+    published), `chat_template` (its text), `progress`, `most_workers` (that a step is made for), `nodes_may_go`,
+    `save_every_s` (of `train.checkpoints.every_s`).
     """
     import ray.train
 
@@ -58,9 +59,13 @@ def run(config: dict[str, Any], training: Training) -> None:
         return  # an earlier attempt finished, but its results were not kept
     with work_folder(ray.get_runtime_context().get_job_id(), rank, context.get_node_rank()) as work:
         notice = ray.train.get_preemption_info if config["nodes_may_go"] else None
-        reporter = Reporter(rank, now, config["progress"], most_workers=config["most_workers"], notice=notice)
+        can_resume = training.can_resume(args)
+        reporter = Reporter(
+            rank, now, config["progress"], most_workers=config["most_workers"], notice=notice,
+            save_every_s=config["save_every_s"] if can_resume else 0.0,
+        )  # fmt: skip
         try:
-            resume = fetched(checkpoint, work, args) if training.can_resume(args) else None
+            resume = fetched(checkpoint, work, args) if can_resume else None
             training.train(dict(args), resume, callback(reporter))
         except StoppedError:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,13 @@ def report(metrics: dict[str, Any], folder: Path | None, *, rank: int, num_parts
     )
 
 
-def first_ones(flags: tuple[bool, bool], device: Any) -> tuple[bool, bool]:
+def first_ones(flags: Sequence[bool], device: Any) -> list[bool]:
     """The flags of the first worker, on every one of them."""
     import torch
 
     shared = torch.tensor(flags, dtype=torch.uint8, device=device)
     torch.distributed.broadcast(shared, src=0)
-    first, second = shared.tolist()
-    return bool(first), bool(second)
+    return [bool(flag) for flag in shared.tolist()]
 
 
 def is_final(checkpoint: Any) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.errors import RunnerError
 from stages.trainers.output import TRAINER_LOG
@@ -17,6 +17,7 @@ from stages.trainers.worker.report import first_ones, report
 _PROGRESS_EVERY_S = 0.5
 _ASK_EVERY_S = 0.5
 _LOOK_EVERY_S = 2.0
+_TRAINED_BY_SAVED = 20.0  # the least time between checkpoints saved by time, as a multiple of what the last one took
 
 # Files of a trainer's checkpoint that resuming does not read: the tokenizer comes from the model, the rest is a pickle
 # of the arguments and a model card.
@@ -36,13 +37,23 @@ def _require_finite(loss: float, step: int) -> None:
         )
 
 
+class Seen(NamedTuple):
+    """What is to be done after a step. is_stopping: the run is to end. is_leaving: a worker's node has just been told
+    that it is taken away. is_due: it is time for a checkpoint."""
+
+    is_stopping: bool
+    is_leaving: bool
+    is_due: bool
+
+
 @dataclass
 class Reporter:
     """Follows the trainer: tells the driver how far it is, and reports its checkpoints.
 
     `num_steps` is the trainer's count, which continues where a resumed training stopped. most_workers: of the training,
     whose nodes may come and go; None: as many as there are. notice: what Ray knows of nodes that are about to be taken
-    away, None for nothing; every worker must ask as often. None where no node is.
+    away, None for nothing; every worker must ask as often. None where no node is. save_every_s: seconds after a
+    checkpoint until the next is due, 0 for never.
     """
 
     rank: int
@@ -51,6 +62,7 @@ class Reporter:
     now: Callable[[], float] = time.monotonic
     most_workers: int | None = None
     notice: Callable[[], Any] | None = None
+    save_every_s: float = 0.0
     num_steps: int = 0
     total_steps: int = 0
     num_samples: int | None = None
@@ -66,7 +78,11 @@ class Reporter:
     _looked_at: float = float("-inf")
     is_stopping: bool = False
     is_leaving: bool = False
+    num_checkpoints: int = 0
     checkpoints_s: float = 0.0
+    _saved_at: float = 0.0
+    _saving_s: float = 0.0
+    _worked_at: float = 0.0
     _pending: tuple[Path, Path] | None = None
 
     def begin(self, args: Any, state: Any, num_samples: int | None) -> None:
@@ -74,14 +90,14 @@ class Reporter:
         self.num_steps = self._first_step = state.global_step
         self.total_steps = state.max_steps
         self._rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * self.world_size
-        self._begun_at = self._ended_at = self.now()
+        self._begun_at = self._ended_at = self._worked_at = self._saved_at = self.now()
         self.losses = [(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
         self.eval_losses = [float(entry["eval_loss"]) for entry in state.log_history if "eval_loss" in entry]
         self._tell()
 
     def step(self, state: Any, *, log_follows: bool) -> None:
         self.num_steps = state.global_step
-        self._ended_at = self.now()
+        self._ended_at = self._worked_at = self.now()
         self._first_step_at = self._first_step_at or time.time()
         if not log_follows:
             self._tell_now_and_then()
@@ -93,6 +109,11 @@ class Reporter:
             self._tell_now_and_then()
         if "eval_loss" in logs:
             self.eval_losses.append(float(logs["eval_loss"]))
+        self._worked_at = self.now()
+
+    def evaluated(self) -> None:
+        """The trainer has evaluated: what follows may be a checkpoint."""
+        self._worked_at = self.now()
 
     def samples_per_s(self) -> float | None:
         """Rows a second of this attempt, over all workers."""
@@ -117,6 +138,9 @@ class Reporter:
     def saved(self, folder: Path, output: Path) -> None:
         """The trainer has written a checkpoint. It is reported at its next event, when all callbacks are through."""
         self._pending = (folder, output)
+        self._saved_at = self.now()
+        self._saving_s = self._saved_at - self._worked_at
+        self.checkpoints_s += self._saving_s
 
     def flush(self, *, wait: bool = False) -> None:
         """Report the checkpoint that waits for it; every worker does so at the same step.
@@ -133,30 +157,33 @@ class Reporter:
         folder.mkdir(exist_ok=True)  # a rank of a trainer that saves nothing on it still reports its part
         begin = self.now()
         report({"step": self.num_steps}, folder, rank=self.rank, num_parts=self.world_size, wait=wait)
+        self._saving_s += self.now() - begin
         self.checkpoints_s += self.now() - begin
+        self.num_checkpoints += 1
 
-    def look(self, device: Any) -> tuple[bool, bool]:
-        """Whether the run is to end, and whether a worker's node has just been told that it is taken away.
-
-        The same answers on every worker: the first one asks, and looks, now and then.
-        """
-        is_looking = False
+    def look(self, device: Any) -> Seen:
+        """What is to be done: the same on every worker. The first one asks, and looks, now and then."""
+        is_looking, is_due = False, self.rank == 0 and self._is_due()
         if self.rank == 0 and self.now() - self._asked_at >= _ASK_EVERY_S:
             self._asked_at = self.now()
             self.is_stopping = self.progress.is_stopping()
         if self.rank == 0 and self.notice and not self.is_leaving and self.now() - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at, is_looking = self.now(), True
         if self.world_size > 1:
-            self.is_stopping, is_looking = first_ones((self.is_stopping, is_looking), device)
+            self.is_stopping, is_looking, is_due = first_ones((self.is_stopping, is_looking, is_due), device)
         if is_looking and self.notice is not None:
             self.is_leaving = self.notice() is not None
-        return self.is_stopping, is_looking and self.is_leaving
+        return Seen(self.is_stopping, is_looking and self.is_leaving, is_due)
+
+    def _is_due(self) -> bool:
+        least = max(self.save_every_s, _TRAINED_BY_SAVED * self._saving_s)
+        return self.save_every_s > 0 and self.now() - self._saved_at >= least
 
     def summary(self) -> dict[str, Any]:
         """Figures of the training. A loss is the mean since the log entry before; `train_loss` weighs them by steps.
 
         first_step_at: when this attempt's first step ended (Unix time, s); None when it had none to do.
-        checkpoints_s: how long training stood still for checkpoints to be reported.
+        checkpoints_s: how long training stood still for checkpoints to be written, sealed and handed to the upload.
         """
         weighted, before = 0.0, 0
         for step, loss in self.losses:
@@ -175,5 +202,6 @@ class Reporter:
             "train_runtime_s": self._ended_at - self._begun_at,
             "resumed_at_step": self._first_step or None,
             "first_step_at": self._first_step_at,
+            "num_checkpoints": self.num_checkpoints,
             "checkpoints_s": self.checkpoints_s,
         }

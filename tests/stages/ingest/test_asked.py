@@ -17,7 +17,16 @@ from runner.recipe.load import compose, to_recipe
 from runner.recipe.schema import StageResources
 from stages.data.example import Example, Message, write_examples
 from stages.engines.vllm.engine import Vllm
-from stages.ingest.asked import There, asked_in, compare, look_there, require_alike, require_same_requests
+from stages.ingest.asked import (
+    There,
+    asked_elsewhere,
+    asked_in,
+    compare,
+    learned_in,
+    look_there,
+    require_alike,
+    require_same_requests,
+)
 from stages.ingest.model import converted_in, resources_there
 from stages.models import gguf
 from stages.sections.recipe import Recipe
@@ -42,20 +51,29 @@ def recipe_of(*overrides: str) -> Recipe:
 
 
 def test_the_same_requests_pass() -> None:
-    require_same_requests("tool", HERE, dict(HERE))
+    require_same_requests("environment tool", "environment other", HERE, dict(HERE))
 
 
 @pytest.mark.parametrize("there", [{**HERE, "test: test.jsonl:2": "c"}, {"train: train.jsonl:1": "a"}])
 def test_a_row_of_which_the_environment_makes_another_request_ends_the_run(there: dict[str, str]) -> None:
-    with pytest.raises(RunnerError, match=r"test\.jsonl:2: the tokenizer of the environment tool") as failure:
-        require_same_requests("tool", HERE, there)
-    assert "requirements/environments/tool.in" in failure.value.hint
+    with pytest.raises(RunnerError, match=r"test\.jsonl:2: the tokenizer of the environment tool .* environment other"):
+        require_same_requests("environment tool", "environment other", HERE, there)
 
 
 def test_requests_are_compared_in_the_engines_environment_where_a_recipe_makes_some(locked: str) -> None:
     recipe = recipe_of()
     assert asked_in(recipe) == Chosen("tool", "infer.backend", "vllm")
     assert asked_in(recipe_of("pipeline=[ingest,train]")) is None
+
+
+def test_rows_are_compared_in_the_trainers_environment_and_in_the_engines_where_nothing_is_trained(locked: str) -> None:
+    trained, asked = recipe_of(), recipe_of("pipeline=[ingest,infer]")
+    assert learned_in(trained) == Chosen("llamafactory", "train.trainer", "llamafactory")
+    assert learned_in(asked) == asked_in(asked) == Chosen("tool", "infer.backend", "vllm")
+    elsewhere = {"[ingest,train,infer]": True, "[ingest,infer]": False, "[ingest,train]": False, "[ingest]": False}
+    assert {pipeline: asked_elsewhere(recipe_of(f"pipeline={pipeline}")) for pipeline in elsewhere} == elsewhere
+    libraries = fingerprint_inputs(load_stage("ingest"), recipe_of("train.trainer=accelerate"), {})["libraries"]
+    assert set(libraries) == {"environment accelerate", "environment tool"}
 
 
 def test_ingest_depends_on_the_locks_of_the_environments_that_it_calls_into(locked: str) -> None:
@@ -84,7 +102,7 @@ def tiny_recipe() -> Recipe:
     return Recipe.model_validate(
         {
             "name": "tiny",
-            "pipeline": ["ingest", "infer"],
+            "pipeline": ["ingest", "train", "infer"],
             "model": {"source": "org/tiny"},
             "dataset": {"source": "data", "prompt": {"conversations": "messages"}},
             "serve": {"model_id": "base"},
@@ -92,6 +110,7 @@ def tiny_recipe() -> Recipe:
     )
 
 
+@pytest.mark.environment("llamafactory")
 def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: Path, locked: str) -> None:
     recipe = tiny_recipe()
     model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
@@ -114,6 +133,7 @@ def test_a_wrong_answer_is_told_after_another_request(locked: str) -> None:
         require_alike(recipe, HERE, There({}, wrong))
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_row_that_the_chat_template_refuses_is_refused_alike_in_both_environments(
     tmp_path: Path, locked: str
 ) -> None:

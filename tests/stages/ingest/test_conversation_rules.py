@@ -16,6 +16,8 @@ from tests.runner.recipes import problems
 from tests.stages.ingest.test_parity import recipe_of
 from tests.stages.models.families import FAMILIES, tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 ASKED = [{"role": "user", "content": "Open é 你好?"}, {"role": "assistant", "content": "At eight.", "name": None}]
 
 

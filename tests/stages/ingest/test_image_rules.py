@@ -75,6 +75,18 @@ def test_a_changed_image_below_the_source_changes_what_the_rows_are_known_by(tmp
     assert before != between != rows_meaning(recipe)
 
 
+def test_plots_of_runs_next_to_the_rows_change_nothing(tmp_path: Path) -> None:
+    storage = {"root": f"{tmp_path}/runs", "artifacts": f"{tmp_path}/store"}
+    recipe = recipe_of(tmp_path, storage=storage)
+    before = rows_meaning(recipe)
+    for folder in ("runs/a/train", "store"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "training_loss.png").write_bytes(b"1")
+    assert rows_meaning(recipe) == before
+    own = recipe_of(tmp_path, storage={**storage, "root": str(tmp_path)})  # rows below the root of the runs
+    assert rows_meaning(own) != before
+
+
 def test_an_engine_that_would_see_other_pixels_than_training_is_refused(tmp_path: Path) -> None:
     model(tmp_path, model_type="llava", vision_config={})
     asks = {"pipeline": ["ingest", "train", "publish", "infer", "evaluate", "serve"]}

@@ -240,6 +240,7 @@ class FakeContext:
         self.lines.append(line)
 
 
+@pytest.mark.environment("llamafactory")
 def test_the_stage_gives_data_and_model(tmp_path: Path) -> None:
     model = save_model("chatml", tmp_path / "tiny")
     recipe = recipe_of(

@@ -15,6 +15,8 @@ from stages.models.chat_template import ChatTemplate
 from stages.sections.recipe import Recipe
 from tests.stages.models.families import save_model, tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 ASKED: list[Message] = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}]
 
 
@@ -116,7 +118,6 @@ def test_a_test_row_that_the_template_refuses_is_named_where_nothing_is_trained(
 def test_llamafactorys_own_template_is_refused_where_it_differs(
     family: str, name: str, part: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("llamafactory")
     kwargs = {"llama3.1": {"date_string": "1 Jan 2024"}, "qwen3": {"enable_thinking": False}}.get(family, {})
     model = save_model(family, tmp_path / "model")
     recipe = recipe_of(template=name, source=str(model), chat_template_kwargs=kwargs)
@@ -128,7 +129,6 @@ def test_llamafactorys_own_template_is_refused_where_it_differs(
 
 
 def test_llamafactorys_own_template_is_taken_where_it_is_equal(tmp_path: Path) -> None:
-    pytest.importorskip("llamafactory")
     model = save_model("chatml", tmp_path / "model")
     recipe = recipe_of(template="chatml", source=str(model))
     assert check(recipe, ChatTemplate.of(recipe, model), [Example("1", ASKED)]) == 1

@@ -116,6 +116,7 @@ def test_a_row_is_shown_as_it_is_learned_and_as_it_is_asked(tmp_path: Path, caps
     assert found["remarks"][0] in preview_lines(found)
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_row_of_the_longer_split_is_shown_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = shown(tmp_path, capsys, "row=2")
     assert code == EXIT_DONE
@@ -125,6 +126,7 @@ def test_a_row_of_the_longer_split_is_shown_alone(tmp_path: Path, capsys: pytest
     assert "the train split has rows 0 to 2 and the test split has rows 0 to 1 here" in json.dumps(found)
 
 
+@pytest.mark.environment("llamafactory")
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r"])
 def test_a_line_separator_inside_a_text_is_text(
     separator: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -135,21 +137,23 @@ def test_a_line_separator_inside_a_text_is_text(
     assert found["train"]["rows"][0]["parts"][1]["text"] == f"A{separator}B<|im_end|>\n"
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_packed_training_set_is_shown_row_by_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = shown(tmp_path, capsys, "row=2", "+train.args.packing=true")
     assert (code, found["train"]["rows"][0]["id"], found["train"]["counts"]["rows"]) == (EXIT_DONE, "train-000002", 3)
 
 
+@pytest.mark.environment("llamafactory")
 def test_another_template_in_training_than_in_requests_is_shown_with_the_first_token_that_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("llamafactory")
     code, found = shown(tmp_path, capsys, "model.template=qwen")
     assert code == EXIT_INVALID_RECIPE
     assert "differ from the prompt's token 1 on" in found["problems"][0]["message"]
     assert "Set model.template=null" in found["problems"][0]["hint"]
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_row_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = shown(tmp_path, capsys, "dataset.prompt.system=Short.", family="gemma")
     assert code == EXIT_INVALID_RECIPE
@@ -157,6 +161,7 @@ def test_a_row_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsy
     assert not found.get("test", {}).get("rows")
 
 
+@pytest.mark.environment("llamafactory")
 def test_rows_that_are_too_long_are_shown_as_they_are_after_the_cut(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, RunnerError
 from runner.testing import load_recipe
 from stages.init import draft, target
 from stages.init.shape import shape_of
@@ -326,11 +326,71 @@ def test_a_subject_comes_before_the_body() -> None:
     assert init("data=data.jsonl").dataset.prompt.user == "{Subject|}\n{Body}"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str, code: int = EXIT_STAGE_FAILED) -> str:
-    assert main(["init", *words]) == code
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["init", *words]) == EXIT_INVALID_RECIPE
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     return " ".join(shown.split())
+
+
+def test_verdicts_in_a_csv_are_texts() -> None:
+    rows = [f"Ask {at},Yes {at},{'true' if at % 2 else 'False'}" for at in range(30)]
+    Path("data.csv").write_text("\n".join(["prompt,completion,label", *rows]))
+    assert init("data=data.csv").train.stage == "kto"
+
+
+def test_dates_are_not_proposed_as_labels_though_they_are_few_and_short() -> None:
+    kinds = ("Störung", "Rechnung", "Lob")
+    rows = [{"Nr": at, "Eingang": f"{at % 9 + 1:02d}.03.2026", "Text": f"Anfrage {at} zu Gerät und Übertragung",
+             "Kategorie": kinds[at % 3]} for at in range(90)]  # fmt: skip
+    write("data.jsonl", rows)
+    recipe = init("data=data.jsonl")
+    assert (recipe.dataset.prompt.user, recipe.dataset.prompt.assistant) == ("{Text}", "{Kategorie}")
+    assert "Lob, Rechnung, Störung" in str(recipe.dataset.prompt.system)
+
+
+def test_other_columns_that_may_be_the_label_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"Satz": f"Ein Satz {at}", "Art": "ab"[at % 2], "Stufe": "xyz"[at % 3]} for at in range(60)])
+    init("data=data.jsonl")
+    assert "Art a few short values; Stufe might be meant too" in capsys.readouterr().out
+
+
+def test_pairs_under_other_names_are_preferences() -> None:
+    write("data.jsonl", [{"question": f"Q {at}", "better": f"good {at}", "worse": f"bad {at}", "by": "abc"[at % 3]}
+                         for at in range(30)])  # fmt: skip
+    recipe = init("data=data.jsonl")
+    assert recipe.train.stage == "dpo"
+    assert (recipe.dataset.prompt.chosen, recipe.dataset.prompt.rejected) == ("{better}", "{worse}")
+    assert init("data=data.jsonl", "user=Say: {question}").dataset.prompt.user == "Say: {question}"
+
+
+def test_data_that_is_not_there_or_not_text_is_a_mistake_of_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "there is no such file or folder" in refused(capsys, "data=missing.csv")
+    Path("umlauts.csv").write_bytes("text;label\nGrün;gut\n".encode("cp1252"))
+    assert "iconv -f WINDOWS-1252 -t UTF-8 umlauts.csv > utf8-umlauts.csv" in refused(capsys, "data=umlauts.csv")
+
+
+def test_a_remark_that_the_preview_has_as_well_is_printed_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.ingest import preview
+
+    write("data.jsonl", tickets(60))
+    remark, *_ = draft.draft(draft.Asked("data.jsonl")).made.remarks
+    found = {
+        "train": None,
+        "test": None,
+        "problems": [],
+        "remarks": [remark, f"val: {remark.partition(': ')[2]}", "another of the rows that run"],
+    }
+    monkeypatch.setattr(draft, "is_here", lambda source: True)
+    monkeypatch.setattr(preview, "preview", lambda recipe, index: found)
+    init("data=data.jsonl")
+    shown = capsys.readouterr().out
+    assert shown.count(remark) == 1
+    assert shown.count("another of the rows that run") == 1
 
 
 def test_columns_that_tell_nothing_are_one_sentence_with_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,7 +430,7 @@ def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: p
 )
 def test_wrong_options_are_refused(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("data.jsonl", tickets(30))
-    assert message in refused(capsys, *words, code=EXIT_INVALID_RECIPE)
+    assert message in refused(capsys, *words)
     assert not list(Path().glob("*.yaml"))
 
 
@@ -476,7 +536,7 @@ def test_a_terminal_is_asked_before_a_file_is_overwritten(typed: str, kept: bool
     session = Session(["sh", "-c", f"cd {tmp_path} && exec {shlex.join(command)}"], 200, {})
     session.read_until(lambda shown: "Overwrite data.yaml? [y/N]" in shown)
     session.type(typed)
-    assert session.wait() == (EXIT_STAGE_FAILED if kept else EXIT_DONE)
+    assert session.wait() == (EXIT_INVALID_RECIPE if kept else EXIT_DONE)
     assert (Path("data.yaml").read_text() == "mine") == kept
 
 

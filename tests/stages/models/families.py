@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.in_environment import with_torch
+
 _TURNS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -90,12 +92,14 @@ def tokenizer_of(family: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, **given)
 
 
+@with_torch
 def save_tokenizer(family: str, folder: Path) -> Path:
     """The family's tokenizer alone."""
     tokenizer_of(family).save_pretrained(folder)
     return folder
 
 
+@with_torch
 def save_model(family: str, folder: Path, *, spread: float = 0.02) -> Path:
     """The family's tokenizer with a tiny model of random weights. spread: of the weights; 0.2 learns in few steps."""
     from transformers import LlamaConfig, LlamaForCausalLM, set_seed

@@ -1,6 +1,6 @@
 """A LLaVA made of SmolLM2-135M's own language weights and a small CLIP of random weights.
 
-python -m tests.stages.models.smollm2_llava FOLDER
+python -m tests.in_environment engine tests.stages.models.smollm2_llava FOLDER
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Prints the table of LLaMA-Factory's templates: `python -m tests.stages.models.template_table`.
+"""Prints the table of LLaMA-Factory's templates, in its environment: `make templates`.
 
 `model.template` may name any of them. LLaMA-Factory itself makes a chat template of each, and both are compared
 as ingest compares them, on conversations with and without a system message, of one turn and of several.
@@ -25,7 +25,10 @@ from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
 from tests.stages.models.families import save_tokenizer
 
-BEGIN, END = "<!-- made by python -m tests.stages.models.template_table -->", "<!-- end of templates -->"
+BEGIN, END = (
+    "<!-- made by make templates -->",
+    "<!-- end of templates -->",
+)
 NOT_MADE = "not compared: LLaMA-Factory makes no chat template of it"
 _ASKED: list[Any] = [{"role": "user", "content": "Open on Sunday?"}, {"role": "assistant", "content": "At eight."}]
 _MORE: list[Any] = [{"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from stages.models.chat_template import ChatTemplate, built_in_names, template_t
 from stages.models.endpoint_form import RefusedRowError, strip_thought, template_tools
 from stages.models.time_limit import within
 from tests.stages.models.families import tokenizer_of
+
+pytestmark = pytest.mark.environment("llamafactory")
 
 ASKED = [{"role": "user", "content": "Open?"}]
 
@@ -88,3 +91,12 @@ def test_tools_have_the_form_in_which_the_endpoint_gives_them() -> None:
 )
 def test_an_answer_is_scored_without_its_reasoning(text: str, left: str) -> None:
     assert strip_thought(text) == left
+
+
+def test_tokens_are_shown_with_the_spaces_that_they_stand_for(tmp_path: Path) -> None:
+    tokenizer_of("chatml").save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"clean_up_tokenization_spaces": True}))  # as many do
+    template = ChatTemplate.load(tmp_path, None, {})
+    text = "Mail 1 ! It 's late , really ?"
+    assert template.tokenizer.decode(template.ids(text)) == text

@@ -8,6 +8,8 @@ from stages.models.chat.end_of_turn import Stop, with_stop
 from stages.models.chat_template import ChatTemplate
 from tests.stages.models.families import FAMILIES, tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "phi", "gemma")])
 def test_a_template_that_ends_turns_as_its_tokenizer_does_adds_no_stop(family: str) -> None:

@@ -11,6 +11,8 @@ from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids, learned
 from tests.stages.models.families import tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 Messages = list[dict[str, Any]]
 ASKED: Messages = [{"role": "user", "content": "Open?"}, {"role": "assistant", "content": "At eight."}]
 TALK: Messages = [*ASKED, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes."}]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -154,10 +153,12 @@ def test_packaged_file_is_found_without_importing_the_package(tmp_path: Path, mo
     (package / "Tiny.gguf").write_bytes(b"GGUF")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
     (info / "RECORD").write_text("tiny_model/__init__.py,,\ntiny_model/Tiny.gguf,,\ntiny_model/Gone.gguf,,\n")
+    (tmp_path / "transformers-9.9.dist-info").mkdir()
+    (tmp_path / "transformers-9.9.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 9.9\n")
     monkeypatch.syspath_prepend(tmp_path)
     path = gguf.find_packaged_file("tiny-model", "Tiny.gguf")
     assert path.read_bytes() == b"GGUF"
-    assert gguf.cache_name("tiny-model", path) == f"tiny-model-1.0--Tiny--4--transformers-{version('transformers')}--v1"
+    assert gguf.cache_name("tiny-model", path) == "tiny-model-1.0--Tiny--4--transformers-9.9--v1"
     with pytest.raises(RunnerError, match=r"it has: Tiny\.gguf, Gone\.gguf"):
         gguf.find_packaged_file("tiny-model", "Other.gguf")
     with pytest.raises(RunnerError, match="has no such"):

@@ -7,7 +7,10 @@ import pytest
 from tests.paths import ROOT
 from tests.stages.models.template_table import BEGIN, END, names, table
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.environment("llamafactory"), pytest.mark.e2e, pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("default"),
+]  # fmt: skip
 
 
 def test_the_committed_table_of_templates_is_what_the_command_prints_and_names_them_all() -> None:

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from tests.in_environment import with_torch
 from tests.stages.models.families import tokenizer_of
 
 IMAGE = "<image>"
@@ -44,6 +45,7 @@ def processor_of(tokenizer: Any) -> Any:
     )  # fmt: skip
 
 
+@with_torch
 def save_llava(folder: Path, *, spread: float = 0.2) -> Path:
     """The model in the folder. spread: of the random weights."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, set_seed

@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from stages.patches.vllm_process import end_without_answers, engine_end, keep_files_in_session, prepare
+from stages.patches.vllm_process import (
+    end_without_answers,
+    engine_end,
+    keep_files_in_session,
+    keep_kernels_together,
+    prepare,
+)
 
 pytestmark = pytest.mark.environment("engine")
 
@@ -127,3 +133,22 @@ def test_an_engine_is_dead_as_soon_as_a_process_of_it_is() -> None:
 
 def test_an_engine_is_dead_when_vllm_says_so() -> None:
     asyncio.run(asyncio.wait_for(engine_end(engine([], errored=True)), 30))
+
+
+def test_an_engine_that_compiles_keeps_its_kernels_where_one_that_loads_the_graph_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.runtime.cache_dir_utils import triton_cache_dir
+
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", "")  # so that what is set here ends with the test
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    prepare()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "of_one_graph"))  # as vLLM does before it compiles
+    assert triton_cache_dir(0) == os.environ["TRITON_CACHE_DIR"] == str(tmp_path / "triton_cache")
+
+
+def test_a_folder_of_kernels_that_the_environment_names_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    keep_kernels_together()
+    assert os.environ["TRITON_CACHE_DIR"] == str(tmp_path)

@@ -18,6 +18,7 @@ from runner.recipe.show import shown_values
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
+from stages.data.example import Example, Message, write_examples
 from stages.engines.root_cause import root_cause
 from stages.engines.vllm.failure import server_hint
 from stages.engines.vllm.serving.server import engine_env, engine_kwargs, llm_config, num_bundles
@@ -39,6 +40,7 @@ from stages.serve.guard.keys import digest
 from stages.serve.health import error_message, free_port, holder_of, wait_until_running
 from stages.serve.other_runs import ServedRun
 from stages.serve.stage import Serve, own_adapter, with_capacity
+from stages.serve.usage import HELLO
 from tests.paths import GOLDEN
 
 ENV = {"VLLM_CPU_OMP_THREADS_BIND": "0,1"}
@@ -271,7 +273,7 @@ def test_what_the_gate_refused_is_not_served(quickstart: Recipe, store: Store, t
 def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
     endpoint = Endpoint("http://127.0.0.1:8000/v1", "base", "base:a-1", sampling={"temperature": 0.0})
     assert Endpoint.of(endpoint.artifact("x")) == endpoint
-    lines = endpoint.usage([{"role": "user", "content": "it's {a}"}]).splitlines()
+    lines = endpoint.usage({"messages": [{"role": "user", "content": "it's {a}"}]}).splitlines()
     assert "http://127.0.0.1:8000/v1" in lines[0]
     assert "base, base:a-1" in lines[1]
     words = shlex.split(lines[2])
@@ -281,9 +283,25 @@ def test_banner_has_url_names_and_a_curl_line_that_a_shell_can_read() -> None:
     }  # fmt: skip
 
 
+def test_the_curl_line_asks_a_row_as_training_learns_it(quickstart: Recipe, tmp_path: Path) -> None:
+    asked: list[Message] = [{"role": "system", "content": "Answer with one label."}, {"role": "user", "content": "Ü?"}]
+    long: list[Message] = [{"role": "user", "content": "x" * 5000}]
+    tools = [{"type": "function", "function": {"name": "stock"}}]
+    answer: Message = {"role": "assistant", "content": "billing"}
+    rows = [Example("a", [*long, answer]), Example("b", [*asked, answer], tools=tools)]
+    (tmp_path / "test_set").mkdir()
+    write_examples(tmp_path / "test_set" / "test.jsonl", [*rows, Example("c", [*asked[1:], answer], images=["data:"])])
+    test_set = scan_folder("test_set", tmp_path / "test_set")
+    endpoint = Endpoint("http://127.0.0.1:8000/v1", "base").artifact("x")
+    line = Serve().usage(quickstart, {"endpoint": endpoint, "test_set": test_set}).splitlines()[2]
+    assert json.loads(shlex.split(line)[-1]) == {"model": "base", "messages": asked, "tools": tools}
+    only = Serve().usage(quickstart, {"endpoint": endpoint, "test_set": test_set.model_copy(update={"uri": "s3://b"})})
+    assert "Hello" in only
+
+
 def test_banner_of_an_endpoint_with_keys_has_a_place_for_one() -> None:
     endpoint = Endpoint("http://127.0.0.1:8000/v1", "base", asks_for_key=True)
-    words = shlex.split(endpoint.usage().splitlines()[2])
+    words = shlex.split(endpoint.usage(HELLO).splitlines()[2])
     assert words[3:5] == ["-H", "Authorization: Bearer $API_KEY"]
 
 

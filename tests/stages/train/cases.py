@@ -86,6 +86,15 @@ def recipe_of(num_workers: int = 1, **args: Any) -> Recipe:
     )
 
 
+def saved_by_time(recipe: Recipe, every_s: float) -> Recipe:
+    """The recipe with checkpoints by time; those by steps come after its end."""
+    checkpoints = recipe.train.checkpoints.model_copy(update={"every_s": every_s})
+    args = {**recipe.train.args, "save_steps": 1_000_000}
+    return recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"checkpoints": checkpoints, "args": args})}
+    )
+
+
 def train(
     recipe: Recipe, inputs: dict[str, Artifact], session: RaySession, folder: Path, lines: list[str] | None = None
 ) -> StageResult:
@@ -111,7 +120,7 @@ def check_a_killed_worker_resumes(
     with seen_by(watch, kill):
         resumed = train(recipe, inputs, session, folder / "resumed")
     assert killed
-    assert resumed.metrics["resumed_at_step"] >= recipe.train.args["save_steps"]
+    assert resumed.metrics["resumed_at_step"] >= min(recipe.train.args["save_steps"], kill_at // 2)
     assert resumed.artifacts[0].sha256 == whole.artifacts[0].sha256
     assert num_lines(resumed.artifacts[1]) == num_lines(whole.artifacts[1])
     return whole, resumed

@@ -196,16 +196,15 @@ def test_a_signal_does_not_make_a_training_count_as_ended() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.parametrize("own_cluster", [True, False])
-@pytest.mark.parametrize("alone", [True, False])
 def test_ray_train_starts_no_actor_that_has_nothing_to_do(
-    alone: bool, own_cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_cluster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     given: dict[str, Any] = {}
     monkeypatch.setattr(DataParallelTrainer, "_initialize_and_run_controller", lambda self, **each: given.update(each))
-    trainer = train._trainer_class(alone=alone, own_cluster=own_cluster)(
+    trainer = train._trainer_class(own_cluster=own_cluster)(
         print, scaling_config=ScalingConfig(num_workers=2), run_config=RunConfig(storage_path=str(tmp_path))
     )
     everything = {type(each).__name__ for each in DataParallelTrainer._create_default_callbacks(trainer)}

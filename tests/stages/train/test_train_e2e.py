@@ -20,6 +20,7 @@ from tests.stages.train.cases import (
     preferences,
     ray_session,
     recipe_of,
+    saved_by_time,
     steps_of,
     stop_at,
     train,
@@ -77,6 +78,15 @@ def test_killed_worker_resumes_and_makes_the_same_adapter(
     # while the last but one is not.
     recipe = recipe_of(max_steps=1200, save_steps=100)
     whole, resumed = check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=310)
+    assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"])
+
+
+def test_a_killed_training_resumes_from_a_checkpoint_that_was_saved_by_time(
+    inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, tmp_path: Path
+) -> None:
+    recipe = saved_by_time(recipe_of(max_steps=1200), every_s=1.0)
+    whole, resumed = check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=600)
+    assert 2 <= whole.metrics["num_checkpoints"] <= 30
     assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"])
 
 

@@ -116,6 +116,7 @@ def test_a_sharded_model_needs_a_process_group(args: dict[str, Any], shards: boo
     assert Accelerate().shards(trl_args(recipe_of(train={"args": args}), **WHERE)) == shards
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_pair_is_one_prompt_with_its_system_message_and_two_answers() -> None:
     made = encoder("dpo")
     pair = Example("1", [SYSTEM, ASKED], chosen=[answer("Yes.")], rejected=[answer("No.")])
@@ -126,6 +127,7 @@ def test_a_pair_is_one_prompt_with_its_system_message_and_two_answers() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_judged_answer_follows_its_prompt() -> None:
     made = encoder("kto")
     row = Example("1", [ASKED, answer("Yes.")], label=False)
@@ -140,6 +142,7 @@ def test_judged_answers_of_a_batch_are_rotated_to_estimate_the_divergence() -> N
     assert rotated(rows) == {**rows, "KL_completion_ids": [[3], [1], [2]]}
 
 
+@pytest.mark.environment("llamafactory")
 @pytest.mark.parametrize(
     ("args", "learned"),
     [
@@ -153,6 +156,7 @@ def test_all_answers_of_a_conversation_are_learned_unless_earlier_ones_are_maske
     assert made.template.tokenizer.decode([each for each in row["labels"] if each != NO_LOSS]) == learned
 
 
+@pytest.mark.environment("llamafactory")
 def test_rows_that_are_too_long_are_told_by_the_argument_that_the_recipe_names() -> None:
     assert encoder("sft", cutoff_len=8).rules.limit_name == "cutoff_len"
     assert encoder("sft", max_length=8).rules.limit_name == "max_length"

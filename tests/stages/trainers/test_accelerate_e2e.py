@@ -22,6 +22,7 @@ from tests.stages.train.cases import (
     inputs,
     preferences,
     ray_session,
+    saved_by_time,
     steps_of,
     stop_at,
     train,
@@ -83,6 +84,13 @@ def test_a_killed_worker_resumes_and_makes_the_same_adapter(
 ) -> None:
     recipe = recipe_of(max_steps=120, save_steps=20)
     check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=65)
+
+
+def test_a_killed_training_resumes_from_a_checkpoint_that_was_saved_by_time(
+    inputs: dict[str, Artifact], ray_session: RaySession, watch: Watch, tmp_path: Path
+) -> None:
+    recipe = saved_by_time(recipe_of(max_steps=400), every_s=0.5)
+    check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=250)
 
 
 def test_a_stopped_training_saves_a_checkpoint_that_a_new_attempt_resumes_from(

@@ -82,7 +82,7 @@ def test_summary_weighs_losses_by_steps_and_rates_all_workers() -> None:
         "num_steps": 10, "num_samples": 320, "num_workers": 2, "train_loss": 5.5, "loss_first": 10.0, "loss_last": 1.0,
         "eval_loss_last": None, "eval_loss_best": None,
         "samples_per_s": 16.0, "train_runtime_s": 20.0, "resumed_at_step": None,
-        "checkpoints_s": 0.0,
+        "num_checkpoints": 0, "checkpoints_s": 0.0,
     }  # fmt: skip
 
 
@@ -129,16 +129,59 @@ def test_the_first_worker_asks_now_and_then_whether_to_stop() -> None:
     answers = []
     for step in range(20):
         clock.now = step * 0.2
-        answers.append(reporter.look("cpu")[0])
+        answers.append(reporter.look("cpu").is_stopping)
     assert len(asked) == 7
     assert answers.index(True) * 0.2 > 3
 
 
 def test_every_worker_stops_when_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "first_ones", lambda flags, device: (True, False))
+    monkeypatch.setattr(reporting, "first_ones", lambda flags, device: (True, False, False))
     reporter = Reporter(1, 2, SimpleNamespace())
-    assert reporter.look("cpu") == (True, False)
+    assert reporter.look("cpu") == (True, False, False)
     assert reporter.is_stopping
+
+
+def saves(reporter: Reporter, clock: Clock, folder: Path, *, step_s: float, save_s: float, steps: int) -> list[float]:
+    """When checkpoints were saved because they were due, by a training with such steps and such checkpoints."""
+    reporter.begin(ARGS, state(0), num_samples=320)
+    found = []
+    for step in range(1, steps + 1):
+        reporter.flush()
+        clock.now += step_s
+        reporter.step(state(step), log_follows=True)
+        if reporter.look("cpu").is_due:
+            found.append(clock.now)
+            clock.now += save_s
+            reporter.saved(folder / f"checkpoint-{step}", folder)
+    return found
+
+
+def test_a_checkpoint_is_due_by_time_and_counts_from_the_one_before(tmp_path: Path, reports: list[Any]) -> None:
+    clock, handle = Clock(), SimpleNamespace(is_stopping=lambda: False, update=lambda *args, **figures: None)
+    reporter = Reporter(0, 1, handle, now=clock, save_every_s=300.0)
+    assert saves(reporter, clock, tmp_path, step_s=100.0, save_s=2.0, steps=10) == [300.0, 602.0, 904.0]
+    assert (reporter.summary()["num_checkpoints"], reporter.summary()["checkpoints_s"]) == (3, 6.0)
+
+
+def test_checkpoints_that_take_long_are_saved_more_seldom(tmp_path: Path, reports: list[Any]) -> None:
+    clock, handle = Clock(), SimpleNamespace(is_stopping=lambda: False, update=lambda *args, **figures: None)
+    reporter = Reporter(0, 1, handle, now=clock, save_every_s=300.0)
+    assert saves(reporter, clock, tmp_path, step_s=100.0, save_s=60.0, steps=30) == [300.0, 1560.0, 2820.0]
+
+
+def test_no_checkpoint_is_due_where_none_is_wanted_by_time(tmp_path: Path, reports: list[Any]) -> None:
+    clock, handle = Clock(), SimpleNamespace(is_stopping=lambda: False, update=lambda *args, **figures: None)
+    assert saves(Reporter(0, 1, handle, now=clock), clock, tmp_path, step_s=500.0, save_s=1.0, steps=5) == []
+
+
+def test_only_the_first_worker_says_that_a_checkpoint_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, handle = Clock(), SimpleNamespace(is_stopping=lambda: False)
+    first, second = (Reporter(rank, 2, handle, now=clock, save_every_s=10.0) for rank in (0, 1))
+    shared: list[Any] = []
+    monkeypatch.setattr(reporting, "first_ones", lambda flags, device: shared.append(flags) or shared[0])
+    clock.now = 11.0
+    assert [first.look("cpu").is_due, second.look("cpu").is_due] == [True, True]
+    assert [flags[2] for flags in shared] == [True, False]
 
 
 def test_a_node_that_is_to_be_taken_away_is_told_once_and_asked_for_by_every_worker(
@@ -158,7 +201,7 @@ def test_a_node_that_is_to_be_taken_away_is_told_once_and_asked_for_by_every_wor
     for step in range(100):
         clock.now = step * 0.1
         shared.clear()
-        leaving.append((first.look("cpu")[1], second.look("cpu")[1]))
+        leaving.append((first.look("cpu").is_leaving, second.look("cpu").is_leaving))
     assert leaving.count((True, True)) == 1
     assert leaving.count((False, False)) == 99
     assert [rank for rank, _ in asked] == [0, 1] * (len(asked) // 2)

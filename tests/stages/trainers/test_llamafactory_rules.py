@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.trainers.llamafactory import packages
+from runner.cluster import environments
 from tests.runner.recipes import QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
@@ -17,7 +17,7 @@ TRAIN_ONLY = {"pipeline": ["ingest", "train"]}
 @pytest.fixture(autouse=True)
 def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a package is installed is not what is asked here."""
-    monkeypatch.setattr(packages, "installed", lambda module: True)
+    monkeypatch.setattr(environments, "version", lambda *names: "1")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from runner.cluster import environments
 from runner.recipe.arguments import accepts
 from runner.recipe.load import to_recipe
-from stages.trainers.llamafactory import packages
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
-from tests.runner.recipes import QWEN, changed, given, problems
+from tests.runner.recipes import QWEN, changed, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
 TRAIN_ONLY = {"pipeline": ["ingest", "train"]}
@@ -149,56 +149,56 @@ def test_modules_that_cannot_be_meant_are_refused(value: Any) -> None:
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment with the trainer and none of the packages that some arguments need."""
-    monkeypatch.setattr(packages, "installed", lambda module: module == "llamafactory")
+    monkeypatch.setattr(environments, "version", lambda *names: None)
 
 
 @pytest.mark.parametrize(
-    ("args", "pip"),
+    ("args", "package"),
     [
-        ({"flash_attn": "fa2"}, "pip install flash-attn --no-build-isolation"),
-        ({"quantization_bit": 4}, "pip install bitsandbytes"),
-        ({"quantization_bit": 4, "quantization_method": "hqq"}, "pip install hqq"),
-        ({"enable_liger_kernel": True}, "pip install liger-kernel"),
-        ({"finetuning_type": "full", "use_galore": True}, "pip install galore-torch"),
-        ({"finetuning_type": "full", "use_apollo": True}, "pip install apollo-torch"),
-        ({"finetuning_type": "full", "use_badam": True}, "pip install badam"),
-        ({"optim": "paged_adamw_8bit"}, "pip install bitsandbytes"),
-        ({"report_to": "tensorboard"}, "pip install tensorboard"),
+        ({"flash_attn": "fa2"}, "flash-attn"),
+        ({"quantization_bit": 4}, "bitsandbytes"),
+        ({"quantization_bit": 4, "quantization_method": "hqq"}, "hqq"),
+        ({"enable_liger_kernel": True}, "liger-kernel"),
+        ({"finetuning_type": "full", "use_galore": True}, "galore-torch"),
+        ({"finetuning_type": "full", "use_apollo": True}, "apollo-torch"),
+        ({"finetuning_type": "full", "use_badam": True}, "badam"),
+        ({"optim": "paged_adamw_8bit"}, "bitsandbytes"),
+        ({"report_to": "tensorboard"}, "tensorboard"),
     ],
 )
-def test_an_argument_whose_package_is_not_installed_is_refused_with_the_line_that_installs_it(
-    lacking: None, args: dict[str, Any], pip: str
-) -> None:
+def test_an_argument_whose_package_the_lock_lacks_is_refused(lacking: None, args: dict[str, Any], package: str) -> None:
     (found,) = of_args({"bf16": True, **args}, QWEN).values()
-    assert "is not installed here" in found.message
-    assert found.hint.splitlines()[0].endswith(pip)
+    assert found.message == f"needs {package}, which the environment llamafactory does not have"
+    assert "requirements/environments/llamafactory-gpu.lock" in found.hint
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "pip"),
+    ("name", "value", "package"),
     [
-        ("report_to", "wandb", "pip install wandb"),
-        ("report_to", ["tensorboard", "mlflow"], "pip install mlflow"),
-        ("use_unsloth", True, "pip install unsloth"),
-        ("deepspeed", "ds.json", "pip install deepspeed"),
+        ("report_to", "wandb", "wandb"),
+        ("report_to", ["tensorboard", "mlflow"], "mlflow"),
+        ("use_unsloth", True, "unsloth"),
+        ("deepspeed", "ds.json", "deepspeed"),
     ],
 )
-def test_a_trusted_argument_whose_package_is_not_installed_is_refused(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: Any, pip: str
+def test_a_trusted_argument_whose_package_the_lock_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: Any, package: str
 ) -> None:
-    there = ("llamafactory", "tensorboard|tensorboardX")
-    monkeypatch.setattr(packages, "installed", lambda module: module in there)
+    monkeypatch.setattr(environments, "version", lambda name, package, accelerator: {"tensorboard": "2"}.get(package))
     found = of_args({name: value}, QWEN, trust=f"train.args.{name}")
-    assert found[f"train.args.{name}"].hint.endswith(pip)
+    assert found[f"train.args.{name}"].message.startswith(f"needs {package}, ")
 
 
-def test_a_missing_package_does_not_hide_that_the_value_needs_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "installed", lambda module: module == "llamafactory")
+def test_what_the_lock_of_gpus_has_is_taken() -> None:
+    assert of_args({"bf16": True, "quantization_bit": 4, "enable_liger_kernel": True}, QWEN) == {}
+
+
+def test_a_missing_package_does_not_hide_that_the_value_needs_trust(lacking: None) -> None:
     found = of_args({"deepspeed": "ds.json"}, QWEN)["train.args.deepspeed"]
     assert "needs deepspeed" in found.message
     assert "it also names" in found.message
     first, second = found.hint.splitlines()
-    assert first.endswith("pip install deepspeed")
+    assert first.startswith("Remove it")
     assert "--trust train.args.deepspeed" in second
 
 
@@ -207,11 +207,9 @@ def test_a_misspelt_tracker_leads_to_the_one_that_is_meant() -> None:
     assert found["train.args.report_to"].hint == "Did you mean tensorboard?"
 
 
-def test_packages_are_judged_only_where_the_training_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    away = {"train.args.flash_attn": "fa2", "cluster.address": "10.0.0.1:6379"}
-    monkeypatch.setattr(packages, "installed", lambda module: module == "llamafactory")
-    assert "train.args.flash_attn" not in problems({**TRAIN_ONLY, **away}, QWEN)
-    (remark,) = packages.remarks(to_recipe(given({**TRAIN_ONLY, **away}, QWEN))[0])
-    assert "flash_attn on the nodes of 10.0.0.1:6379: pip install flash-attn" in remark
-    monkeypatch.setattr(packages, "installed", lambda module: False)  # a light installation
-    assert problems({**TRAIN_ONLY, "train.args.flash_attn": "fa2"}, QWEN) == {}
+def test_to_save_nothing_and_to_save_by_time_exclude_each_other() -> None:
+    nothing = {**TRAIN_ONLY, "train.args.save_strategy": "no"}
+    (found,) = problems(nothing).values()
+    assert found.key == "train.args.save_strategy"
+    assert "train.checkpoints.every_s=300 saves one every 300 s" in found.message
+    assert problems({**nothing, "train.checkpoints.every_s": 0}) == {}

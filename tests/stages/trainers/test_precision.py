@@ -6,12 +6,15 @@ import pytest
 
 from stages.trainers.worker import precision
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 
 @pytest.mark.parametrize(("computed", "widened"), [("bfloat16", False), ("float32", True)])
 def test_bfloat16_is_widened_where_the_cpu_does_not_compute_in_it(
     computed: str, widened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     monkeypatch.setattr(precision, "cpu_dtype", lambda: computed)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4, dtype=torch.bfloat16), torch.nn.Linear(4, 2))
     trained = model[1].weight

@@ -19,6 +19,8 @@ from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
 from tests.stages.models.families import tokenizer_of
 
+pytestmark = pytest.mark.environment("llamafactory")
+
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 ASKED: Message = {"role": "user", "content": "Open?"}
 
@@ -166,9 +168,15 @@ def test_a_split_of_which_no_row_fits_the_limit_ends_the_run_with_its_longest(tm
 
 def test_the_remarks_count_what_was_cut_split_and_trimmed() -> None:
     counts = {"train": {"rows": 2, "samples": 3, "too_long": 1, "unanswerable": 0, "trimmed": 1}}
-    assert [line.partition(":")[2][:22] for line in remarks(counts, "drop")] == [
+    assert [line.partition(":")[2][:22] for line in remarks(counts, "drop", "sft")] == [
         " 1 samples are too lon", " 2 conversations are 3", " the chat template tri",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["dpo", "rm", "pt"])
+def test_pairs_and_blocks_of_texts_are_not_told_as_turns_that_the_template_renders_otherwise(method: str) -> None:
+    counts = {"train": {"rows": 2, "samples": 4, "too_long": 0, "unanswerable": 0, "trimmed": 0}}
+    assert remarks(counts, "drop", method) == []
 
 
 def test_the_dataset_on_disk_is_what_was_encoded_with_a_part_for_validation(tmp_path: Path) -> None:

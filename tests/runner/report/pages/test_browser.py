@@ -11,7 +11,10 @@ import pytest
 
 from runner.pipeline.manifest import Manifest
 from runner.report.pages import write_report
+from runner.storage.artifact import scan_folder
+from stages.data.example import Example, write_examples
 from tests.runner.report.pages.conftest import record
+from tests.stages.evaluate.test_pictures import uri
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NO_BROWSER = "NO CHROMIUM: the report is not tested in a browser; apt-get install chromium"
@@ -102,6 +105,22 @@ def test_the_recipe_can_be_searched(browser: Any, report: Path) -> None:
     assert opened.page.locator("#keys tr[data-item]:visible").all_inner_texts() == [
         "train.lora_rank\t8\trecipes/train/lora.yaml"
     ]
+
+
+def test_images_of_rows_are_seen_without_a_request(browser: Any, run_folder: Path, tmp_path: Path) -> None:
+    images = {"test-000000": [uri(64, 64), uri(1200, 300)], "test-000001": [uri(1000, 1000)]}
+    (tmp_path / "test_set").mkdir()
+    write_examples(tmp_path / "test_set" / "test.jsonl", (Example(name, images=each) for name, each in images.items()))
+    manifest = Manifest.load(run_folder)
+    manifest.stages.insert(0, record("ingest", [scan_folder("test_set", tmp_path / "test_set")], {}, 70.0))
+    manifest.save(run_folder)
+    page = write_report(run_folder)[0]
+    opened = Opened(browser, page, 390)
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith("data:")] == [page.as_uri()]
+    sizes = "[...document.querySelectorAll('.pictures img')].map((each) => [each.naturalWidth, each.naturalHeight])"
+    assert opened.page.evaluate(sizes) == [[64, 64], [224, 56], [224, 224]]
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 @pytest.mark.parametrize("width", [1280, 390])

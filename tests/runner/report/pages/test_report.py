@@ -224,3 +224,15 @@ def test_differences_are_told_by_token(
     expected: str, found: str, left: list[tuple[bool, str]], right: list[tuple[bool, str]]
 ) -> None:
     assert difference(expected, found) == (left, right)
+
+
+def test_an_interrupted_run_shows_the_logs_end_without_its_colours(run_folder: Path) -> None:
+    manifest = Manifest.load(run_folder)
+    stopped = {"status": "interrupted", "note": "", "error": None, "artifacts": []}
+    manifest.stages, manifest.status = [manifest.stages[0].model_copy(update=stopped)], "interrupted"
+    manifest.save(run_folder)
+    (run_folder / "logs").mkdir()
+    (run_folder / "logs" / "train.log").write_text("\x1b[36m(Worker pid=1)\x1b[0m step 7 [0]\n")
+    html = write_report(run_folder)[0].read_text()
+    assert "<pre>(Worker pid=1) step 7 [0]</pre>" in html
+    assert ">interrupted</td>" in html

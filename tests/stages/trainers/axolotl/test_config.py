@@ -139,6 +139,7 @@ def test_a_worker_reports_nothing_and_asks_no_hub() -> None:
     assert "ACCELERATE_USE_CPU" not in Axolotl().worker_env(StageResources.model_validate(ONE_GPU_EACH))
 
 
+@pytest.mark.environment("llamafactory")
 @pytest.mark.parametrize(
     ("args", "learned"),
     [
@@ -152,12 +153,14 @@ def test_all_answers_of_a_conversation_are_learned_unless_earlier_ones_are_maske
     assert made.template.tokenizer.decode([each for each in row["labels"] if each != NO_LOSS]) == learned
 
 
+@pytest.mark.environment("llamafactory")
 @pytest.mark.parametrize("name", ["train_on_inputs", "train_on_prompt"])
 def test_a_prompt_is_learned_by_either_name(name: str) -> None:
     rows = [list(encoder("sft", **args).columns([Example("1", [ASKED, answer("1")])])) for args in ({}, {name: True})]
     assert [NO_LOSS in each["labels"] for (each,) in rows] == [True, False]
 
 
+@pytest.mark.environment("llamafactory")
 def test_of_texts_every_token_is_learned_in_blocks_of_the_limit() -> None:
     rows = list(
         encoder("pt", sequence_len=8).columns([Example("1", [], text="one two three"), Example("2", [], text="x")])
@@ -166,6 +169,7 @@ def test_of_texts_every_token_is_learned_in_blocks_of_the_limit() -> None:
     assert all(row["labels"] == row["input_ids"] for row in rows)
 
 
+@pytest.mark.environment("llamafactory")
 def test_rows_that_are_too_long_are_told_by_the_argument_that_the_recipe_names() -> None:
     assert encoder("sft", cutoff_len=8).rules.limit_name == "cutoff_len"
     assert encoder("sft", sequence_len=8).rules.limit_name == "sequence_len"

@@ -1,0 +1,46 @@
+"""Token ids without torch: tokenizers need none of it, and importing it takes three quarters of the time.
+
+transformers imports torch wherever it is installed. A task with the resources of `in_own_process` has a process that no
+other task gets; there, after `begin`, torch counts as not installed, which transformers provides for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.models.vision import model_type_of_vision
+
+if TYPE_CHECKING:
+    from runner.recipe.schema import StageResources
+    from stages.sections.recipe import Recipe
+
+_VARIABLE = "RECIPE_RUNNER_WITHOUT_TORCH"
+_VARIABLES = {_VARIABLE: "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}  # it warns where there is no torch
+
+
+def possible(recipe: Recipe, model: Path) -> bool:
+    """Whether the recipe's prompts need no more than the tokenizer in the model's folder: image processors,
+    LLaMA-Factory's templates and a model's own code import torch. False where the folder cannot be seen from here."""
+    own = recipe.model.trust_remote_code or recipe.model.template is not None
+    return not own and (model / "config.json").is_file() and model_type_of_vision(model) is None
+
+
+def variables(recipe: Recipe, model: Path) -> dict[str, str]:
+    """Those of a process that has no torch, none where it is needed."""
+    return dict(_VARIABLES) if possible(recipe, model) else {}
+
+
+def in_own_process(resources: StageResources) -> StageResources:
+    """The resources, in a process that has no torch."""
+    own = resources.runtime_env
+    given = {**own, "env_vars": {**_VARIABLES, **own.get("env_vars", {})}}
+    return resources.model_copy(update={"runtime_env": given})
+
+
+def begin() -> None:
+    """To be called before transformers is imported; does nothing in any other process than that of `in_own_process`."""
+    if os.environ.get(_VARIABLE):
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
