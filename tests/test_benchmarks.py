@@ -62,6 +62,8 @@ def test_a_machine_is_described_with_the_versions_of_the_environments_of_its_sta
     monkeypatch.setenv(environments.HOME, str(tmp_path))
     program(tmp_path / "engine" / "bin" / "python")
     record = environments.Record("engine", "engine-gpu.lock", "0", "3.12.3", {"vllm": "0.29.0", "other": "1"})
+    for name, version in record.distributions.items():
+        (tmp_path / "engine/lib/python3.11/site-packages" / f"{name}-{version}.dist-info").mkdir(parents=True)
     (tmp_path / "engine" / environments.RECORD).write_text(record.text())
     found = measure.machine()["versions"]
     assert {name: number for name, number in found.items() if "/" in name} == {"engine/vllm": "0.29.0"}
