@@ -32,6 +32,11 @@ def test_a_choice_is_between_texts(choice: list[Any]) -> None:
     assert "must be a list of texts" in problems({FORM: {"choice": choice}})[f"{FORM}.choice"].message
 
 
+@pytest.mark.parametrize(("name", "text"), [("json", "{"), ("structural_tag", "not json")])
+def test_a_form_that_is_json_as_a_text_is_parsed(name: str, text: str) -> None:
+    assert "is not valid JSON" in problems({FORM: {name: text}})[f"{FORM}.{name}"].message
+
+
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from runner.errors import Problem
 from stages.engines.vllm.mappings import VLLM
@@ -37,9 +39,19 @@ def answers_have_one_form(recipe: Recipe) -> Iterator[Problem]:
     if len(given) != 1 and not (misspelled and not given):
         message = f"must have exactly one of {', '.join(_FORMS)}, and has {' and '.join(given) or 'none'}"
         yield Problem(_KEY, None, message, "Keep one." if given else "Say which form answers must have.")
+    for name in ("json", "structural_tag"):
+        if isinstance(form.get(name), str) and not _is_json(form[name]):
+            yield Problem(f"{_KEY}.{name}", form[name], "is not valid JSON", "Write a schema, or its JSON as a text.")
     choice = form.get("choice")
     if isinstance(choice, list) and not all(isinstance(each, str) for each in choice):
         yield Problem(f"{_KEY}.choice", choice, "must be a list of texts", 'Put words such as "yes" in quotes.')
+
+
+def _is_json(text: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        json.loads(text)
+        return True
+    return False
 
 
 def options_of_a_form_are_the_engines(recipe: Recipe) -> Iterator[Problem]:
