@@ -46,6 +46,17 @@ class Answers(Protocol):
     def read(self, text: str, tools: Sequence[Mapping[str, Any]] | None) -> Answer:
         """The answer that a client receives for the engine's text."""
 
+    def read_streamed(
+        self,
+        asked: Sequence[int],
+        answer: Sequence[int],
+        tools: Sequence[Mapping[str, Any]] | None,
+        *,
+        skip_special: bool,
+    ) -> Answer:
+        """The answer that a client receives token by token. asked, answer: token ids, the answer's without what ends
+        it; skip_special: whether special tokens are left out."""
+
 
 class Front(Protocol):
     """What stands before an engine's HTTP API in each replica: who may ask, for how much, and how errors read."""

@@ -1,7 +1,8 @@
 """Can the answers that are learned be read back? Proven before training, on the user's own rows and tokenizer.
 
 The tokens of a row's answer are turned into text as the engine does it, and read by the parsers that the recipe names.
-What a client of the endpoint would receive must be the row's answer: content, calls and reasoning.
+What a client of the endpoint would receive, at once or token by token, must be the row's answer: content, calls and
+reasoning.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from stages.models.learned import Sample, learned
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
+
+_WHOLE, _STREAMED = "read", "streamed, and read"
+_HINTS = {
+    _WHOLE: "Name the parser that reads what the chat template writes, or set model.chat_template.",
+    _STREAMED: "Name another parser that reads what the chat template writes. Of a parser that takes an answer without "
+    "reasoning for reasoning, leave such rows out, or leave serve out of the pipeline.",
+}
 
 
 def needs_reading(recipe: Recipe) -> bool:
@@ -62,25 +70,38 @@ def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example:
         (message,) = template.messages(asked[-1:])
     except RefusedRowError as error:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
+    expected = Answer(message["content"], calls_of(message), message.get("reasoning"))
     for sample in last:
-        expected = Answer(message["content"], calls_of(message), message.get("reasoning"))
-        found = answers.read(_text(template, answers, sample, example), example.tools)
-        _compare(recipe, where, expected, found)
+        ids, skips = _without_end(template, sample), _skips_special(answers, example)
+        text = _text(template, ids, skip_special=skips)
+        _compare(recipe, where, expected, answers.read(text, example.tools), _WHOLE)
+        if "serve" in recipe.pipeline and not template.stop.texts:
+            asked_for = sample.ids[: sample.answer_at]
+            streamed = answers.read_streamed(asked_for, ids, example.tools, skip_special=skips)
+            _compare(recipe, where, expected, streamed, _STREAMED)
 
 
-def _text(template: ChatTemplate, answers: Answers, sample: Sample, example: Example) -> str:
-    """The answer's text as the engine gives it: to the end of the turn, which is left out."""
-    tokenizer, ids = template.tokenizer, sample.ids[sample.answer_at :]
-    ends = {tokenizer.eos_token_id, *template.stop.token_ids}
-    ids = ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]
-    skips = answers.sampling({}, example.tools).get("skip_special_tokens", True)
-    text = str(tokenizer.decode(ids, skip_special_tokens=skips))
+def _without_end(template: ChatTemplate, sample: Sample) -> list[int]:
+    """The answer's tokens to the end of the turn, which is left out."""
+    ids, ends = sample.ids[sample.answer_at :], {template.tokenizer.eos_token_id, *template.stop.token_ids}
+    return ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]
+
+
+def _skips_special(answers: Answers, example: Example) -> bool:
+    """Whether the engine leaves special tokens out of the answer's text."""
+    return bool(answers.sampling({}, example.tools).get("skip_special_tokens", True))
+
+
+def _text(template: ChatTemplate, ids: list[int], *, skip_special: bool) -> str:
+    """The tokens' text as the engine gives it."""
+    text = str(template.tokenizer.decode(ids, skip_special_tokens=skip_special))
     for end in template.stop.texts:
         text = text.partition(end)[0]
     return text
 
 
-def _compare(recipe: Recipe, where: str, expected: Answer, found: Answer) -> None:
+def _compare(recipe: Recipe, where: str, expected: Answer, found: Answer, how: str) -> None:
+    """Raise RunnerError where they differ. how: the answer was received."""
     parsers = {"tool_parser": recipe.model.tool_parser, "reasoning_parser": recipe.model.reasoning_parser}
     named = " and ".join(f"model.{key}={name}" for key, name in parsers.items() if name is not None)
     thought = (expected.reasoning or "").strip() if recipe.model.reasoning_parser else ""
@@ -92,6 +113,6 @@ def _compare(recipe: Recipe, where: str, expected: Answer, found: Answer) -> Non
     for name, wanted, read in pairs:
         if wanted != read:
             raise RunnerError(
-                f"{where}: read by {named}, the {name} of the row's answer would be {read!r} and not {wanted!r}",
-                "Name the parser that reads what the chat template writes, or set model.chat_template.",
+                f"{where}: {how} by {named}, the {name} of the row's answer would be {read!r} and not {wanted!r}",
+                _HINTS[how],
             )

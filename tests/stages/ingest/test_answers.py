@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,43 @@ def test_a_parser_that_reads_the_answers_otherwise_is_refused_before_training(
     with pytest.raises(RunnerError, match="read by model") as caught:
         check_answers(recipe_of(source=str(folder), **model), str(folder), [str(tmp_path / "train.jsonl")])
     assert what in caught.value.message
+
+
+@pytest.mark.environment("engine")
+def test_an_answer_that_a_parser_reads_otherwise_when_it_is_streamed_is_refused(tmp_path: Path) -> None:
+    """olmo3 takes a streamed answer without a thought for a thought."""
+    from transformers import AutoTokenizer
+
+    folder = save_model("base", tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["Ġ</", "</", "think", ">"])  # which the parser looks for
+    tokenizer.save_pretrained(folder)
+    model = {"source": str(folder), "chat_template": "chatml", "reasoning_parser": "olmo3"}
+    thought: Message = {"role": "assistant", "content": "<think>Count them.</think>Two, naïve."}
+    plain: Message = {"role": "assistant", "content": "Two."}
+    for message, pipeline, refused in (
+        (thought, None, False),
+        (plain, None, True),
+        (plain, ["ingest", "train", "publish", "infer", "evaluate"], False),
+    ):
+        write_examples(tmp_path / "train.jsonl", [Example("1", [ASKED, message], source="train.jsonl:1")])
+        check = partial(check_answers, recipe_of(pipeline, **model), str(folder), [str(tmp_path / "train.jsonl")])
+        if refused:
+            with pytest.raises(
+                RunnerError, match=r"1: streamed, and read by .*olmo3, the content .* '' and not 'Two\.'"
+            ):
+                check()
+        else:
+            assert check() == 1
+
+
+@pytest.mark.environment("engine")
+def test_characters_of_several_tokens_are_streamed_with_the_last_of_them() -> None:
+    from stages.engines.vllm.answers.reader import text_deltas
+    from tests.stages.models.families import tokenizer_of
+
+    tokenizer = tokenizer_of("chatml")
+    ids = tokenizer("aß€<|im_end|>b", add_special_tokens=False)["input_ids"]
+    deltas = list(text_deltas(tokenizer, ids, skip_special=True))
+    assert [text for text, _ in deltas] == ["a", "ß", "€", "b"]
+    assert [token for _, tokens in deltas for token in tokens] == ids

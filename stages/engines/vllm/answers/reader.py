@@ -5,7 +5,7 @@ Imports vLLM (seconds) only where the recipe names a parser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.errors import RunnerError
@@ -55,6 +55,20 @@ class ParsedAnswers:
         reasoning, content, calls = self._made(request.tools).parse(text, request, enable_auto_tools=self._has_tools)
         return Answer(content or "", [call_of(each.name, each.arguments) for each in calls or []], reasoning)
 
+    def read_streamed(self, asked: Sequence[int], answer: Sequence[int], tools: Tools, *, skip_special: bool) -> Answer:
+        """The answer that a client puts together from what it receives token by token.
+
+        asked, answer: token ids of the prompt, and of the answer without what ends it. skip_special: whether special
+        tokens are left out of the text.
+        """
+        request = self._request(tools)
+        parser, received = self._made(request.tools), _Received()
+        deltas = list(text_deltas(self._tokenizer, answer, skip_special=skip_special))
+        for number, (text, ids) in enumerate(deltas, 1):
+            finished = number == len(deltas)
+            received.add(parser.parse_delta(text, ids, request, list(asked), finished=finished))
+        return received.answer()
+
     def _made(self, tools: Any) -> Any:
         return self._parser(self._tokenizer, tools, model_config=None, chat_template_kwargs=self._kwargs)
 
@@ -71,6 +85,44 @@ class ParsedAnswers:
         return request
 
 
+class _Received:
+    """The parts of a streamed answer."""
+
+    def __init__(self) -> None:
+        self._content, self._reasoning = "", ""
+        self._calls: dict[int, list[str]] = {}  # name and arguments by index
+
+    def add(self, delta: Any) -> None:
+        """delta: a DeltaMessage of vLLM, or None."""
+        if delta is None:
+            return
+        self._content += delta.content or ""
+        self._reasoning += delta.reasoning or ""
+        for each in delta.tool_calls or []:
+            call = self._calls.setdefault(each.index, ["", ""])
+            if each.function is not None:
+                call[0] += each.function.name or ""
+                call[1] += each.function.arguments or ""
+
+    def answer(self) -> Answer:
+        calls = [call_of(name, arguments) for _, (name, arguments) in sorted(self._calls.items())]
+        return Answer(self._content, calls, self._reasoning or None)
+
+
+def text_deltas(tokenizer: Any, ids: Sequence[int], *, skip_special: bool) -> Iterator[tuple[str, list[int]]]:
+    """The text that each token adds, with the tokens since the text before; the last ones also where they add none.
+
+    A character of several tokens comes with the last of them, as from vLLM (`detokenize_incrementally`).
+    """
+    begin = shown = 0
+    for end in range(1, len(ids) + 1):
+        before = tokenizer.decode(ids[begin:shown], skip_special_tokens=skip_special)
+        text = tokenizer.decode(ids[begin:end], skip_special_tokens=skip_special)
+        if (len(text) > len(before) and not text.endswith("\ufffd")) or end == len(ids):
+            yield text[len(before) :], list(ids[shown:end])
+            begin, shown = shown, end
+
+
 class PlainAnswers:
     """Answers whose text is all there is."""
 
@@ -79,6 +131,9 @@ class PlainAnswers:
 
     def read(self, text: str, tools: Tools) -> Answer:
         return Answer(text)
+
+    def read_streamed(self, asked: Sequence[int], answer: Sequence[int], tools: Tools, *, skip_special: bool) -> Answer:
+        raise AssertionError("only what a parser reads is compared")
 
 
 def answers_of(model: Model, template: ChatTemplate) -> PlainAnswers | ParsedAnswers:
