@@ -39,8 +39,8 @@ def report(found: dict[str, Any]) -> str:
     signals = ("SIGKILL", "SIGTERM")
     cells: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for case in found["cases"]:
-        stage, target, signal, _ = case["case"].split("-")
-        cells.setdefault(f"{stage}, {target}", {name: [] for name in signals})[signal].append(case)
+        stage, target, signal, _, *trainer = case["case"].split("-")
+        cells.setdefault(", ".join([stage, target, *trainer]), {name: [] for name in signals})[signal].append(case)
     rows = [
         {
             "stage, process killed": name,

@@ -23,17 +23,18 @@ TABLE = "kill_matrix.jsonl"
 
 @dataclass(frozen=True)
 class Reference:
-    """An undisturbed run: its root, its model, its artifact store."""
+    """An undisturbed run: its root, its model, its artifact store, and which trainer it names."""
 
     root: Path
     model: Path
+    trainer: str = "llamafactory"
 
     @property
     def store(self) -> Path:
         return self.root / "artifacts"
 
     def command(self, *overrides: str) -> list[str]:
-        return command(self.root, self.model, self.store, *overrides)
+        return command(self.root, self.model, self.store, f"train.trainer={self.trainer}", *overrides)
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +46,11 @@ def chaos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference(chaos_dir: Path) -> Callable[[str], Reference]:
-    """Gives the undisturbed run, made up to that stage; each stage of it once."""
-    made = Reference(chaos_dir / "reference", chaos_dir / "model")
+def reference(chaos_dir: Path) -> Callable[..., Reference]:
+    """Gives the undisturbed run by a trainer, made up to that stage; each stage of it once."""
 
-    def up_to(stage: str) -> Reference:
+    def up_to(stage: str, trainer: str = "llamafactory") -> Reference:
+        made = Reference(chaos_dir / f"reference-{trainer}", chaos_dir / "model", trainer)
         if not made.model.is_dir():
             write_tiny_model(made.model)
         done = statuses(made.root) if made.root.is_dir() else {}
@@ -82,9 +83,10 @@ def _show_table(chaos_dir: Path, request: pytest.FixtureRequest) -> Any:
     newest = {line["case"]: line for line in map(json.loads, table.read_text().splitlines())}
     counts: dict[str, Counter[str]] = {}
     for line in newest.values():
-        counts.setdefault("-".join(line["case"].split("-")[:3]), Counter())[line["verdict"]] += 1
+        stage, target, signal, _, *trainer = line["case"].split("-")
+        counts.setdefault("-".join([stage, target, signal, *trainer]), Counter())[line["verdict"]] += 1
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     reporter.write_line("")
     for name, found in sorted(counts.items()):
-        reporter.write_line(f"{name:<24} " + "  ".join(f"{what}: {count}" for what, count in sorted(found.items())))
+        reporter.write_line(f"{name:<32} " + "  ".join(f"{what}: {count}" for what, count in sorted(found.items())))
     reporter.write_line(f"{len(newest)} cases; every one: {table}")

@@ -30,9 +30,11 @@ class Case:
     target: str
     signal: str
     point: str
+    trainer: str = "llamafactory"
 
     def __str__(self) -> str:
-        return f"{self.stage}-{self.target}-{self.signal}-{self.point}"
+        named = [] if self.trainer == "llamafactory" else [self.trainer]
+        return "-".join([self.stage, self.target, self.signal, self.point, *named])
 
     @property
     def rng(self) -> random.Random:
@@ -43,6 +45,13 @@ CASES = [
     Case(stage, target, signal, point)
     for stage, other in (("train", "worker"), ("publish", "worker"), ("infer", "engine"), ("serve", "engine"))
     for target in ("driver", other)
+    for signal in ("SIGKILL", "SIGTERM")
+    for point in POINTS
+]
+CASES += [
+    Case("train", target, signal, point, trainer)
+    for trainer in ("accelerate", "axolotl")
+    for target in ("driver", "worker")
     for signal in ("SIGKILL", "SIGTERM")
     for point in POINTS
 ]

@@ -30,17 +30,17 @@ _PARAMETERS = [
 @pytest.mark.parametrize("case", _PARAMETERS)
 def test_killed_run_resumes(
     case: Case,
-    reference: Callable[[str], Reference],
+    reference: Callable[..., Reference],
     note: Callable[[dict[str, Any]], None],
     chaos_dir: Path,
 ) -> None:
     last = "query" if case.stage == "serve" else case.stage
-    expected = reference(last)
+    expected = reference(last, case.trainer)
     root = chaos_dir / str(case)
     remove(root)
     store = root / "artifacts" if case.stage == "publish" else expected.store
     shared = ["infer.engine=shared"] if case.target == "replica" else []
-    line = command(root, expected.model, store, f"stop_after={last}", *shared)
+    line = command(root, expected.model, store, f"train.trainer={case.trainer}", f"stop_after={last}", *shared)
     continue_from(expected.root, root, before=case.stage)
     result: dict[str, Any] = {"case": str(case), "verdict": "failed", "at": time.time()}
     try:
