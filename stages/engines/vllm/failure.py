@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from runner.errors import RunnerError
 from runner.patches import ray_node
-from stages.engines.root_cause import root_cause
+from stages.engines.root_cause import only_points, root_cause
 
 _LOG_BYTES = 256 << 10
 _ENGINE = "EngineCore"
@@ -48,6 +48,8 @@ def batch_failure(error: BaseException, since: float) -> RunnerError:
     text = str(error)
     if "ActorDiedError" not in type(error).__name__ + text:
         reason = root_cause(text) or last_line(text) or type(error).__name__
+        if only_points(reason):
+            reason = root_cause(f"{engine_log(since)}\n{text}")
         return RunnerError(f"batch inference failed: {reason}", hint_for(reason))
     if "creation task" in text:  # the end of its traceback may be the engine's own, or only point at the engine's log
         reason = root_cause(f"{engine_log(since)}\n{text}")

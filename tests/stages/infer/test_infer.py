@@ -238,6 +238,7 @@ def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:
 
 CREATION = "The actor died because of an error raised in its creation task"
 DEAD = "The actor is dead because its worker process has died."
+DEAD_ENGINE = "EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause."
 LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
 
 
@@ -273,6 +274,20 @@ LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
             "max_lora_rank",
         ),
         ("ActorDiedError", DEAD, "", "as when memory runs out", "max_num_seqs"),
+        (
+            "RayTaskError",
+            f"vllm.v1.engine.exceptions.{DEAD_ENGINE}",
+            f"{LOGGED}ValueError: No memory for the KV cache",
+            "batch inference failed: ValueError: No memory for the KV cache",
+            "max_model_len",
+        ),
+        (
+            "RayTaskError",
+            f"vllm.v1.engine.exceptions.{DEAD_ENGINE}",
+            "",
+            "batch inference failed: vllm.v1.engine.exceptions.EngineDeadError: EngineCore",
+            "Look into the log",
+        ),
         ("RayTaskError", "ValueError: a template is missing", "", "failed: ValueError: a template is", "log"),
     ],
 )

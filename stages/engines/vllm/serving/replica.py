@@ -26,7 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
-from stages.engines.root_cause import ENGINE_FAILED, root_cause
+from stages.engines.root_cause import only_points, root_cause
 from stages.engines.vllm.sampling.effect import Engine
 from stages.engines.vllm.sampling.values import wrong_values
 from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
@@ -81,7 +81,7 @@ class AdapterServer(ReplicaServer):
         try:
             await super().start()
         except RuntimeError as error:
-            cause = root_cause(_end_of_log()) if ENGINE_FAILED in str(error) else ""
+            cause = root_cause(_end_of_log()) if only_points(str(error)) else ""
             if not cause:
                 raise
             raise RuntimeError(f"The engine did not start. {cause}") from error
