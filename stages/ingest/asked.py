@@ -15,12 +15,12 @@ from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
 from stages.engines.base import engine_environment
-from stages.ingest import without_torch
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parity import check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.samples import without_torch
 from stages.trainers.base import trainer_environment
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from runner.cluster.environments.call import call
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
-from stages.ingest import parity, without_torch
+from stages.ingest import parity
 from stages.ingest import stage as ingest
 from stages.ingest.asked import learned_in
 from stages.ingest.data import prepare_data
@@ -29,6 +29,7 @@ from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
 from stages.models.time_limit import little_memory, within
+from stages.samples import without_torch
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
 from stages.samples.too_long import shortened

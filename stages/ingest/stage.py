@@ -21,7 +21,6 @@ from runner.storage.artifact import Artifact
 from runner.text import size_text
 from stages.data import rules
 from stages.ingest import rules as conversation_rules
-from stages.ingest import without_torch
 from stages.ingest.answers import needs_reading
 from stages.ingest.asked import asked_elsewhere, asked_in, compare, learned_in, look_there, require_alike
 from stages.ingest.data import DataParts, prepare_data
@@ -30,6 +29,7 @@ from stages.ingest.model import converted_in, fetch_model, resources_there, thro
 from stages.ingest.rows.choose import samples
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.known import MODEL, conditions
+from stages.samples import without_torch
 from stages.sections.model import is_local
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from runner.recipe.schema import StageResources, WorkerRange
 from runner.storage.artifact import scan_folder
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
+from stages.samples import without_torch
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 from stages.train.start import Start, require_start, start_fits, start_of
@@ -146,6 +147,8 @@ class Train:
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
         there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
+        if without_torch.possible(recipe, folders[0]):
+            there = without_torch.in_own_process(there)
         counts = ctx.ray.call(trainer.prepare(), there, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from runner.recipe.schema import StageResources
-from stages.ingest import without_torch
+from stages.samples import without_torch
 from stages.sections.recipe import Recipe
 from tests.paths import ROOT
 from tests.stages.models.families import save_tokenizer
 
 _IDS = """
 import json, sys
-from stages.ingest import without_torch
+from stages.samples import without_torch
 without_torch.begin()
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
