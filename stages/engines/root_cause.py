@@ -31,5 +31,5 @@ def root_cause(text: str) -> str:
 
 
 def only_points(reason: str) -> bool:
-    """Whether the text says no more than that the engine's process has printed why."""
+    """Whether the text only points at what the engine's process has printed."""
     return ENGINE_FAILED in reason or ENGINE_DIED in reason
