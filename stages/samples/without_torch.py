@@ -1,7 +1,7 @@
 """Token ids without torch: tokenizers need none of it, and importing it takes three quarters of the time.
 
 transformers imports torch wherever it is installed. A task with the resources of `in_own_process` has a process that no
-other task gets; there, after `begin`, torch counts as not installed, which transformers provides for.
+other task gets; there `begin` has it take torch as not installed, which it provides for.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ def in_own_process(resources: StageResources) -> StageResources:
 
 
 def begin() -> None:
-    """To be called before transformers is imported; does nothing in any other process than that of `in_own_process`."""
-    if os.environ.get(_VARIABLE):
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    """Import transformers for tokenizers; does nothing in any other process than that of `in_own_process`.
+
+    torch is hidden for that long: `datasets` imports what `sys.modules` names.
+    """
+    if not os.environ.get(_VARIABLE) or "torch" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from transformers import AutoTokenizer  # noqa: F401
+    finally:
+        del sys.modules["torch"]

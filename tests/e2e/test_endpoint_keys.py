@@ -104,7 +104,7 @@ def test_limits_hold_and_answers_stream(up: Up) -> None:
             known.chat.completions.create(**ask, max_tokens=65)
         with pytest.raises(openai.BadRequestError, match="at most 16"):
             known.chat.completions.create(**ask, n=17)
-        with pytest.raises(openai.BadRequestError, match="trust-request-chat-template"):
+        with pytest.raises(openai.BadRequestError, match="trust_request_chat_template"):
             known.chat.completions.create(**ask, extra_body={"chat_template": "{{ 7 * 7 }}"})
         with pytest.raises(openai.APIStatusError) as large:
             known.chat.completions.create(**ask, user="x" * 100_001)

@@ -25,7 +25,9 @@ from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 asked = [{"role": "user", "content": "Ça va? 7"}]
 ids = tokenizer.apply_chat_template(asked, tokenize=True, return_dict=False)
-print(json.dumps([ids, bool(sys.modules.get("torch"))]))
+from datasets import Dataset
+rows = Dataset.from_dict({"input_ids": [ids]})  # which names its content by a pickle
+print(json.dumps([rows["input_ids"][0], "torch" in sys.modules]))
 """
 
 
