@@ -19,6 +19,7 @@ from stages.data.sources.fetch import open_files
 from stages.data.sources.names import folder_of, split_names
 from stages.models import gguf
 from stages.models import obtain as models
+from stages.models.vision import model_type_of_vision
 from stages.sections.dataset import Dataset
 from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
@@ -35,7 +36,7 @@ def rows_meaning(recipe: Recipe) -> dict[str, Any]:
         spec = asdict(named.parse_uri(dataset.source, recipe.seed))
         meaning |= {"dataset.source": {**spec, "kind": "generated"}, "dataset.files": None}
     elif scheme_of(dataset.source) in _HERE:
-        meaning["dataset.source"] = _files_here(dataset, _written_by_runs(recipe))
+        meaning["dataset.source"] = _files_here(dataset, None if _takes_no_images(recipe) else _written_by_runs(recipe))
     if not dataset.source.startswith("s3://"):
         meaning["dataset.endpoint_url"] = None
     return meaning
@@ -75,6 +76,15 @@ def looks(recipe: Recipe) -> dict[str, Callable[[], Any]]:
     return found
 
 
+def _takes_no_images(recipe: Recipe) -> bool:
+    """Whether the model takes no images, so that rows with any end the run. By what a run does not change."""
+    model, published = recipe.model, recipe.model.architecture
+    if is_local(model.source):
+        folder = Path(model.source).expanduser()
+        return (folder / "config.json").is_file() and model_type_of_vision(folder) is None
+    return model.source.startswith(_PACKAGE) or (published is not None and published.of == model.source)
+
+
 def _written_by_runs(recipe: Recipe) -> set[Path]:
     """Folders that runs write to, which may be next to the rows: their images are plots."""
     storage = recipe.storage
@@ -82,8 +92,9 @@ def _written_by_runs(recipe: Recipe) -> set[Path]:
     return {Path(path).expanduser().absolute() for path in here}
 
 
-def _files_here(dataset: Dataset, not_rows: Collection[Path]) -> dict[str, Any]:
-    """The content of each file that the dataset names, by its name. not_rows: folders without images of rows."""
+def _files_here(dataset: Dataset, not_rows: Collection[Path] | None) -> dict[str, Any]:
+    """The content of each file that the dataset names, by its name. not_rows: folders without images of rows; None: the
+    rows have none, and the folder, which may be a whole home, is not searched for them."""
     states: dict[str, Any] = {}
     for pattern in _patterns(dataset):
         with suppress(RunnerError):  # ingest says it
@@ -91,10 +102,9 @@ def _files_here(dataset: Dataset, not_rows: Collection[Path]) -> dict[str, Any]:
             for name in files.find(pattern):
                 here = files.local(name)
                 states[name] = file_state(here) if here else None
-    if not scheme_of(dataset.source) and (
-        images := _images_here(Path(folder_of(dataset.source)).expanduser().absolute(), not_rows)
-    ):
-        states["images"] = digest_json(images)
+    if not scheme_of(dataset.source) and not_rows is not None:
+        images = _images_here(Path(folder_of(dataset.source)).expanduser().absolute(), not_rows)
+        states |= {"images": digest_json(images)} if images else {}
     return dict(sorted(states.items()))
 
 

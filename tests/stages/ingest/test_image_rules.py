@@ -75,6 +75,13 @@ def test_a_changed_image_below_the_source_changes_what_the_rows_are_known_by(tmp
     assert before != between != rows_meaning(recipe)
 
 
+def test_of_a_model_of_text_alone_images_next_to_the_rows_change_nothing(tmp_path: Path) -> None:
+    model(tmp_path, model_type="llama")
+    before = rows_meaning(recipe_of(tmp_path))
+    (tmp_path / "a.png").write_bytes(b"1")
+    assert rows_meaning(recipe_of(tmp_path)) == before
+
+
 def test_plots_of_runs_next_to_the_rows_change_nothing(tmp_path: Path) -> None:
     storage = {"root": f"{tmp_path}/runs", "artifacts": f"{tmp_path}/store"}
     recipe = recipe_of(tmp_path, storage=storage)
