@@ -44,14 +44,18 @@ def granted(overrides: Sequence[str], key: str) -> list[str]:
     found: list[str] = []
     for override in parsed(overrides):
         if override.get_key_element().lstrip("+~") == key:
-            value = override.value()
-            found = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+            found = _names(override.value())
     return found
 
 
 def granted_by_files(values: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
     """Keys of GRANTS that a recipe file sets: their values are not those of the command line."""
-    return [key for key in GRANTS if list(values.get(key) or []) != granted(overrides, key)]
+    return [key for key in GRANTS if _names(values.get(key, [])) != granted(overrides, key)]
+
+
+def _names(value: Any) -> list[str]:
+    """The names that a value gives, which need not be a list."""
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def is_readable(variable: str, allowed: Iterable[str]) -> bool:

@@ -84,7 +84,7 @@ def packages_are_locked(environment: str, needed: Callable[[Recipe], Iterator[tu
 def trackers_needed(argument: Argument, recipe: Recipe) -> Iterator[tuple[Need, Any]]:
     """The packages of the trackers that the recipe names, each with the tracker's name."""
     for name in _trackers(argument, recipe):
-        if name in TRACKERS:
+        if isinstance(name, str) and name in TRACKERS:
             yield Need("report_to", *TRACKERS[name]), name
 
 
@@ -96,7 +96,7 @@ def trackers_exist(argument: Argument) -> Rule:
 def _trackers_exist(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
     names = _trackers(argument, recipe)
     for name in names:
-        if name not in TRACKERS and name not in _NO_TRACKERS:
+        if not isinstance(name, str) or name not in (*TRACKERS, *_NO_TRACKERS):
             guess = nearest(str(name), TRACKERS)
             message = f"names no tracker of transformers; there are: {', '.join(TRACKERS)}"
             hint = f"Did you mean {guess}?" if guess else "Set it to none."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -76,6 +76,8 @@ def outcome(make: Callable[[], Composed]) -> Recipe | None:
 
 
 @given(key=st.sampled_from(KEYS), value=VALUES, recipe=st.sampled_from([QUICKSTART, QWEN]))
+@example(key="allow", value=True, recipe=QUICKSTART)
+@example(key="train.args.report_to", value={}, recipe=QUICKSTART)
 @settings(RELAXED, max_examples=250)
 def test_any_value_of_a_known_key_validates_or_gives_problems(key: str, value: Any, recipe: str) -> None:
     outcome(lambda: changed({key: value}, recipe))
