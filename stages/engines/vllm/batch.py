@@ -105,8 +105,28 @@ def generate(
 ) -> Iterator[list[dict[str, Any]]]:
     """The results of the pieces' rows, in the order in which the engines finish them.
 
-    environment: that engines, and the tasks of the job, run in; None for the runner's own.
+    environment: that engines, and the job itself, run in, because `ray.data.llm` imports torch; None for this process.
     """
+    config = vllm_processor_config(recipe, work.source, work.lora_rank, environment)
+    if environment is None:
+        yield from _job(config, pieces, work, {})
+        return
+    import ray
+
+    own = {"runtime_env": environments.runtime_env(environment, {})}
+    job = ray.remote(num_returns="streaming", num_cpus=0, max_retries=0, **own)(_job)
+    results = job.remote(config, pieces, work, own)
+    try:
+        for each in results:
+            yield ray.get(each)
+    finally:
+        ray.cancel(results)
+
+
+def _job(
+    config: dict[str, Any], pieces: list[dict[str, Any]], work: Work, own: dict[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """`generate` in the process that it is called in. config: `vllm_processor_config`; own: options of its tasks."""
     import ray
     from ray.data.llm import vLLMEngineProcessorConfig
 
@@ -115,11 +135,10 @@ def generate(
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.issue_detectors_config.detectors = []  # they warn that the tokenizer takes memory
-    own = {"runtime_env": environments.runtime_env(environment, {})} if environment else {}
-    others = {**_WITH_ENGINE, **own, "compute": ray.data.TaskPoolStrategy(size=recipe.infer.concurrency)}
+    others = {**_WITH_ENGINE, **own, "compute": ray.data.TaskPoolStrategy(size=config["concurrency"][0])}
     with ray.data.DataContext.current(context):
         processor = build(
-            vLLMEngineProcessorConfig(**vllm_processor_config(recipe, work.source, work.lora_rank, environment)),
+            vLLMEngineProcessorConfig(**config),
             preprocess=work.ask,
             preprocess_map_kwargs=others,
             postprocess_map_kwargs=others,

@@ -63,7 +63,6 @@ def test_training_batch_and_endpoint_have_the_same_tokens_and_the_images_in_the_
     prepare()  # as vLLM has its processes call it
     recipe, example = recipe_of(folder), shown()
     template = ChatTemplate.of(recipe, folder)
-    check(recipe, template, [example])
     (sample,) = learned(template.seeing(example.images), example.messages)
     trained = sample.ids[: sample.answer_at]
     line = {"text": example.to_json(), "variant": "base"}
@@ -100,6 +99,7 @@ async def _read(recipe: Recipe, folder: Path, example: Example, batch: dict[str,
     return given, made[1][0]
 
 
+@pytest.mark.environment("llamafactory")
 def test_a_text_with_the_token_of_an_image_and_a_template_that_drops_images_are_refused(folder: Path) -> None:
     example = shown()
     with pytest.raises(RefusedRowError, match="has the model's token of an image, '<image>'"):
@@ -109,7 +109,8 @@ def test_a_text_with_the_token_of_an_image_and_a_template_that_drops_images_are_
         learned(ChatTemplate.load(folder, dropping, {}).seeing(example.images), example.messages)
 
 
-def test_a_row_without_images_is_learned_as_it_is_asked(folder: Path) -> None:
+@pytest.mark.environment("llamafactory")
+def test_rows_with_and_without_images_are_learned_as_they_are_asked(folder: Path) -> None:
     recipe = recipe_of(folder)
-    example = Example("1", [{"role": "user", "content": "Red?"}, {"role": "assistant", "content": "Yes."}])
-    check(recipe, ChatTemplate.of(recipe, folder), [example])
+    plain = Example("1", [{"role": "user", "content": "Red?"}, {"role": "assistant", "content": "Yes."}])
+    assert check(recipe, ChatTemplate.of(recipe, folder), [shown(), plain]) == 2
