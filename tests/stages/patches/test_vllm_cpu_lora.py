@@ -67,7 +67,7 @@ def test_each_token_gets_its_own_adapters_part(indices: list[int], dtype: str) -
 @pytest.mark.filterwarnings("ignore")
 def test_base_rows_among_adapter_rows_are_answered_by_the_base_model(tmp_path: Path) -> None:
     import torch
-    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -77,11 +77,16 @@ def test_base_rows_among_adapter_rows_are_answered_by_the_base_model(tmp_path: P
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "model")
-    tuned = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    for name, weights in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weights, std=0.3)
-    tuned.save_pretrained(tmp_path / "adapter")
+    weights = {}
+    for name, layer in model.model.named_modules():  # an adapter as PEFT saves it
+        if isinstance(layer, torch.nn.Linear):
+            weights[f"base_model.model.model.{name}.lora_A.weight"] = torch.randn(4, layer.in_features) / 8
+            weights[f"base_model.model.model.{name}.lora_B.weight"] = torch.randn(layer.out_features, 4) * 0.3
+    (tmp_path / "adapter").mkdir()
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    names = sorted({name.split(".")[-3] for name in weights})
+    adapter = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": names}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(adapter))
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, "-c", ENGINE, str(tmp_path / "model"), str(tmp_path / "adapter")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
