@@ -126,6 +126,10 @@ def _on_two_nodes(file: Path, folder: Path) -> Any:
     return _on_nodes(file, folder, 2)
 
 
+def _wait(seconds: float) -> None:
+    time.sleep(seconds)  # a function of C cannot be a task
+
+
 def _on_nodes(file: Path, folder: Path, count: int) -> Any:
     """Ingest of the file's shards by tasks on so many nodes of one core, whose workers have started."""
     import ray
@@ -141,7 +145,7 @@ def _on_nodes(file: Path, folder: Path, count: int) -> Any:
     ray.init(address=cluster.address, logging_level="warning")
     pieces.LEAST_BYTES = 1 << 20
     resources = StageResources(cpus_per_worker=1, placement_strategy="SPREAD")
-    run_tasks(time.sleep, resources, [(1,)] * count * 2)
+    run_tasks(_wait, resources, [(1,)] * count * 2)
     pattern = re.sub(r"\d+-of", "*-of", file.name)
     return _ingest(file.with_name(pattern), folder, lambda function, calls: run_tasks(function, resources, calls))
 
