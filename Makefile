@@ -15,6 +15,16 @@ UV := uv==0.13.9
 # Installs by uv: what .venv and the environments share is on the disk once.
 BUILD = $(VENV)/bin/python -m runner.cluster.environments.build --torch-index $(TORCH_INDEX)
 
+# Of `make warm-image-cache`: the image of containerfile, the recipe, and the folder or volume that keeps models.
+IMAGE ?= recipe-runner
+RECIPE ?=
+MODELS ?= recipe-runner-models
+# A whole run on one GPU with little work: what is compiled depends on the model, the engine's settings and the GPU.
+LITTLE := storage=local cluster.address=null resources.train.num_workers=1 infer.concurrency=1 \
+  serve.autoscaling.min_replicas=1 serve.autoscaling.max_replicas=1 train.max_samples=8 train.num_epochs=1 \
+  dataset.max_rows.train=8 dataset.max_rows.test=8 evaluate.require={} \
+  $(patsubst %,resources.%.accelerator_type=null,train infer serve)
+
 # What the quickstart runs in, besides .venv.
 TOOLS := llamafactory engine
 
@@ -24,11 +34,11 @@ IN = $(VENV)/bin/python -m tests.in_environment
 # Tests start the runner hundreds of times: its modules are compiled once, also where the machine's settings say never.
 test-unit test-e2e chaos: export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys templates schema lock clean
+.PHONY: help setup env quickstart test test-unit test-e2e chaos lint format golden known-keys templates schema lock warm-image-cache clean
 
 help: ## Show this text
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | \
-	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+	  awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.cpu ## Create .venv, and the environments of LLaMA-Factory and the engine for CPUs (about 3 minutes)
 
@@ -95,6 +105,14 @@ schema: $(VENV)/.cpu ## Rewrite the JSON Schemas of the recipe files, and point 
 
 lock: ## Resolve requirements/*.in into the locks (needs uv)
 	requirements/lock.sh
+
+warm-image-cache: ## Keep in IMAGE-warm what the engine of RECIPE compiles (needs docker and a GPU of the kind that will serve)
+	@test -n "$(RECIPE)" || { echo "name a recipe: make warm-image-cache RECIPE=viggo_qwen7b"; exit 1; }
+	docker rm --force --volumes recipe-runner-warm
+	docker run --gpus all --shm-size 10g --name recipe-runner-warm --volume /home/ray/work/runs \
+	  --volume $(MODELS):/home/ray/.cache/huggingface $(IMAGE) run recipe=$(RECIPE) $(LITTLE) $(ARGS)
+	docker commit --change 'CMD ["--help"]' recipe-runner-warm $(IMAGE)-warm
+	docker rm --volumes recipe-runner-warm
 
 clean: ## Remove .venv, run folders and caches of the tools
 	rm -rf $(VENV) runs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
