@@ -68,8 +68,8 @@ class Train(Section):
     )
     start_from: RunName | None = Field(
         None,
-        description="The run below storage.root whose adapter training continues, of the same base model; null: a new "
-        "adapter. Preferences are learned against that adapter as the reference.",
+        description="The run below storage.root whose adapter or whole model training continues, of the same base "
+        "model; null: none. Preferences are learned against it as the reference.",
         examples=["20261123-155013-4c33aa"],
     )
     args: PassThrough = Field(

@@ -176,11 +176,11 @@ def loop_config(
     """What each worker is given. The output folder is relative to the worker's own; its name titles the loss plot."""
     args = load_trainer(ctx.recipe).arguments(
         ctx.recipe,
-        model=str(ctx.input("model").path),
+        model=str((start and start.model) or ctx.input("model").path),
         dataset_dir=str(ctx.input("train_set").path),
         output_dir=ctx.recipe.name,
         tokens=str(tokens),
-        start=str(start.folder) if start else None,
+        start=str(start.adapter) if start and start.adapter else None,
     )
     return {
         "args": args,

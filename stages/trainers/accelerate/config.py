@@ -6,6 +6,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.sections.recipe import Recipe
+from stages.trainers.accelerate import sharding
 from stages.trainers.accelerate.mappings import RESERVED_ARGS
 from stages.trainers.accelerate.values import AUTO, argument, defaults_of, method_of, translated
 
@@ -45,6 +46,7 @@ def trl_args(recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, t
         "quantization": _quantization(recipe),
         "model_name_or_path": model,
         "trust_remote_code": recipe.model.trust_remote_code,
+        "on_cpus": not recipe.resources_of("train").gpus_per_worker,
         "dataset_dir": dataset_dir,
         "tokenized_path": tokens,
         "output_dir": output_dir,
@@ -64,8 +66,9 @@ def _config(recipe: Recipe, args: dict[str, Any]) -> dict[str, Any]:
     }
     if method_of(recipe) == "sft":
         config |= _whole_rows(recipe, packs=bool(args.get("packing")))
+    config = sharding.completed(config)
     if not resources.gpus_per_worker:
-        config["use_cpu"] = True
+        config = sharding.on_cpus(config)
         if resources.most_workers > 1:
             config.setdefault("ddp_backend", "gloo")
     return config

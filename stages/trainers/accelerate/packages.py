@@ -30,7 +30,7 @@ NEEDS = (
 ON_GPU: dict[str, tuple[tuple[str, ...], str]] = {
     **{name: ((), f"Set train.args.{name}=false; bf16 works on CPUs.") for name in ("fp16", "fp16_full_eval")},
     **{name: ((), f"Set train.args.{name}=false.") for name in ("tf32", "use_liger_kernel")},
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "deepspeed"), ((), "Remove it.")),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), ((), "Remove it.")),
     "attn_implementation": (("flash_attention_2", "flash_attention_3"), "Set train.args.attn_implementation=sdpa."),
 }
 

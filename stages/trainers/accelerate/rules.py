@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from runner.errors import Problem, nearest
 from runner.recipe.arguments import accepts, allowed
 from stages.sections.recipe import Recipe
-from stages.trainers.accelerate import packages
+from stages.trainers.accelerate import packages, sharding, sharding_rules
 from stages.trainers.accelerate.mappings import TRL
 from stages.trainers.accelerate.setup import setup_of
 from stages.trainers.accelerate.values import METHODS, SAME, argument, method_of
@@ -33,6 +33,7 @@ CONFLICTS = (
     ),
     HISTORY_OR_PROMPT,
     *map(only_with_lora, _LORA_ONLY),
+    *sharding_rules.CONFLICTS,
 )
 _SFT_ONLY = ("mask_history", "train_on_prompt")
 
@@ -95,7 +96,8 @@ RULES = (
     reference_model_is_its_own,
     divergence_has_a_batch,
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
-    number_of_workers_may_change(TRL, setup_of, argument, ("deepspeed", "fsdp")),
+    number_of_workers_may_change(TRL, setup_of, argument, sharding.ARGUMENTS),
+    *sharding_rules.RULES,
     training_fits(TRL, setup_of),
     *template.RULES,
     *schedule.schedule_rules(argument),

@@ -53,6 +53,12 @@ def method_of(recipe: Recipe) -> str:
     return "sft" if recipe.train.stage == "pt" else recipe.train.stage
 
 
+def _spread_in_float32(recipe: Recipe) -> bool:
+    """Whether a model is spread over the workers that is to be computed in float32, and so has to be held in it."""
+    args = translated(recipe.train.args)
+    return bool(args.get("deepspeed") or args.get("fsdp")) and not (args.get("bf16") or args.get("fp16"))
+
+
 def argument(recipe: Recipe, name: str) -> Any:
     """The value that TRL will use: of `train.args`, else the runner's default, else its own."""
     args = translated(recipe.train.args)
@@ -61,7 +67,7 @@ def argument(recipe: Recipe, name: str) -> Any:
     if name == "lora_alpha":
         return 2 * recipe.train.lora_rank
     if name == "dtype":
-        return "float32" if args.get("finetuning_type") == "full" else "auto"
+        return "float32" if args.get("finetuning_type") == "full" or _spread_in_float32(recipe) else "auto"
     if name in (defaults := defaults_of(recipe)):
         return defaults[name]
     own = TRL.content.get(method_of(recipe), {})

@@ -36,9 +36,7 @@ def made(args: dict[str, Any], callbacks: list[Any]) -> Any:
     config_class, trainer_class = _classes(args["method"])
     rows = load_from_disk(args["tokenized_path"])
     trust = args["trust_remote_code"]
-    config = config_class(
-        output_dir=args["output_dir"], model_init_kwargs=args["model"], trust_remote_code=trust, **args["config"]
-    )
+    config = _configured(config_class, args)
     return trainer_class(
         model=_started(args) if args["start"] else args["model_name_or_path"],
         args=config,
@@ -49,6 +47,24 @@ def made(args: dict[str, Any], callbacks: list[Any]) -> Any:
         quantization_config=None if args["start"] else _quantization(args["quantization"]),
         callbacks=callbacks,
     )
+
+
+def _configured(config_class: Any, args: dict[str, Any]) -> Any:
+    """The configuration of TRL. Accelerate spreads no model over CPUs by itself."""
+    from stages.patches.accelerate_on_cpus import deepspeed_on_cpus, fsdp_on_cpus
+
+    given, on_cpus = args["config"], args["on_cpus"]
+    if given.get("deepspeed") and on_cpus:
+        deepspeed_on_cpus()
+    config = config_class(
+        output_dir=args["output_dir"],
+        model_init_kwargs=args["model"],
+        trust_remote_code=args["trust_remote_code"],
+        **given,
+    )
+    if given.get("fsdp") and on_cpus:
+        fsdp_on_cpus()
+    return config
 
 
 def _started(args: dict[str, Any]) -> Any:

@@ -36,6 +36,11 @@ class Axolotl(OnTransformers):
     without_effect: ClassVar[tuple[str, ...]] = config.WITHOUT_EFFECT
     traits: ClassVar[dict[str, TraitName]] = {"lora_modules_to_save": "whole modules", "peft_use_dora": "dora"}
     packing: ClassVar[tuple[str, ...]] = ()
+    lora_arguments: ClassVar[dict[str, str]] = {
+        **{name: name for name in ("lora_alpha", "lora_dropout")},
+        **{f"use_{name}": f"peft_use_{name}" for name in ("rslora", "dora")},
+        "modules_to_save": "lora_modules_to_save",
+    }
 
     def argument(self, recipe: Recipe, name: str) -> Any:
         return argument(recipe, name)
@@ -77,8 +82,8 @@ class Axolotl(OnTransformers):
     def arguments(
         self, recipe: Recipe, *, model: str, dataset_dir: str, output_dir: str, tokens: str, start: str | None = None
     ) -> dict[str, Any]:
-        assert start is None, "a rule refuses it"
-        return config.axolotl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
+        args = config.axolotl_args(recipe, model=model, dataset_dir=dataset_dir, output_dir=output_dir, tokens=tokens)
+        return {**args, "start": start}
 
     def worker_env(self, resources: StageResources) -> dict[str, str]:
         found = {**super().worker_env(resources), **_ALONE}

@@ -39,7 +39,8 @@ def train_by_axolotl(args: dict[str, Any], resume: Path | None, callback: Any) -
 def _places(args: dict[str, Any]) -> dict[str, Any]:
     """Folders on this worker. axolotl wants to be told of rows, though those that it trains on are handed to it."""
     rows = {"path": args["tokenized_path"], "ds_type": "arrow"}
-    return {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
+    places = {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
+    return {**places, "lora_model_dir": args["start"]} if args["start"] else places
 
 
 def checked(config: dict[str, Any], resume: Path | None) -> Any:

@@ -20,10 +20,11 @@ _LOOK_EVERY_S = 2.0
 _TRAINED_BY_SAVED = 20.0  # the least time between checkpoints saved by time, as a multiple of what the last one took
 
 # Files of a trainer's checkpoint that resuming does not read: the tokenizer comes from the model, the rest is a pickle
-# of the arguments and a model card.
+# of the arguments, a model card, and programs of DeepSpeed.
 _NOT_NEEDED_TO_RESUME = {
     "training_args.bin", "README.md", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json",
-    "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "zero_to_fp32.py",
+    "zero_to_torch.py",
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Training that continues another run's adapter: it begins where that ended, and learns preferences against it."""
+"""Training that continues another run's adapter or model: it begins where that ended, and learns preferences against
+it."""
 
 from __future__ import annotations
 
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900), pytest.mark.filterwarni
 
 RUN = "20260101-120000-abcdef"
 WEIGHTS = "adapter_model.safetensors"
+MODEL = "model.safetensors"
 
 
 def recipe_of(root: Path, trainer: str = "llamafactory", stage: str = "sft", **keys: Any) -> Recipe:
@@ -37,12 +39,30 @@ def recipe_of(root: Path, trainer: str = "llamafactory", stage: str = "sft", **k
 @pytest.fixture(scope="module")
 def first(inputs: dict[str, Artifact], ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(root of the runs, what the first run has trained)."""
-    root = tmp_path_factory.mktemp("runs")
-    recipe = cases.recipe_of(max_steps=16)
+    return ended(inputs, ray_session, tmp_path_factory.mktemp("runs"), "lora")
+
+
+@pytest.fixture(scope="module")
+def first_model(
+    inputs: dict[str, Artifact], ray_session: RaySession, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, StageResult]:
+    """As `first`, of a run that has trained the whole model."""
+    return ended(inputs, ray_session, tmp_path_factory.mktemp("models"), "full")
+
+
+def ended(inputs: dict[str, Artifact], session: RaySession, root: Path, kind: str) -> tuple[Path, StageResult]:
+    """A run that has ended. kind: what it trains."""
+    recipe = cases.recipe_of(max_steps=16, finetuning_type=kind)
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"learning_rate": 2e-2})})
-    result = train(recipe, inputs, ray_session, root / "tiny" / RUN / "train")
+    result = train(recipe, inputs, session, root / "tiny" / RUN / "train")
     finished_run(root / "tiny" / RUN, recipe, [*result.artifacts, inputs["model"]])
     return root, result
+
+
+def whole(recipe: Recipe) -> Recipe:
+    """The recipe with all weights trained."""
+    args = {**recipe.train.args, "finetuning_type": "full"}
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"args": args})})
 
 
 @pytest.mark.parametrize("trainer", ["llamafactory", "accelerate"])
@@ -68,6 +88,39 @@ def test_preferences_are_learned_against_it(
     result = train(recipe_of(first[0], trainer, "dpo"), rows, ray_session, tmp_path / "run" / "train")
     assert result.metrics["loss_first"] == pytest.approx(math.log(2), abs=1e-4)
     assert {entry.path for entry in result.artifacts[0].files} >= {WEIGHTS, "adapter_config.json"}
+
+
+@pytest.mark.parametrize("trainer", ["llamafactory", "accelerate"])
+def test_it_begins_with_the_whole_model_of_the_other_run(
+    trainer: str,
+    first_model: tuple[Path, StageResult],
+    inputs: dict[str, Artifact],
+    ray_session: RaySession,
+    tmp_path: Path,
+) -> None:
+    root, before = first_model
+    after = train(whole(recipe_of(root, trainer)), inputs, ray_session, tmp_path / "train")
+    base, old, new = (load_file(path / MODEL) for path in (inputs["model"].path, *folders(before, after)))
+    assert old.keys() == new.keys()
+    assert max(float(abs(old[name] - new[name]).max()) for name in old) < 1e-8
+    assert max(float(abs(old[name] - base[name]).max()) for name in old) > 1e-2, "the first run learned nothing"
+    args = json.loads((after.artifacts[1].path / "args.json").read_text())
+    assert args["model_name_or_path"] == "org/tiny"
+    assert str(root) not in json.dumps(args)
+
+
+def folders(*results: StageResult) -> list[Path]:
+    return [result.artifacts[0].path for result in results]
+
+
+def test_an_adapter_is_not_continued_as_a_model_nor_trained_on_one(
+    first: tuple[Path, StageResult], first_model: tuple[Path, StageResult]
+) -> None:
+    (found,) = start_fits(whole(recipe_of(first[0])))
+    assert (found.key, found.hint) == ("train.start_from", "Set train.args.finetuning_type=lora, or remove it.")
+    (found,) = start_fits(recipe_of(first_model[0]))
+    assert (found.key, found.hint) == ("train.start_from", "Set train.args.finetuning_type=full, or remove it.")
+    assert list(start_fits(whole(recipe_of(first_model[0])))) == []
 
 
 @pytest.mark.chaos

@@ -34,6 +34,7 @@ BASE: dict[str, Any] = {
     "dataset": {"source": "s3://viggo-ds", "prompt": {"user": "{input}", "assistant": "{output}"}},
     "serve": {"model_id": "base"},
 }
+ZERO3_OFFLOADED = {"stage": 3, "offload_optimizer": {"device": "cpu"}}
 ONE_GPU_EACH = {"num_workers": 4, "cpus_per_worker": 4.0, "gpus_per_worker": 1.0}
 RECIPES: dict[str, dict[str, Any]] = {
     "cpu_by_llamafactorys_names": {
@@ -52,8 +53,16 @@ RECIPES: dict[str, dict[str, Any]] = {
         "resources": {"train": ONE_GPU_EACH},
     },
     "texts_by_fsdp": {
-        "train": {"stage": "pt", "args": {"fsdp": "full_shard", "fsdp_config": {"version": 2}}},
+        "train": {"stage": "pt", "args": {"fsdp": "full_shard"}},
         "resources": {"train": ONE_GPU_EACH},
+    },
+    "zero3_offloaded": {
+        "train": {"args": {"bf16": True, "deepspeed": {"zero_optimization": ZERO3_OFFLOADED}}},
+        "resources": {"train": ONE_GPU_EACH},
+    },
+    "two_cpu_workers_by_zero2": {
+        "train": {"args": {"deepspeed": {"zero_optimization": {"stage": 2}}}},
+        "resources": {"train": {"num_workers": 2}},
     },
 }
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -110,7 +119,8 @@ def test_on_cpus_attention_is_written_out_unless_the_recipe_leaves_it_to_transfo
 
 
 @pytest.mark.parametrize(
-    ("args", "shards"), [({}, False), ({"fsdp": "full_shard"}, True), ({"deepspeed": {"train_batch_size": 8}}, True)]
+    ("args", "shards"),
+    [({}, False), ({"fsdp": "full_shard"}, True), ({"deepspeed": {"zero_optimization": {"stage": 3}}}, True)],
 )
 def test_a_sharded_model_needs_a_process_group(args: dict[str, Any], shards: bool) -> None:
     assert Accelerate().shards(trl_args(recipe_of(train={"args": args}), **WHERE)) == shards

@@ -164,3 +164,73 @@ def test_the_longest_row_is_known_by_either_name() -> None:
     assert [(row.tokens, row.key) for row in rows if row] == [
         (256, "train.args.cutoff_len"), (99, "train.args.max_length"),
     ]  # fmt: skip
+
+
+ZERO3 = {
+    "stage": 3,
+    "overlap_comm": True,
+    "stage3_prefetch_bucket_size": "auto",
+    "offload_optimizer": {"device": "cpu"},
+}
+
+
+@pytest.mark.parametrize("recipe", [QUICKSTART, QWEN])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"deepspeed": {"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}}},
+        {"deepspeed": {"zero_optimization": ZERO3}},
+        {"fsdp": "full_shard auto_wrap"},
+        {"fsdp": "shard_grad_op", "fsdp_config": {"version": 2, "reshard_after_forward": False}},
+    ],
+)
+def test_a_model_is_spread_by_keys_on_any_hardware(args: dict[str, Any], recipe: str) -> None:
+    assert of_args({"bf16": recipe == QWEN, **args}, recipe) == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "says"),
+    [
+        ({"deepspeed": {}}, "deepspeed", "names no zero_optimization"),
+        ({"deepspeed": {"steps_per_print": 1}}, "deepspeed.steps_per_print", "is not taken"),
+        ({"deepspeed": {"bf16": {"enabled": True}}}, "deepspeed.bf16", "filled in from what the recipe says"),
+        ({"deepspeed": {"zero_optimization": {}}}, "deepspeed.zero_optimization", "names no stage"),
+        ({"deepspeed": {"zero_optimization": {"stage": 0}}}, "deepspeed.zero_optimization.stage", "one of 1, 2, 3"),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 3, "reduce_bucket_size": 0}}},
+            "deepspeed.zero_optimization.reduce_bucket_size",
+            "a whole number >= 1",
+        ),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}},
+            "deepspeed.zero_optimization.offload_param",
+            "goes with stage=3 only",
+        ),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 3, "offload_param": {"device": "disk"}}}},
+            "deepspeed.zero_optimization.offload_param.device",
+            "one of cpu, none",
+        ),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": False}}},
+            "deepspeed.zero_optimization.stage3_gather_16bit_weights_on_model_save",
+            "is not taken",
+        ),
+        ({"deepspeed": "ds.json"}, "deepspeed", "names a file"),
+        ({"deepspeed": {"zero_optimization": {"stage": 2}}, "bf16": True}, "bf16", "not computed by DeepSpeed on CPUs"),
+        ({"deepspeed": {"zero_optimization": {"stage": 2}}, "fsdp": "full_shard"}, "deepspeed", "exclude each other"),
+        ({"fsdp": "hybrid_shard"}, "fsdp", "must be of full_shard"),
+        ({"fsdp": "full_shard offload"}, "fsdp", "must be of full_shard"),
+        ({"fsdp": "full_shard", "fsdp_config": {"version": 1}}, "fsdp_config.version", "one of 2"),
+        ({"fsdp": "full_shard", "fsdp_config": {"cpu_offload": True}}, "fsdp_config.cpu_offload", "is not taken"),
+        ({"fsdp_config": {"version": 2}}, "fsdp_config", "goes with fsdp only"),
+    ],
+)
+def test_settings_of_a_spread_model_are_judged_like_keys(args: dict[str, Any], key: str, says: str) -> None:
+    assert says in of_args(args)[f"train.args.{key}"].message
+
+
+@pytest.mark.parametrize("spread", [{"fsdp": "full_shard"}, {"deepspeed": {"zero_optimization": {"stage": 3}}}])
+def test_weights_of_four_bits_are_not_spread(spread: dict[str, Any]) -> None:
+    (found,) = of_args({"bf16": True, "load_in_4bit": True, **spread}, QWEN).values()
+    assert "spread over the workers" in found.message

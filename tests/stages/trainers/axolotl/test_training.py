@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
@@ -27,12 +28,14 @@ from tests.stages.train.cases import (
     train,
     watch,
 )  # fmt: skip
+from tests.stages.train.finished import finished_run
 
 # Its environment is not of every checkout: `make env NAME=axolotl`.
 pytestmark = [
     pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default"),
 ]  # fmt: skip
 __all__ = ["inputs", "ray_session", "watch"]  # fixtures
+RUN = "20260101-120000-abcdef"
 
 
 def recipe_of(num_workers: int = 1, stage: str = "sft", **args: Any) -> Recipe:
@@ -151,3 +154,24 @@ def test_the_quickstart_by_one_changed_line_is_trained_published_predicted_and_s
     published = json.loads((Path(done.artifact("adapter")["uri"]) / "adapter_config.json").read_text())
     assert (published["peft_type"], published["r"]) == ("LORA", 8)
     assert done.summary["scores"]["tuned"]["attribute_f1"] > done.summary["scores"]["base"]["attribute_f1"]
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_it_begins_with_what_another_run_has_trained(
+    kind: str, inputs: dict[str, Artifact], ray_session: RaySession, tmp_path: Path
+) -> None:
+    name = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}[kind]
+    first = changed(cases.recipe_of(max_steps=16, finetuning_type=kind), learning_rate=2e-2)
+    before = train(first, inputs, ray_session, tmp_path / "tiny" / RUN / "train")
+    finished_run(tmp_path / "tiny" / RUN, first, [*before.artifacts, inputs["model"]])
+    second = changed(recipe_of(max_steps=1, finetuning_type=kind), learning_rate=1e-12, start_from=RUN)
+    storage = second.storage.model_copy(update={"root": str(tmp_path)})
+    after = train(second.model_copy(update={"storage": storage}), inputs, ray_session, tmp_path / "second" / "train")
+    old, new = (load_file(result.artifacts[0].path / name) for result in (before, after))
+    assert old.keys() == new.keys()
+    assert max(float(abs(old[name] - new[name]).max()) for name in old) < 1e-8
+    assert str(tmp_path) not in (after.artifacts[1].path / "args.json").read_text()
+
+
+def changed(recipe: Recipe, **keys: Any) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=keys)})
