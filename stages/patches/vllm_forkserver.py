@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import socket
 import sys
@@ -18,7 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
 from typing import Any
+
+from runner.cluster.environments.fork_worker import FOLDER
 
 # In the environment of replicas that have their engine's only worker in its own process: what it computes on.
 ENGINE_IN_REPLICA = "RECIPE_RUNNER_ENGINE_IN_REPLICA"
@@ -56,7 +58,7 @@ def begin() -> None:
 def fork() -> None:
     """As `begin`, in a worker that is not one of Ray's yet and has imported vLLM (`fork_server`): the server is a fork
     of it, and has imported it as well."""
-    address, pipe = multiprocessing.connection.arbitrary_address("AF_UNIX"), os.pipe()
+    address, pipe = str(Path(os.environ[FOLDER], f"engine-{os.getpid()}")), os.pipe()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
@@ -66,7 +68,7 @@ def fork() -> None:
         os._exit(0)
     listener.close()
     os.close(pipe[0])
-    server = forkserver._forkserver
+    server: Any = forkserver._forkserver
     server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, pipe[1], pid
 
 

@@ -12,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+FOLDER = "RECIPE_RUNNER_FORK_FOLDER"  # variable of a forked worker: the server's folder, which ends with the server
 _WAIT_S = 40.0  # for the server's imports; Ray gives a worker a minute to register
 
 
@@ -22,7 +23,8 @@ def main(address: str, *worker: str) -> None:
 
 
 def _forked(address: str, worker: tuple[str, ...]) -> bool:
-    job = {"folder": str(Path.cwd()), "variables": dict(os.environ), "arguments": worker}
+    variables = {**os.environ, FOLDER: str(Path(address).parent)}
+    job = {"folder": str(Path.cwd()), "variables": variables, "arguments": worker}
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_WAIT_S)
