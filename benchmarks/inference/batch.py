@@ -19,7 +19,7 @@ from benchmarks.common.stages import Work, parser, prepare, run_bare, run_stage,
 from benchmarks.common.tokens import ids_of
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
-from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env
+from stages.engines.vllm.batch import engine_kwargs, engine_settings
 from stages.infer.sampling import sampling_params
 from stages.models.adapter import CONFIG, largest_rank
 
@@ -109,7 +109,7 @@ def _rows(work: Work) -> list[Example]:
 
 
 def _env(work: Work, environment: str | None) -> dict[str, str]:
-    env: dict[str, str] = engine_runtime_env(work.recipe, environment)["env_vars"]
+    env: dict[str, str] = engine_settings(work.recipe, environment)["env_vars"]
     return env
 
 

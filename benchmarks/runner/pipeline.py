@@ -23,7 +23,7 @@ from benchmarks.training.train import arguments_with_tokens
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
-from stages.engines.vllm.batch import engine_runtime_env
+from stages.engines.vllm.batch import engine_settings
 from stages.trainers.base import load_trainer
 from stages.trainers.worker.environment import worker_env
 
@@ -74,7 +74,7 @@ def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, A
     steps["train"] = _train(work, defaults)
     task = {**batch_job(work, _test_rows(work)), "models": ["tuned", "base"]}
     where = load_engine(work.recipe).environment
-    env = _least_environment(work) if defaults else engine_runtime_env(work.recipe, where)["env_vars"]
+    env = _least_environment(work) if defaults else engine_settings(work.recipe, where)["env_vars"]
     batch = run_bare("bare_batch", task, root / "batch", env, environment=where)
     steps["infer"] = batch.wall_s
     references = [example.reference for example in _test_rows(work)]

@@ -24,11 +24,12 @@ _POLL_S = 0.25
 _MAX_TITLE = 100
 _SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
-# Ray's own, which live as long as the session: its daemons, and workers that wait for a task or are just starting.
+# Of the session, which live as long as it: Ray's daemons, workers that wait for a task or are just starting, and what
+# they are forked from.
 _RAY_PROCESSES = (
     "ray::IDLE", "ray::SPILL", "ray::RESTORE", "default_worker.py", "raylet", "gcs_server", "log_monitor.py",
     "monitor.py", "ray/dashboard", "ray-dashboard", "runtime_env", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
-    "multiprocessing.resource_tracker",
+    "multiprocessing.resource_tracker", "fork_server.py", "fork_worker.py",
 )  # fmt: skip
 
 

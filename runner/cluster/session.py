@@ -13,6 +13,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from runner.cluster import environments
+from runner.cluster.environments.ahead import ForkServers
 from runner.cluster.reach import Watch, check_reachable, check_temporary_folder
 from runner.errors import RunnerError
 from runner.patches import ray_haproxy as haproxy
@@ -21,6 +23,7 @@ from runner.recipe.schema import Cluster, StageResources
 
 _POLL_S = 0.5
 _PATIENCE_S, _PATIENCE_WITH_OTHERS_S = 5.0, 45.0  # another's head may be restarted; Ray gives up after a minute
+_IDLE_CPUS = 2
 _NAMESPACE = "recipe_runner"
 _LOOPBACK = "127.0.0.1"
 
@@ -116,6 +119,7 @@ class RaySession:
         self._session_dir = ""
         self.started = False
         self.dashboard_url = ""
+        self._fork_servers = ForkServers()
 
     def start(self) -> None:
         """Start a cluster on loopback, or join `cluster.address`. Does nothing the second time."""
@@ -130,9 +134,7 @@ class RaySession:
             check_temporary_folder()
         else:
             check_reachable(self._cluster.address)
-        own = {} if self._cluster.address else _OWN_ENVIRONMENT
-        for name, value in {**_ENVIRONMENT, **own}.items():
-            os.environ.setdefault(name, value)
+        self._set_variables()
         import ray
 
         options: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning", "configure_logging": False}
@@ -174,6 +176,32 @@ class RaySession:
         if self._on_progress:
             self._poller = threading.Thread(target=self._poll, name="progress", daemon=True)
             self._poller.start()
+
+    def _set_variables(self) -> None:
+        own = {} if self._cluster.address else _OWN_ENVIRONMENT
+        for name, value in {**_ENVIRONMENT, **own}.items():
+            os.environ.setdefault(name, value)
+
+    def import_ahead(self, environment: str | None, modules: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Ray's runtime environment of workers, which import the modules from now on, before there are any.
+
+        environment, given: as of `environments.runtime_env`. On a cluster that this session does not start, and in the
+        runner's own environment, workers import them when they begin. Needs no cluster yet. No module may import Ray.
+        """
+        if environment is None or self._cluster.address is not None:
+            return environments.runtime_env(environment, given)
+        self._set_variables()
+        return self._fork_servers.runtime_env(environment, modules, given)
+
+    def forget_imports(self, environment: str | None = None) -> None:
+        """End what `import_ahead` has begun for the environment; None: all. Workers that are there stay; others import
+        by themselves."""
+        self._fork_servers.close(environment)
+
+    def has_idle_cpus(self, busy: StageResources, tasks: int) -> bool:
+        """Whether two CPUs of this machine are idle while so many workers of a stage compute, so that nothing waits for
+        what begins early."""
+        return len(os.sched_getaffinity(0)) - tasks * busy.cpus_per_worker >= _IDLE_CPUS
 
     def _addresses(self) -> dict[str, str]:
         """What the run cannot do without, and where it is; behind a client's proxy (ray://) nodes are elsewhere."""
@@ -231,6 +259,7 @@ class RaySession:
 
     def close(self) -> None:
         """Leave the cluster; stop it if this session started it."""
+        self.forget_imports()
         if not self.started:
             return
         import ray

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from runner.cluster.environments import Chosen
+from runner.cluster.environments.ahead import ImportAhead
 from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.members import Members
@@ -54,8 +55,15 @@ class BatchEngine(Protocol):
     def kwargs_for(self, prompt: int, answer: int) -> dict[str, Any]:
         """`infer.engine_kwargs` that hold a prompt and an answer of so many tokens."""
 
-    def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
-        """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them."""
+    def batch_runtime_env(self, recipe: Recipe, imported: ImportAhead) -> dict[str, Any]:
+        """Ray's runtime environment of the engines of batch inference. imported: begins their imports, and is called
+        when there is a cluster."""
+
+    def generate(
+        self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work, runtime_env: Mapping[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The results of the pieces' rows (`Work.tell`), in the order in which the engines finish them. runtime_env: as
+        of `batch_runtime_env`."""
 
     def answers(self, model: Model, template: ChatTemplate) -> Answers:
         """How tools are asked for and answers read, by the recipe's parsers. template: with the model's tokenizer."""

@@ -88,14 +88,25 @@ class Infer:
         }
 
     def warm_up(self, ctx: RunContext[Recipe], running_stage: str) -> str:
-        """Start the shared engine, if it is one and there is capacity for it next to the stage that runs.
+        """Start the shared engine, if there is capacity for it next to the stage that runs; of another the libraries.
 
         The base model, which needs nothing that is still to be made, predicts as soon as the engine is there.
         """
-        started = warm_up_shared(ctx, running_stage) if is_shared(ctx.recipe) else ""
+        if not is_shared(ctx.recipe):
+            return self._import(ctx, running_stage)
+        started = warm_up_shared(ctx, running_stage)
         if started:
             base_ahead.start(ctx, self)
         return started
+
+    def _import(self, ctx: RunContext[Recipe], running_stage: str) -> str:
+        """Begin to import the libraries of the stage's own engine, not before the stage that takes long."""
+        busy = ctx.recipe.resources_of(running_stage)
+        waits = "train" in ctx.recipe.pipeline and running_stage != "train"
+        if waits or ctx.recipe.cluster.address is not None or not ctx.ray.has_idle_cpus(busy, busy.most_workers):
+            return ""
+        import_ahead(ctx)
+        return "the import of its libraries"
 
     def rules(self) -> Sequence[Rule]:
         return (*rules.RULES, *engine_rules())
@@ -144,6 +155,7 @@ class Infer:
         variants = [variant for engine in engines for variant in engine.models]
         progress = ctx.progress()
         if not shared:
+            import_ahead(ctx)
             check_fits(
                 ctx.resources,
                 ctx.recipe.infer.concurrency * backend.ranks(ctx.recipe.infer.engine_kwargs),
@@ -167,7 +179,7 @@ class Infer:
                 for engine in engines:
                     chunks = rows.missing(list(engine.models), journal.is_done)
                     if chunks:
-                        ask = partial(predict_shared, ctx) if shared else partial(predict, ctx.recipe)
+                        ask = partial(predict_shared if shared else predict, ctx)
                         batches = ask(rows.path, chunks, engine)
                         if not shared:
                             tell = partial(tell_start, journal, progress)
@@ -179,6 +191,7 @@ class Infer:
                 raise backend.batch_failure(error, begin) from error
             if kept:
                 keep(kept, journal, variants, rows.num_rows)
+            ctx.ray.forget_imports(backend.environment)
             return finish(ctx, journal, variants, figures, backend)
 
 
@@ -252,6 +265,15 @@ def local_adapter(ctx: RunContext[Recipe]) -> Path | None:
     return store.fetch(artifact, ctx.stage_dir / "adapter").path
 
 
-def predict(recipe: Recipe, path: Path, chunks: list[dict[str, Any]], engine: Engine) -> Iterator[list[dict[str, Any]]]:
+def predict(
+    ctx: RunContext[Recipe], path: Path, chunks: list[dict[str, Any]], engine: Engine
+) -> Iterator[list[dict[str, Any]]]:
     """Predictions of pieces of the test set as `answer` makes them, in the order in which the engine finishes them."""
-    yield from load_engine(recipe).generate(recipe, chunks, PredictionWork(path, with_template_text(recipe), engine))
+    work = PredictionWork(path, with_template_text(ctx.recipe), engine)
+    yield from load_engine(ctx.recipe).generate(ctx.recipe, chunks, work, import_ahead(ctx))
+
+
+def import_ahead(ctx: RunContext[Recipe]) -> dict[str, Any]:
+    """The runtime environment of an engine of the stage's own, whose libraries are imported from the first call on."""
+    ctx.ray.start()
+    return load_engine(ctx.recipe).batch_runtime_env(ctx.recipe, ctx.ray.import_ahead)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from stages.patches.vllm_forkserver import begin, engines_from_it
+
 _STAGE = "vLLMEngineStage"
 
 
@@ -36,7 +38,9 @@ def _actor() -> type:
 
     class BatchEngine(vLLMEngineStageUDF):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
+            begin()
+            with engines_from_it():
+                super().__init__(*args, **kwargs)
             self.llm.__class__ = WholeAnswers  # Ray's own makes its wrapper within its constructor
 
     return BatchEngine

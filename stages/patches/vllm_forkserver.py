@@ -8,13 +8,19 @@ endpoint with a random model of two layers was ready after 15 s instead of 21. I
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
 from typing import Any
+
+from runner.cluster.environments.fork_worker import FOLDER
 
 # In the environment of replicas that have their engine's only worker in its own process: what it computes on.
 ENGINE_IN_REPLICA = "RECIPE_RUNNER_ENGINE_IN_REPLICA"
@@ -24,13 +30,46 @@ _ON_CPU = ("stages.patches.vllm_cpu_lora",)
 _ON_GPU = ("vllm.v1.worker.gpu_worker",)  # none of these touches the GPU when it is imported: CUDA does not fork
 
 
+def import_vllm() -> None:
+    """What an engine's processes import, in one that workers of Ray are forked from: Ray is hidden for that long, and
+    the module of vLLM that looks for it when it is imported is imported again where it is used."""
+    sys.modules["ray"] = None  # type: ignore[assignment]
+    try:
+        for name in (*_modules(os.environ[ENGINE_IN_REPLICA]), "vllm.v1.engine.async_llm"):
+            importlib.import_module(name)
+    finally:
+        del sys.modules["ray"]
+        sys.modules.pop("vllm.v1.executor.ray_utils", None)
+
+
+def _modules(device: str) -> list[str]:
+    return [*_IMPORTED, *(_ON_CPU if device == "cpu" else _ON_GPU)]
+
+
 def begin() -> None:
     """Start the server, in a worker of Ray's whose environment asks for it (`engine_env`)."""
     from ray._private.worker import WORKER_MODE, global_worker
 
     if global_worker.mode == WORKER_MODE and (device := os.environ.get(ENGINE_IN_REPLICA)):
-        multiprocessing.set_forkserver_preload([*_IMPORTED, *(_ON_CPU if device == "cpu" else _ON_GPU)])
+        multiprocessing.set_forkserver_preload(_modules(device))
         forkserver.ensure_running()
+
+
+def fork() -> None:
+    """As `begin`, in a worker that is not one of Ray's yet and has imported vLLM (`fork_server`): the server is a fork
+    of it, and has imported it as well."""
+    address, pipe = str(Path(os.environ[FOLDER], f"engine-{os.getpid()}")), os.pipe()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    if (pid := os.fork()) == 0:
+        os.close(pipe[1])
+        forkserver.main(listener.detach(), pipe[0], [])
+        os._exit(0)
+    listener.close()
+    os.close(pipe[0])
+    server: Any = forkserver._forkserver
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, pipe[1], pid
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -137,11 +138,20 @@ class Train:
         workers = recipe.resources_of(self.name).most_workers
         return Workers(workers, f"resources.{self.name}.num_workers", may_change=True)
 
+    def warm_up(self, ctx: RunContext[Recipe], running_stage: str) -> str:
+        """Import the trainer's libraries, where cores are idle: ingest has two tasks at a time."""
+        busy = ctx.recipe.resources_of(running_stage)
+        if ctx.recipe.cluster.address is not None or not ctx.ray.has_idle_cpus(busy, 2):
+            return ""
+        import_ahead(ctx)
+        return "the import of its libraries"
+
     def run(self, ctx: RunContext[Recipe]) -> StageResult:
         """Train, or resume from the newest complete checkpoint of an attempt with this fingerprint.
 
         Raises RunnerError naming the cause when the cluster is too small or the training fails for good.
         """
+        import_ahead(ctx)
         start = require_start(ctx)
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
@@ -149,6 +159,8 @@ class Train:
         there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
         if without_torch.possible(recipe, folders[0]):
             there = without_torch.in_own_process(there)
+        ctx.ray.start()
+        threading.Thread(target=import_module, args=("ray.train",), name="import-ray-train", daemon=True).start()
         counts = ctx.ray.call(trainer.prepare(), there, recipe, *map(str, folders))
         chat_template = counts.pop("chat_template")
         for line in trainer.row_remarks(counts, recipe):
@@ -161,9 +173,11 @@ class Train:
             f"resources.{ctx.stage}",
         )
         run = run_config(ctx.recipe, ctx.stage_dir, ctx.run_id, ctx.fingerprint)
+        run["worker_runtime_env"] = import_ahead(ctx)
         for damaged in repair(run["storage_path"], run["name"]):
             ctx.say(f"  {self.name}: not used: {damaged}")
         result = fit(trainer, config, ctx.resources, run, partial(stop, ctx), own_cluster=own_cluster)
+        ctx.ray.forget_imports(trainer.environment)
         assert result.metrics.get("final"), "training ended without its results"
         metrics = {name: value for name, value in result.metrics.items() if name != "final"} | {"learned": counts}
         shutil.rmtree(tokens)
@@ -213,22 +227,31 @@ def scaling_config(resources: StageResources, *, nodes_may_go: bool) -> dict[str
     return config
 
 
+def import_ahead(ctx: RunContext[Recipe]) -> dict[str, Any]:
+    """The runtime environment of workers whose libraries are imported from the first call on."""
+    trainer = load_trainer(ctx.recipe)
+    return ctx.ray.import_ahead(trainer.environment, trainer.imports, worker_settings(ctx.recipe))
+
+
+def worker_settings(recipe: Recipe) -> dict[str, Any]:
+    """The stage's `runtime_env`, with the trainer's variables, which it may override."""
+    resources = recipe.resources_of("train")
+    variables = load_trainer(recipe).worker_env(resources) | resources.runtime_env.get("env_vars", {})
+    return {**resources.runtime_env, "env_vars": variables}
+
+
 def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -> dict[str, Any]:
     """How Ray Train names, stores and repeats the training: keyword arguments of `ray.train.RunConfig` and its parts.
 
     Ray Train resumes from the newest checkpoint that it finds under the same storage path and name. The name stands
     for all that affects the result, and the path is the run's own, so only an attempt of this very run is continued.
     """
-    resources = recipe.resources_of("train")
-    trainer = load_trainer(recipe)
-    runtime_env = environments.runtime_env(trainer.environment, resources.runtime_env)
-    runtime_env["env_vars"] = trainer.worker_env(resources) | runtime_env.get("env_vars", {})
     return {
         "name": f"{recipe.name}-{fingerprint[:16]}",
         "storage_path": storage_path(recipe, stage_dir, run_id),
         "failure_config": {"max_failures": recipe.train.max_failures},
         "checkpoint_config": {"num_to_keep": recipe.train.checkpoints.keep},
-        "worker_runtime_env": runtime_env,
+        "worker_runtime_env": environments.runtime_env(load_trainer(recipe).environment, worker_settings(recipe)),
     }
 
 

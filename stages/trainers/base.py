@@ -40,10 +40,11 @@ class Trainer(Protocol):
 
     environment: name of the environment that its workers run in (`requirements/environments`); None for the runner's
     own. libraries: distributions there whose versions affect what is trained. memory_hint: what to do when memory runs
-    out.
+    out. imports: what its workers import first; none of it may use a GPU while it is imported.
     """
 
     environment: ClassVar[str | None]
+    imports: ClassVar[tuple[str, ...]]
     libraries: ClassVar[tuple[str, ...]]
     memory_hint: ClassVar[str]
 

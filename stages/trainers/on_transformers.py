@@ -54,6 +54,7 @@ class OnTransformers(ABC):
     settings -> arguments; {}: it continues no adapter.
     """
 
+    imports: ClassVar[tuple[str, ...]] = ("transformers.trainer", "peft", "datasets")
     without_effect: ClassVar[Collection[str]]
     traits: ClassVar[Mapping[str, TraitName]]
     packing: ClassVar[Sequence[str]] = ("packing",)

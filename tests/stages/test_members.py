@@ -25,7 +25,7 @@ from runner.recipe.schema import StageResources
 from stages.data.prediction import Prediction
 from stages.engines import base as engines
 from stages.engines.base import load_engine
-from stages.engines.vllm.batch import vllm_processor_config
+from stages.engines.vllm.batch import engine_runtime_env
 from stages.engines.vllm.engine import Vllm
 from stages.evaluate.slices import Slices
 from stages.evaluators import base as evaluators
@@ -204,14 +204,15 @@ def test_an_engine_runs_in_the_environment_that_it_names(
         Chosen("tool", "infer.backend", "dummy")
     }
     app = build_app({"llm_config": engine.server_config(recipe, "/model", None, engine.server_env(recipe))})
+    others = recipe.cluster.model_copy(update={"address": "10.0.0.1:6379"})
     for own in (
         app._bound_deployment._replica_config.ray_actor_options["runtime_env"],
         app._bound_deployment.init_kwargs["llm_config"]["runtime_env"],
-        vllm_processor_config(recipe, "/model", None, "tool")["runtime_env"],
+        engine_runtime_env(recipe, "tool", RaySession(others).import_ahead),
     ):
         assert own["py_executable"] == python
         assert own["env_vars"]["LD_PRELOAD"] == str(library)
-    assert "py_executable" not in vllm_processor_config(recipe, "/model", None)["runtime_env"]
+    assert "py_executable" not in engine_runtime_env(recipe, None, RaySession(recipe.cluster).import_ahead)
 
 
 class DummyTrainer(LlamaFactory):

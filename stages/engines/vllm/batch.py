@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.cluster import environments
+from runner.cluster.environments.ahead import ImportAhead
+from runner.cluster.environments.fork_server import AFTER_FORK
 from runner.cluster.session import own_sigterm, worker_bundle
 from runner.errors import RunnerError
 from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.engines.vllm.serving.server import num_ranks
 from stages.engines.work import Work
+from stages.patches import vllm_forkserver
+from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
 CPU_EXECUTOR = "stages.patches.vllm_cpu_lora.CpuExecutor"
@@ -22,16 +26,18 @@ _WITH_ENGINE = {"num_cpus": 0}
 # Ray Data restarts an engine that dies as often as it dies, which for one that always does means without end.
 _ENGINE_RESTARTS = {"max_restarts": 2, "max_task_retries": 2}
 _MAX_CHUNKS = 2_000
+_IMPORT = f"{vllm_forkserver.__name__}:{vllm_forkserver.import_vllm.__name__}"
+_FORK = f"{vllm_forkserver.__name__}:{vllm_forkserver.fork.__name__}"
 _BATCHES_AT_ONCE = 8  # in an engine's actor; Ray's default
 
 
 def vllm_processor_config(
-    recipe: Recipe, source: str, lora_rank: int | None, environment: str | None = None
+    recipe: Recipe, source: str, lora_rank: int | None, runtime_env: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The recipe as keyword arguments of `ray.data.llm.vLLMEngineProcessorConfig`.
 
     source: folder of the model. lora_rank: of the adapter to load as well; None without one.
-    environment: that the engine runs in; None for the runner's own.
+    runtime_env: of the engines.
     """
     resources = recipe.resources_of("infer")
     bundle = {name: amount for name, amount in worker_bundle(resources).items() if "accelerator_type" not in name}
@@ -46,7 +52,7 @@ def vllm_processor_config(
         # time: where many answers end together, it would wait for the next prompts and compute half-empty batches.
         "max_pending_requests": _BATCHES_AT_ONCE * recipe.infer.batch_size,
         "concurrency": (recipe.infer.concurrency, recipe.infer.concurrency),
-        "runtime_env": engine_runtime_env(recipe, environment),
+        "runtime_env": dict(runtime_env),
         # A row that the engine refuses (too long, say) becomes a row with an error, not the end of the job.
         "should_continue_on_error": True,
         "placement_group_config": {"bundle_per_worker": bundle, "strategy": resources.placement_strategy},
@@ -82,14 +88,27 @@ def engine_kwargs(recipe: Recipe, lora_rank: int | None) -> dict[str, Any]:
     return kwargs
 
 
-def engine_runtime_env(recipe: Recipe, environment: str | None = None) -> dict[str, Any]:
-    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override."""
+def engine_runtime_env(recipe: Recipe, environment: str | None, imported: ImportAhead) -> dict[str, Any]:
+    """The runtime environment of the engines. Those of one rank are forked from a process that imports vLLM."""
+    settings = engine_settings(recipe, environment)
+    if ENGINE_IN_REPLICA in settings["env_vars"]:
+        return imported(environment, (_IMPORT,), settings)
+    return environments.runtime_env(environment, settings)
+
+
+def engine_settings(recipe: Recipe, environment: str | None = None) -> dict[str, Any]:
+    """The stage's `runtime_env`; on CPUs with the environment that lets every core compute, which it may override.
+
+    An engine of one rank has its worker in its own process, which is forked from one that has imported vLLM.
+    """
     resources = recipe.resources_of("infer")
     env = {"VLLM_NO_USAGE_STATS": "1"}
+    executor = recipe.infer.engine_kwargs.get("distributed_executor_backend")
+    if num_ranks(recipe.infer.engine_kwargs) == 1 and executor in (None, "uni", CPU_EXECUTOR):
+        env |= {ENGINE_IN_REPLICA: recipe.cluster.accelerator, AFTER_FORK: _FORK}
     if recipe.cluster.accelerator == "cpu":
         env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker, environment)
-    given = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
-    return environments.runtime_env(environment, given)
+    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
 
 
 def build(config: Any, **options: Any) -> Any:
@@ -101,19 +120,25 @@ def build(config: Any, **options: Any) -> Any:
 
 
 def generate(
-    recipe: Recipe, pieces: list[dict[str, Any]], work: Work, environment: str | None = None
+    recipe: Recipe,
+    pieces: list[dict[str, Any]],
+    work: Work,
+    runtime_env: Mapping[str, Any],
+    *,
+    in_environment: bool,
 ) -> Iterator[list[dict[str, Any]]]:
     """The results of the pieces' rows, in the order in which the engines finish them.
 
-    environment: that engines, and the job itself, run in, because `ray.data.llm` imports torch; None for this process.
+    runtime_env: of the engines. in_environment: run the job by its interpreter as well, because `ray.data.llm` imports
+    torch; else in this process.
     """
-    config = vllm_processor_config(recipe, work.source, work.lora_rank, environment)
-    if environment is None:
+    config = vllm_processor_config(recipe, work.source, work.lora_rank, runtime_env)
+    if not in_environment:
         yield from _job(config, pieces, work, {})
         return
     import ray
 
-    own = {"runtime_env": environments.runtime_env(environment, {})}
+    own = {"runtime_env": {"py_executable": runtime_env["py_executable"]}}
     job = ray.remote(num_returns="streaming", num_cpus=0, max_retries=0, **own)(_job)
     results = job.remote(config, pieces, work, own)
     try:

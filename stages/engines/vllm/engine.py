@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
+from runner.cluster.environments.ahead import ImportAhead
 from runner.errors import Problem, RunnerError
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.optional import Rule
@@ -67,8 +68,13 @@ class Vllm:
     def kwargs_for(self, prompt: int, answer: int) -> dict[str, Any]:
         return limits.kwargs_for(prompt, answer)
 
-    def generate(self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work) -> Iterator[list[dict[str, Any]]]:
-        return batch.generate(recipe, pieces, work, self.environment)
+    def batch_runtime_env(self, recipe: Recipe, imported: ImportAhead) -> dict[str, Any]:
+        return batch.engine_runtime_env(recipe, self.environment, imported)
+
+    def generate(
+        self, recipe: Recipe, pieces: list[dict[str, Any]], work: Work, runtime_env: Mapping[str, Any]
+    ) -> Iterator[list[dict[str, Any]]]:
+        return batch.generate(recipe, pieces, work, runtime_env, in_environment=self.environment is not None)
 
     def answers(self, model: Model, template: ChatTemplate) -> Answers:
         return answers_of(model, template)

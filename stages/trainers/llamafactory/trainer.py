@@ -25,6 +25,7 @@ class LlamaFactory(OnTransformers):
     """A trainer by LLaMA-Factory's own training function."""
 
     environment: ClassVar[str | None] = packages.ENVIRONMENT
+    imports: ClassVar[tuple[str, ...]] = (*OnTransformers.imports, "matplotlib.pyplot", "omegaconf")
     libraries: ClassVar[tuple[str, ...]] = ("llamafactory", "transformers", "peft", "torch")
     memory_hint: ClassVar[str] = arguments.MEMORY_HINT
     without_effect: ClassVar[tuple[str, ...]] = arguments.WITHOUT_EFFECT

@@ -6,19 +6,22 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from runner.cluster.session import RaySession
 from runner.errors import RunnerError
+from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
 from runner.testing import assert_golden
 from stages.data.example import Example
 from stages.engines.vllm import batch
 from stages.engines.vllm import failure as engine_failure
-from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env, vllm_processor_config
+from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env, engine_settings, vllm_processor_config
 from stages.engines.vllm.failure import batch_failure
 from stages.infer import requests as batch_requests
 from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
@@ -53,7 +56,8 @@ def adapter_folder(folder: Path, **config: Any) -> Path:
 @pytest.mark.usefixtures("one_kind_of_cpu")
 @pytest.mark.parametrize("name", ["viggo_quickstart", "viggo_qwen7b"])
 def test_processor_config_is_the_golden_one(name: str, recipes: dict[str, Recipe]) -> None:
-    config = vllm_processor_config(recipes[name], WITH_ADAPTER.source, WITH_ADAPTER.lora_rank)
+    settings = engine_settings(recipes[name])
+    config = vllm_processor_config(recipes[name], WITH_ADAPTER.source, WITH_ADAPTER.lora_rank, settings)
     assert_golden(config, GOLDEN / f"vllm_processor_config_{name}.json")
 
 
@@ -86,10 +90,42 @@ def test_the_recipes_environment_wins_over_the_cpu_engines(recipes: dict[str, Re
         update={"runtime_env": {"pip": ["x"], "env_vars": {"VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"}}}
     )
     recipe = recipe.model_copy(update={"resources": {"infer": resources}})
-    assert engine_runtime_env(recipe) == {
-        "pip": ["x"],
-        "env_vars": {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"},
-    }
+    found = engine_settings(recipe)
+    assert found["pip"] == ["x"]
+    assert found["env_vars"].items() >= {"VLLM_CPU_OMP_THREADS_BIND": "0", "OTHER": "1"}.items()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "ahead"),
+    [({}, True), ({"distributed_executor_backend": "uni"}, True), ({"tensor_parallel_size": 2}, False),
+     ({"distributed_executor_backend": "mp"}, False)],
+)  # fmt: skip
+def test_engines_of_one_rank_are_forked_from_a_process_that_has_imported_vllm(
+    kwargs: dict[str, Any], ahead: bool, recipes: dict[str, Recipe]
+) -> None:
+    asked: list[Any] = []
+
+    def imported(environment: str | None, imports: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append((environment, *imports))
+        return dict(given)
+
+    engine_runtime_env(with_engine(recipes["viggo_quickstart"], kwargs), "engine", imported)
+    assert asked == ([("engine", "stages.patches.vllm_forkserver:import_vllm")] if ahead else [])
+
+
+@pytest.mark.parametrize(
+    ("running", "cpus", "begins"), [("train", 16, True), ("train", 2, False), ("ingest", 16, False)]
+)
+def test_an_engine_of_the_stages_own_is_imported_during_training_where_cpus_are_idle(
+    running: str, cpus: int, begins: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = recipe_of("viggo_quickstart", "infer.engine=own")
+    session, asked = RaySession(recipe.cluster), []
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
+    monkeypatch.setattr(session, "start", lambda: None)
+    monkeypatch.setattr(session, "import_ahead", lambda *given: asked.append(given) or {})
+    ctx = RunContext(recipe, "infer", "r", tmp_path, tmp_path, "f", {}, session)
+    assert bool(Infer().warm_up(ctx, running)) is bool(asked) is begins
 
 
 def test_base_and_adapter_share_an_engine(recipes: dict[str, Recipe], tmp_path: Path) -> None:

@@ -90,7 +90,12 @@ def write_test_set(folder: Path, num_rows: int) -> Artifact:
 
 def run(recipe: Recipe, test_set: Artifact, folder: Path, lines: list[str] | None = None) -> StageResult:
     folder.mkdir(exist_ok=True)
-    session = SimpleNamespace(progress=lambda stage: SimpleNamespace(update=lambda *args, **figures: None))
+    session = SimpleNamespace(
+        progress=lambda stage: SimpleNamespace(update=lambda *args, **figures: None),
+        start=lambda: None,
+        import_ahead=lambda environment, imports, given: given,
+        forget_imports=lambda environment: None,
+    )
     inputs = {"test_set": test_set, "model": Artifact(name="model", uri="/model", sha256="m")}
     say = (lines if lines is not None else []).append
     return Infer().run(RunContext(recipe, "infer", "r", folder.parent, folder, "f", inputs, session, say=say))  # type: ignore[arg-type]

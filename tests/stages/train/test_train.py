@@ -15,10 +15,22 @@ from typing import Any
 
 import pytest
 
+from runner.cluster.session import RaySession
+from runner.pipeline.context import RunContext
 from runner.recipe.schema import StageResources
 from stages.sections.recipe import Recipe
 from stages.train import stage as train
-from stages.train.stage import in_thread, keep, note, run_config, scaling_config, stop, storage_path
+from stages.train.stage import (
+    Train,
+    in_thread,
+    keep,
+    note,
+    run_config,
+    scaling_config,
+    stop,
+    storage_path,
+    worker_settings,
+)
 from stages.trainers.checkpoints import seal
 
 BASE: dict[str, Any] = {
@@ -222,3 +234,18 @@ def test_ray_train_starts_no_actor_that_has_nothing_to_do(
         assert policy._coordinator_client is None, "an actor was started for an autoscaler"
     else:
         assert policy == "Ray's"
+
+
+@pytest.mark.parametrize(("cpus", "begins"), [(2, False), (4, True)])
+def test_the_trainers_libraries_are_imported_during_ingest_where_cpus_are_idle(
+    cpus: int, begins: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session, asked = RaySession(recipe_of().cluster), []
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cpus)))
+    monkeypatch.setattr(session, "import_ahead", lambda *given: asked.append(given) or {})
+    ctx = RunContext(recipe_of(), "train", "r", tmp_path, tmp_path, "f", {}, session)
+    assert bool(Train().warm_up(ctx, "ingest")) is bool(asked) is begins
+    if begins:
+        environment, imports, given = asked[0]
+        assert (environment, imports[0]) == ("llamafactory", "transformers.trainer")
+        assert given == worker_settings(recipe_of())
