@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,9 @@ from stages.data.shapes.conversation import from_column, holds_messages, message
 from stages.data.shapes.history import history_of
 from stages.sections.dataset import Dataset
 
+_DIALOGUE = re.compile(r"\s*(?:### ?)?(?:Human|User|Prompter):.+?(?:\n\s*|### ?)(?:Assistant|AI|Bot):", re.DOTALL)
+DIALOGUES = "whole dialogues as texts (Human: ..., Assistant: ...)"
+SEPARATE = "Write the question in a column of its own, or each dialogue as a list of messages."
 CHOSEN = ("chosen", "preferred_output")
 REJECTED = ("rejected", "non_preferred_output")
 
@@ -31,6 +35,8 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     asked = _asked(dataset, row, chosen)
     prompt = asked if asked is not None else chosen[:-1]
     _refuse_numbers(dataset, row)
+    if is_dialogue(text_of(chosen[-1])) and is_dialogue(text_of(rejected[-1])):
+        raise BadRowError(f"its answers are {DIALOGUES}", SEPARATE)
     if {text_of(chosen[-1]), text_of(rejected[-1])} <= row.keys():
         raise BadRowError(
             f"its answers are the names of its columns {text_of(chosen[-1])!r} and {text_of(rejected[-1])!r}",
@@ -48,6 +54,11 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     if not prompt or prompt[-1]["role"] not in ("user", "tool"):
         raise BadRowError("its prompt does not end with a message of the user")
     return {"messages": with_system(dataset, prompt, row), "chosen": chosen[-1:], "rejected": rejected[-1:]}
+
+
+def is_dialogue(text: str) -> bool:
+    """Whether a text has the turns of a question and its answer, each with who says it."""
+    return _DIALOGUE.match(text) is not None
 
 
 def _refuse_numbers(dataset: Dataset, row: Mapping[str, Any]) -> None:

@@ -203,6 +203,13 @@ def test_preference_pairs_are_read_in_every_spelling_with_the_recipes_system_mes
         ({"chosen": "x"}, "lacks the column 'rejected'"),
         ({"chosen": "a", "rejected": "b", "a": "Yes.", "b": "No."}, "the names of its columns 'a' and 'b'"),
         ({"chosen": 0, "rejected": 1, "answers": ["Yes.", "No."]}, "numbers of two entries of its column 'answers'"),
+        (
+            {
+                "chosen": "\n\nHuman: Open?\n\nAssistant: At eight.",
+                "rejected": "\n\nHuman: Open?\n\nAssistant: No idea.",
+            },
+            "its answers are whole dialogues as texts",
+        ),
         ({"chosen": {"messages": [USER, SAYS]}, "rejected": "x"}, "'chosen' is an object that has messages"),
         ({"chosen": '{"messages": []}', "rejected": "x"}, "'chosen' is an object that has messages"),
         ({"chosen": [USER, SAYS], "rejected": [TALK[2], NO]}, "follows other messages than its prompt"),
