@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from stages.data.example import BadRowError, Message, Role
+from stages.data.readers.json_values import value_of
 
 ROLE_NAMES: dict[str, Role] = {
     "system": "system", "developer": "system",
@@ -29,6 +29,8 @@ _SPEAKER, _CONTENT = ("speaker", "sender", "author"), ("text", "utterance", "mes
 """Other keys that say a message's role and content, where it has no usual one."""
 _NO_ROLES: Mapping[str, Role] = {}
 _FORM = 'Write each message as {"role": "user", "content": "..."}.'
+_TEXT = 'Write {"type": "text", "text": "..."}; a call belongs in tool_calls, its result in a message of the role tool.'
+_CALL = 'Write {"name": "...", "arguments": {...}}.'
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _PARTS = ("text", "image", "image_url", "input_image", "input_text", "output_text", "audio", "input_audio", "video")
 
@@ -44,21 +46,23 @@ def check_message(
     if not isinstance(value, Mapping):
         raise BadRowError(f"{where} is {kind(value)}, not an object with role and content", _FORM)
     given = _named({key: each for key, each in value.items() if key not in ignore and _is_given(key, each)})
+    if given and not {"role", "from", "content", "value"} & given.keys():
+        raise BadRowError(f"{where} has neither role nor content; it has: {', '.join(given)}", _FORM)
+    spelling = _either(given, "role", "from", where)
+    if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
+        given, spelling = _as_call(given, where), "assistant"
     if unknown := [key for key in given if key not in MESSAGE_KEYS]:
         raise BadRowError(
             f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
             f"Remove it, or name it in dataset.ignore_keys=[{unknown[0]}].",
         )
-    spelling = _either(given, "role", "from", where)
-    if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
-        return _call_as_text(given, where)
     content = _either(given, "content", "value", where)
     message: Message = {"role": _role(spelling, where, roles), "content": _content(content, where, ignore)}
     for key in ("name", "tool_call_id"):
         if key in given:
             message[key] = _text(given[key], f"{key} of {where}")
     if calls := given.get("tool_calls"):
-        message["tool_calls"] = [_call(call, where) for call in _list(calls, f"tool_calls of {where}")]
+        message["tool_calls"] = [_call(call, where) for call in _calls(calls, f"tool_calls of {where}")]
     if call := given.get("function_call"):  # OpenAI's form before tools
         message.setdefault("tool_calls", []).append(_call(call, where))
     thoughts = {key: _text(given[key], f"{key} of {where}") for key in _REASONING if given.get(key)}
@@ -127,7 +131,8 @@ def _content(value: Any, where: str, ignore: Collection[str] = ()) -> str | list
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts", _FORM)
+        fix = "Write it as text, such as JSON." if isinstance(value, Mapping) else "Write it as text, in quotes."
+        raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts", fix)
     parts = [_part(part, where, ignore) for part in value]
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
@@ -141,7 +146,7 @@ def _part(part: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
         raise BadRowError(f"a content part of {where} is {kind(part)}, not an object with a type")
     if part["type"] not in _PARTS:
         raise BadRowError(
-            f"a content part of {where} has the unknown type {part['type']!r}; there are: text, image_url"
+            f"a content part of {where} has the unknown type {part['type']!r}; there are: text, image_url", _TEXT
         )
     if part["type"] in ("text", "input_text", "output_text"):
         more = [key for key, value in part.items() if key not in ("type", "text", *ignore) and _is_given(key, value)]
@@ -155,27 +160,33 @@ def _part(part: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
 def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise BadRowError(f"a tool call of {where} has no function with a name")
-    arguments = function.get("arguments", {})
+        raise BadRowError(f"a tool call of {where} has no function with a name", _CALL)
+    arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = value_of(arguments or "{}")
         except ValueError as error:
-            raise BadRowError(f"the arguments of a tool call of {where} are not JSON") from error
-    if not isinstance(arguments, Mapping):
-        raise BadRowError(f"the arguments of a tool call of {where} are {kind(arguments)}, not an object")
-    made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments)}}
+            raise BadRowError(f"the arguments of a tool call of {where} are {error}", _CALL) from error
+    if not isinstance(arguments, Mapping | None):
+        raise BadRowError(f"the arguments of a tool call of {where} are {kind(arguments)}, not an object", _CALL)
+    made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments or {})}}
     return {"id": call["id"], **made} if call.get("id") else made
 
 
-def _call_as_text(given: Mapping[str, Any], where: str) -> Message:
-    text = _either(given, "content", "value", where)
-    try:
-        calls = json.loads(text) if isinstance(text, str) else text
-    except ValueError as error:
-        raise BadRowError(f"{where} is a tool call whose text is not JSON") from error
+def _as_call(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A message of a role for calls, as the assistant's: its text is the call, or name and arguments are."""
+    calls = _either(given, "content", "value", where)
+    call_keys = {"role", "from", "content", "value"}
+    if calls is None and "name" in given:
+        calls = {"name": given["name"], "arguments": given.get("arguments")}
+        call_keys |= {"name", "arguments"}
+    if isinstance(calls, str):
+        try:
+            calls = value_of(calls)
+        except ValueError as error:
+            raise BadRowError(f"{where} is a tool call whose text is {error}", _CALL) from error
     calls = calls if isinstance(calls, list) else [calls]
-    return {"role": "assistant", "content": None, "tool_calls": [_call(call, where) for call in calls]}
+    return {"tool_calls": calls, **{key: each for key, each in given.items() if key not in call_keys}}
 
 
 def _flag(key: str, value: Any, where: str) -> bool:
@@ -190,7 +201,13 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def _list(value: Any, what: str) -> list[Any]:
+def _calls(value: Any, what: str) -> list[Any]:
+    """The list of calls, which tables may have as JSON text."""
+    if isinstance(value, str):
+        try:
+            value = value_of(value)
+        except ValueError as error:
+            raise BadRowError(f"{what} is {error}") from error
     if not isinstance(value, list):
         raise BadRowError(f"{what} is {kind(value)}, not a list")
     return value

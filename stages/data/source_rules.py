@@ -20,12 +20,13 @@ from stages.data.sources.fetch import OWN_FILES_HINT, shared_files
 from stages.data.sources.hub import parse_address
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import folder_of, scheme_of, split_names
-from stages.data.split_column import SPLIT_WORDS
+from stages.data.split_column import SPLIT_WORDS, split_named
 from stages.sections.dataset import HeldOut
 from stages.sections.recipe import Recipe
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
+_FIRST_LIST = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"([a-zA-Z]+)"\s*:\s*\[')
 _USERS = {"train": ("train",), "test": ("infer", "query")}
 
 
@@ -218,7 +219,8 @@ def _keyed_by_split(recipe: Recipe, name: str) -> bool:
         return True
     try:
         with LocalFiles(recipe.dataset.source).checked(name).open("rb") as file:
-            return re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"(train|val|test)"\s*:\s*\[', file.read(1024)) is not None
+            found = _FIRST_LIST.match(file.read(1024))
+            return found is not None and split_named(found[2].decode()) is not None
     except (RunnerError, OSError):
         return False
 

@@ -10,6 +10,7 @@ import yaml
 
 from runner.errors import RunnerError, nearest
 from stages.data.prompt import columns, has
+from stages.data.shapes.preference import DIALOGUES, SEPARATE, is_dialogue
 from stages.data.shapes.recognise import recognise
 from stages.init.columns import columns_of, guess
 from stages.init.nested import parts, plain_templates
@@ -58,7 +59,8 @@ def _guessed(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any
         templates = {"user": found.user, "assistant": found.assistant}
         return Shape("prompt and completion", "sft", templates, "" if found.certain else found.why)
     if kind == "text":
-        return Shape("text", "pt", prompt)
+        talks = any(is_dialogue(str(row.get("text"))) for row in rows[:_LOOKED_AT])
+        return Shape("text", "pt", prompt, "the texts are dialogues, learned as they are" if talks else "")
     names = columns_of(rows)
     if len(names) == 1 and all(isinstance(row.get(names[0]), str) for row in rows[:_LOOKED_AT]):
         return Shape("text", "pt", {"text": f"{{{names[0]}}}"}, "it is the only column")
@@ -94,6 +96,8 @@ def _scalar(rows: Sequence[Mapping[str, Any]], prompt: Mapping[str, Any]) -> boo
 def _preference(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any], user: str | None) -> Shape:
     if user is not None:
         return Shape(kind, "dpo", {"assistant": "{chosen}", **prompt, "user": _template(rows, "user", user)})
+    if any(is_dialogue(value) for value in rows[0].values() if isinstance(value, str)):
+        raise RunnerError(f"the rows are preference pairs with {DIALOGUES}", SEPARATE)
     if not prompt:
         raise RunnerError(
             f"the rows are preference pairs without a column of the question; {_there(rows)}", "Name it: user=COLUMN."

@@ -13,6 +13,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.readers import Numbered, OnBytes, Row
+from stages.data.readers.filled import TOOLS, may_be_filled, unfilled
 from stages.data.readers.json_values import Number
 from stages.data.readers.opened import unpacked_file
 from stages.data.readers.sniff import Form
@@ -61,7 +62,7 @@ def rows_of(batches: Iterator[Any], name: str) -> Iterator[Row]:
             twice = next(each for each in names if names.count(each) > 1)
             raise RunnerError(f"{name} has the column {twice!r} twice", "Give each column its own name.")
         labels = class_labels(batch.schema.metadata or {})
-        columns = [_values(column, labels.get(each)) for each, column in zip(names, batch.columns, strict=True)]
+        columns = [_values(each, column, labels.get(each)) for each, column in zip(names, batch.columns, strict=True)]
         for values in zip(*columns, strict=True):
             yield dict(zip(names, values, strict=True))
 
@@ -94,21 +95,30 @@ def labels_of(feature: Any) -> Labels | None:
 
 
 def by_name(value: Any, labels: Labels) -> Any:
-    """The value with numbers of classes as their names; -1, a row without a label, as null."""
+    """The value with numbers of classes as their names; -1, a row without a label, as null.
+
+    Raises RunnerError for a number that is none of a class.
+    """
     if isinstance(value, list):
         return [by_name(each, labels) for each in value]
     if isinstance(labels, dict):
         return {k: by_name(v, labels[k]) if k in labels else v for k, v in value.items()} if value else value
-    if isinstance(value, int) and value < len(labels):
-        return labels[value] if value >= 0 else None
-    return value
+    if not isinstance(value, int):
+        return value
+    if not -1 <= value < len(labels):
+        shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+        hint = "Correct the rows, or write the file with the names of all classes."
+        raise RunnerError(f"a class label is {value}, and the file names {len(labels)} classes: {shown}", hint)
+    return labels[value] if value >= 0 else None
 
 
-def _values(column: Any, labels: Labels | None) -> list[Any]:
+def _values(name: str, column: Any, labels: Labels | None) -> list[Any]:
     make = _plain_of(column.type)
     values: list[Any] = column.to_pylist() if make is None else column.to_pylist(maps_as_pydicts="strict")
     if make is not None:
         values = [make(value) for value in values]
+    if may_be_filled(name, column.type):
+        values = [unfilled(value, name in TOOLS) for value in values]
     return values if labels is None else [by_name(value, labels) for value in values]
 
 

@@ -18,9 +18,11 @@ from stages.data.readers import Numbered, OnBytes, Row
 from stages.data.readers.json_values import DECODER
 from stages.data.readers.opened import MOST_ROW_CHARS, open_text, text_flaw
 from stages.data.readers.sniff import Form
+from stages.data.split_column import SPLIT_WORDS, split_named
 
 _PIECE_CHARS = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
+_AROUND = 'Write {"messages": [...]} around each conversation, one a line.'
 _HINT = "Write one JSON object a line (pandas: to_json(orient='records', lines=True))."
 
 
@@ -32,15 +34,17 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
 
 
 def _row(value: Any) -> Row | BadRowError:
-    return value if isinstance(value, dict) else BadRowError(f"not a JSON object but {kind(value)}", _HINT)
+    if isinstance(value, dict):
+        return value
+    hint = _AROUND if isinstance(value, list) and value and _is_message(value[0]) else _HINT
+    return BadRowError(f"not a JSON object but {kind(value)}", hint)
 
 
 def _rows(stream: _Stream, split: str) -> Iterator[Any]:
     if stream.peek() == "[":
         for number, value in enumerate(stream.elements()):
             if not number and _is_message(value):
-                hint = 'Write {"messages": [...]} around each conversation, one a line.'
-                raise RunnerError(f"{stream.name} is an array of messages, not of rows", hint)
+                raise RunnerError(f"{stream.name} is an array of messages, not of rows", _AROUND)
             yield value
         if stream.peek():
             raise stream.broken("has more after the end of its array")
@@ -67,9 +71,17 @@ def _rows_of_object(value: Any, name: str, split: str) -> list[Any]:
         if len(value) > 1 and _holds_columns(value):
             raise RunnerError(f"{name} holds columns or named objects, not a list of rows", _HINT)
         return [value]
-    if len(lists) > 1 and split not in lists:
-        raise RunnerError(f"{name} holds several lists of objects: {', '.join(lists)}", _HINT)
-    return lists[split] if len(lists) > 1 else next(iter(lists.values()))
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+    meant = [key for key in lists if split_named(key) == split]
+    if len(meant) != 1:
+        raise RunnerError(f"{name} holds several lists of objects: {', '.join(lists)}", _several(split))
+    return lists[meant[0]]
+
+
+def _several(split: str) -> str:
+    words = ", ".join(SPLIT_WORDS[split]) if split in SPLIT_WORDS else split
+    return f"Write the {split} rows to a file of their own, or call one of the lists {words}."
 
 
 def _holds_columns(value: dict[str, Any]) -> bool:

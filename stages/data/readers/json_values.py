@@ -55,3 +55,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_constant)
+
+
+NOT_JSON = "not JSON"
+
+
+def value_of(text: str) -> Any:
+    """The value of JSON text in a cell. Raises ValueError with why it is none."""
+    try:
+        return DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise ValueError(NOT_JSON) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{NOT_JSON}: {why_not(error)}") from None

@@ -210,6 +210,8 @@ def _text_form(text: str, name: str, whole: bool) -> Form:
     if suffix in _JSON:
         table = any(each in lines[0] for each in DELIMITERS)
         hint = "It looks like CSV: name it .csv." if table else "Write one JSON object a line."
+        if start == '"' and _is_json(_unquoted(lines[0])):
+            hint = "Each line is an object within a text: it was written as JSON twice. Write it once."
         raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
     delimiter = delimiter_of(lines[0])
     if len(lines) > 1 and _bare(lines[0]).count(delimiter) == _bare(lines[1]).count(delimiter) > 0:
@@ -231,6 +233,15 @@ def _is_json(line: str) -> bool:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _unquoted(line: str) -> str:
+    """The text that a line of JSON is; "" for another line."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return ""
+    return value if isinstance(value, str) else ""
 
 
 def delimiter_of(header: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from stages.data.example import BadRowError, Message, Role, is_blank, text_of
 from stages.data.messages import check_message, kind
 from stages.data.prompt import cell, has, names, only_column, render
+from stages.data.readers.json_values import NOT_JSON, value_of
 from stages.sections.dataset import Dataset
 
 _SHOWN_TURNS = 12
@@ -36,10 +36,11 @@ def read_messages(
     """The messages of a cell: a list, one message, lists by key, or any of these as JSON text."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = value_of(value)
+        except ValueError as error:
             fix = "Write the list as JSON: this is how Python prints one." if value.startswith("[{'") else ""
-            raise BadRowError(f"{where} is text, not a list of messages", fix) from None
+            why = "" if str(error) == NOT_JSON else f" ({error})"
+            raise BadRowError(f"{where} is text, not a list of messages{why}", fix) from None
     value = _by_message(value) if isinstance(value, Mapping) else value
     if not isinstance(value, list):
         raise BadRowError(f"{where} is {kind(value)}, not a list of messages")
@@ -65,7 +66,7 @@ def parsed(value: Any) -> Any:
     """The cell, with messages that are JSON text, as tables have them, as a list."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            found = json.loads(value)
+            found = value_of(value)
         except ValueError:
             return value
         return found if holds_messages(found) else value
@@ -146,14 +147,36 @@ def _joined(turns: list[Message]) -> list[Message]:
 
 
 def _join(messages: list[Message]) -> Message:
-    """One message of several: their texts with an empty line between. Raises BadRowError when they hold more."""
+    """One message of several: their texts with an empty line between, then the assistant's calls.
+
+    Raises BadRowError where one message cannot hold them in their order.
+    """
     if len(messages) == 1:
         return messages[0]
+    calls = [call for message in messages for call in message.get("tool_calls", [])]
+    if not _joinable(messages):
+        raise BadRowError("has consecutive messages of one role that are more than texts, which cannot be joined")
+    texts = [message["content"] for message in messages if message["content"]]
+    joined: Message = {**messages[0], "content": "\n\n".join(map(str, texts)) if texts or not calls else None}
+    if calls:
+        joined["tool_calls"] = calls
+    return joined
+
+
+def _joinable(messages: list[Message]) -> bool:
+    """Whether the messages are texts, then calls, learned alike, with reasoning before the first alone."""
+    called = False
     for message in messages:
-        if set(message) != {"role", "content"} or not isinstance(message["content"], str):
-            raise BadRowError("has consecutive messages of one role that are more than texts, which cannot be joined")
-    content = "\n\n".join(str(message["content"]) for message in messages)
-    return {"role": messages[0]["role"], "content": content}
+        if called and message["content"]:
+            return False
+        called = called or "tool_calls" in message
+    keys = {"role", "content", "tool_calls", "train"}
+    own = [set(messages[0]) - {"reasoning_content"}, *map(set, messages[1:])]
+    return (
+        all(each <= keys for each in own)
+        and all(isinstance(message["content"], str | None) for message in messages)
+        and len({message.get("train") for message in messages}) == 1
+    )
 
 
 def _check_turns(turns: list[Message]) -> None:

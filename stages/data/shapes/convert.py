@@ -9,7 +9,7 @@ from stages.data.example import BadRowError, Example, Message, is_blank, text_of
 from stages.data.images import Images
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
-from stages.data.shapes.calls import check_calls
+from stages.data.shapes.calls import check_calls, without_filled
 from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
 from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of, without_media
 from stages.data.shapes.history import history_of
@@ -71,8 +71,8 @@ def _fields(dataset: Dataset, stage: str, split: str) -> Callable[[Row], dict[st
         return lambda row: {"text": text_of_row(dataset, row)}
     if stage in PAIR_STAGES:
         if not is_test:
-            return lambda row: pair_fields(dataset, row)
-        return lambda row: pair_fields(dataset, row) if has_pair(dataset, row) else conversation_fields(dataset, row)
+            return lambda row: _pair(dataset, row)
+        return lambda row: _pair(dataset, row) if has_pair(dataset, row) else conversation_fields(dataset, row)
     if stage == "kto":
         return lambda row: (
             conversation_fields(dataset, row) | {"label": label_of(prompt.label, row, required=not is_test)}
@@ -93,9 +93,26 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         return {"messages": messages, **_named_media(dataset, messages, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
     tools = tools_of(row, columns_used(dataset))
+    messages = without_filled(messages, tools)
     check_calls(messages, tools)
-    extras = {"tools": tools, "images": images_of(row, columns_used(dataset))}
-    return {"messages": messages, **{name: value for name, value in extras.items() if value}}
+    return {"messages": messages, **_extras(dataset, messages, tools, row)}
+
+
+def _pair(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
+    """`pair_fields`, and the row's `tools` and `images` where it has a column of messages."""
+    made = pair_fields(dataset, row)
+    if dataset.prompt.conversations is None:
+        return {**made, **_named_media(dataset, made["messages"], row)}
+    tools = tools_of(row, columns_used(dataset))
+    made = {name: without_filled(each, tools) for name, each in made.items()}
+    for answer in ("chosen", "rejected"):
+        check_calls([*made["messages"], *made[answer]], tools)
+    return {**made, **_extras(dataset, made["messages"], tools, row)}
+
+
+def _extras(dataset: Dataset, messages: list[Message], tools: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    extras = {"tools": tools, "images": images_of(row, columns_used(dataset), map(text_of, messages))}
+    return {name: value for name, value in extras.items() if value}
 
 
 def _answer(dataset: Dataset, template: str, row: Mapping[str, Any]) -> list[Message]:
@@ -118,7 +135,7 @@ def _named_media(dataset: Dataset, messages: list[Message], row: Mapping[str, An
     """The row's images, where a text has a place for them."""
     if MEDIA.isdisjoint(row) or not any(each in text_of(message) for message in messages for each in PLACEHOLDERS):
         return {}
-    images = images_of(row, columns_used(dataset))
+    images = images_of(row, columns_used(dataset), map(text_of, messages))
     return {"images": images} if images else {}
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from stages.data.example import BadRowError
 from stages.data.messages import kind
-from stages.data.shapes.pictures import image_value
+from stages.data.readers.filled import TOOLS
+from stages.data.readers.json_values import value_of
+from stages.data.shapes.pictures import PLACE, image_value
 
-_TOOLS, _FUNCTIONS = "tools", "functions"
+_NULLS = ("default", "const")
+"""Keys of a schema that may be null; another one that is was filled in by a table by columns."""
+_SCHEMAS = ("input_schema", "inputSchema")
+"""Anthropic's and MCP's names of a tool's parameters."""
 _IMAGES = ("images", "image")
 _OTHER_MEDIA = ("videos", "video", "audios", "audio")
 MEDIA = frozenset((*_IMAGES, *_OTHER_MEDIA))
@@ -21,13 +25,13 @@ PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 
 def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, Any]]:
     """The tools of the row, in OpenAI's form. Raises BadRowError when they are not a list of functions."""
-    name = next((name for name in (_TOOLS, _FUNCTIONS) if row.get(name) and name not in used), None)
+    name = next((name for name in TOOLS if row.get(name) and name not in used), None)
     if name is None:
         return []
     tools = row[name]
     if isinstance(tools, str):
         try:
-            tools = json.loads(tools)
+            tools = value_of(tools)
         except ValueError:
             raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools") from None
         if tools is None:
@@ -38,23 +42,52 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
         )
         what = f"a list of which one entry is {kind(entry)}" if entry is not None else kind(tools)
         raise BadRowError(f"column {name!r} is {what}, not a list of tools")
-    made = [dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)} for tool in tools]
+    made = [_tool(_without_nulls(tool)) for tool in tools]
     for tool in made:
         if not isinstance(tool["function"], Mapping) or not isinstance(tool["function"].get("name"), str):
             raise BadRowError(f"column {name!r} has a tool without a function's name")
     return made
 
 
-def images_of(row: Mapping[str, Any], used: Collection[str]) -> list[str | bytes]:
-    """The images of the row: paths, URLs, base64, data URIs or bytes."""
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """The tool in OpenAI's form."""
+    if "function" in tool:
+        return tool
+    schema = next((name for name in _SCHEMAS if name in tool and "parameters" not in tool), None)
+    named = {"parameters" if name == schema else name: each for name, each in tool.items()}
+    function = {name: each for name, each in named.items() if (name, each) != ("type", "function")}
+    return {"type": "function", "function": function}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None or key in _NULLS}
+    return value
+
+
+def images_of(row: Mapping[str, Any], used: Collection[str], texts: Iterable[str]) -> list[str | bytes]:
+    """The images of the row: paths, URLs, base64, data URIs or bytes. texts: of its messages.
+
+    Raises BadRowError where a column of images is empty and a text has a place for one.
+    """
     for name in _OTHER_MEDIA:
         if row.get(name) and name not in used:
             raise BadRowError(f"has the column {name!r}: audio and video are not supported")
     column = next((name for name in _IMAGES if row.get(name) and name not in used), None)
     if column is None:
+        _refuse_places(row, used, texts)
         return []
     value = row[column]
     return [image_value(each, f"column {column!r}") for each in (value if isinstance(value, list) else [value])]
+
+
+def _refuse_places(row: Mapping[str, Any], used: Collection[str], texts: Iterable[str]) -> None:
+    column = next((name for name in _IMAGES if name in row and name not in used), None)
+    if column is not None and any(PLACE in text for text in texts):
+        fix = f"Name the image in it, or remove {PLACE} from the text."
+        raise BadRowError(f"has a place for an image, {PLACE}, and none in its column {column!r}", fix)
 
 
 def without_media(row: Mapping[str, Any]) -> dict[str, Any]:

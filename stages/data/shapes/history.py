@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from stages.data.example import BadRowError, Message
 from stages.data.messages import kind
 from stages.data.prompt import as_text, cell, has, names, only_column, optional_column
+from stages.data.readers.json_values import value_of
 from stages.data.shapes.conversation import holds_messages, messages_of
 from stages.sections.dataset import Dataset
 
@@ -36,7 +36,7 @@ def _parsed(value: Any, column: str) -> list[Any]:
         return []
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = value_of(value)
         except ValueError:
             raise BadRowError(f"column {column!r} is text, not a list of earlier turns", _FIX) from None
     if not isinstance(value, list):

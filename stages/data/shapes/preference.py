@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from stages.data.example import BadRowError, Message, is_blank, text_of
 from stages.data.prompt import cell, names, only_column, render
+from stages.data.readers.json_values import value_of
 from stages.data.shapes.conversation import from_column, holds_messages, messages_of, parsed, with_system
 from stages.data.shapes.history import history_of
 from stages.sections.dataset import Dataset
 
+_DIALOGUE = re.compile(r"\s*(?:### ?)?(?:Human|User|Prompter):.+?(?:\n\s*|### ?)(?:Assistant|AI|Bot):", re.DOTALL)
+DIALOGUES = "whole dialogues as texts (Human: ..., Assistant: ...)"
+SEPARATE = "Write the question in a column of its own, or each dialogue as a list of messages."
 CHOSEN = ("chosen", "preferred_output")
 REJECTED = ("rejected", "non_preferred_output")
 
@@ -28,6 +34,9 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     rejected = _answer(dataset, row, dataset.prompt.rejected, REJECTED, "rejected")
     asked = _asked(dataset, row, chosen)
     prompt = asked if asked is not None else chosen[:-1]
+    _refuse_numbers(dataset, row)
+    if is_dialogue(text_of(chosen[-1])) and is_dialogue(text_of(rejected[-1])):
+        raise BadRowError(f"its answers are {DIALOGUES}", SEPARATE)
     if {text_of(chosen[-1]), text_of(rejected[-1])} <= row.keys():
         raise BadRowError(
             f"its answers are the names of its columns {text_of(chosen[-1])!r} and {text_of(rejected[-1])!r}",
@@ -45,6 +54,25 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     if not prompt or prompt[-1]["role"] not in ("user", "tool"):
         raise BadRowError("its prompt does not end with a message of the user")
     return {"messages": with_system(dataset, prompt, row), "chosen": chosen[-1:], "rejected": rejected[-1:]}
+
+
+def is_dialogue(text: str) -> bool:
+    """Whether a text has the turns of a question and its answer, each with who says it."""
+    return _DIALOGUE.match(text) is not None
+
+
+def _refuse_numbers(dataset: Dataset, row: Mapping[str, Any]) -> None:
+    """Raise BadRowError where chosen and rejected are the places of two answers in a list of the row."""
+    names = [_named(dataset.prompt.chosen, CHOSEN, row), _named(dataset.prompt.rejected, REJECTED, row)]
+    places = [place for name in names if name is not None and type(place := row.get(name)) is int and place >= 0]
+    if len(places) < len(names):
+        return
+    for name, value in row.items():
+        if isinstance(value, list) and len(value) > max(places) and all(isinstance(each, str | dict) for each in value):
+            raise BadRowError(
+                f"its answers are the numbers of two entries of its column {name!r}",
+                "Give rows that have the better text in one column and the worse one in another.",
+            )
 
 
 def _named(template: str | None, known: tuple[str, ...], row: Mapping[str, Any]) -> str | None:
@@ -65,11 +93,23 @@ def _answer(
             f"lacks the column {known[0]!r}; it has: {names(row)}", f"Name it in dataset.prompt.{name}, in braces."
         )
     value = parsed(cell(row, column))
+    _refuse_nested(value, column)
     if holds_messages(value):
         messages = messages_of(dataset, row, column)
         return messages or _empty(name)
     text = render(template or f"{{{column}}}", row) if value != "" else ""
     return [{"role": "assistant", "content": text}] if not is_blank(text) else _empty(name)
+
+
+def _refuse_nested(value: Any, column: str) -> None:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with suppress(ValueError):
+            value = value_of(value)
+    if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
+        raise BadRowError(
+            f"column {column!r} is an object that has messages, not messages or a text",
+            "Write the list of messages itself in the column, and tools in a column of their own.",
+        )
 
 
 def _empty(name: str) -> list[Message]:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 from runner.errors import RunnerError
 from stages.data.readers.arrow import by_name, labels_of, plain
+from stages.data.readers.filled import unfilled_row
 from stages.data.sources import Placed
 from stages.data.sources.hub_errors import explained
 from stages.sections.dataset import Dataset
@@ -80,7 +81,7 @@ def _rows(source: str, address: HubAddress, split: str) -> Iterator[tuple[str, A
         )
         labels = labels_of(found.features.to_dict() if found.features else None) or {}
         for number, row in enumerate(found, 1):
-            yield f"{split}:{number}", by_name(plain(row), labels)
+            yield f"{split}:{number}", by_name(unfilled_row(plain(row)), labels)
     except RunnerError:
         raise
     except Exception as error:  # the library raises what its loaders, the network and the hub's client raise

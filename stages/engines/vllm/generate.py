@@ -34,12 +34,13 @@ def vllm_tables() -> Tables:
     """`engine`: AsyncEngineArgs. `frontend`: what Ray Serve takes besides. `sampling`: SamplingParams.
 
     `structured_outputs`, `repetition_detection`: of sampling parameters. `structured_outputs_config`: of an engine
-    argument. `tool_parsers`, `reasoning_parsers`: names of what reads answers.
+    argument. `tool_parsers`, `reasoning_parsers`: names of what reads answers. `quantization_methods`: of weights.
     """
     from vllm import SamplingParams
     from vllm.config import StructuredOutputsConfig
     from vllm.engine import arg_utils
     from vllm.entrypoints.launchers.cli_args import FrontendArgs
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
     from vllm.reasoning import ReasoningParserManager
     from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
     from vllm.tool_parsers import ToolParserManager
@@ -64,6 +65,7 @@ def vllm_tables() -> Tables:
         "structured_outputs_config": dataclass_table(StructuredOutputsConfig),
         "tool_parsers": sorted(ToolParserManager.list_registered()),
         "reasoning_parsers": sorted(ReasoningParserManager.list_registered()),
+        "quantization_methods": sorted(QUANTIZATION_METHODS),
     }
 
 

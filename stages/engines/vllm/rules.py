@@ -11,7 +11,7 @@ from typing import Any
 from runner.cluster import environments
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.cluster.reach import is_this_machine
-from runner.errors import Problem
+from runner.errors import Problem, nearest
 from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
@@ -162,13 +162,22 @@ def batches_fit(recipe: Recipe) -> Iterator[Problem]:
 def hardware_can_infer(recipe: Recipe) -> Iterator[Problem]:
     for section, kwargs in _engines(recipe):
         gpu = recipe.resources_of(section).accelerator_type
-        if recipe.cluster.accelerator == "cpu":
-            if kwargs.get("quantization") == "bitsandbytes":
-                message = "needs a GPU, and cluster.accelerator is cpu"
-                yield Problem(f"{section}.engine_kwargs.quantization", "bitsandbytes", message, "Remove it.")
-        elif gpu in WITHOUT_BFLOAT16 and kwargs.get("dtype") == "bfloat16":
+        on_gpu = recipe.cluster.accelerator != "cpu"
+        if on_gpu and gpu in WITHOUT_BFLOAT16 and kwargs.get("dtype") == "bfloat16":
             message = f"is not possible on {gpu}, which computes no bfloat16"
             yield Problem(f"{section}.engine_kwargs.dtype", "bfloat16", message, "Set it to float16.")
+
+
+def quantization_is_known(recipe: Recipe) -> Iterator[Problem]:
+    """vLLM looks a method up when the engine starts, after training."""
+    known = VLLM.content["quantization_methods"]
+    for section, kwargs in _engines(recipe):
+        method = kwargs.get("quantization")
+        if isinstance(method, str) and method not in known:
+            guess = nearest(method, known)
+            message = f"is not a quantization of {VLLM.versioned}; there are: {', '.join(known)}"
+            hint = f"Did you mean {guess}?" if guess else "Remove it: a quantized model says its own in config.json."
+            yield Problem(f"{section}.engine_kwargs.quantization", method, message, hint)
 
 
 def differing(recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -216,5 +225,6 @@ RULES = (
     replica_holds_its_adapters,
     adapters_fit_in_memory,
     batches_fit,
+    quantization_is_known,
     hardware_can_infer,
 )

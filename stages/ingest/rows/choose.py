@@ -161,6 +161,7 @@ def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:
     if part != TRAIN:
         kept.num_bad, kept.kinds = 0, {}
         kept.equal_pairs, kept.control, kept.missing = Found(), Found(), Found()
+        kept.repeating, kept.places = Found(), Found()
     return kept
 
 

@@ -26,6 +26,8 @@ _VARIABLE = re.compile(r"'[^']*'|\d+")
 _MISSING = frozenset(("nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null", "NA", "N/A", "n/a", "<NA>", "#N/A",
     "#VALUE!", "#REF!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "\\N"))  # fmt: skip
 """Texts that tools write for a value that is missing."""
+_LEAST_REPEATED = 8  # characters of a question that an answer may begin with by chance
+_PLACE = PLACE.encode()
 _MOST_JUDGED = 2_000_000
 _MOST_KEYS = 20_000_000
 """Rows whose keys are remembered, 20 bytes each, to find duplicates."""
@@ -70,7 +72,8 @@ class Found:
 class Collected:
     """What became of a split's rows. prompts, answers: a key of each good row, equal for equal texts (of prompts, up to
     white space at their ends). num_chars: of prompt and answer together. scripts: of rows that are not ASCII. columns:
-    of the first row. damaged: rows with signs of a wrong encoding. judged: the label of each answer to a prompt (KTO);
+    of the first row. repeating: rows whose answer begins with the question. places: rows with a place for an image, and
+    without one. damaged: rows with signs of a wrong encoding. judged: the label of each answer to a prompt (KTO);
     contradicted: of those that have both. knows_control: whether control tokens are the model's own."""
 
     num_rows: int = 0
@@ -82,6 +85,8 @@ class Collected:
     equal_pairs: Found = field(default_factory=Found)
     control: Found = field(default_factory=Found)
     missing: Found = field(default_factory=Found)
+    repeating: Found = field(default_factory=Found)
+    places: Found = field(default_factory=Found)
     damaged: Found = field(default_factory=Found)
     contradicted: Found = field(default_factory=Found)
     judged: dict[int, bool] = field(default_factory=dict)
@@ -108,7 +113,7 @@ class Collected:
         """Note what a preference pair or a labelled answer has; gives what tells the example's answer apart."""
         if example.chosen is not None:
             self.has_pairs = True
-            if example.chosen == example.rejected:
+            if _alike(example.chosen, example.rejected or []):
                 self.equal_pairs.add("", example.source)
             if (worse := text_of(example.rejected[-1]) if example.rejected else "") in _MISSING:
                 self.missing.add(worse, example.source)
@@ -142,7 +147,7 @@ class Collected:
             self._note(kind)
         for name in ("prompts", "answers", "num_chars"):
             getattr(self, name).extend(getattr(later, name))
-        for name in ("equal_pairs", "control", "missing", "damaged", "contradicted"):
+        for name in ("equal_pairs", "control", "missing", "repeating", "places", "damaged", "contradicted"):
             getattr(self, name).merge(getattr(later, name))
         for key, label in later.judged.items():
             self._judge(key, label, "a later file")
@@ -162,6 +167,12 @@ def prompt_text(example: Example) -> str:
         return f"{prompt[0]['role']}\0{content}"
     seen = [f"{digest(each.encode()):016x}" for each in example.images or ()]
     return "\0".join([*seen, *(part for each in prompt for part in (each["role"], _content(each)))])
+
+
+def _alike(chosen: Any, rejected: Any) -> bool:
+    """Whether two answers are equal, up to white space around their texts, which chat templates may trim."""
+    first, second = ([{**each, "content": text_of(each).strip()} for each in answer] for answer in (chosen, rejected))
+    return first == second
 
 
 def _content(message: Any) -> str:
@@ -223,13 +234,17 @@ def collect(
                 found.refuse(place, BadRowError(f"cannot be written as JSON: {error}"))
                 continue
             file.write(line)
-            texts = line.replace(PLACE.encode(), b"") if example is not None and example.images else line
+            texts = line.replace(_PLACE, b"") if example is not None and example.images else line
             if token := first_token(texts):
                 found.control.add(token, place)
             if not line.isascii() and (damage := damage_of(line)):
                 found.damaged.add(damage, place)
             if answer in _MISSING:
                 found.missing.add(answer, place)
+            if answer.startswith(asked := prompt.rpartition("\0")[2]) and len(asked) >= _LEAST_REPEATED:
+                found.repeating.add("", place)
+            if _PLACE in line and (example is None or not example.images):
+                found.places.add("", place)
             found.count(line, prompt, answer if example is None else found.of_pair(example, answer))
             if found.num_rows % 1000 == 1:
                 found.columns = found.columns or tuple(row)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.data.example import Example
+from stages.data.shapes.pictures import PLACE
 from stages.ingest.rows.collect import Collected
 
 _MOST_CLASSES, _MOST_BALANCED = 20, 1_000_000
@@ -50,6 +51,11 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
             f"{split}: {_rows(count)} signs of a text that was once read in a wrong encoding, such as "
             f"{found.damaged.what!r} in {found.damaged.place}"
         )
+    if count := found.repeating.count:
+        answers = "answer begins" if count == 1 else "answers begin"
+        yield f"{split}: {count:,} {answers} with the question, which is learned again, such as {found.repeating.place}"
+    if count := found.places.count:
+        yield f"{split}: {_rows(count)} {PLACE} as a text, and no image, such as {found.places.place}"
     if count := found.contradicted.count:
         answers = "answer is" if count == 1 else "answers are"
         yield f"{split}: {count:,} {answers} labelled both good and bad, such as {found.contradicted.place}"

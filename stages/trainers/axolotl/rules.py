@@ -56,12 +56,6 @@ CONFLICTS = (
         "Set one of them to false.",
     ),
     Conflict(
-        "warmup_ratio",
-        lambda get: get("warmup_ratio") and get("warmup_steps"),
-        "and warmup_steps exclude each other",
-        "Remove one of them.",
-    ),
-    Conflict(
         "warmup_steps",
         lambda get: get("warmup_steps") == 1,
         "is 2 to axolotl",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.errors import Problem
+from runner.errors import Problem, nearest
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.values import argument
 
@@ -22,6 +22,36 @@ def early_stopping_has_a_measure(recipe: Recipe) -> Iterator[Problem]:
     if missing:
         message = "needs load_best_model_at_end, eval_strategy and metric_for_best_model (by default the loss)"
         yield Problem("train.args.early_stopping_steps", value, message, f"Add {' '.join(missing)}.")
+
+
+def best_model_has_a_known_metric(recipe: Recipe) -> Iterator[Problem]:
+    """Transformers looks the metric up at the first evaluation, and ends the training without it."""
+    name = argument(recipe, "metric_for_best_model")
+    if name is None or argument(recipe, "eval_on_each_dataset") or not isinstance(name, str):
+        return
+    key, short, known = "train.args.metric_for_best_model", name.removeprefix("eval_"), _metrics(recipe)
+    if short not in known:
+        guess = nearest(short, known)
+        hint = f"Did you mean {guess}?" if guess else f"Set {key}=loss."
+        message = f"is not measured during training by train.stage={recipe.train.stage}; there are: {', '.join(known)}"
+        yield Problem(key, name, message, hint)
+    elif short == "loss" and argument(recipe, "greater_is_better"):
+        message = "keeps the model with the greatest loss"
+        yield Problem("train.args.greater_is_better", True, message, "Remove it, or set it to false.")
+
+
+def _metrics(recipe: Recipe) -> list[str]:
+    """Metrics of the trainers of LLaMA-Factory (`compute_metrics` and logs of their evaluations)."""
+    stage = recipe.train.stage
+    found = ["loss"]
+    if stage == "rm" or (stage == "sft" and argument(recipe, "compute_accuracy")):
+        found.append("accuracy")
+    if stage == "sft" and argument(recipe, "predict_with_generate"):
+        found += ["rouge-1", "rouge-2", "rouge-l", "bleu-4"]
+    if stage in ("dpo", "kto"):
+        found += [f"{what}/{of}" for what in ("rewards", "logps", "logits") for of in ("chosen", "rejected")]
+        found += ["rewards/margins", *(["rewards/accuracies"] if stage == "dpo" else [])]
+    return found
 
 
 def training_starts_from_the_base_model(recipe: Recipe) -> Iterator[Problem]:
@@ -51,4 +81,9 @@ def bits_are_those_of_the_method(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train.args.quantization_bit", bits, message, f"Set train.args.quantization_bit={allowed[0]}.")
 
 
-RULES = (early_stopping_has_a_measure, training_starts_from_the_base_model, bits_are_those_of_the_method)
+RULES = (
+    early_stopping_has_a_measure,
+    best_model_has_a_known_metric,
+    training_starts_from_the_base_model,
+    bits_are_those_of_the_method,
+)

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from runner.errors import Problem
+from runner.errors import Problem, nearest
 from runner.pipeline.optional import Rule
+from stages.models.architecture import linear_shapes
+from stages.models.facts import figures
+from stages.sections.model import Architecture
 from stages.sections.recipe import Recipe
 from stages.trainers.rules.conflicts import Argument
 
+_OTHER_MODULES = ("embed_tokens", "lm_head")
 _STEPS = ("logging_steps", "eval_steps", "save_steps", "warmup_steps")
 
 
@@ -62,6 +66,14 @@ def _best_model_was_saved(argument: Argument, recipe: Recipe) -> Iterator[Proble
         yield Problem(key, save, message, f"Set {key}={max(1, round(save / every)) * every:g}.")
 
 
+def _warmup_is_given_once(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
+    """Trainers use one of the two, and not all the same one."""
+    ratio, steps = argument(recipe, "warmup_ratio"), argument(recipe, "warmup_steps")
+    if ratio and steps:
+        message = f"and warmup_steps={steps} exclude each other"
+        yield Problem("train.args.warmup_ratio", ratio, message, "Remove one of them, or set it to null or 0.")
+
+
 def _nothing_is_saved(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
     strategy, every_s = argument(recipe, "save_strategy"), recipe.train.checkpoints.every_s
     if strategy == "no" and every_s > 0:
@@ -77,6 +89,17 @@ def targets_are_modules(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(key, value, "has an empty name in it", "Write train.lora_target=[q_proj,v_proj], or all.")
     elif "all" in names and len(names) > 1:
         yield Problem(key, value, "names all linear modules and others besides", "Set it to all, or remove all.")
+    elif names != ["all"] and (known := figures(recipe)) is not None:
+        yield from _modules_are_there(names, value, known[0])
+
+
+def _modules_are_there(names: list[str], value: str, model: Architecture) -> Iterator[Problem]:
+    """PEFT leaves out a module that is not there as long as another one is."""
+    known = [*linear_shapes(model), *_OTHER_MODULES]
+    if missing := [name for name in names if name.rpartition(".")[2] not in known]:
+        message = f"names {missing[0]}, which a {model.model_type} model does not have; there are: {', '.join(known)}"
+        guess = nearest(missing[0], known)
+        yield Problem("train.lora_target", value, message, f"Did you mean {guess}?" if guess else "Set it to all.")
 
 
 def _is_number(value: Any) -> bool:
@@ -90,6 +113,7 @@ def schedule_rules(argument: Argument) -> tuple[Rule, ...]:
         _validation_size_is_rows_or_a_share,
         _evaluation_has_a_strategy,
         _best_model_was_saved,
+        _warmup_is_given_once,
         _nothing_is_saved,
     )
     return (*(partial(rule, argument) for rule in found), targets_are_modules)

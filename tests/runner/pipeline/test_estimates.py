@@ -232,7 +232,7 @@ def test_a_corrupt_safetensors_file_gives_no_count(content: bytes, tmp_path: Pat
     [
         ({"train.args.deepspeed": {"zero_optimization": {"stage": 2}}}, "train.args.deepspeed"),
         ({"train.args.optim": "adafactor"}, "adafactor"),
-        ({"train.lora_target": "wrong"}, "no modules wrong"),
+        ({"train.lora_target": "lm_head"}, "no modules lm_head"),
     ],
 )
 def test_memory_that_cannot_be_counted_is_unknown_with_the_reason(

@@ -112,9 +112,10 @@ def test_files_by_usual_names_are_proposed(dataset: Path) -> None:
     assert "dataset.files.train=train-*.parquet" in found["dataset.files.train"].hint
 
 
-def test_one_file_may_hold_the_rows_of_each_split_under_its_name(dataset: Path) -> None:
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "test")])
+def test_one_file_may_hold_the_rows_of_each_split_under_its_name(names: tuple[str, str], dataset: Path) -> None:
     row = {"sentence": "a", "meaning": "b"}
-    (dataset / "all.json").write_text(json.dumps({"train": [row], "test": [row]}))
+    (dataset / "all.json").write_text(json.dumps({name: [row] for name in names}))
     prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
     files = {"train": "all.json", "val": None, "test": "all.json"}
     assert problems({"dataset.source": str(dataset), "dataset.files": files, **prompt}) == {}

@@ -77,6 +77,7 @@ READ: dict[str, tuple[str, bytes, list[Any]]] = {
     "gzip of two members": ("x.gz", gzip.compress(LINE) + gzip.compress(LINE), [ROW, ROW]),
     "zstd without an ending": ("x", zstandard(b"q;a\nOpen?;At eight.\n"), [ROW]),
     "zstd of lines called .json": ("x.json.zst", zstandard(LINE * 2), [ROW, ROW]),
+    "splits by their usual names": ("x.json", b'{"Training": [{"q": 1}], "dev": [{"q": 2}]}', [{"q": 1}]),
     "one conversation": ("x.json", b'{"messages": [{"role": "user", "content": "a"}]}',
                          [{"messages": [{"role": "user", "content": "a"}]}]),
 }  # fmt: skip
@@ -99,6 +100,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "one array of messages": ("x.json", b'[{"role": "user", "content": "a"}]', "is an array of messages"),
     "conversations as lines": ("x.jsonl", b'[{"from": "human", "value": "a"}]\n' * 2, "is an array of messages"),
     "a comma at the array's end": ("x.json", b'[{"q": 1},]', "is not JSON after row 1"),
+    "lists of which none is the split": (
+        "x.json",
+        b'{"easy": [{"q": 1}], "hard": [{"q": 2}]}',
+        "several lists of objects",
+    ),
+    "JSON within JSON": ("x.jsonl", json.dumps(LINE.decode()).encode(), "is not JSON: it starts with"),
     "a comment": ("x.jsonl", b"// mine\n" + LINE, "is not JSON: it starts with '// mine'"),
 }
 
@@ -127,6 +134,13 @@ BAD: dict[str, tuple[str, bytes, int, str, str]] = {
         "value",
     ),
     "a number without end": ("x.jsonl", b'{"a": ' + b"9" * 5000 + b"}", 1, "more than 4,300 digits", "value"),
+    "conversations without a name": (
+        "x.json",
+        b'[[{"from": "human", "value": "a"}]]',
+        1,
+        "but a list",
+        '{"messages": [...]}',
+    ),
     "quotes behind a backslash": ("x.csv", b'q,a\n"a \\"x\\" y","b"\n', 2, "not CSV", "twice"),
 }
 
@@ -181,6 +195,28 @@ def test_classes_have_their_names_wherever_they_are(tmp_path: Path, where: str) 
     feature, values, named = LABELLED[where]
     data = parquet({"a": values}, {"a": feature})
     assert [row["a"] for _, row in read(tmp_path, "x.parquet", data)] == named
+
+
+def test_a_class_that_the_file_does_not_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="a class label is 2, and the file names 2 classes: no, yes"):
+        read(tmp_path, "x.parquet", parquet({"a": [0, 2]}, {"a": LABEL}))
+
+
+def test_nulls_that_a_table_fills_in_are_left_out_of_tools_and_calls(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    talk = [
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": name, "arguments": arguments}}]}
+        for name, arguments in (("stock", {"item": "rye"}), ("open", {"day": None}))
+    ]
+    tools = [{"name": "stock", "parameters": {"item": {"default": None, "type": "string"}}}, {"name": "open"}]
+    table = pa.Table.from_pylist([{"m": talk, "tools": tools, "extra": {"n": None}}])
+    (_, row), *_ = read(tmp_path, "x.parquet", parquet({name: table[name] for name in table.column_names}))
+    calls = [each["tool_calls"][0]["function"] for each in row["m"]]
+    assert calls == [{"name": "stock", "arguments": {"item": "rye"}}, {"name": "open", "arguments": {}}]
+    assert row["m"][0]["content"] is None
+    assert row["tools"] == [{"name": "stock", "parameters": {"item": {"type": "string"}}}, {"name": "open"}]
+    assert row["extra"] == {"n": None}
 
 
 def test_features_in_an_unknown_form_are_not_read_as_labels(tmp_path: Path) -> None:

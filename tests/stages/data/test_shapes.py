@@ -202,6 +202,16 @@ def test_preference_pairs_are_read_in_every_spelling_with_the_recipes_system_mes
         ({"chosen": "x", "rejected": " "}, "its rejected answer is empty"),
         ({"chosen": "x"}, "lacks the column 'rejected'"),
         ({"chosen": "a", "rejected": "b", "a": "Yes.", "b": "No."}, "the names of its columns 'a' and 'b'"),
+        ({"chosen": 0, "rejected": 1, "answers": ["Yes.", "No."]}, "numbers of two entries of its column 'answers'"),
+        (
+            {
+                "chosen": "\n\nHuman: Open?\n\nAssistant: At eight.",
+                "rejected": "\n\nHuman: Open?\n\nAssistant: No idea.",
+            },
+            "its answers are whole dialogues as texts",
+        ),
+        ({"chosen": {"messages": [USER, SAYS]}, "rejected": "x"}, "'chosen' is an object that has messages"),
+        ({"chosen": '{"messages": []}', "rejected": "x"}, "'chosen' is an object that has messages"),
         ({"chosen": [USER, SAYS], "rejected": [TALK[2], NO]}, "follows other messages than its prompt"),
         ({"chosen": [USER, SAYS, USER], "rejected": [USER, NO]}, "ends with a message of the user"),
     ],
@@ -369,3 +379,26 @@ def test_the_quick_way_makes_what_the_whole_way_makes(row: dict[str, Any], user:
         assert lines(row, "test-000001", "a\u2028b.csv:1") == wanted
         assert found == conversation_fields(section, row)["messages"]
         assert Example("x", found).to_json() == one_line({"id": "x", "messages": found, "columns": {}, "source": ""})
+
+
+def test_messages_as_json_text_may_not_give_a_key_twice_or_be_nested_without_end() -> None:
+    for cell, words in (
+        ('[{"role": "user", "content": "a", "content": "b"}]', "the key 'content' is given twice"),
+        ("[" * 99999, "nested deeper"),
+        ("no", "is text, not a list of messages$"),
+    ):
+        with pytest.raises(BadRowError, match=words):
+            example({"talk": cell}, conversations="talk")
+
+
+def test_tools_of_a_pair_are_used_and_its_images_are_refused() -> None:
+    tools = [{"type": "function", "function": {"name": "stock", "parameters": {}}}]
+    row = {"talk": [USER], "chosen": SAYS, "rejected": NO, "tools": tools}
+    assert example(row, "dpo", conversations="talk").tools == tools
+    called = {"role": "assistant", "tool_calls": [{"name": "other", "arguments": {}}]}
+    with pytest.raises(BadRowError, match="calls 'other', which is none of its tools"):
+        example({**row, "rejected": called}, "dpo", conversations="talk")
+    with pytest.raises(BadRowError, match=r"has images, and train\.stage=dpo takes none"):
+        example({**row, "images": ["a.png"]}, "dpo", conversations="talk")
+    with pytest.raises(BadRowError, match=r"has images, and train\.stage=dpo takes none"):
+        example({"q": "<image>Open?", "chosen": "a", "rejected": "b", "images": ["a.png"]}, "dpo", user="{q}")

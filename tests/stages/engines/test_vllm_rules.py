@@ -8,7 +8,7 @@ import pytest
 
 from runner.cluster import environments
 from stages.engines.vllm import rules
-from tests.runner.recipes import QUICKSTART, QWEN, problems
+from tests.runner.recipes import QWEN, problems
 
 pytestmark = pytest.mark.usefixtures("fake_stages")
 
@@ -119,9 +119,17 @@ def test_bfloat16_needs_hardware_that_computes_it() -> None:
     assert set(found) == {"infer.engine_kwargs.dtype"}
 
 
-def test_bitsandbytes_needs_a_gpu() -> None:
-    found = problems({"infer.engine_kwargs.quantization": "bitsandbytes"}, QUICKSTART)
+@pytest.mark.parametrize(("method", "hint"), [("awqq", "Did you mean awq?"), ("bitsandbytes", "Remove it")])
+def test_a_quantization_that_vllm_does_not_have_is_refused(method: str, hint: str) -> None:
+    found = problems({"infer.engine_kwargs.quantization": method}, QWEN)
     assert list(found) == ["infer.engine_kwargs.quantization"]
+    assert hint in found["infer.engine_kwargs.quantization"].hint
+    assert problems({"infer.engine_kwargs.quantization": "awq"}, QWEN) == {}
+
+
+@pytest.mark.parametrize("name", ["max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"])
+def test_an_engine_of_nothing_is_refused(name: str) -> None:
+    assert list(problems({f"infer.engine_kwargs.{name}": 0})) == [f"infer.engine_kwargs.{name}"]
 
 
 def test_a_shared_engine_has_the_same_arguments_for_batch_and_endpoint() -> None:

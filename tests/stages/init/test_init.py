@@ -403,6 +403,15 @@ def test_columns_that_tell_nothing_are_one_sentence_with_what_to_give(capsys: py
     assert "Did you mean user=a?" in refused(capsys, "data=data.jsonl", "user=aa", "answer=b")
 
 
+def test_dialogues_as_texts_are_refused_as_pairs_and_told_as_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["\n\nHuman: Open?\n\nAssistant: At eight.", "\n\nHuman: Open?\n\nAssistant: No idea."]
+    write("data.jsonl", [dict(zip(("chosen", "rejected"), said, strict=True)) for _ in range(30)])
+    assert "whole dialogues as texts" in refused(capsys, "data=data.jsonl")
+    shape = shape_of([{"text": "### Human: Open?### Assistant: At eight."}], None, None)
+    assert (shape.stage, shape.doubt) == ("pt", "the texts are dialogues, learned as they are")
+    assert not shape_of([{"text": "Open: at eight."}], None, None).doubt
+
+
 @pytest.mark.parametrize(
     ("word", "words"),
     [

@@ -32,6 +32,7 @@ def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"finetuning_type": "full", "pissa_init": True}, "pissa_init"),
         ({"use_galore": True}, "use_galore"),
         ({"use_badam": True}, "use_badam"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 10}, "warmup_ratio"),
     ],
 )
 def test_arguments_that_exclude_each_other_are_refused(args: dict[str, Any], named: str) -> None:
@@ -96,3 +97,28 @@ def test_bfloat16_is_refused_on_gpus_without_it() -> None:
     found = problems({"resources.train.accelerator_type": "V100"}, QWEN)
     assert list(found) == ["train.args.bf16"]
     assert "V100" in found["train.args.bf16"].message
+
+
+EVALUATED = {
+    "eval_strategy": "steps",
+    "eval_steps": 5,
+    "save_steps": 5,
+    "val_size": 0.1,
+    "load_best_model_at_end": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"metric_for_best_model": "bleu"}, "metric_for_best_model"),
+        ({"metric_for_best_model": "eval_los"}, "metric_for_best_model"),
+        ({"metric_for_best_model": "accuracy"}, "metric_for_best_model"),
+        ({"metric_for_best_model": "loss", "greater_is_better": True}, "greater_is_better"),
+        ({"metric_for_best_model": "eval_loss"}, None),
+        ({"metric_for_best_model": "accuracy", "compute_accuracy": True}, None),
+    ],
+)
+def test_the_best_model_is_chosen_by_a_metric_that_training_measures(args: dict[str, Any], named: str | None) -> None:
+    found = problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in {**EVALUATED, **args}.items()}})
+    assert list(found) == ([f"train.args.{named}"] if named else [])

@@ -141,9 +141,13 @@ def test_modules_to_adapt_are_a_list_or_a_text_and_the_same() -> None:
     assert to_recipe(listed)[0].train.lora_target == "q_proj,v_proj" == to_recipe(text)[0].train.lora_target
 
 
-@pytest.mark.parametrize("value", ["all,q_proj", "q_proj,,v_proj", [], ["q_proj", 3]])
+@pytest.mark.parametrize("value", ["all,q_proj", "q_proj,,v_proj", [], ["q_proj", 3], "qproj", ["q_proj", "v"]])
 def test_modules_that_cannot_be_meant_are_refused(value: Any) -> None:
     assert list(problems({"train.lora_target": value})) == ["train.lora_target"]
+
+
+def test_modules_may_be_named_with_what_they_are_in() -> None:
+    assert problems({"train.lora_target": ["self_attn.q_proj", "v_proj"]}) == {}
 
 
 @pytest.fixture

@@ -120,3 +120,13 @@ def test_an_image_that_cannot_be_used_is_refused_by_name(source: Path, what: str
 def test_only_supervised_training_takes_images(source: Path) -> None:
     with pytest.raises(BadRowError, match=r"train\.stage=kto takes none"):
         example(source, {**talk("<image>", images=["b.jpg"]), "label": True}, "kto")
+
+
+@pytest.mark.parametrize("column", [{"images": []}, {"images": None}, {"image": ""}])
+def test_a_place_for_an_image_that_an_empty_column_does_not_have_is_refused(column: dict[str, Any]) -> None:
+    with pytest.raises(BadRowError, match="has a place for an image, <image>, and none in its column"):
+        example("data", talk("<image>What?", **column))
+
+
+def test_a_text_about_images_needs_none() -> None:
+    assert example("data", talk("What is <image> in SVG?")).messages[0]["content"] == "What is <image> in SVG?"

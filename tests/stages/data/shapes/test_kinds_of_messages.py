@@ -57,7 +57,20 @@ REFUSED = {
     "a tool's use in parts": ([ASK, parts({"type": "tool_use"}, role="assistant")], None, "type 'tool_use'"),
     "a prefilled answer": ([ASK, {**SAY, "prefix": True}], None, "unknown key 'prefix'"),
     "an empty turn": ([parts(), SAY], None, "user message is empty"),
-}
+    "a pair in place of a message": ([{"user": "Any rye?", "assistant": "Two."}], None, "neither role nor content"),
+    "arguments in a list": ([ASK, calling(call(arguments=["rye"])), result(), SAY], TOOLS, "are a list, not an object"),
+    "arguments written twice as JSON": ([ASK, calling(call(arguments='"{}"')), result(), SAY], TOOLS, "are text, not"),
+    "an argument given twice": (
+        [ASK, calling(call(arguments='{"item": 1, "item": 2}')), result(), SAY], TOOLS, "the key 'item' is given twice"
+    ),
+    "arguments without end": (
+        [ASK, calling(call(arguments='{"item": ' + "[" * 99999)), result(), SAY], TOOLS, "nested deeper"
+    ),
+    "an object as content": ([ASK, calling(), {**result(), "content": {"rye": 2}}, SAY], TOOLS, "an object, not text"),
+    "an unknown key of a call's turn": (
+        [ASK, {"role": "tool_call", "content": "{}", "reply_to": 1}, SAY], TOOLS, "the unknown key 'reply_to'"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -75,3 +88,86 @@ def test_parallel_calls_are_used_with_results_in_any_order() -> None:
 def test_a_key_of_a_text_part_that_is_to_be_ignored_is() -> None:
     cached = parts({"type": "text", "text": "Any rye?", "cache_control": {"type": "ephemeral"}})
     assert made([cached, SAY], ignore_keys=["cache_control"]).messages == [ASK, SAY]
+
+
+CALLED = {"type": "function", "function": {"name": "stock", "arguments": {"item": "rye"}}}
+CALL_TEXT = '{"name": "stock", "arguments": {"item": "rye"}}'
+CALLING: dict[str, dict[str, Any]] = {
+    "text of a turn for calls": {"from": "function_call", "value": CALL_TEXT},
+    "name and arguments of such a turn": {"role": "tool_call", "name": "stock", "arguments": {"item": "rye"}},
+    "arguments as text": {"role": "tool_call", "name": "stock", "arguments": '{"item": "rye"}'},
+    "calls as text": {"role": "assistant", "content": None, "tool_calls": f"[{CALL_TEXT}]"},
+    "OpenAI's form before tools": {"role": "assistant", "function_call": {**CALLED["function"]}},
+    "nulls of other tools": calling({"function": {"name": "stock", "arguments": {"item": "rye", "day": None}}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CALLING)
+def test_a_call_is_the_same_however_it_is_written(how: str) -> None:
+    properties = {"item": {"type": "string"}}
+    tools = [{"name": "stock", "parameters": {"type": "object", "properties": properties}}]
+    example = made([ASK, CALLING[how], {"role": "tool", "content": "2"}, SAY], tools)
+    assert example.messages[1] == {"role": "assistant", "content": None, "tool_calls": [CALLED]}
+
+
+def test_the_flag_of_a_turn_for_calls_is_kept() -> None:
+    example = made([ASK, {"from": "function_call", "value": CALL_TEXT, "loss": False}, result(""), SAY], TOOLS)
+    assert example.messages[1]["train"] is False
+
+
+def test_a_call_without_arguments_may_have_null() -> None:
+    example = made([ASK, calling(call(arguments=None)), result(), SAY], TOOLS)
+    assert example.messages[1]["tool_calls"][0]["function"]["arguments"] == {}
+
+
+TOOL = {"type": "function", "function": {"name": "stock", "parameters": {"properties": {"item": {"type": "string"}}}}}
+WRITTEN: dict[str, Any] = {
+    "the function itself": TOOL["function"],
+    "OpenAI's later form": {"type": "function", **TOOL["function"]},
+    "Anthropic's form": {"name": "stock", "input_schema": TOOL["function"]["parameters"]},
+    "MCP's form": {"name": "stock", "inputSchema": TOOL["function"]["parameters"]},
+    "nulls of other tools": {
+        **TOOL, "function": {"name": "stock", "strict": None, "parameters": {
+            "properties": {"item": {"type": "string", "enum": None}, "day": None}}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_tool_is_the_same_however_it_is_written(how: str) -> None:
+    assert made([ASK, SAY], [WRITTEN[how]]).tools == [TOOL]
+
+
+def test_a_default_of_null_is_part_of_a_tool() -> None:
+    tool = {"name": "stock", "parameters": {"properties": {"day": {"default": None}}}}
+    assert made([ASK, SAY], [tool]).tools == [{"type": "function", "function": tool}]
+
+
+JOINED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "calls": (
+        [calling(call("a")), calling(call("b"))],
+        {"content": None, "tool_calls": [call(each, arguments={"item": "rye"}) for each in ("a", "b")]},
+    ),
+    "reasoning, a text and a call": (
+        [{**SAY, "reasoning_content": "Look."}, calling(call("a"))],
+        {"content": "Two.", "reasoning_content": "Look.", "tool_calls": [call("a", arguments={"item": "rye"})]},
+    ),
+    "texts": ([SAY, SAY], {"content": "Two.\n\nTwo."}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JOINED)
+def test_answers_in_a_row_are_one_answer_where_the_recipe_joins_them(what: str) -> None:
+    turns, expected = JOINED[what]
+    prompt = {"conversations": "m", "consecutive": "join"}
+    example = made([ASK, *turns, *([result("a"), SAY] if what != "texts" else [])], TOOLS, prompt=prompt)
+    assert example.messages[1] == {"role": "assistant", **expected}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [[calling(call("a")), SAY], [SAY, {**SAY, "train": False}], [SAY, {**SAY, "reasoning_content": "Look."}]],
+    ids=["a text after a call", "one that is not learned", "reasoning after a text"],
+)
+def test_answers_in_a_row_that_one_answer_cannot_say_are_not_joined(turns: list[dict[str, Any]]) -> None:
+    with pytest.raises(BadRowError, match="cannot be joined"):
+        made([ASK, *turns], TOOLS, prompt={"conversations": "m", "consecutive": "join"})

@@ -128,6 +128,10 @@ CASES: list[tuple[str, dict[str, list[dict[str, Any]]], str]] = [
     ("accents written in two ways",
      {"train": [{**row, "a": ["\u00fc", "u\u0308"][n % 2]} for n, row in enumerate(rows(30))]},
      "train: 2 classes look the same and are learned as different ones: '\\xfc', 'u\\u0308'"),
+    ("an answer that repeats", {"train": [*rows(2), {"q": "Once upon", "a": "Once upon a time"}]},
+     "train: 1 answer begins with the question, which is learned again, such as train.jsonl:3"),
+    ("a place without an image", {"train": [*rows(2), {"q": "<image>What?", "a": "x"}]},
+     "train: 1 row holds <image> as a text, and no image, such as train.jsonl:3"),
     ("columns", {"train": rows(3, history=[], id=1)}, "train: the prompt does not use the column history"),
 ]  # fmt: skip
 

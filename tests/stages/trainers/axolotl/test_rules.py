@@ -83,7 +83,7 @@ def test_what_is_refused_is_an_argument_and_has_one_reason() -> None:
         ({"cosine_min_lr_ratio": 0.1}, "goes with lr_scheduler=cosine only"),
         ({"cosine_constant_lr_ratio": 0.1, "lr_scheduler": "cosine"}, "goes with cosine_min_lr_ratio only"),
         ({"warmup_steps": 1}, "is 2 to axolotl"),
-        ({"warmup_ratio": 0.1, "warmup_steps": 10}, "and warmup_steps exclude each other"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 10}, "and warmup_steps=10 exclude each other"),
         ({"save_steps": 10, "save_strategy": "epoch"}, "goes with save_strategy=steps only"),
         ({"eval_strategy": "steps"}, "there is nothing to evaluate on"),
         ({"save_steps": 2.5}, "must be a whole number of steps"),
