@@ -36,7 +36,10 @@ class ForkServer:
         self._python = str(environments.python(environment))
         self._folder = tempfile.mkdtemp(prefix="recipe-runner-fork-")  # which only its owner may enter
         self._address = str(Path(self._folder, "s"))
-        with socket.socket(socket.AF_UNIX) as listener, Path(self._folder, "log").open("wb") as log:
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+            Path(self._folder, "log").open("wb") as log,
+        ):
             listener.bind(self._address)
             listener.listen(_MOST_WAITING)
             command = [self._python, fork_server.__file__, str(_ROOT), self._address, str(listener.fileno()), *imports]

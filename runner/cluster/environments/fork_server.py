@@ -27,6 +27,8 @@ from typing import Any
 AFTER_FORK = "RECIPE_RUNNER_AFTER_FORK"  # module:function that a worker calls first, where its variables have this
 _MOST_BYTES = 1 << 20  # of what a worker is made of; Linux allows 128 KiB for one variable
 Job = tuple[dict[str, Any], list[int]]  # what a worker is made of, and its standard files
+READY, WAITING = b"r", b"w"  # as of `fork_worker`, which this program does not import
+_ANSWER_S = 5.0
 _CUDA_IS_UNUSED = 3  # CUDA_ERROR_NOT_INITIALIZED
 
 
@@ -93,13 +95,11 @@ def _accepted(listener: socket.socket) -> Job | None:
     connection, _ = listener.accept()
     with connection:
         text, files, _, _ = socket.recv_fds(connection, _MOST_BYTES, 3)
-        try:
-            job = json.loads(text)
-            if os.fork() == 0:
-                return job, files
-            connection.sendall(b"1")
-        except (ValueError, OSError):
-            traceback.print_exc()
+        with suppress(OSError):  # the other has ended
+            connection.settimeout(_ANSWER_S)
+            connection.send(READY)
+            if connection.recv(1) == WAITING and os.fork() == 0:
+                return json.loads(text), files
         for file in files:
             os.close(file)
     return None

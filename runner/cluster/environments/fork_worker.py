@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 FOLDER = "RECIPE_RUNNER_FORK_FOLDER"  # variable of a forked worker: the server's folder, which ends with the server
+READY, WAITING = b"r", b"w"  # the server can fork; the worker has not started by itself meanwhile
 _WAIT_S = 40.0  # for the server's imports; Ray gives a worker a minute to register
 
 
@@ -26,12 +27,11 @@ def _forked(address: str, worker: tuple[str, ...]) -> bool:
     variables = {**os.environ, FOLDER: str(Path(address).parent)}
     job = {"folder": str(Path.cwd()), "variables": variables, "arguments": worker}
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.settimeout(_WAIT_S)
             connection.connect(address)
             socket.send_fds(connection, [json.dumps(job).encode()], [0, 1, 2])
-            connection.shutdown(socket.SHUT_WR)
-            return connection.recv(1) == b"1"
+            return connection.recv(1) == READY and connection.send(WAITING) > 0
     except OSError:
         return False
 

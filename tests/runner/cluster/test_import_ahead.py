@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from runner.cluster import environments
-from runner.cluster.environments import ahead, fork_server
+from runner.cluster.environments import ahead, fork_server, fork_worker
 from runner.cluster.environments.ahead import ForkServer, ForkServers
 from runner.cluster.session import RaySession
 from runner.recipe.schema import Cluster, StageResources
@@ -80,6 +81,23 @@ def test_a_worker_has_what_the_server_imported_and_all_else_of_its_own(
 def test_a_worker_starts_by_itself_where_the_server_has_ended(server: ForkServer, seen: Seen) -> None:
     server.close()
     assert seen(server.py_executable, "b")[:2] == [False, ["b"]]
+
+
+def test_a_worker_that_has_stopped_waiting_is_not_forked_as_well(tmp_path: Path) -> None:
+    assert (fork_server.READY, fork_server.WAITING) == (fork_worker.READY, fork_worker.WAITING)
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2)\n")
+    server = ForkServer("tool", ["slow"], {"PYTHONPATH": str(tmp_path)})
+    try:
+        (tmp_path / "worker.py").write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).touch()\n")
+        there = tmp_path / "forked"
+        address = shlex.split(server.py_executable)[-1]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection, Path(os.devnull).open() as null:
+            connection.connect(address)
+            job = {"folder": str(tmp_path), "variables": {}, "arguments": [str(tmp_path / "worker.py"), str(there)]}
+            socket.send_fds(connection, [json.dumps(job).encode()], [null.fileno()] * 3)
+        assert not until(there.exists, 4.0)
+    finally:
+        server.close()
 
 
 def test_a_worker_starts_by_itself_where_the_import_fails(seen: Seen) -> None:
