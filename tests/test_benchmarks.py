@@ -10,8 +10,12 @@ import pytest
 
 from benchmarks.common import measure, stages
 from benchmarks.common.measure import HERE, RESULTS
+from benchmarks.training.train import of_the_library
 from runner.cluster import environments
+from runner.recipe.load import to_recipe
+from stages.sections.recipe import with_sections
 from tests.paths import ROOT
+from tests.runner.recipes import changed
 
 
 def test_every_command_that_a_page_prints_is_found() -> None:
@@ -45,6 +49,17 @@ def test_a_bare_tool_runs_in_the_environment_of_its_stage(tmp_path: Path, monkey
     monkeypatch.setattr(measure, "gpu_name", lambda: None)
     turn = stages.run_bare("bare_batch", {}, tmp_path / "turn", environment="engine")
     assert turn.figures == {"module": "benchmarks.bare_batch"}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "names"), [("llamafactory", set()), ("axolotl", {"AXOLOTL_DO_NOT_TRACK", "HF_HUB_OFFLINE"})]
+)
+def test_a_bare_trainer_asks_and_tells_nobody_either_and_keeps_its_own_threads(trainer: str, names: set[str]) -> None:
+    recipe = with_sections(to_recipe(changed({"train.trainer": trainer}))[0])
+    found = of_the_library(stages.Work(recipe, (), {}, ROOT))
+    assert names <= set(found)
+    assert "OMP_NUM_THREADS" not in found
+    assert names or not found
 
 
 def test_the_memory_of_a_comparison_is_that_of_its_own_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

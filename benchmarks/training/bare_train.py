@@ -1,7 +1,7 @@
 """A trainer's library alone, in this process: what its own command calls, without Ray.
 
 For LLaMA-Factory `run_exp` (its command cannot be used where there is no torchaudio: it imports it at the top of a
-module), for TRL its trainer, for axolotl its training function.
+module), for TRL its trainer, for axolotl what `axolotl train` calls.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def by_trl(args: dict[str, Any], clock: Any) -> None:
 
 
 def by_axolotl(args: dict[str, Any], clock: Any) -> None:
-    from stages.trainers.axolotl.worker import train_by_axolotl
+    from benchmarks.training.axolotl_command import train
 
-    train_by_axolotl(args, None, clock)
+    train(args, clock)
 
 
 _LIBRARIES: dict[str, Callable[[dict[str, Any], Any], None]] = {

@@ -91,13 +91,21 @@ def by_runner(work: Work, number: int) -> dict[str, Any]:
 def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> dict[str, Any]:
     """A turn of the library with the arguments that the stage gives it. env: added to this process's own."""
     folder, trainer = work.root / "bare" / f"train-{number}", load_trainer(work.recipe)
-    env = {**(env or {}), "HF_DATASETS_CACHE": str(folder / "cache")}
+    env = {**(env or {}), **of_the_library(work), "HF_DATASETS_CACHE": str(folder / "cache")}
     arguments = arguments_with_tokens(work, folder, env)
     job = {"args": arguments, "trainer": work.recipe.train.trainer}
     workers = work.recipe.resources_of("train").most_workers
     turn = run_bare("bare_train", job, folder, env, num_processes=workers, environment=trainer.environment)
     first_step = turn.figures["first_step_at"] - turn.began_at
     return figures(turn.wall_s, first_step, turn.peak_gpu_mib, turn.figures, turn.figures["losses"])
+
+
+def of_the_library(work: Work) -> dict[str, str]:
+    """Variables that only this library gets of the stage: where it computes, and that it asks and tells nobody."""
+    resources = work.recipe.resources_of("train")
+    common = worker_env(resources)
+    own = load_trainer(work.recipe).worker_env(resources)
+    return {name: value for name, value in own.items() if name not in common}
 
 
 def arguments_with_tokens(work: Work, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runner.errors import DamagedError, RunnerError
+from runner.errors import DamagedError, Problem, RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.estimates.figure import Estimate, Known
 from runner.pipeline.estimates.rates import Conditions
+from runner.pipeline.optional import Rule
 from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.atomic import read_state, write_state
@@ -61,6 +62,9 @@ class Publish:
             return {"storage.artifacts": store.rstrip("/")}
         return {"storage.artifacts": str(Path(store).expanduser().absolute()), "storage.endpoint_url": None}
 
+    def rules(self) -> Sequence[Rule]:
+        return (adapters_are_published,)
+
     def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
         storage = recipe.storage
         store = partial(open_store, storage.artifacts, endpoint_url=storage.endpoint_url, patient=False)
@@ -95,6 +99,16 @@ class Publish:
         }
         kept_back = f" ({left_out} files of the training left out)" if left_out else ""
         return StageResult(published, metrics, f"{adapter.id} -> {adapter.uri}{kept_back}")
+
+
+def adapters_are_published(recipe: Recipe) -> Iterator[Problem]:
+    """Where an engine is to load what is trained, its rule says so."""
+    if not {"train", "publish"} <= set(recipe.pipeline) or {"infer", "serve"} & set(recipe.pipeline):
+        return
+    trained = load_trainer(recipe).trained(recipe)
+    if trained.kind == "model":
+        hint = "Set it to lora, or end the pipeline with train."
+        yield Problem(trained.key, trained.value, "makes no LoRA adapter, which publish takes", hint)
 
 
 def adapters_key(recipe: Recipe) -> str:
