@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # of what the terminal's encoding lacks the code is shown
+            stream.reconfigure(errors="backslashreplace")
     line = CommandLine("", [word for word in argv if word in ("format=json", "hydra.verbose=true")])
     try:
         line = read_command_line(argv)

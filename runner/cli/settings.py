@@ -52,22 +52,40 @@ def with_allowed(overrides: list[str]) -> list[str]:
 def _settings() -> dict[str, Any]:
     """Values of the settings file by dotted key; {} where there is none."""
     path = settings_path()
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
-    found = dict(_leaves(_content(path), ""))
-    if wrong := [_unknown(key, value, path) for key, value in found.items() if key not in KEYS]:
+    if not path.is_file():
+        raise RecipeError([Problem("", None, "is not a file of settings", "Correct or remove it.", str(path))])
+    leaves = list(_leaves(_content(path), ""))
+    found = dict(leaves)
+    wrong = [_unknown(key, value, path) for key, value in found.items() if key not in KEYS]
+    for key in found:
+        if [name for name, _ in leaves].count(key) > 1:
+            wrong.append(Problem(key, None, "is given twice", "Write it once.", str(path)))
+    if wrong:
         raise RecipeError(wrong)
     return found
 
 
 def _content(path: Path) -> dict[str, Any]:
+    text = read_recipe_file(path)
     try:
-        values = yaml.safe_load(read_recipe_file(path))
+        values = yaml.safe_load(text)
+        if twice := _given_twice(yaml.compose(text, yaml.SafeLoader)):
+            raise RecipeError([Problem(twice, None, "is given twice", "Write it once.", str(path))])
     except yaml.YAMLError as error:
         raise RecipeError([Problem("", None, f"is not valid YAML: {error}", "Correct it.", str(path))]) from error
     if not isinstance(values, dict | None):
         raise RecipeError([Problem("", None, "must be a mapping of `key: value` lines", "Correct it.", str(path))])
     return values or {}
+
+
+def _given_twice(node: yaml.Node | None) -> str:
+    """The first name that a mapping has twice, "" for none: YAML's reader takes the last one."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    names = [name.value for name, _ in pairs]
+    own = (name for at, name in enumerate(names) if name in names[:at])
+    return next(own, "") or next(filter(None, (_given_twice(value) for _, value in pairs)), "")
 
 
 def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -28,6 +28,7 @@ _PATHS = {"root", "cache", "artifacts", "source", "storage_path", "chat_template
 _CODE_KEY = re.compile(r"^_\w+_$")
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
 _MUST = "must be "
+_UNKNOWN = "is not a known key"
 _KINDS = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
     "list_type": "must be a list",
@@ -87,14 +88,23 @@ def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
 
 
 def to_options(composed: Composed) -> RunOptions:
-    """The options alone, of a verb that needs no recipe. Raises RecipeError with what is wrong with them."""
+    """The options alone, of a verb that needs no recipe.
+
+    Raises RecipeError with what is wrong with them, and with keys of the command line that nothing has.
+    """
     values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
-    problems = list(misplaced(composed))
+    unknown = [each for each in parse(composed).problems if each.message.startswith(_UNKNOWN)]
+    problems = [*misplaced(composed), *(each for each in unknown if _is_given(each.key, composed.given))]
     options = _validate(RunOptions, values, composed, problems, {problem.key for problem in problems})
     if problems:
         raise RecipeError(problems)
     assert isinstance(options, RunOptions)
     return options
+
+
+def _is_given(key: str, given: set[str]) -> bool:
+    """Whether the key is given, or one below it."""
+    return any(f"{each}.".startswith(f"{key}.") for each in given)
 
 
 def recipe_roots(config_dir: Path | None) -> list[Path]:
@@ -126,6 +136,9 @@ def _forbidden(composed: Composed) -> list[Problem]:
         if any(isinstance(item, float) and not math.isfinite(item) for item in _items(value)):
             hint = "Write a number."
             problems.append(Problem(dotted, value, "must be a finite number", hint, composed.origin(dotted)))
+        if any(isinstance(item, str) and "\0" in item for item in _items(value)):
+            hint = "Remove it: no path and no text has one."
+            problems.append(Problem(dotted, value, "has a NUL character", hint, composed.origin(dotted)))
         for part in dotted.split("."):
             if _CODE_KEY.match(part):
                 hint = "Remove it. A stage of your own is added as a package with an entry point."
@@ -209,7 +222,7 @@ def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, pr
         return Problem(
             f"{prefix}{key}",
             value,
-            f"is not a known key; {section or 'a recipe'} takes: {', '.join(sorted(legal))}",
+            f"{_UNKNOWN}; {section or 'a recipe'} takes: {', '.join(sorted(legal))}",
             f"Did you mean {f'{section}.{guess}' if section else guess}?" if guess else "Remove it.",
             origin,
         )

@@ -11,9 +11,11 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.digest import digest_json
+from runner.storage.small import read_small
 
 TEMPORARY_SUFFIX = ".tmp"
 _SEAL = "self_sha256"
+_MOST_BYTES = 1 << 30
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -94,8 +96,8 @@ def write_state(path: Path, values: Mapping[str, Any]) -> None:
 
 def read_state(path: Path) -> dict[str, Any]:
     """What `write_state` wrote. Raises RunnerError naming the file when it is corrupt or edited, OSError when it is not
-    there."""
-    return unsealed(path.read_bytes(), str(path))
+    there, or not a file of a disk."""
+    return unsealed(read_small(path, _MOST_BYTES), str(path))
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:

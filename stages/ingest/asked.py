@@ -7,6 +7,7 @@ of it, and is held to the same tokens on the same rows; what it answers is read 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from stages.ingest.parity import check_parts, sample_of
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
+from stages.models.time_limit import MAKERS_CODE, within
 from stages.samples import without_torch
 from stages.trainers.base import trainer_environment
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
+
+_WARM_UP = [{"role": "user", "content": "warmup"}]  # of vLLM's server
 
 
 def learned_in(recipe: Recipe) -> Chosen | None:
@@ -59,10 +63,24 @@ class There:
 def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
     """`check_parts` and `asked_digests` of the same files, as a task of its own."""
     without_torch.begin()
-    template = ChatTemplate.of(recipe, model)
-    template.require_variables()
-    count = check_parts(recipe, template, train, test)
-    return count, asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
+
+    def compared() -> tuple[int, dict[str, str]]:
+        template = ChatTemplate.of(recipe, model)
+        template.require_variables()
+        _begin_as_an_endpoint(recipe, template)
+        count = check_parts(recipe, template, train, test)
+        return count, asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
+
+    count, asked = within(None, MAKERS_CODE, compared)
+    return count, asked
+
+
+def _begin_as_an_endpoint(recipe: Recipe, template: ChatTemplate) -> None:
+    """Render what a replica of the endpoint renders when it starts, where no limit would hold it."""
+    if "serve" in recipe.pipeline:
+        with suppress(RefusedRowError):
+            template.prompt_ids(_WARM_UP)
+        template.stop  # noqa: B018 (computed)
 
 
 def asked_digests(recipe: Recipe, template: ChatTemplate, files: Sequence[str]) -> dict[str, str]:
@@ -86,14 +104,19 @@ def look_there(recipe: Recipe, model: str, train: str | None, test: str) -> Ther
     What is wrong is given back, so that what `compare` finds is told before it.
     """
     without_torch.begin()
-    files = _files(train, test)
+    asked, wrong = within(None, MAKERS_CODE, lambda: _looked_at(recipe, model, _files(train, test)))
+    return There(asked, RunnerError(*wrong) if wrong else None)
+
+
+def _looked_at(recipe: Recipe, model: str, files: Sequence[str]) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """`asked` of There, and message and hint of its `wrong`."""
     asked = asked_digests(recipe, ChatTemplate.of(recipe, model), files) if asked_elsewhere(recipe) else {}
     try:
         if needs_reading(recipe):
             check_answers(recipe, model, files)
     except RunnerError as error:
-        return There(asked, error)
-    return There(asked)
+        return asked, (error.message, error.hint)
+    return asked, None
 
 
 def require_alike(recipe: Recipe, here: Mapping[str, str], there: There) -> None:

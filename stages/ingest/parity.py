@@ -21,7 +21,6 @@ from stages.ingest.parsers_needed import check_needed
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import Sample, asked_ids
-from stages.models.time_limit import SECONDS, within
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
 from stages.trainers.base import load_trainer
@@ -85,14 +84,10 @@ def check(recipe: Recipe, template: ChatTemplate, examples: Iterable[Example]) -
             "Give the date a fixed value, such as model.chat_template_kwargs.date_string='26 Jul 2024'.",
         )
     encoder = load_trainer(recipe).encoder(recipe, template)
-
-    def compare() -> int:
-        count = 0
-        for count, example in enumerate(examples, 1):  # noqa: B007
-            one(encoder, recipe, example)
-        return count
-
-    return within(SECONDS * 3, "the chat template", compare)
+    count = 0
+    for count, example in enumerate(examples, 1):  # noqa: B007
+        one(encoder, recipe, example)
+    return count
 
 
 def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:

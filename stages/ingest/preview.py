@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,7 @@ from stages.models import obtain as models
 from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, asked_ids
-from stages.models.time_limit import little_memory, within
+from stages.models.time_limit import MAKERS_CODE, within
 from stages.samples import without_torch
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
@@ -67,12 +68,13 @@ def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, 
     tokenizer: its folder."""
     without_torch.begin()
     recipe = Recipe.model_validate_json(values)
+    look = partial(_both, recipe, tokenizer, Path(folder), index)
+    found: dict[str, Any] = within(_SECONDS, MAKERS_CODE, look)
+    return found
+
+
+def _both(recipe: Recipe, tokenizer: str, folder: Path, index: int) -> dict[str, Any]:
     template = ChatTemplate.of(recipe, tokenizer)
-    with little_memory():
-        return within(_SECONDS, "the chat template", lambda: _both(recipe, template, Path(folder), index))
-
-
-def _both(recipe: Recipe, template: ChatTemplate, folder: Path, index: int) -> dict[str, Any]:
     problems: list[dict[str, str]] = []
     train = _training(recipe, template, folder / "train_set" / "train.jsonl", index, problems)
     test = _test(recipe, template, folder / "test_set" / "test.jsonl", index, problems)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from runner.errors import Problem, RunnerError
 from stages.data.example import Example
@@ -13,7 +14,7 @@ from stages.models.chat.template_here import tokenizer_folder
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
-from stages.models.time_limit import SECONDS, little_memory, within
+from stages.models.time_limit import MAKERS_CODE, SECONDS, within
 from stages.models.vision import model_type_of_vision
 from stages.sections.recipe import Recipe
 
@@ -28,20 +29,34 @@ def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem
     # a row with tools and no parser is refused by another rule
     rows = {split: row for split, row in seen.items() if row is not None and not _lacks_parser(recipe, row)}
     rows = {split: row for split, row in rows.items() if not row.images}  # of these another rule tells
-    tokenizer = _tokenizer(recipe) if rows else None
-    if tokenizer is None:
+    folder = _tokenizer_folder(recipe) if rows else None
+    if folder is None:
         return
+    import tokenizers  # noqa: F401  # here, so that a sweep's check of many recipes imports them once
+
     try:
-        with little_memory():
-            within(SECONDS, "the chat template", lambda: _render(recipe, tokenizer, rows))
-    except RefusedRowError as error:
-        yield Problem(_KEY, recipe.model.chat_template, f"does not take the first row: {error.message}", error.hint)
+        if refusal := within(SECONDS, MAKERS_CODE, lambda: _refusal(recipe, folder, rows)):
+            message, hint = refusal
+            yield Problem(_KEY, recipe.model.chat_template, f"does not take the first row: {message}", hint)
     except RunnerError as error:
         yield Problem(_KEY, recipe.model.chat_template, f"cannot be used with these rows: {error.message}", error.hint)
 
 
-def _render(recipe: Recipe, tokenizer: LightTokenizer, rows: Mapping[str, Example]) -> None:
+def _refusal(recipe: Recipe, folder: Path, rows: Mapping[str, Example]) -> tuple[str, str] | None:
+    """Why the template refuses a row, and what to do; None where it takes them. Raises as `_render`."""
+    try:
+        _render(recipe, folder, rows)
+    except RefusedRowError as error:
+        return error.message, error.hint
+    return None
+
+
+def _render(recipe: Recipe, folder: Path, rows: Mapping[str, Example]) -> None:
     """Raises RunnerError where the template refuses a row, or makes of it something else for training."""
+    try:
+        tokenizer = LightTokenizer(folder)
+    except Exception:  # tokenizers raises nothing more precise; of these ingest tells
+        return
     template = ChatTemplate(tokenizer, recipe.model.chat_template, recipe.model.chat_template_kwargs)
     template.require_variables()
     if "train" in recipe.pipeline and (trained := rows.get("train")) is not None:
@@ -50,16 +65,13 @@ def _render(recipe: Recipe, tokenizer: LightTokenizer, rows: Mapping[str, Exampl
         asked_ids(template, asked.prompt, asked.tools, reasoning=recipe.train.reasoning)
 
 
-def _tokenizer(recipe: Recipe) -> LightTokenizer | None:
+def _tokenizer_folder(recipe: Recipe) -> Path | None:
     """None where it is not on this machine, in a form that transformers alone may read, or of a model that takes
     images; ingest reads it then."""
     folder = tokenizer_folder(recipe)
     if folder is None or not (folder / "tokenizer.json").is_file() or model_type_of_vision(folder) is not None:
         return None
-    try:
-        return LightTokenizer(folder)
-    except Exception:  # tokenizers raises nothing more precise
-        return None
+    return folder
 
 
 def _lacks_parser(recipe: Recipe, example: Example) -> bool:

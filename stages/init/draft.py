@@ -63,6 +63,7 @@ def draft(asked: Asked) -> Draft:
     path = _path(asked.recipe, found)
     found, levels = _placed(found, path)
     aim = target(asked.model, asked.cluster)
+
     tokenizer = tokenizer_of(aim.source, Path(_CACHE).expanduser())
     with _as_usage():
         made = propose(found, aim, tokenizer, asked.user, asked.answer)

@@ -15,6 +15,7 @@ from stages.data.example import Example, Message, text_of
 from stages.models import gguf
 from stages.models import obtain as models
 from stages.models.endpoint_form import with_thought
+from stages.models.time_limit import USED, within
 from stages.sections.model import is_local
 
 BYTES_PER_TOKEN = 3
@@ -23,6 +24,7 @@ ROW_TOKENS, MESSAGE_TOKENS = 32, 8  # of the chat template: the default system m
 TOOLS_TOKENS = 192  # of what templates write around tools
 _ANSWER_END, _MOST_ANSWER = 8, 1024
 _BLOCK = 32
+_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,38 @@ class Counter:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.rows: list[int] = []
-        self.answers: list[int] = []
+        self._rows: list[int] = []
+        self._answers: list[int] = []
+        self._waiting: list[Example] = []
 
     def add(self, example: Example) -> None:
         """Count the example's prompt and its longest answer."""
+        self._waiting.append(example)
+        if len(self._waiting) >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        """Count those that wait, by a tokenizer with limits on its time and memory."""
+        waiting, self._waiting = self._waiting, []
+
+        def counted() -> list[tuple[int, int | None]]:
+            return [self._counted(example) for example in waiting]
+
+        found = within(None, "the model's tokenizer", counted) if self._tokenizer is not None else counted()
+        self._rows += [row for row, _ in found]
+        self._answers += [answer for _, answer in found if answer is not None]
+
+    def _counted(self, example: Example) -> tuple[int, int | None]:
+        """Tokens of the row, and of its longest answer; None where it is a text alone."""
         if example.text is not None:
-            self.rows.append(self.tokens(example.text))
-            return
+            return self.tokens(example.text), None
         asked = sum(self._message(each) + MESSAGE_TOKENS for each in example.prompt) + self._tools(example)
         default = 0 if any(each["role"] == "system" for each in example.prompt) else ROW_TOKENS
         answers = [each[-1] for each in (example.chosen, example.rejected, [example.answer]) if each and each[-1]]
         answer = max(map(self._message, answers), default=0)
         turns = [self._message(each) for each in example.prompt if each["role"] == "assistant"]
-        self.rows.append(asked + answer + MESSAGE_TOKENS + default)
-        self.answers.append(max([answer, *turns]))  # the endpoint is asked for each of them
+        longest = max([answer, *turns])  # the endpoint is asked for each of them
+        return asked + answer + MESSAGE_TOKENS + default, longest
 
     def _message(self, message: Message) -> int:
         """Of its reasoning, its text and its calls."""
@@ -103,12 +122,14 @@ class Counter:
     def tokens(self, text: str) -> int:
         """Tokens of the text, or an estimate from its bytes."""
         if self._tokenizer is not None:
-            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            with USED:
+                return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
         return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
     @property
     def found(self) -> Lengths:
-        return Lengths(self.rows, self.answers, self._tokenizer is not None)
+        self._count()
+        return Lengths(self._rows, self._answers, self._tokenizer is not None)
 
 
 def limits_of(lengths: Lengths, most_tokens: int, extra: int = 0) -> Limits:

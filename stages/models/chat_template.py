@@ -1,6 +1,7 @@
 """The model's chat template: what training, batch inference and the endpoint alike make of messages.
 
-A template is a program of the model's maker. It runs in jinja2's sandbox, and with a limit on its time.
+A template is a program of the model's maker. It runs in jinja2's sandbox, and inside `within` with limits on its time
+and memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from runner.storage.small import MIB, read_small
 from stages.models.chat.end_of_turn import Stop, stop_of
 from stages.models.chat.jinja import variables_of
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
-from stages.models.time_limit import SECONDS, within
+from stages.models.time_limit import LOADED, USED
 from stages.models.vision import Vision, model_type_of_vision
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ChatTemplate:
     def load(
         cls, folder: Path | str, chosen: str | None, kwargs: Mapping[str, Any], *, trust_remote_code: bool = False
     ) -> ChatTemplate:
-        """The template of the tokenizer in the folder. Raises RunnerError when the tokenizer does not load in time."""
+        """The template of the tokenizer in the folder. Raises RunnerError when the tokenizer does not load."""
         try:
             from transformers import AutoTokenizer
 
@@ -103,10 +104,8 @@ class ChatTemplate:
                 "trust_remote_code": trust_remote_code,
                 "clean_up_tokenization_spaces": False,  # "1 !" would be shown as "1!", which no engine does
             }
-            load = partial(AutoTokenizer.from_pretrained, folder, **given)
-            tokenizer = within(SECONDS * 6, f"the tokenizer in {folder}", load)
-        except RunnerError:
-            raise
+            with LOADED:
+                tokenizer = AutoTokenizer.from_pretrained(folder, **given)
         except Exception as error:
             raise RunnerError(f"the tokenizer in {folder} does not load: {error}", "Look at model.source.") from error
         sees = model_type_of_vision(folder) is not None
@@ -162,8 +161,9 @@ class ChatTemplate:
         import jinja2
 
         try:
-            return variables_of(self.source()) | variables_of(self.source(tools=[{}]))  # some have one for tools
-        except (RunnerError, jinja2.TemplateSyntaxError):
+            with USED:
+                return variables_of(self.source()) | variables_of(self.source(tools=[{}]))  # some have one for tools
+        except (RunnerError, RecursionError, jinja2.TemplateSyntaxError):
             return None
 
     def require_variables(self) -> None:
@@ -227,8 +227,10 @@ class ChatTemplate:
     def ids(self, text: str) -> list[int]:
         """Token ids of the text, with nothing around them; after `seeing` with those of the images in their places."""
         if self.vision is not None and self.images and self.vision.place in text:
-            return self.vision.ids(text, self.images)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+            with LOADED:
+                return self.vision.ids(text, self.images)
+        with USED:
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def num_images(self, text: str) -> int:
         """How many images have a place in the rendered text."""
@@ -242,16 +244,17 @@ class ChatTemplate:
         import jinja2
 
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    rendered_messages(messages, in_parts=self._in_parts),
-                    tools=tools,
-                    chat_template=self.source(tools),
-                    add_generation_prompt=ask,
-                    tokenize=False,
-                    **{**self.kwargs, **extra},
+            with USED:
+                return str(
+                    self.tokenizer.apply_chat_template(
+                        rendered_messages(messages, in_parts=self._in_parts),
+                        tools=tools,
+                        chat_template=self.source(tools),
+                        add_generation_prompt=ask,
+                        tokenize=False,
+                        **{**self.kwargs, **extra},
+                    )
                 )
-            )
         except jinja2.TemplateSyntaxError as error:
             raise RunnerError(
                 f"the chat template is not valid Jinja: {error.message} (line {error.lineno})",

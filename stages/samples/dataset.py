@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import RunnerError
 from stages.data.example import Example, read_examples
 from stages.models.chat_template import ChatTemplate
+from stages.models.time_limit import MAKERS_CODE, within
 from stages.samples import without_torch
 from stages.samples.encoder import Columns, Encoded, Encoder, Rules
 
@@ -27,9 +28,14 @@ def tokenize(recipe: Recipe, model: str, train_set: str, target: str, encoder_of
     model, train_set, target: folders that every node sees. encoder_of: the trainer's.
     """
     without_torch.begin()
-    template = ChatTemplate.of(recipe, model)
-    counts = write_tokens(recipe, template, Path(train_set), Path(target), encoder_of)
-    return {**counts, "chat_template": template.source_or_none()}
+
+    def written() -> dict[str, Any]:
+        template = ChatTemplate.of(recipe, model)
+        counts = write_tokens(recipe, template, Path(train_set), Path(target), encoder_of)
+        return {**counts, "chat_template": template.source_or_none()}
+
+    counts: dict[str, Any] = within(None, MAKERS_CODE, written)
+    return counts
 
 
 def write_tokens(

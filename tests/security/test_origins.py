@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.cli.main import main
-from runner.cli.settings import settings_for
+from runner.cli.settings import settings_for, settings_path
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.recipe.load import compose, to_recipe
 
@@ -22,8 +23,6 @@ def mine(tmp_path: Path) -> Path:
 
 
 def settings(text: str) -> None:
-    import os
-
     file = Path(os.environ["XDG_CONFIG_HOME"]) / "recipe-runner" / "settings.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -80,6 +79,38 @@ def test_a_setting_that_there_is_not_is_refused_with_the_file(capsys: pytest.Cap
     assert "settings.yaml" in printed
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("allow: [s3://mine]\nallow: [s3://other]\n", "allow is given twice"),
+        ("submit: {env: [A], env: [B]}\n", "env is given twice"),
+        ("submit.env: [A]\nsubmit: {env: [B]}\n", "submit.env is given twice"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    settings(text)
+    assert main(["validate", "recipe=viggo_quickstart"]) == EXIT_INVALID_RECIPE
+    assert words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a link to itself", "a device"])
+def test_settings_that_are_not_a_file_are_refused_and_not_passed_over(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = settings_path()
+    path.parent.mkdir(parents=True)
+    make = {
+        "a folder": path.mkdir,
+        "a pipe": lambda: os.mkfifo(path),
+        "a link to itself": lambda: path.symlink_to(path),
+        "a device": lambda: path.symlink_to("/dev/zero"),
+    }
+    make[kind]()
+    assert main(["validate", "recipe=viggo_quickstart"]) == EXIT_INVALID_RECIPE
+    assert "is not a file of settings" in capsys.readouterr().err
+
+
 def test_clean_removes_the_recipes_own_runs_and_names_what_it_leaves(
     fake_stages: Any, local: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,12 +124,15 @@ def test_clean_removes_the_recipes_own_runs_and_names_what_it_leaves(
     copied.mkdir()
     (copied / "manifest.json").write_bytes((own / "manifest.json").read_bytes())
     (home / "linked").symlink_to(own)
+    odd = home / "20200101-000000-fedcba"
+    odd.mkdir()
+    os.mkfifo(odd / "manifest.json")
     capfd.readouterr()
     assert main(["clean", "recipe=viggo_quickstart", *local]) == EXIT_DONE
     printed = capfd.readouterr().out
     assert printed.index(f"removing {own}") < printed.index("removed 1 run of viggo_quickstart")
     assert (foreign.is_dir(), copied.is_dir(), own.exists()) == (True, True, False)
-    for left in (foreign, copied, home / "linked"):
+    for left in (foreign, copied, odd, home / "linked"):
         assert f"leaving {left}" in printed
 
 

@@ -34,10 +34,11 @@ def job_of(call: Call) -> tuple[str, str]:
     """The job that the command line names, and its cluster's address. Raises RecipeError."""
     from runner.cluster import jobs
 
+    job = call.options.job
     address = jobs.dashboard_address(call.composed.values["cluster"]["address"])
-    if not call.options.job:
+    if not job:
         raise needed("job", call.line.verb, "`submit` prints it.")
-    return call.options.job, address
+    return job, address
 
 
 def deploy(call: Call) -> int:

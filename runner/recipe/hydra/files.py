@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,12 @@ from runner.recipe.hydra.limits import MAX_BYTES, odd_number, why_refused
 GLOBAL = "_global_"
 _HEADER = re.compile(r"#\s*@package\s+(\S+)")
 _BEFORE_HEADER = ("---", "%")  # the start of a document, and a directive
+_WIDE = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # begins with UTF-16's
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _SHORTER = "Write it shorter; data belongs into files of its own."
 
 
@@ -47,8 +54,9 @@ def _decoded(path: Path, data: bytes) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        message = f"is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}"
-        raise refused(path, message, "Save it in UTF-8: iconv -f latin1 -t utf-8.") from error
+        wide = next((name for mark, name in _WIDE.items() if data.startswith(mark)), "")
+        message = f"is {wide}" if wide else f"is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}"
+        raise refused(path, message, f"Save it in UTF-8: iconv -f {wide or 'latin1'} -t utf-8.") from error
 
 
 def refused(path: Path, why: str, hint: str) -> RecipeError:

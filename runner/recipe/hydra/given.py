@@ -14,7 +14,7 @@ def checked_config_dir(folder: Path | None) -> Path | None:
     """The folder, expanded. Raises RecipeError when it is not a folder of recipes or group variants."""
     if folder is None:
         return None
-    folder = folder.expanduser()
+    folder = _expanded(_CONFIG_DIR, folder)
     groups = sorted(path.name for path in RECIPES_DIR.iterdir() if path.is_dir() and path.name[0] not in "._")
     problem = None
     if not folder.is_dir():
@@ -31,12 +31,21 @@ def checked_config_dir(folder: Path | None) -> Path | None:
     return folder
 
 
+def _expanded(key: str, path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        hint = "Write the whole path."
+        message = "begins with the home of a user that this machine does not have"
+        raise RecipeError([Problem(key, str(path), message, hint)]) from error
+
+
 def checked_file(value: str) -> Path | None:
     """The recipe file that `recipe=value` names by its path; None for a recipe's name.
 
     Raises RecipeError for a path that is not a file, or does not end in .yaml.
     """
-    path = Path(value).expanduser()
+    path = _expanded(RECIPE, Path(value))
     if path.suffix not in (".yaml", ".yml"):
         return None
     if path.suffix == ".yml":
@@ -48,7 +57,8 @@ def checked_file(value: str) -> Path | None:
 
 def _file_meant(path: Path) -> str:
     """What to do about a file that is not there: the one of almost that name, if there is one."""
-    there = [each.stem for each in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    files = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
+    there = [each.stem for each in files if each.is_file()]
     guess = nearest(path.stem, there)
     return f"Did you mean recipe={path.with_stem(guess)}?" if guess else "Correct the path."
 

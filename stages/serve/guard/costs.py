@@ -1,4 +1,4 @@
-"""What a request costs: answers and tokens, against `serve.limits`."""
+"""What a request costs: answers and tokens, against `serve.limits`, and texts that are compared with every token."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from stages.sections.serve import Limits
 from stages.serve.guard.refusal import Refusal, RefusedError
 
 _PER_PROMPT = ("n", "best_of")
+_EACH_TOKEN = {"stop": 64, "bad_words": 256, "logit_bias": 1024}  # looked at one by one for each token of an answer
 _INPUTS = ("prompt", "prompt_embeds", "input", "text_1", "text_2", "queries", "documents", "data_1", "data_2")
 
 
 def num_answers(body: Mapping[str, Any]) -> int:
     """How many answers, embeddings or scores the request asks for: its prompts times n. At least 1."""
     prompts = max(_num_inputs(body.get(name)) for name in _INPUTS)
-    each = [value for name in _PER_PROMPT if isinstance(value := body.get(name), int)]
+    each = [value for name in _PER_PROMPT if (value := _whole(body.get(name))) is not None]
     return max(1, prompts) * max([1, *each])
+
+
+def _whole(value: Any) -> int | None:
+    """The value where it is a whole number: JSON has one kind of number, and `1e3` is one."""
+    if isinstance(value, bool):
+        return None
+    return int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else None
 
 
 def _num_inputs(value: Any) -> int:
@@ -32,9 +40,13 @@ def refuse_costly(body: Mapping[str, Any], limits: Limits) -> int:
     if limits.max_tokens is not None:
         most |= dict.fromkeys(("max_tokens", "max_completion_tokens"), limits.max_tokens)
     for name, limit in most.items():
-        value = body.get(name)
-        if isinstance(value, int) and value > limit:
+        value = _whole(body.get(name))
+        if value is not None and value > limit:
             raise _exceeded(f"{name} is {value}, and this endpoint allows at most {limit}.", name)
+    for name, limit in _EACH_TOKEN.items():
+        value = body.get(name)
+        if isinstance(value, list | dict) and len(value) > limit:
+            raise _exceeded(f"{name} has {len(value)} entries, and this endpoint allows at most {limit}.", name)
     answers = num_answers(body)
     if answers > limits.max_answers:
         name = next((name for name in _INPUTS if _num_inputs(body.get(name)) > 1), "n")

@@ -33,6 +33,7 @@ from stages.serve.guard.refusal import (
     bad_request,
     too_large,
 )
+from stages.serve.guard.shapes import refuse_malformed
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -189,6 +190,7 @@ class Guard:
         refuse_other_kinds(given, parameters.kinds)
         refuse_empty(given)
         refuse_unused(given)
+        refuse_malformed(given)
         for param, value, why in self._wrong_values(given):
             joined = "and" if why.startswith("must") else "which"
             raise bad_request(f"{param[:200]} is {_short(value)}, {joined} {why}.", param[:200])

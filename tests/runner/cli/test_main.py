@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from runner.cli.main import main
 from runner.cli.verbs.table import VERBS
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED
+from tests.paths import ROOT
 
 
 def printed_error(capsys: pytest.CaptureFixture[str]) -> str:
@@ -71,6 +75,12 @@ def test_a_verbs_help_shows_its_own_options_and_an_example(
         (["-m", "clean", "recipe=viggo_quickstart"], "is not an option of clean"),
         (["completion", "fish"], "bash or zsh"),
         (["diff", "recipe=viggo_quickstart"], "is needed by diff"),
+        (["status", "run=latest"], "Did you mean runs?"),
+        (["status", "storage.rot=elsewhere"], "Did you mean storage.root?"),
+        (["serve", "runs=[latest]", "serv.port=1"], "Did you mean serve?"),
+        (["logs", "job=x", "clustr.address=http://10.0.0.1:8265"], "Did you mean cluster?"),
+        (["validate", "recipe=~nobody-here/x.yaml"], "home of a user that this machine does not have"),
+        (["validate", "--config-dir", "~nobody-here", "recipe=x"], "home of a user that this machine does not have"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -105,6 +115,14 @@ def test_a_mistake_is_explained_without_a_traceback(capsys: pytest.CaptureFixtur
     assert captured.out == ""
     assert "there is no recipe 'nothing'" in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_what_the_terminal_s_encoding_lacks_is_shown_as_its_code() -> None:
+    command = [sys.executable, "-m", "runner", "show", "recipe=viggo_quickstart", "dataset.prompt.system='Grüße ☃'"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, encoding="ascii", timeout=60)
+    assert done.returncode == EXIT_DONE, done.stderr
+    assert r"Gr\xfc\xdfe \u2603" in done.stdout
 
 
 def test_list_names_every_shipped_recipe_and_the_users_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

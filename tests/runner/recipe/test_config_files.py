@@ -57,6 +57,8 @@ def test_a_byte_order_mark_a_blank_line_and_dashes_are_nothing_special(text: str
     ("text", "words"),
     [
         ("# caf\xe9\n".encode("latin-1"), "is not UTF-8: line 1"),
+        (HEAD.encode("utf-16"), "is UTF-16"),
+        (HEAD.encode("utf-32"), "is UTF-32"),
         ("\n", "is empty"),
         ("seed: 1\n", "has no line `# @package _global_`"),
         ("# @package train\nseed: 1\n", "has `# @package train`"),

@@ -3,6 +3,9 @@ an environment of its own."""
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,9 @@ from stages.ingest.asked import (
     require_same_requests,
 )
 from stages.ingest.model import converted_in, resources_there
-from stages.models import gguf
+from stages.models import gguf, time_limit
 from stages.sections.recipe import Recipe
-from tests.stages.models.families import save_model
+from tests.stages.models.families import ONE_CALL, save_model
 
 HERE = {"train: train.jsonl:1": "a", "test: test.jsonl:2": "b"}
 
@@ -144,6 +147,56 @@ def test_a_row_that_the_chat_template_refuses_is_refused_alike_in_both_environme
     assert list(look_there(recipe, str(model), None, str(test)).asked) == ["test: rows.jsonl:1"]
     with pytest.raises(RunnerError, match="takes no system message"):
         compare(recipe, str(model), None, str(test))
+
+
+@pytest.mark.environment("llamafactory")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("look", "template", "wrong"),
+    [
+        (compare, ONE_CALL, "did not end"),
+        (look_there, ONE_CALL, "did not end"),
+        (compare, "{{ 'a' * 3000000000 }}", "MemoryError"),  # there it is the row that is refused
+    ],
+)
+def test_a_template_holds_no_task_and_takes_little_memory(
+    look: Any, template: str, wrong: str, tmp_path: Path, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_limit.USED, "seconds", 1.0)
+    recipe = tiny_recipe()
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": template})})
+    model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
+    write_examples(test, [Example("1", [{"role": "user", "content": "Any rye left?"}], source="rows.jsonl:1")])
+    with memory_grows_little(1 << 30), pytest.raises(RunnerError, match=wrong):
+        look(recipe, str(model), None, str(test))
+
+
+@contextmanager
+def memory_grows_little(most: int) -> Iterator[None]:
+    """This process and its children, at their most."""
+    begin = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    yield
+    end = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    assert (max(end) - max(begin)) * 1024 < most
+
+
+def begins_badly(answer: str) -> str:
+    return f"{{% if {answer} %}}{ONE_CALL}{{% endif %}}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
+
+
+@pytest.mark.environment("llamafactory")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("of", ["messages[0].content == 'warmup'", "'q7Zx' in messages[-1].content"])
+def test_what_an_endpoint_renders_when_it_starts_is_rendered_before(
+    of: str, tmp_path: Path, locked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_limit.USED, "seconds", 1.0)
+    model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
+    write_examples(test, [Example("1", [{"role": "user", "content": "Any rye left?"}], source="rows.jsonl:1")])
+    values = tiny_recipe().model_dump()
+    values["model"]["chat_template"], values["pipeline"] = begins_badly(of), ["ingest", "serve"]
+    with pytest.raises(RunnerError, match="did not end within 1 s"):
+        compare(Recipe.model_validate(values), str(model), None, str(test))
 
 
 def packaged(folder: Path) -> Any:

@@ -14,7 +14,7 @@ from stages.models.chat_template import ChatTemplate
 from stages.models.learned import learned
 from tests.runner.recipes import problems
 from tests.stages.ingest.test_parity import recipe_of
-from tests.stages.models.families import FAMILIES, tokenizer_of
+from tests.stages.models.families import FAMILIES, LOOP, ONE_CALL, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
 
@@ -89,12 +89,15 @@ def test_a_model_of_the_hub_is_found_in_the_cache(tmp_path: Path) -> None:
     assert tokenizer_folder(recipe) == repository / "snapshots" / "abc"
 
 
-LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("template", "message"), [(LOOP, "did not end within 0.5 s"), ("{{ 'a' * 100000000000 }}", "MemoryError")]
+    ("template", "message"),
+    [
+        (LOOP, "did not end within 0.5 s"),
+        (ONE_CALL, "did not end within 0.5 s"),
+        ("{{ 'a' * 4000000000 }}", "MemoryError"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError"),
+    ],
 )
 @pytest.mark.parametrize("pipeline", [["ingest", "infer"], ["ingest", "train"]])
 def test_a_template_without_end_does_not_hold_validate(

@@ -13,7 +13,7 @@ from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, Run
 from stages.ingest.preview import _described, _lengths, preview_lines
 from stages.models import gguf
 from stages.models import obtain as models
-from tests.stages.models.families import save_model
+from tests.stages.models.families import FAMILIES, ONE_CALL, save_model
 
 
 class Letters:
@@ -159,6 +159,19 @@ def test_a_row_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsy
     assert code == EXIT_INVALID_RECIPE
     assert "takes no system message" in found["problems"][0]["message"]
     assert not found.get("test", {}).get("rows")
+
+
+@pytest.mark.environment("llamafactory")
+@pytest.mark.timeout(60)
+def test_a_chat_template_does_not_hold_preview(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.ingest.preview._SECONDS", 3.0)
+    stuck = "{% if messages[0].content == 'Q1' %}" + ONE_CALL + "{% endif %}"
+    (tmp_path / "own.jinja").write_text(f"{stuck}{FAMILIES['chatml'][3]}")
+    code, found = shown(tmp_path, capsys, f"model.chat_template={tmp_path / 'own.jinja'}")
+    assert code == EXIT_STAGE_FAILED
+    assert "did not end within 3 s" in json.dumps(found)
 
 
 @pytest.mark.environment("llamafactory")

@@ -59,6 +59,10 @@ _MARKED = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+ONE_CALL = "{% set n = messages | length + 6 %}{{ n ** 500000000 }}"
+"""Does not end, in one call that no exception interrupts."""
+
 _THINK = ("<think>", "</think>")  # whole tokens, but not special ones, as in the families' own tokenizers
 _CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *_THINK]
 _LLAMA = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]

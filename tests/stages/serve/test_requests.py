@@ -43,10 +43,14 @@ class Ask(BaseModel, extra="allow"):
     max_completion_tokens: int | None = None
     n: int = 1
     temperature: float = 1.0
+    stop: str | list[str] | None = None
+    bad_words: list[str] | None = None
+    logit_bias: dict[str, float] | None = None
     response_format: Form | None = None
     structured_outputs: Shaped | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
+    request_id: str = ""
 
     @field_validator("temperature")
     @classmethod
@@ -214,6 +218,13 @@ def test_a_parameter_that_there_is_not_is_refused_with_its_present_name(
         ({"prompt": ["a"] * 65, "n": 2}, {}, "prompt"),
         ({"prompt": [[1, 2]] * 129}, {}, "prompt"),
         ({"n": 5}, {"max_answers": 4}, "n"),
+        ({"n": 17.0}, {}, "n"),
+        ({"max_tokens": 1e3}, {"max_tokens": 100}, "max_tokens"),
+        ({"max_completion_tokens": 101.0}, {"max_tokens": 100}, "max_completion_tokens"),
+        ({"prompt": ["a"] * 65, "n": 2.0}, {}, "prompt"),
+        ({"stop": ["a"] * 65}, {}, "stop"),
+        ({"bad_words": ["a"] * 257}, {}, "bad_words"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, {}, "logit_bias"),
     ],
 )
 def test_what_costs_more_than_a_limit_is_refused(body: Any, limits: Any, param: str) -> None:
@@ -224,7 +235,16 @@ def test_what_costs_more_than_a_limit_is_refused(body: Any, limits: Any, param: 
 
 
 @pytest.mark.parametrize(
-    "body", [{"prompt": ["a"] * 128}, {"prompt": list(range(5000))}, {"prompt": ["a"] * 8, "n": 16}, {"prompt": []}]
+    "body",
+    [
+        {"prompt": ["a"] * 128},
+        {"prompt": list(range(5000))},
+        {"prompt": ["a"] * 8, "n": 16},
+        {"prompt": []},
+        {"n": 16.0},
+        {"stop": ["a"] * 64},
+        {"stop": "a" * 100},
+    ],
 )
 def test_what_is_within_the_limits_passes(body: Any, client: TestClient) -> None:
     assert post(client, body).status_code == 200
@@ -398,6 +418,63 @@ def test_what_the_endpoint_would_not_use_of_a_message_is_refused(
     assert error["param"] == param
     assert error["message"].startswith(f"{param} is not used by this endpoint.")
     assert hint in error["message"]
+
+
+def called(function: Any) -> dict[str, Any]:
+    calls = [{"id": "c", "type": "function", "function": function}]
+    return {"messages": [{"role": "assistant", "content": None, "tool_calls": calls}]}
+
+
+def content(value: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": value}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (content({"text": "a"}), "messages[0].content"),
+        (content(5), "messages[0].content"),
+        (content(True), "messages[0].content"),
+        (content([{"type": "text"}]), "messages[0].content[0].text"),
+        (content([{"type": "text", "text": 5}]), "messages[0].content[0].text"),
+        (content([{"type": "text", "text": "a"}, {"type": "text", "text": None}]), "messages[0].content[1].text"),
+        ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls[0].function"),
+        (called({"arguments": "{}"}), "messages[0].tool_calls[0].function"),
+        (called({"name": "f", "arguments": "not JSON"}), "messages[0].tool_calls[0].function.arguments"),
+        (called({"name": "f", "arguments": "[1]"}), "messages[0].tool_calls[0].function.arguments"),
+        (called({"name": "f", "arguments": {"a": 1}}), "messages[0].tool_calls[0].function.arguments"),
+        (called({"name": "f"}), "messages[0].tool_calls[0].function.arguments"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"request_id": "a\nb"}, "request_id"),
+        ({"request_id": "../x"}, "request_id"),
+    ],
+)
+def test_a_value_that_vllm_would_fail_at_or_pass_over_is_a_400_that_names_it(
+    body: Any, param: str, client: TestClient
+) -> None:
+    error = error_of(post(client, body))
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param} must be ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        content([{"type": "text", "text": ""}, "a"]),
+        called({"name": "f", "arguments": ""}),
+        called({"name": "f", "arguments": ' {"a": [1]} '}),
+        {"messages": [{"role": "assistant", "content": "a", "tool_calls": None}]},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}},
+        {"request_id": "3f2a-9_b.c:1"},
+    ],
+)
+def test_values_of_the_shape_that_vllm_reads_pass(body: Any, client: TestClient) -> None:
+    assert post(client, body).status_code == 200
 
 
 def test_an_answer_may_be_sent_back_with_all_of_its_fields(client: TestClient) -> None:

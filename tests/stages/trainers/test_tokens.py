@@ -9,15 +9,16 @@ import pytest
 
 from runner.errors import RunnerError
 from stages.data.example import Example, Message, write_examples
+from stages.models import time_limit
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import NO_LOSS, Sample
-from stages.samples.dataset import judge, remarks, write_tokens
+from stages.samples.dataset import judge, remarks, tokenize, write_tokens
 from stages.samples.encoder import Encoder
 from stages.samples.packing import blocks, packed
 from stages.samples.too_long import shortened
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
-from tests.stages.models.families import tokenizer_of
+from tests.stages.models.families import FAMILIES, ONE_CALL, save_model, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
 
@@ -164,6 +165,23 @@ def test_a_split_of_which_no_row_fits_the_limit_ends_the_run_with_its_longest(tm
     with pytest.raises(RunnerError, match=r"all 1 samples are longer than cutoff_len=60 tokens") as caught:
         write_tokens(recipe, ChatTemplate(tokenizer_of("chatml")), tmp_path, tmp_path / "tokens", encoder_of)
     assert "the longest sample has 1" in caught.value.hint
+
+
+@pytest.mark.timeout(60)
+def test_a_template_that_does_not_end_with_some_row_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_limit.USED, "seconds", 1.0)
+    source = "{% if messages[0].content == 'stop here' %}" + ONE_CALL + "{% endif %}" + FAMILIES["chatml"][3]
+    recipe = recipe_of()
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"chat_template": source})})
+    rows = [Example("1", [ASKED, answer("Yes.")])] * 3
+    write_examples(tmp_path / "train.jsonl", rows)
+    given = (recipe, str(save_model("chatml", tmp_path / "model")), str(tmp_path), str(tmp_path / "tokens"), encoder_of)
+    assert tokenize(*given)["train"]["samples"] == 3
+    write_examples(tmp_path / "train.jsonl", [*rows, Example("2", [{**ASKED, "content": "stop here"}, answer("No.")])])
+    with pytest.raises(RunnerError, match="the chat template or the tokenizer did not end within 1 s"):
+        tokenize(*given)
 
 
 def test_the_remarks_count_what_was_cut_split_and_trimmed() -> None:
