@@ -404,8 +404,8 @@ def test_columns_that_tell_nothing_are_one_sentence_with_what_to_give(capsys: py
 
 
 def test_dialogues_as_texts_are_refused_as_pairs_and_told_as_texts(capsys: pytest.CaptureFixture[str]) -> None:
-    said = ["\n\nHuman: Open?\n\nAssistant: At eight.", "\n\nHuman: Open?\n\nAssistant: No idea."]
-    write("data.jsonl", [dict(zip(("chosen", "rejected"), said, strict=True)) for _ in range(30)])
+    dialogues = ["\n\nHuman: Open?\n\nAssistant: At eight.", "\n\nHuman: Open?\n\nAssistant: No idea."]
+    write("data.jsonl", [dict(zip(("chosen", "rejected"), dialogues, strict=True)) for _ in range(30)])
     assert "whole dialogues as texts" in refused(capsys, "data=data.jsonl")
     shape = shape_of([{"text": "### Human: Open?### Assistant: At eight."}], None, None)
     assert (shape.stage, shape.doubt) == ("pt", "the texts are dialogues, learned as they are")
