@@ -110,10 +110,11 @@ def test_the_exported_job_trains_on_two_nodes(
 def test_a_run_that_joins_the_cluster_uses_what_the_job_made(
     two_nodes: Nodes, quickstart_run: Done, workspace: Path
 ) -> None:
-    """Without the job it trains itself."""
+    """Without the job it trains itself. In bfloat16 a row has other near ties among others than by itself."""
     done = run_recipe(
         f"cluster.address={two_nodes.address}",
         *RECIPE,
+        "infer.engine_kwargs.dtype=float32",
         "resources.infer.cpus_per_worker=1",
         "resources.serve.cpus_per_worker=1",
         "resources.serve.custom={head_node: 0.1}",
