@@ -13,6 +13,7 @@ import yaml
 from axolotl.common.datasets import TrainDatasetMeta
 from axolotl.integrations.base import BasePlugin
 
+from stages.trainers.axolotl.worker import places
 from stages.trainers.worker.log import log_file
 
 
@@ -46,8 +47,6 @@ def train(args: dict[str, Any], clock: Any) -> None:
     from axolotl.cli.train import do_cli
 
     Stage.given, Stage.clock = args, clock
-    rows = {"path": args["tokenized_path"], "ds_type": "arrow"}
-    places = {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
     file = Path(args["output_dir"]).with_suffix(".yaml")
-    file.write_text(yaml.safe_dump({**args["config"], **places, "plugins": [f"{__name__}.{Stage.__name__}"]}))
+    file.write_text(yaml.safe_dump({**args["config"], **places(args), "plugins": [f"{__name__}.{Stage.__name__}"]}))
     do_cli(str(file))

@@ -5,21 +5,18 @@ PARENT: process id of the sweep, at whose end the job is interrupted, however th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 
 from runner.cli.main import main
+from runner.cluster.forked import ends_with
 from runner.errors import EXIT_INTERRUPTED
-
-_SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 
 
 def run(parent: int, cores: str, arguments: list[str]) -> int:
     """Run the command line on those cores, as long as the parent lives. Returns the exit code."""
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the signal was asked for
+    if not ends_with(parent, signal.SIGTERM):
         return EXIT_INTERRUPTED
     if cores != "-":
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})

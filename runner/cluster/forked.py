@@ -125,8 +125,7 @@ def _be_the_copy(parent: int, clock: mmap.mmap, theirs: Connection, work: Callab
     """Send the bytes that the work gives, and end without what this process would do at its end."""
     global _steps
     try:
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:
+        if not ends_with(parent, signal.SIGKILL):
             os._exit(1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills it
@@ -138,6 +137,12 @@ def _be_the_copy(parent: int, clock: mmap.mmap, theirs: Connection, work: Callab
         _flush()
     finally:
         os._exit(0)
+
+
+def ends_with(parent: int, number: signal.Signals) -> bool:
+    """Have this process get the signal when its parent ends, however that comes; False where it has ended already."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, number)
+    return os.getppid() == parent
 
 
 def _outcome(function: Callable[[], Any], what: str, hint: str) -> bytes:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.cluster import environments
 from stages.models.vision import model_type_of_vision
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def variables(recipe: Recipe, model: Path) -> dict[str, str]:
 
 def in_own_process(resources: StageResources) -> StageResources:
     """The resources, in a process that has no torch."""
-    own = resources.runtime_env
-    given = {**own, "env_vars": {**_VARIABLES, **own.get("env_vars", {})}}
+    given = environments.with_variables(resources.runtime_env, _VARIABLES)
     return resources.model_copy(update={"runtime_env": given})
 
 

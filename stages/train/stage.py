@@ -236,8 +236,7 @@ def import_ahead(ctx: RunContext[Recipe]) -> dict[str, Any]:
 def worker_settings(recipe: Recipe) -> dict[str, Any]:
     """The stage's `runtime_env`, with the trainer's variables, which it may override."""
     resources = recipe.resources_of("train")
-    variables = load_trainer(recipe).worker_env(resources) | resources.runtime_env.get("env_vars", {})
-    return {**resources.runtime_env, "env_vars": variables}
+    return environments.with_variables(resources.runtime_env, load_trainer(recipe).worker_env(resources))
 
 
 def run_config(recipe: Recipe, stage_dir: Path, run_id: str, fingerprint: str) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def runtime_env(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "py_executable": str(python(name))} if name else dict(given)
 
 
+def with_variables(given: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """What a recipe gives as Ray's runtime environment, with variables that it may override."""
+    return {**given, "env_vars": {**variables, **given.get("env_vars", {})}}
+
+
 def record(name: str) -> Record | None:
     """The record of the environment on this machine, None where it is not made, or its record is damaged, another's, or
     of other versions than are there."""

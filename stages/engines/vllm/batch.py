@@ -108,7 +108,7 @@ def engine_settings(recipe: Recipe, environment: str | None = None) -> dict[str,
         env |= {ENGINE_IN_REPLICA: recipe.cluster.accelerator, AFTER_FORK: _FORK}
     if recipe.cluster.accelerator == "cpu":
         env |= cpu_engine_env(recipe.cluster, resources.cpus_per_worker, environment)
-    return {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    return environments.with_variables(resources.runtime_env, env)
 
 
 def build(config: Any, **options: Any) -> Any:

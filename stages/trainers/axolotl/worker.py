@@ -27,7 +27,7 @@ def train_by_axolotl(args: dict[str, Any], resume: Path | None, callback: Any) -
     from datasets import load_from_disk
     from transformers import set_seed
 
-    cfg = checked({**args["config"], **_places(args)}, resume)
+    cfg = checked({**args["config"], **places(args)}, resume)
     plugin.register([callback, log_file(Path(args["output_dir"]))], args["trainer"])
     rows = load_from_disk(args["tokenized_path"])
     set_seed(cfg.seed)  # axolotl draws the adapter's weights before its trainer does this
@@ -36,11 +36,11 @@ def train_by_axolotl(args: dict[str, Any], resume: Path | None, callback: Any) -
         Path(cfg.output_dir, "config.json").unlink(missing_ok=True)  # of the base model
 
 
-def _places(args: dict[str, Any]) -> dict[str, Any]:
+def places(args: dict[str, Any]) -> dict[str, Any]:
     """Folders on this worker. axolotl wants to be told of rows, though those that it trains on are handed to it."""
     rows = {"path": args["tokenized_path"], "ds_type": "arrow"}
-    places = {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
-    return {**places, "lora_model_dir": args["start"]} if args["start"] else places
+    found = {"base_model": args["model_name_or_path"], "output_dir": args["output_dir"], "datasets": [rows]}
+    return {**found, "lora_model_dir": args["start"]} if args["start"] else found
 
 
 def checked(config: dict[str, Any], resume: Path | None) -> Any:

@@ -31,7 +31,7 @@ def llm_config(
     """
     on_cpu, resources = recipe.cluster.accelerator == "cpu", recipe.resources_of("serve")
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
-    runtime_env = {**resources.runtime_env, "env_vars": {**env, **resources.runtime_env.get("env_vars", {})}}
+    runtime_env = environments.with_variables(resources.runtime_env, env)
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
     chat = chat_kwargs(recipe, takes_images=model_type_of_vision(model_path) is not None)
     config: dict[str, Any] = {
