@@ -40,12 +40,12 @@ def main() -> None:
     overrides = with_defaults(["recipe=viggo_quickstart", "serve.port=0"], args.overrides)
     turns: dict[str, list[dict[str, Any]]] = {"runner": [], "bare": []}
     with workspace(args.root) as root:
-        prepare(overrides, root / "prepare", "ingest")
+        model = prepare(overrides, root / "prepare", "ingest").folders["model"]
         for number in range(args.repeats):
             say(f"pipeline: runner, turn {number + 1} of {args.repeats}")
             turns["runner"].append(by_runner(overrides, root / f"runner-{number}"))
             say(f"pipeline: bare steps, turn {number + 1} of {args.repeats}")
-            turns["bare"].append(by_steps(overrides, root / f"bare-{number}", defaults=args.defaults))
+            turns["bare"].append(by_steps(overrides, model, root / f"bare-{number}", defaults=args.defaults))
     found = {"overrides": args.overrides, "defaults": args.defaults, "turns": turns}
     measure.write_section(name, report(measure.save(name, found)))
 
@@ -64,13 +64,13 @@ def by_runner(overrides: list[str], root: Path) -> dict[str, Any]:
     }
 
 
-def by_steps(overrides: list[str], root: Path, *, defaults: bool) -> dict[str, Any]:
+def by_steps(overrides: list[str], model: Path, root: Path, *, defaults: bool) -> dict[str, Any]:
     """The same, a process a step."""
     begin = time.perf_counter()
     steps: dict[str, float] = {}
     given = [*overrides, f"storage.root={root}", f"storage.artifacts={root}/artifacts"]
     steps["ingest"] = process(_rows_command(given, root), root / "rows.log").wall_s
-    work = _work(given, root)
+    work = _work(given, model, root)
     steps["train"] = _train(work, defaults)
     task = {**batch_job(work, _test_rows(work)), "models": ["tuned", "base"]}
     where = load_engine(work.recipe).environment
@@ -98,14 +98,12 @@ def _rows_command(overrides: list[str], root: Path) -> list[str]:
     return [sys.executable, "-c", code, str(root), *overrides]
 
 
-def _work(overrides: list[str], root: Path) -> Work:
+def _work(overrides: list[str], model: Path, root: Path) -> Work:
     from runner.recipe.load import compose, to_recipe
-    from stages.ingest.model import obtain_model
     from stages.sections.recipe import with_sections
 
     recipe = with_sections(to_recipe(compose(overrides))[0])
-    model = obtain_model(recipe, lambda *args, **figures: None)
-    folders = {"model": model.path, "train_set": root / "train_set", "test_set": root / "test_set"}
+    folders = {"model": model, "train_set": root / "train_set", "test_set": root / "test_set"}
     return Work(recipe, tuple(overrides), {**folders, "adapter": root / "train" / "output"}, root)
 
 
