@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cluster.environments.fork_worker import FOLDER
+from stages.patches.vllm_process import keep_files_in_session
 
 # In the environment of replicas that have their engine's only worker in its own process: what it computes on.
 ENGINE_IN_REPLICA = "RECIPE_RUNNER_ENGINE_IN_REPLICA"
@@ -51,6 +52,7 @@ def begin() -> None:
     from ray._private.worker import WORKER_MODE, global_worker
 
     if global_worker.mode == WORKER_MODE and (device := os.environ.get(ENGINE_IN_REPLICA)):
+        keep_files_in_session()
         multiprocessing.set_forkserver_preload(_modules(device))
         forkserver.ensure_running()
 

@@ -20,7 +20,7 @@ from typing import Any
 from stages.patches.vllm_torchvision import stand_in
 
 _MAX_SOCKET_PATH = 107  # bytes, unix(7)
-_SOCKET_NAME = 36  # vLLM's: a UUID
+_SOCKET_NAME = 36  # bytes, vLLM's: a UUID; that of a server of multiprocessing is shorter
 
 
 def prepare() -> None:
@@ -63,7 +63,8 @@ async def engine_end(client: Any, poll_s: float = 0.2) -> None:
 
 
 def keep_files_in_session() -> None:
-    """Have vLLM's sockets, and all that an engine leaves when it is killed, lie among those of the Ray session.
+    """Have sockets of vLLM and of a server of multiprocessing, which an engine leaves when it is killed, lie among
+    those of the Ray session.
 
     They would stay in the temporary folder without end; a session's folder goes when its cluster has ended.
     """
@@ -72,6 +73,7 @@ def keep_files_in_session() -> None:
     folder = worker._global_node.get_sockets_dir_path() if worker._global_node else ""
     if folder and len(os.fsencode(folder)) + 1 + _SOCKET_NAME <= _MAX_SOCKET_PATH:
         os.environ.setdefault("VLLM_RPC_BASE_PATH", folder)  # the engine's process inherits it
+        multiprocessing.current_process()._config.setdefault("tempdir", folder)  # type: ignore[attr-defined]
 
 
 def end_with_parent(parent: BaseProcess) -> None:

@@ -94,8 +94,10 @@ def test_sockets_lie_in_the_ray_session_where_their_path_is_short_enough(
     node = SimpleNamespace(get_sockets_dir_path=lambda: folder) if folder else None
     monkeypatch.setattr(worker, "_global_node", node)
     monkeypatch.delenv("VLLM_RPC_BASE_PATH", raising=False)
+    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
     keep_files_in_session()
     assert os.environ.pop("VLLM_RPC_BASE_PATH", None) == (folder if used else None)
+    assert multiprocessing.current_process()._config.pop("tempdir", None) == (folder if used else None)
 
 
 def test_an_engine_that_ends_sends_no_half_answer(monkeypatch: pytest.MonkeyPatch) -> None:
