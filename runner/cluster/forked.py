@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 from runner.errors import RunnerError
 
 _POLL_S = 0.2
+_IDLE_S = 60.0
 _SET_PARENT_DEATH_SIGNAL = 1  # linux/prctl.h
 _STEP = struct.Struct("dd")  # seconds that the present step may take, and when they are over; zeros outside of steps
 _STEPS_A_LOOK = 64  # after which the copy looks again at how much memory it has
@@ -41,28 +42,86 @@ def call(function: Callable[[], Any], what: str, hint: str, seconds: float | Non
     seconds: for all of it; None limits each `Step` alone. Raises the function's RunnerError, one that names `what` when
     the time is up, memory runs out or the copy dies, and RuntimeError with the traceback of any other exception.
     """
-    clock, (ours, theirs), parent = mmap.mmap(-1, _STEP.size), Pipe(duplex=False), os.getpid()
-    _flush()  # what is buffered would be written by both
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: this process may have threads
-        child = os.fork()
-    if child == 0:
-        _be_the_copy(parent, clock, theirs, partial(_outcome, function, what, hint))
-    theirs.close()
+    copy = _Copy(lambda pipe: pipe.send_bytes(_outcome(function, what, hint)))
     try:
-        result, refusal, trace = _received(ours, child, clock, what, hint, seconds)
+        return copy.result(what, hint, seconds)
     finally:
+        copy.end()
+
+
+class Standing:
+    """A function in a copy of this process that stays for the next call, with what the function keeps in memory.
+
+    A copy that was not used for a while, or whose time was up, is ended, and made again for the next call.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], hint: str) -> None:
+        self._function, self._hint = function, hint
+        self._copy: _Copy | None = None
+        self._used = 0.0
+
+    def __call__(self, given: Any, what: str, seconds: float | None) -> Any:
+        """The function's result, as by `call`. given: its argument, which JSON has."""
+        if self._copy is None or time.monotonic() - self._used > _IDLE_S / 2 or self._copy.has_ended():
+            self.end()
+            self._copy = _Copy(self._answer)
+        try:
+            self._copy.send([given, what])
+            result = self._copy.result(what, self._hint, seconds)
+        except BaseException:
+            self.end()
+            raise
+        self._used = time.monotonic()
+        return result
+
+    def end(self) -> None:
+        """End the copy, if there is one."""
+        if self._copy is not None:
+            self._copy.end()
+        self._copy = None
+
+    def _answer(self, pipe: Connection) -> None:
+        while pipe.poll(_IDLE_S):
+            given, what = json.loads(pipe.recv_bytes())
+            pipe.send_bytes(_outcome(partial(self._function, given), what, self._hint))
+
+
+class _Copy:
+    """A copy of this process, which does the work with its end of a pipe and ends."""
+
+    def __init__(self, work: Callable[[Connection], None]) -> None:
+        self._clock, (self._ours, theirs), parent = mmap.mmap(-1, _STEP.size), Pipe(), os.getpid()
+        _flush()  # what is buffered would be written by both
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: this process may have threads
+            self._child = os.fork()
+        if self._child == 0:
+            _be_the_copy(parent, self._clock, partial(work, theirs))
+        theirs.close()
+
+    def send(self, value: Any) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # `result` tells of its end
+            self._ours.send_bytes(json.dumps(value).encode())
+
+    def result(self, what: str, hint: str, seconds: float | None) -> Any:
+        """What the copy sends. Raises as `call`."""
+        result, refusal, trace = _received(self._ours, self._child, self._clock, what, hint, seconds)
+        if refusal:
+            raise RunnerError(*refusal)
+        if trace:
+            raise RuntimeError(trace)
+        return result
+
+    def has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self._child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def end(self) -> None:
         with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            os.kill(self._child, signal.SIGKILL)
         with suppress(ChildProcessError):
-            os.waitpid(child, 0)
-        ours.close()
-        clock.close()
-    if refusal:
-        raise RunnerError(*refusal)
-    if trace:
-        raise RuntimeError(trace)
-    return result
+            os.waitpid(self._child, 0)
+        self._ours.close()
+        self._clock.close()
 
 
 class Step:
@@ -121,8 +180,8 @@ def _received(ours: Connection, child: int, clock: mmap.mmap, what: str, hint: s
     return None, [f"{what} needs too much memory, or makes its process fail", hint], None
 
 
-def _be_the_copy(parent: int, clock: mmap.mmap, theirs: Connection, work: Callable[[], bytes]) -> NoReturn:
-    """Send the bytes that the work gives, and end without what this process would do at its end."""
+def _be_the_copy(parent: int, clock: mmap.mmap, work: Callable[[], None]) -> NoReturn:
+    """Do the work, and end without what this process would do at its end."""
     global _steps
     try:
         if not ends_with(parent, signal.SIGKILL):
@@ -133,7 +192,7 @@ def _be_the_copy(parent: int, clock: mmap.mmap, theirs: Connection, work: Callab
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
         _steps = _Steps(clock)
-        theirs.send_bytes(work())
+        work()
         _flush()
     finally:
         os._exit(0)

@@ -23,7 +23,7 @@ class Work(Protocol):
     def lora_rank(self) -> int | None: ...
 
     def read(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The rows of a piece that are still to be answered."""
+        """The rows of a piece that are still to be answered. Raises RunnerError when they cannot be made."""
 
     def adapter(self, row: Mapping[str, Any]) -> str | None:
         """The name of the adapter that is to answer the row; None for the model itself."""

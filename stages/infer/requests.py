@@ -15,11 +15,10 @@ from stages.data.example import Example
 from stages.data.prediction import Prediction
 from stages.engines.base import engine_named
 from stages.engines.work import Answers
+from stages.infer.prompts import Prompts
 from stages.infer.sampling import sampling_params
 from stages.models.chat.end_of_turn import with_stop
 from stages.models.chat_template import ChatTemplate
-from stages.models.endpoint_form import RefusedRowError
-from stages.models.learned import asked_ids
 from stages.models.vision import decoded
 from stages.sections.model import Model
 from stages.sections.recipe import Recipe
@@ -101,40 +100,28 @@ def read_chunk(chunk: Mapping[str, Any], *, path: Path, variants: list[str]) -> 
 
 
 def request(row: dict[str, Any], *, recipe: Recipe, engine: Engine) -> dict[str, Any]:
-    """A row of `read_chunk` as the engine takes it: the chat template's tokens, which model, and how to sample.
+    """A row of `PredictionWork.read` as the engine takes it: its tokens, which model, and how to sample.
 
-    The tokens are those that the endpoint makes of the same messages: the chat template's, and nothing around them.
     A row that the template does not take is not given to the engine: Ray Data hands on a row with an error.
     """
-    model = recipe.model.model_dump_json()
-    template, answers = _template(engine.source, model), _answers(recipe.infer.backend, engine.source, model)
-    tokens, error, seen = [], "", dict[str, Any]()
-    example = Example.from_json(row["text"])
-    try:
-        tokens = asked_ids(template, example.prompt, example.tools, reasoning=recipe.train.reasoning)
-        if template.vision is not None:
-            seen = _images(template, example, recipe.train.reasoning)
-    except RefusedRowError as cause:
-        error = cause.message
+    model, example = recipe.model.model_dump_json(), Example.from_json(row["text"])
+    sees, stop = _template(engine.source, model).vision is not None, _prompts(recipe, engine).stop
+    sampling = with_stop(sampling_params(recipe), stop)
+    seen = _images(row, example) if sees and not row["__inference_error__"] else {}
     return {
         **seen,
-        "tokenized_prompt": tokens,
+        "tokenized_prompt": row["tokenized_prompt"],
         "model": engine.models[row["variant"]],
-        "sampling_params": answers.sampling(with_stop(sampling_params(recipe), template.stop), example.tools),
-        "__inference_error__": error,
+        "sampling_params": _answers(recipe.infer.backend, engine.source, model).sampling(sampling, example.tools),
+        "__inference_error__": row["__inference_error__"],
     }
 
 
-def _images(template: ChatTemplate, example: Example, reasoning: str) -> dict[str, Any]:
-    """A request's images, and how many tokens its prompt has with them.
-
-    The engine puts the tokens of an image in its place by itself. Their number is compared with what was learned
-    (`answer`).
-    """
-    if not example.images:
-        return {"multimodal_data": None, "num_learned_tokens": None}
-    learned = asked_ids(template.seeing(example.images), example.prompt, example.tools, reasoning=reasoning)
-    return {"multimodal_data": {"image": decoded(example.images)}, "num_learned_tokens": len(learned)}
+def _images(row: Mapping[str, Any], example: Example) -> dict[str, Any]:
+    """A request's images, and how many tokens its prompt has with them, which is compared with what was learned
+    (`answer`)."""
+    images = {"image": decoded(example.images)} if example.images else None
+    return {"multimodal_data": images, "num_learned_tokens": row["num_learned_tokens"]}
 
 
 @dataclass(frozen=True)
@@ -154,8 +141,14 @@ class PredictionWork:
         return self.engine.lora_rank
 
     def read(self, piece: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The piece's rows that have no prediction yet, each for every variant that is to predict it."""
-        return read_chunk(piece, path=self.path, variants=list(self.engine.models))
+        """The piece's rows that have no prediction yet, each for every variant that is to predict it, with its prompt.
+
+        Raises RunnerError when the chat template takes too long.
+        """
+        rows = list(read_chunk(piece, path=self.path, variants=list(self.engine.models)))
+        texts = {row["index"]: row["text"] for row in rows}
+        prompts = _prompts(self.recipe, self.engine).of(list(texts.items()))
+        return ({**row, **prompts[row["index"]]} for row in rows)
 
     def adapter(self, row: Mapping[str, Any]) -> str | None:
         """What the engine knows the row's adapter by; None for a row of the model that it loads."""
@@ -178,6 +171,15 @@ def _template(source: str, model: str) -> ChatTemplate:
     return ChatTemplate.load(
         source, values.chat_template, values.chat_template_kwargs, trust_remote_code=values.trust_remote_code
     )
+
+
+def _prompts(recipe: Recipe, engine: Engine) -> Prompts:
+    return _prompts_of(engine.source, recipe.model.model_dump_json(), recipe.train.reasoning)
+
+
+@lru_cache(maxsize=1)
+def _prompts_of(source: str, model: str, reasoning: str) -> Prompts:
+    return Prompts(_template(source, model), reasoning)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runner.cluster.forked import Step, call
+from runner.cluster.forked import Standing, Step, call
 
 SECONDS = 20.0
 MAKERS_CODE = "the chat template or the tokenizer"
@@ -23,3 +23,8 @@ def within(seconds: float | None, what: str, function: Callable[[], Any]) -> Any
     longer or too much memory, and the function's RunnerError.
     """
     return call(function, what, _HINT, seconds)
+
+
+def standing(function: Callable[[Any], Any]) -> Standing:
+    """The function in a copy of this process that stays for further calls, each with limits as `within` has them."""
+    return Standing(function, _HINT)

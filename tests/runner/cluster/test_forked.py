@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from runner.cluster.forked import Step, call
+from runner.cluster import forked
+from runner.cluster.forked import Standing, Step, call
 from runner.errors import RunnerError, UsageError
 
 
@@ -114,6 +115,65 @@ def test_what_the_function_raises_is_told() -> None:
         limited(lambda: int("own"))
     with pytest.raises(RuntimeError, match="not JSON serializable"):
         limited(lambda: object())
+
+
+@pytest.fixture
+def standing() -> Iterator[Standing]:
+    """Gives process id, count of its calls and what it was given; `spin` never ends."""
+    seen: list[Any] = []
+
+    def answer(given: Any) -> Any:
+        seen.append(given)
+        with Step(0.3, 1 << 30):
+            while given == "spin":
+                pass
+        if given == "refuse":
+            raise UsageError("no", "do so")
+        return [os.getpid(), len(seen), given]
+
+    made = Standing(answer, "Correct it.")
+    yield made
+    made.end()
+
+
+def test_a_standing_copy_keeps_what_it_has_and_survives_a_refusal(standing: Standing) -> None:
+    pid, count, given = standing({"a": [1]}, "the code", None)
+    assert (pid != os.getpid(), count, given) == (True, 1, {"a": [1]})
+    with pytest.raises(RunnerError, match="no"):
+        standing("refuse", "the code", None)
+    assert standing("x", "the code", None)[1:] in ([3, "x"], [1, "x"])
+
+
+def test_a_standing_copy_that_takes_too_long_is_ended_and_the_next_call_has_another(standing: Standing) -> None:
+    first = standing("a", "the code", None)[0]
+    with pytest.raises(RunnerError, match=r"row 7 did not end within 0\.3 s"):
+        standing("spin", "row 7", None)
+    assert not psutil.pid_exists(first)
+    second, count, _ = standing("b", "the code", None)
+    assert (second != first, count) == (True, 1)
+
+
+def test_a_standing_copy_that_has_died_or_was_not_used_for_long_is_made_again(
+    standing: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = standing("a", "the code", None)[0]
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.1)
+    second = standing("b", "the code", None)[0]
+    monkeypatch.setattr(forked, "_IDLE_S", 0.0)
+    third = standing("c", "the code", None)[0]
+    assert len({first, second, third}) == 3
+    standing.end()
+    assert psutil.Process().children() == []
+
+
+def test_a_standing_copy_that_nobody_calls_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked, "_IDLE_S", 0.3)
+    standing = Standing(lambda given: os.getpid(), "")
+    copy = psutil.Process(standing(None, "the code", None))
+    copy.wait(5)
+    assert standing(None, "the code", None) != copy.pid
+    standing.end()
 
 
 PROGRAM = """

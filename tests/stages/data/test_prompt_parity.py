@@ -16,8 +16,9 @@ import pytest
 
 from runner.testing import changed, composed, load_recipe
 from stages.data.example import read_examples
-from stages.infer.requests import Engine, request
+from stages.infer.prompts import prompt_of
 from stages.ingest.data import prepare_data
+from stages.models.chat_template import ChatTemplate
 from stages.models.obtain import obtain_tokenizer
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.arguments import torchaudio_stand_in
@@ -137,11 +138,8 @@ def test_training_batch_and_client_see_the_same_tokens(
     recipe = recipe_of(prompt, model, case / "data")
     rows = list(read_examples(case / "test_set" / "test.jsonl"))
     training = learned(recipe, model, case / "train_set")
-    engine = Engine(str(model), {"base": str(model)})
-    batch = [
-        request({"text": row.to_json(), "variant": "base"}, recipe=recipe, engine=engine)["tokenized_prompt"]
-        for row in rows
-    ]
+    template = ChatTemplate.of(recipe, model)
+    batch = [prompt_of(row.to_json(), template, recipe.train.reasoning)["tokenized_prompt"] for row in rows]
     assert [ids for ids, _ in training] == batch == json.loads((case / "client.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(model)
     for row, (_, answer) in zip(rows, training, strict=True):

@@ -13,18 +13,20 @@ from typing import Any
 
 import pytest
 
+from runner.cluster.forked import Step
 from runner.cluster.session import RaySession
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
 from runner.testing import assert_golden
-from stages.data.example import Example
+from stages.data.example import Example, write_examples
 from stages.engines.vllm import batch
 from stages.engines.vllm import failure as engine_failure
 from stages.engines.vllm.batch import engine_kwargs, engine_runtime_env, engine_settings, vllm_processor_config
 from stages.engines.vllm.failure import batch_failure
 from stages.infer import requests as batch_requests
-from stages.infer.requests import Engine, RowFile, answer, read_chunk, request, rows_per_chunk
+from stages.infer.prompts import Prompts, prompt_of
+from stages.infer.requests import Engine, PredictionWork, RowFile, answer, read_chunk, request, rows_per_chunk
 from stages.infer.stage import Infer, plan_engines
 from stages.models.chat_template import ChatTemplate
 from stages.sections.recipe import Recipe
@@ -202,9 +204,9 @@ def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = ChatTemplate(tokenizer_of("chatml"))
-    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
+    given(template, monkeypatch)
     recipe = recipes["viggo_qwen7b"]
-    row = {"variant": "tuned", "text": EXAMPLE.to_json()}
+    row = {"variant": "tuned", "text": EXAMPLE.to_json(), **prompt_of(EXAMPLE.to_json(), template, "learn")}
     made = request(row, recipe=recipe, engine=WITH_ADAPTER)
     assert template.tokenizer.decode(made.pop("tokenized_prompt")) == (
         "<|im_start|>user\nDo.\nIt<|im_end|>\n<|im_start|>assistant\n"
@@ -214,6 +216,13 @@ def test_a_request_is_the_chat_templates_tokens_for_the_rows_model(
         "sampling_params": {"temperature": 0.0, "max_tokens": 250},
         "__inference_error__": "",
     }
+
+
+def given(template: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have rows rendered by the template."""
+    prompts = Prompts(template, "learn")
+    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
+    monkeypatch.setattr(batch_requests, "_prompts", lambda *args: prompts)
 
 
 EXAMPLE = Example(
@@ -258,12 +267,32 @@ def test_a_row_that_the_template_does_not_take_is_not_given_to_the_engine(
     recipes: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = ChatTemplate(tokenizer_of("base"), "{{ raise_exception('no such role') }}")
-    monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
-    row = {"index": 4, "variant": "tuned", "text": EXAMPLE.to_json()}
+    given(template, monkeypatch)
+    row = {"index": 4, "variant": "tuned", **prompt_of(EXAMPLE.to_json(), template, "learn")}
+    row["text"] = EXAMPLE.to_json()
     made = request(row, recipe=recipes["viggo_qwen7b"], engine=WITH_ADAPTER)
     assert made["__inference_error__"] == "the chat template refuses the conversation: 'no such role'"
     line = answer({**row, **made})["line"]
     assert json.loads(line)["error"] == made["__inference_error__"]
+
+
+@pytest.mark.environment("llamafactory")
+def test_a_row_that_the_template_does_not_end_with_ends_the_job_and_one_that_needs_much_memory_is_refused(
+    recipes: dict[str, Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    source = f"{{% set row = messages[0]['content'] %}}{{% if row == 'row 2' %}}{hangs}{{% endif %}}"
+    source += "{% if row == 'row 1' %}{{ 'x' * 99999999999 }}{% endif %}{{ row }}"
+    given(ChatTemplate(tokenizer_of("base"), source), monkeypatch)
+    monkeypatch.setattr("stages.models.chat_template.USED", Step(0.5, 1 << 30))
+    rows = [Example(f"test-{n}", [{"role": "user", "content": f"row {n}"}]) for n in range(4)]
+    write_examples(tmp_path / "test.jsonl", rows)
+    work = PredictionWork(tmp_path / "test.jsonl", recipes["viggo_qwen7b"], WITH_ADAPTER)
+    first, second = RowFile.scan(work.path, 2).missing(list(WITH_ADAPTER.models), lambda index, variant: False)
+    wrong = "the chat template fails on the row: MemoryError: "
+    assert [work.ask(row)["__inference_error__"] for row in work.read(first)] == ["", "", wrong, wrong]
+    with pytest.raises(RunnerError, match=r"on rows 3 to 4 of the test set did not end within 0\.5 s"):
+        list(work.read(second))
 
 
 def test_an_error_of_ours_inside_a_ray_task_is_told_as_it_is() -> None:

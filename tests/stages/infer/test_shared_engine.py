@@ -22,6 +22,7 @@ from stages.engines.vllm.serving.pieces import answer_piece
 from stages.evaluate import stage as evaluate
 from stages.infer import requests as batch_requests
 from stages.infer import shared as shared_engine
+from stages.infer.prompts import Prompts
 from stages.infer.requests import Engine, PredictionWork, RowFile
 from stages.models.adapter import CONFIG
 from stages.models.chat.end_of_turn import Stop
@@ -68,10 +69,12 @@ def example(size: int) -> Example:
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
-    template = SimpleNamespace(
+    template: Any = SimpleNamespace(
         prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop(), vision=None
     )
+    prompts = Prompts(template, "learn")
     monkeypatch.setattr(batch_requests, "_template", lambda *args: template)
+    monkeypatch.setattr(batch_requests, "_prompts", lambda *args: prompts)
     path = tmp_path / "test.jsonl"
     write_examples(path, map(example, (2, 3, 4)))
     return RowFile.scan(path, 10)

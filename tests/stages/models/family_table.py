@@ -21,7 +21,7 @@ from typing import Any
 from runner.errors import RunnerError
 from stages.data.example import Example
 from stages.engines.vllm.serving.server import chat_kwargs
-from stages.infer.requests import Engine, request
+from stages.infer.prompts import prompt_of
 from stages.ingest.parity import check
 from stages.models.chat_template import ChatTemplate
 from stages.models.learned import learned
@@ -114,8 +114,7 @@ def outcome(case: Case, folder: Path) -> str:
     except RunnerError as error:
         return f"refused: {error.message.splitlines()[0].removeprefix('1: ')}"
     trained = sample.ids[: sample.answer_at]
-    asked = {"text": example.to_json(), "variant": "base"}
-    batch = request(asked, recipe=recipe, engine=Engine(str(folder), {"base": str(folder)}))["tokenized_prompt"]
+    batch = prompt_of(example.to_json(), ChatTemplate.of(recipe, folder), recipe.train.reasoning)["tokenized_prompt"]
     client = asyncio.run(_client(recipe, folder, example))
     if trained == batch == client:
         trimmed = "; the answer is trimmed, and the run says so" if sample.trimmed else ""

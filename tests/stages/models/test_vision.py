@@ -13,6 +13,7 @@ import pytest
 from stages.data.example import Example
 from stages.data.images import data_uri
 from stages.engines.vllm.serving.server import chat_kwargs
+from stages.infer.prompts import prompt_of
 from stages.infer.requests import Engine, request
 from stages.ingest.parity import check
 from stages.models.chat_template import ChatTemplate
@@ -65,7 +66,7 @@ def test_training_batch_and_endpoint_have_the_same_tokens_and_the_images_in_the_
     template = ChatTemplate.of(recipe, folder)
     (sample,) = learned(template.seeing(example.images), example.messages)
     trained = sample.ids[: sample.answer_at]
-    line = {"text": example.to_json(), "variant": "base"}
+    line = {"text": example.to_json(), "variant": "base", **prompt_of(example.to_json(), template, "learn")}
     batch = request(line, recipe=recipe, engine=Engine(str(folder), {"base": str(folder)}))
     assert sample.num_images == 2
     assert batch["num_learned_tokens"] == len(trained) == len(batch["tokenized_prompt"]) + 2 * (TOKENS - 1)
