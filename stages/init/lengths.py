@@ -15,7 +15,7 @@ from stages.data.example import Example, Message, text_of
 from stages.models import gguf
 from stages.models import obtain as models
 from stages.models.endpoint_form import with_thought
-from stages.models.time_limit import USED, within
+from stages.models.time_limit import LOADED, USED, within
 from stages.sections.model import is_local
 
 BYTES_PER_TOKEN = 3
@@ -25,6 +25,7 @@ TOOLS_TOKENS = 192  # of what templates write around tools
 _ANSWER_END, _MOST_ANSWER = 8, 1024
 _BLOCK = 32
 _AT_ONCE = 2000
+_TOKENIZER = "the model's tokenizer"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Limits:
 
 
 def tokenizer_of(source: str, cache: Path) -> Any:
-    """The tokenizer of a model that is on this machine (`tokenizers.Tokenizer`); None for one that is not."""
+    """The tokenizer of a model that is on this machine (`tokenizers.Tokenizer`); None for one that is not.
+
+    Raises RunnerError for one that does not load, or not within limits.
+    """
     if not is_here(source):
         return None
     try:
@@ -58,9 +62,23 @@ def tokenizer_of(source: str, cache: Path) -> Any:
         return None
     if not file.is_file():
         return None
+    import tokenizers  # noqa: F401  # here, so that the copy of this process does not import it
+
+    def load() -> None:
+        _loaded(file)
+
+    within(None, _TOKENIZER, load)  # what has loaded once within the limits does so again
+    return _loaded(file)
+
+
+def _loaded(file: Path) -> Any:
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(file))
+    try:
+        with LOADED:
+            return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise RunnerError(f"the tokenizer in {file} does not load: {error}", "Look at model=.") from error
 
 
 def is_here(source: str) -> bool:
@@ -95,7 +113,7 @@ class Counter:
         def counted() -> list[tuple[int, int | None]]:
             return [self._counted(example) for example in waiting]
 
-        found = within(None, "the model's tokenizer", counted) if self._tokenizer is not None else counted()
+        found = within(None, _TOKENIZER, counted) if self._tokenizer is not None else counted()
         self._rows += [row for row, _ in found]
         self._answers += [answer for _, answer in found if answer is not None]
 
