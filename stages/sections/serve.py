@@ -58,6 +58,11 @@ class Limits(Section):
         description="Seconds that the compilation of a JSON schema, regular expression or grammar may take; it is "
         "tried in a process of its own, and one that takes longer is answered with 400.",
     )
+    template_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        5.0,
+        description="Seconds that the chat template may take for the messages of a request; it is rendered in a "
+        "process of its own, and a request that takes longer is answered with 400.",
+    )
     requests_per_minute: PositiveInt | None = Field(
         None,
         description="Requests of one key in any 60 s (of all clients together, without keys); one of several prompts "

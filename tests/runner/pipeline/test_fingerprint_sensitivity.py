@@ -368,6 +368,7 @@ NEUTRAL = {
     "serve.limits.max_answers": "how much one may ask for",
     "serve.limits.max_grammar_bytes": "how much one may ask for",
     "serve.limits.grammar_timeout_s": "how much one may ask for",
+    "serve.limits.template_timeout_s": "how much one may ask for",
     "serve.limits.max_n": "how much one may ask for",
     "serve.limits.requests_per_minute": "how much one may ask for",
     "serve.startup_timeout_s": "patience",

@@ -14,8 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from stages.engines.vllm.serving.grammar_check import GrammarCheck, Worker
+from stages.engines.vllm.serving import grammar_worker
+from stages.engines.vllm.serving.grammar_check import GrammarCheck
 from stages.engines.vllm.serving.grammar_worker import EngineConfig, reason
+from stages.engines.vllm.serving.side_process import LostError, Worker, Workers
 from tests.tiny_model import write_tiny_model
 
 pytestmark = [
@@ -49,7 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> EngineConfig:
 
 @pytest.fixture(scope="module")
 def worker(config: EngineConfig) -> Iterator[Worker]:
-    made = Worker(lambda: config)
+    made = Worker(grammar_worker.run, lambda: config)
     yield made
     made.end()
 
@@ -81,14 +83,14 @@ BAD = [
 
 @pytest.mark.parametrize(("kind", "value"), GOOD)
 def test_what_the_engine_can_use_passes(kind: str, value: Any, worker: Worker) -> None:
-    assert worker.ask(kind, value, 30) == ""
+    assert worker.ask((kind, value), 30) == ""
 
 
 @pytest.mark.parametrize(("kind", "value", "words"), BAD)
 def test_what_it_cannot_use_has_a_reason_without_places_in_code(
     kind: str, value: Any, words: str, worker: Worker
 ) -> None:
-    found = worker.ask(kind, value, 30)
+    found = worker.ask((kind, value), 30)
     assert found
     assert words in found
     assert ".cc:" not in found
@@ -101,21 +103,27 @@ def bomb(levels: int) -> str:
 
 
 def test_one_that_takes_too_long_is_ended_and_the_next_is_tried(worker: Worker) -> None:
-    assert worker.ask("regex", "a", 30) == ""
+    assert worker.ask(("regex", "a"), 30) == ""
     before = set(psutil.Process().children(recursive=True))
     begun = time.monotonic()
-    assert worker.ask("json", bomb(240), 0.3) == "it takes longer than 0.3 s to compile"
+    with pytest.raises(LostError, match=r"it takes longer than 0\.3 s"):
+        worker.ask(("json", bomb(240)), 0.3)
     assert time.monotonic() - begun < 15
     assert worker._process is None
     assert len([process for process in before if process.is_running()]) < len(before)
-    assert worker.ask("regex", "a", 30) == ""
+    assert worker.ask(("regex", "a"), 30) == ""
+
+
+def test_a_bomb_is_told_in_a_clause(worker: Worker) -> None:
+    check = GrammarCheck(Workers([worker]), logging.getLogger("check"))
+    assert asyncio.run(check("json", bomb(240), "bomb", 0.3)) == "it takes longer than 0.3 s to compile"
 
 
 def test_what_is_known_is_not_tried_again_and_the_loop_stays_free(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ask() -> None:
-        check = GrammarCheck([worker], logging.getLogger("check"))
+        check = GrammarCheck(Workers([worker]), logging.getLogger("check"))
         first, longest = asyncio.ensure_future(check("json", PERSON, "person", 60)), 0.0
         while not first.done():
             begun = time.monotonic()
@@ -131,7 +139,7 @@ def test_what_is_known_is_not_tried_again_and_the_loop_stays_free(
 
 def test_a_request_that_is_cancelled_leaves_its_process_to_the_next(worker: Worker) -> None:
     async def ask() -> None:
-        check = GrammarCheck([worker], logging.getLogger("check"))
+        check = GrammarCheck(Workers([worker]), logging.getLogger("check"))
         for number in range(3):
             asked = asyncio.ensure_future(check("regex", "a", f"a{number}", 60))
             await asyncio.sleep(0)
@@ -139,7 +147,7 @@ def test_a_request_that_is_cancelled_leaves_its_process_to_the_next(worker: Work
             with pytest.raises(asyncio.CancelledError):
                 await asked
         assert await check("regex", "a", "a", 60) == ""
-        assert check._idle == [worker]
+        assert check._workers._idle == [worker]
 
     asyncio.run(ask())
 
@@ -148,7 +156,7 @@ def test_without_a_process_the_engines_own_checks_stay(caplog: pytest.LogCapture
     def broken() -> EngineConfig:
         raise RuntimeError("no engine")
 
-    check = GrammarCheck([Worker(broken)], logging.getLogger("check"))
+    check = GrammarCheck(Workers([Worker(grammar_worker.run, broken)]), logging.getLogger("check"))
     assert asyncio.run(ask_twice(check)) == ["", ""]
     assert "a grammar was not tried: no engine" in caplog.text
 

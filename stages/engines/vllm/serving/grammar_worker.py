@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
-_MORE_BYTES = 4 << 30  # of address space, for one compilation
+from stages.engines.vllm.serving.side_process import READY, limit_memory
+
 _STEPS = 8
 _PLACE_IN_CODE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
 _MAX_REASON = 300
@@ -29,23 +29,16 @@ class EngineConfig:
 
 
 def run(connection: Connection, config: EngineConfig) -> None:
-    """Answer each `(kind, value)` with why the engine cannot use it, or "". Says "ready" first."""
+    """Answer each `(kind, value)` with why the engine cannot use it, or "". Says READY first."""
     check = checker(config)
-    _limit_memory()
-    connection.send("ready")
+    limit_memory()
+    connection.send(READY)
     while True:
         try:
             kind, value = connection.recv()
         except EOFError:  # the replica is gone
             return
         connection.send(check(kind, value))
-
-
-def _limit_memory() -> None:
-    import resource
-
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + _MORE_BYTES, now + _MORE_BYTES))
 
 
 def checker(config: EngineConfig) -> Callable[[str, Any], str]:

@@ -29,10 +29,13 @@ from runner.storage.store import open_store
 from stages.engines.root_cause import only_points, root_cause
 from stages.engines.vllm.sampling.effect import Engine
 from stages.engines.vllm.sampling.values import wrong_values
-from stages.engines.vllm.serving.grammar_check import NUM_WORKERS, GrammarCheck, Worker
+from stages.engines.vllm.serving import chat_worker, grammar_check, grammar_worker
+from stages.engines.vllm.serving.chat_worker import Rendering
+from stages.engines.vllm.serving.grammar_check import GrammarCheck
 from stages.engines.vllm.serving.grammar_worker import EngineConfig
 from stages.engines.vllm.serving.pacing import Pacer
 from stages.engines.vllm.serving.pieces import answer_piece
+from stages.engines.vllm.serving.side_process import Worker, Workers
 from stages.engines.work import Front, Work
 from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
 from stages.models.chat.end_of_turn import Stop, with_stop
@@ -40,6 +43,7 @@ from stages.models.chat_template import ChatTemplate
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
 from stages.patches.ray_llm_server import AdapterLoader, LLMConfig, ReplicaServer, StartCallback
 from stages.patches.vllm_process import engine_end
+from stages.patches.vllm_renderer import render_by
 
 _LOG_BYTES = 256 << 10
 
@@ -64,6 +68,9 @@ class AdapterServer(ReplicaServer):
         self._loaded: dict[str, None] = {}  # names of adapters, the longest unused first
         self._pacer: Pacer[Any] = Pacer()
         self._stop = Stop()
+        self._rendering = Rendering(
+            Workers(Worker(chat_worker.run, self._model) for _ in range(chat_worker.NUM_WORKERS))
+        )
         config = LLMConfig(**llm_config)
         self._api = OpenAIApi(self, config, front())
         await super().__init__(config)
@@ -71,6 +78,7 @@ class AdapterServer(ReplicaServer):
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Serve calls this at the start, and when a deploy changes nothing that the replica is made of."""
         self._api.configure(user_config)
+        self._rendering.timeout_s = user_config["guard"]["limits"]["template_timeout_s"]
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this when the replica has started, for what it answers by HTTP."""
@@ -87,6 +95,8 @@ class AdapterServer(ReplicaServer):
             raise RuntimeError(f"The engine did not start. {cause}") from error
         self._stop = await asyncio.to_thread(lambda: self.chat_template().stop)
         self._watch = asyncio.create_task(_end_with_engine(self.engine_client))
+        if render_by(self.engine_client, self._rendering):
+            self._rendering_begins = asyncio.create_task(self._rendering.begin())
 
     def chat_template(self) -> ChatTemplate:
         """The chat template of requests, with the engine's tokenizer."""
@@ -114,6 +124,10 @@ class AdapterServer(ReplicaServer):
         """What the engine compiles schemas and grammars by."""
         config = self.engine_client.vllm_config
         return EngineConfig(config.model_config, config.structured_outputs_config)
+
+    def _model(self) -> Any:
+        """vLLM's configuration of the model."""
+        return self.engine_config().model_config
 
     def met_by_requests(self) -> Engine:
         """What decides which parameters of a request have an effect."""
@@ -200,8 +214,8 @@ class OpenAIApi(ReplicaApi):
 
     def app(self) -> FastAPI:
         """The endpoints as an application."""
-        workers = [Worker(self._server.engine_config) for _ in range(NUM_WORKERS)]
-        check = GrammarCheck(workers, logging.getLogger("ray.serve"))
+        workers = [Worker(grammar_worker.run, self._server.engine_config) for _ in range(grammar_check.NUM_WORKERS)]
+        check = GrammarCheck(Workers(workers), logging.getLogger("ray.serve"))
         wrong = partial(wrong_values, engine=self._server.met_by_requests())
         return self._front.wrap(self.endpoints(), status_of, check, wrong)  # type: ignore[no-any-return]
 
