@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from stages.evaluators.base import Arguments, Offered
+from stages.sections.json_schema import references_outside
 
 _EXACT, _TEXT = "stages.evaluators.text_match.exact", "stages.evaluators.text_match.text_metrics"
 
@@ -21,23 +21,12 @@ def _pattern_compiles(args: Arguments) -> tuple[str, str] | None:
 
 def _refs_stay_inside(args: Arguments) -> tuple[str, str] | None:
     """A schema that names another document would have it fetched, from a file or a host."""
-    outside = [ref for ref in _refs(args.get("schema")) if not str(ref).startswith("#")]
-    if outside:
+    for outside in references_outside(args.get("schema")):
         return (
-            f"the schema refers to {outside[0]!r}, outside itself",
+            f"the schema refers to {outside!r}, outside itself",
             "Put that schema under $defs, and refer to it there.",
         )
     return None
-
-
-def _refs(schema: Any) -> Iterator[Any]:
-    """The targets of every reference in a schema."""
-    if isinstance(schema, Mapping):
-        yield from (schema[name] for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in schema)
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for item in schema:
-            yield from _refs(item)
 
 
 METRICS = {

@@ -9,7 +9,12 @@ from stages.sections.serve import Limits
 from stages.serve.guard.refusal import Refusal, RefusedError
 
 _PER_PROMPT = ("n", "best_of")
-_EACH_TOKEN = {"stop": 64, "bad_words": 256, "logit_bias": 1024}  # looked at one by one for each token of an answer
+# Looked at one by one for each token of an answer, or by the process that all requests pass.
+_MOST = {
+    "stop": 64, "bad_words": 256, "logit_bias": 1024, "stop_token_ids": 1024, "logprob_token_ids": 1024,
+    "allowed_token_ids": 262_144,
+}  # fmt: skip
+_MOST_ITEMS = 10_000
 _INPUTS = ("prompt", "prompt_embeds", "input", "text_1", "text_2", "queries", "documents", "data_1", "data_2")
 
 
@@ -43,7 +48,7 @@ def refuse_costly(body: Mapping[str, Any], limits: Limits) -> int:
         value = _whole(body.get(name))
         if value is not None and value > limit:
             raise _exceeded(f"{name} is {value}, and this endpoint allows at most {limit}.", name)
-    for name, limit in _EACH_TOKEN.items():
+    for name, limit in _MOST.items():
         value = body.get(name)
         if isinstance(value, list | dict) and len(value) > limit:
             raise _exceeded(f"{name} has {len(value)} entries, and this endpoint allows at most {limit}.", name)
@@ -53,6 +58,23 @@ def refuse_costly(body: Mapping[str, Any], limits: Limits) -> int:
         message = f"The request asks for {answers} answers, and this endpoint allows at most {limits.max_answers}."
         raise _exceeded(message, name)
     return answers
+
+
+def refuse_many(body: Mapping[str, Any]) -> None:
+    """Raise RefusedError for more messages, their parts and calls, and tools than this endpoint takes: each of them is
+    looked at several times by the process that all requests pass."""
+    left = _MOST_ITEMS
+    messages, tools = _listed(body.get("messages")), _listed(body.get("tools"))
+    inner = (each.get(name) for each in messages if isinstance(each, dict) for name in ("content", "tool_calls"))
+    for name, items in (("messages", messages), ("tools", tools), *(("messages", _listed(each)) for each in inner)):
+        left -= len(items)
+        if left < 0:
+            message = f"The request has more than {_MOST_ITEMS:,} messages, parts, calls and tools together."
+            raise _exceeded(message, name)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _exceeded(message: str, param: str) -> RefusedError:

@@ -18,6 +18,7 @@ from stages.serve.guard.refusal import Refusal
 _MAX_MESSAGE = 500
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 429: "rate_limit_exceeded"}
 _PREFIX = re.compile(r"^(?:Value error, |Assertion failed, )|\[\d\d:\d\d:\d\d\] \S+?:\d+: ")
+_NAMED_AGAIN = re.compile(r" \(parameter=\w+(?:, value=.*)?\)\.?\Z", re.DOTALL)  # vLLM's, after its sentence
 # Names of classes by which pydantic tells the members of a union apart.
 _OF_UNION = re.compile(r"^(?:[A-Z]\w*|function-.*|list\[.*|dict\[.*|str|int|float|bool|literal\[.*)$")
 
@@ -99,6 +100,6 @@ def _path(error: Mapping[str, Any]) -> list[str]:
 
 def sentence(message: str) -> str:
     """One line without places in a library's code, of bounded length, that ends with a full stop."""
-    text = " ".join(_PREFIX.sub("", message).split())
+    text = " ".join(_NAMED_AGAIN.sub("", _PREFIX.sub("", message)).split())
     text = f"{text[:_MAX_MESSAGE]}..." if len(text) > _MAX_MESSAGE else text
     return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -14,7 +14,7 @@ from typing import Any
 
 from stages.sections.serve import Limits
 from stages.serve.guard.body import read_object
-from stages.serve.guard.costs import refuse_costly
+from stages.serve.guard.costs import refuse_costly, refuse_many
 from stages.serve.guard.grammars import grammars_of, refuse_large
 from stages.serve.guard.images import images_of, refuse_images
 from stages.serve.guard.keys import KeyRing
@@ -186,6 +186,7 @@ class Guard:
         if _header(scope, b"content-encoding").strip().lower() not in (b"", b"identity"):
             raise RefusedError(ENCODED)
         given = read_object(_header(scope, b"content-type").decode("latin-1"), body)
+        refuse_many(given)
         refuse_unknown(given, parameters.names)
         refuse_other_kinds(given, parameters.kinds)
         refuse_empty(given)

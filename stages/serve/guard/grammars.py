@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stages.sections.json_schema import references_outside
 from stages.serve.guard.refusal import bad_request
 
 MAX_DEPTH = 64  # of JSON: an object in an object's properties is two levels deeper
 
 Kind = Literal["json", "regex", "choice", "grammar", "structural_tag"]
+_AS_JSON = ("json", "structural_tag")
 _KINDS: tuple[Kind, ...] = ("json", "regex", "choice", "grammar", "structural_tag")
 
 
@@ -43,15 +45,33 @@ def grammars_of(body: Mapping[str, Any]) -> Iterator[Grammar]:
             yield Grammar("response_format.json_schema.schema", "json", schema["schema"])
         if form.get("type") == "structural_tag":
             yield Grammar("response_format", "structural_tag", form)
-    tools = body.get("tools") if body.get("tool_choice") not in (None, "none", "auto") else None
-    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if isinstance(function, dict) and function.get("parameters"):
-            yield Grammar(f"tools.{index}.function.parameters", "json", function["parameters"])
+    yield from _of_tools(body)
+
+
+def _of_tools(body: Mapping[str, Any]) -> Iterator[Grammar]:
+    """What constrains calls: where a call is required, names and parameters of all tools; where it is not, and one tool
+    is strict, those of all tools but the ones with `strict: false`."""
+    given, choice = body.get("tools"), body.get("tool_choice")
+    tools = given if isinstance(given, list) else []
+    functions = [tool.get("function") if isinstance(tool, dict) else None for tool in tools]
+    forced = choice not in (None, "none", "auto")
+    strict = any(isinstance(each, dict) and each.get("strict") is True for each in functions)
+    if choice == "none" or not (forced or strict):
+        return
+    names: dict[str, None] = {}
+    for index, function in enumerate(functions):
+        if isinstance(function, dict) and (forced or function.get("strict") is not False):
+            if function.get("parameters"):
+                yield Grammar(f"tools.{index}.function.parameters", "json", function["parameters"])
+            if isinstance(name := function.get("name"), str) and name:
+                names[name] = None
+    if names:
+        yield Grammar("tools", "choice", list(names))
 
 
 def refuse_large(found: list[Grammar], max_bytes: int) -> None:
-    """Raise RefusedError for a constraint that is too deep, or that makes them too large together."""
+    """Raise RefusedError for a constraint that is too deep, that makes them too large together, or that lies elsewhere:
+    the engine fetches nothing, and would allow anything in its place."""
     left = max_bytes
     for grammar in found:
         if depth(grammar) > MAX_DEPTH:
@@ -61,6 +81,9 @@ def refuse_large(found: list[Grammar], max_bytes: int) -> None:
         if left < 0:
             message = f"{grammar.param} is too large: schemas and grammars may have {max_bytes} bytes in all."
             raise bad_request(message, grammar.param, "grammar_too_large")
+        for away in references_outside(json.loads(grammar.text())) if grammar.kind in _AS_JSON else ():
+            message = f"{grammar.param} refers to {away[:100]!r}. A $ref begins with # and names a part of the schema."
+            raise bad_request(message, grammar.param, "invalid_grammar")
 
 
 def depth(grammar: Grammar) -> int:
@@ -68,7 +91,7 @@ def depth(grammar: Grammar) -> int:
     value = grammar.value
     if isinstance(value, str) and grammar.kind == "regex":
         return _depth_of_groups(value)
-    if isinstance(value, str) and grammar.kind in ("json", "structural_tag"):
+    if isinstance(value, str) and grammar.kind in _AS_JSON:
         try:
             value = json.loads(value)
         except RecursionError:

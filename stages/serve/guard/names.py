@@ -15,6 +15,7 @@ from stages.serve.guard.refusal import bad_request
 
 Names = Mapping[str, "Names | None"]  # None: what is inside is not checked here
 
+_LONGEST = 100
 # Names that clients of other versions and servers send, and what they are now.
 _PRESENT = {
     "guided_json": "structured_outputs.json",
@@ -115,6 +116,8 @@ def unknown(value: Any, names: Names) -> Iterator[tuple[str, ...]]:
 
 
 def _instead(name: str, names: Names) -> str | None:
+    if len(name) > _LONGEST:  # the comparison with each name takes as long as it is
+        return None
     present = _PRESENT.get(name)
     if present and present.split(".")[0] in names:
         return present

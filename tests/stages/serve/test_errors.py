@@ -92,6 +92,8 @@ def test_a_client_s_mistake_is_answered_with_its_sentence_and_its_parameter(clie
         ("Value error, two\n lines", "two lines."),
         ("Failed: [08:43:09] /project/cpp/x.cc:83: parsing", "Failed: parsing."),
         ("why?", "why?"),
+        ("It is too long. (parameter=input, value=[1,\n 2)])", "It is too long."),
+        ("It takes long (parameter=messages)", "It takes long."),
         ("x" * 600, "x" * 500 + "..."),
     ],
 )

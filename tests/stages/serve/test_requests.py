@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,8 @@ class Ask(BaseModel, extra="allow"):
     structured_outputs: Shaped | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
+    stop_token_ids: list[int] | None = None
+    allowed_token_ids: list[int] | None = None
     request_id: str = ""
 
     @field_validator("temperature")
@@ -277,7 +280,13 @@ def by_format(schema: Any) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
 
 
-REQUIRED = {"tools": [{"function": {"parameters": nested(40)}}], "tool_choice": "required"}
+def tools(*functions: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "function": {"name": f"f{at}", **each}} for at, each in enumerate(functions)]
+
+
+DEEP = tools({"parameters": nested(40)})
+STRICT = {"tools": [*DEEP, *tools({"strict": True})]}
+MANY = {"tools": tools(*[{"name": f"{at:0>400}"} for at in range(100)]), "tool_choice": "required"}
 
 
 @pytest.mark.parametrize(
@@ -291,9 +300,15 @@ REQUIRED = {"tools": [{"function": {"parameters": nested(40)}}], "tool_choice": 
         ({"structured_outputs": {"regex": "(" * 100 + ")" * 100}}, "structured_outputs.regex", "grammar_too_deep"),
         ({"structured_outputs": {"grammar": "x" * 40_000}}, "structured_outputs.grammar", "grammar_too_large"),
         ({"structured_outputs": {"choice": ["x" * 400] * 100}}, "structured_outputs.choice", "grammar_too_large"),
-        (REQUIRED, "tools.0.function.parameters", "grammar_too_deep"),
+        ({"tools": DEEP, "tool_choice": "required"}, "tools.0.function.parameters", "grammar_too_deep"),
+        (STRICT, "tools.0.function.parameters", "grammar_too_deep"),
+        ({**STRICT, "tool_choice": "auto"}, "tools.0.function.parameters", "grammar_too_deep"),
+        (MANY, "tools", "grammar_too_large"),
         (by_format({"const": "bad"}), "response_format.json_schema.schema", "invalid_grammar"),
         ({"structured_outputs": {"regex": "bad"}}, "structured_outputs.regex", "invalid_grammar"),
+        (by_format({"items": [{"$ref": "http://x/y"}]}), "response_format.json_schema.schema", "invalid_grammar"),
+        ({"tools": tools({"strict": True, "parameters": {"$ref": "file:///x"}})},
+         "tools.0.function.parameters", "invalid_grammar"),
     ],
 )  # fmt: skip
 def test_schemas_and_grammars_that_are_large_deep_or_unusable_are_refused(
@@ -303,14 +318,41 @@ def test_schemas_and_grammars_that_are_large_deep_or_unusable_are_refused(
     assert (error["param"], error["code"]) == (param, code)
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}] * 10_001}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 10_000}]}, "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}] * 10_000}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "a"}], "tools": tools({}) * 10_000}, "tools"),
+        ({"stop_token_ids": [1] * 1025}, "stop_token_ids"),
+        ({"allowed_token_ids": [1] * 262_145}, "allowed_token_ids"),
+    ],
+)
+def test_more_things_than_the_endpoint_looks_at_are_refused_at_once(body: Any, param: str, client: TestClient) -> None:
+    error = error_of(post(client, body))
+    assert (error["param"], error["code"]) == (param, "limit_exceeded")
+
+
+def test_a_name_without_end_is_compared_with_none(client: TestClient) -> None:
+    begun = time.monotonic()
+    error = error_of(post(client, {"k" * 5_000_000: 1}))
+    assert "Use" not in error["message"]
+    assert time.monotonic() - begun < 1
+
+
 def test_every_constraint_is_tried_and_only_those(client: TestClient) -> None:
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {"const": 1}}}]
-    assert post(client, {"prompt": "hi", "tools": tools, "tool_choice": "auto"}).status_code == 200
+    plain, strict, loose = {"parameters": {"const": 1}}, {"strict": True}, {"strict": False, "parameters": {"const": 3}}
+    assert post(client, {"prompt": "hi", "tools": tools(plain, loose), "tool_choice": "auto"}).status_code == 200
+    assert post(client, {"prompt": "hi", "tools": tools(plain, strict), "tool_choice": "none"}).status_code == 200
     assert TRIED == []
-    named = {"type": "function", "function": {"name": "f"}}
-    body = {"prompt": "hi", "tools": tools, "tool_choice": named, **by_format({"const": 2})}
+    named = {"type": "function", "function": {"name": "f0"}}
+    body = {"prompt": "hi", "tools": tools(plain), "tool_choice": named, **by_format({"const": 2})}
     assert post(client, {**body, "structured_outputs": {"choice": ["a"]}}).status_code == 200
-    assert TRIED == [("choice", ["a"]), ("json", {"const": 2}), ("json", {"const": 1})]
+    assert TRIED == [("choice", ["a"]), ("json", {"const": 2}), ("json", {"const": 1}), ("choice", ["f0"])]
+    TRIED.clear()
+    assert post(client, {"prompt": "hi", "tools": tools(plain, loose, strict)}).status_code == 200
+    assert TRIED == [("json", {"const": 1}), ("choice", ["f0", "f2"])]
 
 
 @pytest.mark.parametrize(

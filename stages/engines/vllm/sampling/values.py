@@ -6,6 +6,7 @@ model's vocabulary has a token is left to vLLM, which knows it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from runner.recipe.arguments import Entry, accepts, allowed
 from stages.engines.vllm.mappings import VLLM
 from stages.engines.vllm.sampling.effect import Engine, Wrong, without_effect
+from stages.sections.json_schema import references_outside
 
 # What requests call a sampling parameter besides.
 _OF_REQUESTS = {"max_completion_tokens": "max_tokens", "top_logprobs": "logprobs"}
@@ -116,6 +118,13 @@ def _wrong_biases(value: Any) -> Iterator[Wrong]:
             yield f"logit_bias.{token}", bias, f"must be {allowed(_BIAS)}"
 
 
+def _parsed(schema: Any) -> Any:
+    try:
+        return json.loads(schema) if isinstance(schema, str) else schema
+    except (ValueError, RecursionError):  # for others to refuse
+        return None
+
+
 def _wrong_form(value: Any) -> Iterator[Wrong]:
     """Of structured outputs: an empty text constrains nothing, or allows nothing but the end of the answer."""
     if not isinstance(value, Mapping):
@@ -124,6 +133,8 @@ def _wrong_form(value: Any) -> Iterator[Wrong]:
         text = value.get(kind)
         if isinstance(text, str) and not (text if kind == "regex" else text.strip()):
             yield f"structured_outputs.{kind}", text, "must not be empty"
+    for target in references_outside(_parsed(value.get("json"))):
+        yield "structured_outputs.json", target, "is outside of the schema: a $ref begins with #"
     choice = value.get("choice")
     if isinstance(choice, list) and not any(choice):
         yield "structured_outputs.choice", choice, "must be a list of texts that are not all empty"
