@@ -59,7 +59,7 @@ _YES = ("--yes", "ask nothing, and overwrite files that are there")
 _GRANTS = (
     ("--trust KEY,KEY", "let these keys of the recipe name code, files, packages, processes or hosts"),
     ("--allow-env NAME", "let the recipe read these environment variables (NAME,NAME)"),
-    ("--allow PLACE", "let the recipe name these hosts, buckets and what is below them (PLACE,PLACE)"),
+    ("--allow PLACE", "let the recipe name these hosts, buckets, folders and what is below them (PLACE,PLACE)"),
 )
 
 

@@ -19,7 +19,7 @@ GRANTS = {"trust": "--trust", "allow_env": "--allow-env", "allow": "--allow"}
 READABLE = ("ARTIFACT_URI", "RUNS_DIR", "RAY_ADDRESS", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "AWS_REGION")
 _READABLE_PREFIX = "RECIPE_"
 _NAME = re.compile(r"[\w.\[\]-]+")
-_PLACE = re.compile(r"[\w.:/\[\]%+-]+")
+_PLACE = re.compile(r"[\w.:/~\[\]%+-]+")
 
 
 def as_overrides(given: Mapping[str, Iterable[str]], origin: str = "command line") -> list[str]:

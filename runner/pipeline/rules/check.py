@@ -16,6 +16,7 @@ from runner.pipeline import rules as pipeline
 from runner.pipeline.members import concerning
 from runner.pipeline.plan import select
 from runner.pipeline.registry import mappings, rules_of_stages, with_settings
+from runner.pipeline.rules.folders import folders_of_files
 from runner.recipe.load import Composed, parse, redact
 from runner.recipe.rules import arguments, code
 from runner.recipe.schema import Recipe, RunOptions
@@ -28,6 +29,7 @@ def load_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:
     known = concerning(parsed.recipe, mappings())
     problems = [arguments.improve_hint(problem, known) for problem in parsed.problems]
     found = code.without_trusted(check(parsed.recipe), composed.trusted)
+    found += folders_of_files(composed)
     found += check_options(parsed.recipe, parsed.options) if parsed.options else []
     seen = {problem.key for problem in problems}
     problems += [replace(p, origin=p.origin or composed.origin(p.key)) for p in found if p.key not in seen]
