@@ -2,6 +2,10 @@
 
 import os
 import sys
+from pathlib import Path
+
+if __name__ == "__main__" and sys.path[0] == str(Path.cwd()) != str(Path(__file__).resolve().parents[1]):
+    del sys.path[0]  # Python's -m looks for every module in the folder that it is started in, which may be a stranger's
 
 from runner.cli.main import main
 

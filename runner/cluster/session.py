@@ -35,6 +35,7 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_worker_niceness": "0",  # Ray's own 15 lets anything else on the machine slow a run several times over
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # as for the replicas, see `serve_engine.engine_env`
+    "PYTHONSAFEPATH": "1",  # no process imports from the folder that the run is started in, see `ray_start`
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train ends three polls after the last step; the default is 2 s
 }
 
@@ -138,6 +139,7 @@ class RaySession:
         import ray
 
         options: dict[str, Any] = {"log_to_driver": True, "logging_level": "warning", "configure_logging": False}
+        options |= ray_start.without_the_working_folder()
         if self._cluster.address is None:
             options |= {
                 "address": "local",  # none at all would join the cluster that RAY_ADDRESS names

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+_PACKAGES = Path(__file__).parents[2]
 
 
 def on_address(address: str) -> dict[str, Any]:
@@ -13,6 +16,22 @@ def on_address(address: str) -> dict[str, Any]:
     Ray 2.60 chooses the address by itself; `ray start --node-ip-address` has the setting, `ray.init` a private one.
     """
     return {"_node_ip_address": address}
+
+
+def without_the_working_folder() -> dict[str, Any]:
+    """Options of `ray.init` that have workers import nothing from the folder that the run is started in, which Ray puts
+    before their packages: it may be a stranger's, and a file in it may have the name of a library. The runner's own
+    folder stays."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _Own()
+    return {"job_config": config}
+
+
+class _Own(list[str]):
+    def extend(self, paths: Iterable[str]) -> None:
+        super().extend(each for each in paths if Path(each) == _PACKAGES)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def start_process(folder: Path) -> Start:
         log.parent.mkdir(exist_ok=True)
         cores = "-" if share.cores is None else ",".join(map(str, share.cores))
         env = {} if share.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
-        command = [sys.executable, "-m", "runner.cli.sweep_job", str(os.getpid()), cores, *planned.arguments]
+        command = [sys.executable, "-P", "-m", "runner.cli.sweep_job", str(os.getpid()), cores, *planned.arguments]
         with log.open("ab") as output:
             # In a group of its own: Ctrl-C reaches the sweep alone, which then interrupts each job once.
             return subprocess.Popen(  # noqa: S603

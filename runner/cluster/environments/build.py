@@ -117,13 +117,15 @@ def _download_torch(lock: Path, wheels: str, index: str) -> None:
     """PyTorch keeps its CPU builds on an index of its own; only pip takes a single package from there."""
     version = environments.pinned(lock.read_text(encoding="utf-8").splitlines()).get("torch", "")
     if "+" in version:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq"]
+        pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "-qq"]
         _run(*pip, "download", "--no-deps", "--dest", wheels, "--extra-index-url", index, f"torch=={version}")
 
 
 def pip_settings() -> dict[str, list[str]]:
     """What this machine's pip is configured with, which uv does not read: values by option, such as `find-links`."""
-    shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        [sys.executable, "-P", "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
     return settings_in(shown.stdout.splitlines())
 
 

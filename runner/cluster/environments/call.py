@@ -39,7 +39,7 @@ def call(
     with TemporaryDirectory() as folder:
         outcome = Path(folder, "outcome.json")
         asked = json.dumps([function.__module__, function.__qualname__, arguments])
-        command = [str(environments.python(chosen.name)), "-m", __name__, str(outcome)]
+        command = [str(environments.python(chosen.name)), "-P", "-m", __name__, str(outcome)]
         env = {**os.environ, **variables, environments.HOME: str(environments.home())}
         done = subprocess.run(  # noqa: S603
             command, env=env, input=asked, capture_output=True, text=True, errors="replace"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -334,11 +334,9 @@ def test_more_things_than_the_endpoint_looks_at_are_refused_at_once(body: Any, p
     assert (error["param"], error["code"]) == (param, "limit_exceeded")
 
 
-def test_a_name_without_end_is_compared_with_none(client: TestClient) -> None:
-    begun = time.monotonic()
-    error = error_of(post(client, {"k" * 5_000_000: 1}))
-    assert "Use" not in error["message"]
-    assert time.monotonic() - begun < 1
+def test_a_name_without_end_is_compared_with_none(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(difflib, "get_close_matches", None)  # it would fail if it were asked
+    assert "Use" not in error_of(post(client, {"k" * 5_000_000: 1}))["message"]
 
 
 def test_every_constraint_is_tried_and_only_those(client: TestClient) -> None:
