@@ -33,6 +33,11 @@ def is_blank(text: str) -> bool:
     return not text.strip(_BLANK)
 
 
+def trimmed(text: str) -> str:
+    """The text without what cannot be seen at its ends."""
+    return text.strip(_BLANK)
+
+
 class Message(TypedDict):
     """One message. `content`: text, or a list of parts `{type, text | image | ...}`, or None where it only calls tools.
 

@@ -1,7 +1,8 @@
 """Templates of the prompt spec: how columns of a row become the text of a message.
 
 A template is text with `{column}` in it; `{{` and `}}` stand for braces. `{data.question}` and `{answers.text.0}` name
-a part of a nested column. Filters follow a bar: `{answers|json}`. `{input|}` is optional: a line whose columns are all
+a part of a nested column, or of the JSON text that tables have for one. Filters follow a bar: `{answers|json}`.
+`{input|}` is optional: a line whose columns are all
 optional and empty is left out. Nothing else is interpreted, and a column's own text is never looked at for braces.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from runner.errors import RunnerError, nearest
 from stages.data.example import BadRowError, is_blank
 from stages.data.messages import kind
+from stages.data.readers.json_values import value_of
 from stages.sections.prompt import Prompt
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -25,10 +28,18 @@ OPTIONAL = ""
 
 
 def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    """The value as JSON; numbers as they were written."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_as_json(key)}: {_as_json(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_json, value)) + "]"
+    if isinstance(value, bool | int | str | None):
+        return json.dumps(value, ensure_ascii=False)
+    return as_text(value)
 
 
 def _join(value: Any, between: str = ", ") -> str:
+    value = _opened(value)
     if not isinstance(value, list):
         raise BadRowError(f"is {kind(value)}, and only a list can be joined")
     return between.join(as_text(each) for each in value)
@@ -47,7 +58,8 @@ FILTERS: dict[str, Callable[[Any], str]] = {
 def as_text(value: Any) -> str:
     """A value as text, unchanged: numbers as they were written, true and false in lower case.
 
-    Raises BadRowError for null, lists and objects, which a template cannot hold as they are.
+    Raises BadRowError for null, lists, objects and binary data, which a template cannot hold as they are, and for a
+    value that could not be read.
     """
     if isinstance(value, str):
         return value
@@ -55,6 +67,8 @@ def as_text(value: Any) -> str:
         return "true" if value else "false"
     if value is None or isinstance(value, list | dict | bytes):
         raise BadRowError(f"is {kind(value)}, not text or a number")
+    if isinstance(value, BadRowError):  # of a reader that could not read it
+        raise value
     if isinstance(value, float) and value - value != 0:
         raise BadRowError(f"is {value}, which is not a number")
     return str(value)
@@ -89,7 +103,7 @@ class Column:
                 value = FILTERS[each](value)
             return as_text(value)
         except BadRowError as error:
-            raise BadRowError(f"column {self.name!r} {error.why}", _fix(self.name, value)) from None
+            raise BadRowError(f"column {self.name!r} {error.why}", error.fix or _fix(self.name, value)) from None
 
 
 def _fix(name: str, value: Any) -> str:
@@ -110,17 +124,27 @@ def _part(name: str, value: Any) -> str:
 
 
 def find(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column: of that very name, or of the parts between dots; `_LACKS` when there is none."""
+    """The value of a column: of that very name, or of the parts between dots, also of JSON text; `_LACKS` when there
+    is none."""
     if name in row:
         return row[name]
     value: Any = row
     for part in name.split("."):
+        value = _opened(value)
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
         else:
             return _LACKS
+    return value
+
+
+def _opened(value: Any) -> Any:
+    """The value; of JSON text, as tables have lists and objects, what it stands for."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        with suppress(ValueError):
+            return value_of(value)
     return value
 
 
@@ -206,6 +230,14 @@ def template_columns(template: str) -> list[Column]:
 def columns(template: str) -> set[str]:
     """Names of the columns that the template names."""
     return {column.name for column in template_columns(template)}
+
+
+_BRACED = re.compile(r"(?<!\{)\{\{\s*([^{}|]+?)\s*\}\}(?!\})")
+
+
+def braced(template: str) -> list[str]:
+    """Names in two braces, which are not columns: these stand for one brace of the text."""
+    return _BRACED.findall(template)
 
 
 @lru_cache(maxsize=64)

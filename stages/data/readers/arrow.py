@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, first_line
+from stages.data.example import BadRowError
 from stages.data.readers import Numbered, OnBytes, Row
 from stages.data.readers.filled import TOOLS, may_be_filled, unfilled
 from stages.data.readers.json_values import Number
@@ -114,12 +115,34 @@ def by_name(value: Any, labels: Labels) -> Any:
 
 def _values(name: str, column: Any, labels: Labels | None) -> list[Any]:
     make = _plain_of(column.type)
-    values: list[Any] = column.to_pylist() if make is None else column.to_pylist(maps_as_pydicts="strict")
+    try:
+        values: list[Any] = column.to_pylist() if make is None else column.to_pylist(maps_as_pydicts="strict")
+    except (OverflowError, ValueError, KeyError):
+        values, make = list(_one_by_one(column, make)), None
     if make is not None:
         values = [make(value) for value in values]
     if may_be_filled(name, column.type):
         values = [unfilled(value, name in TOOLS) for value in values]
     return values if labels is None else [by_name(value, labels) for value in values]
+
+
+def _one_by_one(column: Any, make: Make | None) -> Iterator[Any]:
+    """The values of a column; of one that Python cannot have, the error for the row that uses it."""
+    for each in column:
+        try:
+            value = each.as_py(maps_as_pydicts="strict")
+        except (OverflowError, ValueError, KeyError) as error:
+            yield BadRowError(_why(error), "Correct the value, or do not use the column.")
+        else:
+            yield value if make is None else make(value)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "is not UTF-8"
+    if isinstance(error, OverflowError):
+        return "is a time beyond the year 9999, or before the year 1"
+    return "has a key twice" if "duplicate key" in str(error) else f"cannot be read: {first_line(error)}"
 
 
 def _plain_of(kind: Any) -> Make | None:
@@ -168,9 +191,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
+        return {key if isinstance(key, str) else str(plain(key)): plain(each) for key, each in value.items()}
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
-        return Number(str(value))
+        return Number(f"{value:f}")
     return str(value) if isinstance(value, datetime.timedelta) else value

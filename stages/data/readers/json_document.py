@@ -15,7 +15,8 @@ from runner.errors import RunnerError
 from stages.data.example import BadRowError
 from stages.data.messages import kind
 from stages.data.readers import Numbered, OnBytes, Row
-from stages.data.readers.json_values import DECODER
+from stages.data.readers.json_values import DECODER, explained
+from stages.data.readers.jsonl import how_to_write
 from stages.data.readers.opened import MOST_ROW_CHARS, open_text, text_flaw
 from stages.data.readers.sniff import Form
 from stages.data.split_column import SPLIT_WORDS, split_named
@@ -36,7 +37,8 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
 def _row(value: Any) -> Row | BadRowError:
     if isinstance(value, dict):
         return value
-    hint = _AROUND if isinstance(value, list) and value and _is_message(value[0]) else _HINT
+    is_talk = isinstance(value, list) and value and _is_message(value[0])
+    hint = _AROUND if is_talk else how_to_write(value) if isinstance(value, str | None) else _HINT
     return BadRowError(f"not a JSON object but {kind(value)}", hint)
 
 
@@ -63,20 +65,38 @@ def _is_message(value: Any) -> bool:
 
 
 def _rows_of_object(value: Any, name: str, split: str) -> list[Any]:
-    """The rows of a file that is one object: the list under a key, or the object itself."""
+    """The rows of a file that is one object: the list under the split's name or another key, or the object itself."""
     if not isinstance(value, dict):
         raise RunnerError(f"{name} holds {kind(value)}, not rows", _HINT)
+    meant = [each for key, each in value.items() if split_named(key) == split and isinstance(each, list)]
+    if len(meant) == 1 and (not meant[0] or isinstance(meant[0][0], dict)):
+        return list(meant[0])
     lists = {key: each for key, each in value.items() if isinstance(each, list) and each and isinstance(each[0], dict)}
     if not lists or any({"role", "from"} & set(each[0]) for each in lists.values()):
+        if (inner := _inner(value)) is not None:
+            return _rows_of_object(inner, name, split)
         if len(value) > 1 and _holds_columns(value):
             raise RunnerError(f"{name} holds columns or named objects, not a list of rows", _HINT)
         return [value]
-    if len(lists) == 1:
-        return next(iter(lists.values()))
-    meant = [key for key in lists if split_named(key) == split]
-    if len(meant) != 1:
+    if len(lists) > 1:
         raise RunnerError(f"{name} holds several lists of objects: {', '.join(lists)}", _several(split))
-    return lists[meant[0]]
+    return next(iter(lists.values()))
+
+
+def splits_in(path: Path, name: str, form: Form) -> set[str]:
+    """The splits whose rows the file has, each under the split's name. Raises RunnerError when it is not JSON."""
+    with open_text(path, name, form, lambda done: None) as file:
+        stream = _Stream(file, name)
+        value = stream.value() if stream.peek() == "{" else {}
+        value = {} if stream.peek() else _inner(value) or value
+    return {split for key, each in value.items() if isinstance(each, list) and (split := split_named(key))}
+
+
+def _inner(value: dict[str, Any]) -> dict[str, Any] | None:
+    """The one object of an object that has the splits' lists: {"data": {"train": [...]}}."""
+    inside = [each for each in value.values() if isinstance(each, dict)]
+    found = inside[0] if len(inside) == 1 else {}
+    return found if any(split_named(key) and isinstance(each, list) for key, each in found.items()) else None
 
 
 def _several(split: str) -> str:
@@ -125,7 +145,10 @@ class _Stream:
             if after == "]":
                 return
             if after != ",":
-                raise self.broken("ends in the middle of its array" if not after else f"has {after!r} between rows")
+                words = f"has no comma after row {self._num_values}, but {after!r}"
+                raise self.broken(words if after else "ends in the middle of its array")
+            if self.peek() == "]":
+                raise self.broken(f"is not JSON{self._after()}: a comma before ']'")
 
     def value(self) -> Any:
         """The next value. Raises RunnerError when it is not JSON, or longer than the limit."""
@@ -135,7 +158,7 @@ class _Stream:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 if self._ended:
-                    raise self.broken(f"is not JSON{self._after()}: {error.msg}") from error
+                    raise self.broken(f"is not JSON{self._after()}: {explained(error)}") from error
             except (ValueError, RecursionError) as error:
                 raise self.broken(f"is not JSON{self._after()}: {error}") from error
             else:

@@ -38,6 +38,15 @@ def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
 
 
+def explained(error: json.JSONDecodeError) -> str:
+    """Why a text is not JSON, in words for the person who has the file."""
+    if error.msg.startswith("Invalid control character"):
+        return "a line break, tab or other control character in a text, which JSON writes as \\n, \\t"
+    last = error.doc[: error.pos].rstrip()[-1:]
+    after = error.doc[error.pos : error.pos + 1]
+    return f"a comma before {after!r}" if last == "," and after and after in "]}" else error.msg.removesuffix(" at")
+
+
 def why_not(error: Exception) -> str:
     """Why a value cannot be read, in words for the person who has the file."""
     if isinstance(error, RecursionError):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stages.data.example import BadRowError
 from stages.data.messages import kind
 from stages.data.readers import Numbered, OnBytes, Row
-from stages.data.readers.json_values import DECODER, why_not
+from stages.data.readers.json_values import DECODER, explained, why_not
 from stages.data.readers.opened import MOST_ROW_CHARS, check_length, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
 _FIX = "Write one JSON object a line."
+_PYTHON = re.compile(r"True|False|None")
 
 
 def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
@@ -36,12 +39,20 @@ def parse(line: str) -> Row | BadRowError:
         return BadRowError(*_explained(text, error))
     except (ValueError, RecursionError) as error:
         return BadRowError(f"not JSON: {why_not(error)}", "Correct the value.")
-    return row if isinstance(row, dict) else BadRowError(f"not a JSON object but {kind(row)}", _FIX)
+    return row if isinstance(row, dict) else BadRowError(f"not a JSON object but {kind(row)}", how_to_write(row))
+
+
+def how_to_write(value: Any) -> str:
+    """What to do about a row that is not an object."""
+    if isinstance(value, str):
+        return 'Write {"text": "..."} around each text, one a line.'
+    return "Remove it." if value is None else _FIX
 
 
 def _explained(text: str, error: json.JSONDecodeError) -> tuple[str, str]:
     """Why a line is not JSON, and what to do."""
     if error.msg == "Extra data":
         return f"not one JSON object: after it comes {text[error.pos : error.pos + 20]!r}", _FIX
-    fix = "Write it by json.dumps: this is how Python prints an object." if text.startswith("{'") else _FIX
-    return f"not JSON: {error.msg.removesuffix(' at')} at character {error.pos + 1}", fix
+    printed = text.startswith("{'") or _PYTHON.match(text, error.pos)
+    fix = "Write it by json.dumps: this is how Python prints an object." if printed else _FIX
+    return f"not JSON: {explained(error)} at character {error.pos + 1}", fix

@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from runner.errors import RunnerError
+from stages.data.readers.dialect import DELIMITERS, bare, delimiter_of
+from stages.data.readers.refused import BEGINNINGS, encoding_of, of_members
 
 HEAD_BYTES = 1 << 16
-DELIMITERS = (",", ";", "\t", "|")
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -26,20 +28,11 @@ _COMPRESSIONS = {
     b"PK\x05\x06": "zip",
 }
 _BINARY = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
-_REFUSED = {
-    b"\xd0\xcf\x11\xe0": ("is an Excel workbook", "Save it as CSV (UTF-8)."),
-    b"%PDF": ("is a PDF", "Give a file of rows, such as CSV or JSON Lines."),
-    b"SQLite format 3": ("is an SQLite database", "Export the table as CSV or Parquet."),
-    b"\x80\x04": ("is a Python pickle, which runs code when it is read", "Save the rows as Parquet or JSON Lines."),
-    b"\x80\x05": ("is a Python pickle, which runs code when it is read", "Save the rows as Parquet or JSON Lines."),
-    b"FEA1": ("is a Feather file of version 1", "Save it as Parquet or as Feather version 2."),
-    b"ORC": ("is an ORC file", "Save it as Parquet."),
-    b"Obj\x01": ("is an Avro file", "Save it as Parquet."),
-    b"version https://git-lfs": ("is a pointer of Git LFS, not the file itself", "Run `git lfs pull` there."),
-}
 _WIDE = {b"\xff\xfe\x00\x00": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip")
 _JSON, _TABLES, _TEXTS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv", ".tab"), (".txt", ".text", ".md")
+_ABOUT = re.compile(r"(readme|license|licence|notice)(\.(md|txt|rst))?", re.IGNORECASE)
+"""Names of a zip's files about its data."""
 _WEB_PAGE = re.compile(r"\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
 
 
@@ -64,11 +57,11 @@ def sniff(path: Path, name: str) -> Form:
     if compression == "zip":
         member, head = _zip_head(path, name)
         return replace(_form(head, f"{name}/{member}", len(head) < HEAD_BYTES), compression="zip", member=member)
-    expanded = _expanded(head, compression, name)
+    expanded, is_all = _expanded(head, compression, name)
     if expanded is None:  # the library is not here: the name says what it is
         inner = _inner_name(name)
         return Form(_kind_by_name(inner), "zstd", "\t" if inner.endswith((".tsv", ".tab")) else "")
-    return replace(_form(expanded, name, False), compression=compression)
+    return replace(_form(expanded, name, whole and is_all), compression=compression)
 
 
 def _inner_name(name: str) -> str:
@@ -83,18 +76,22 @@ def _kind_by_name(name: str) -> str:
     return kinds.get(suffix, "text" if suffix in _TEXTS else "jsonl")
 
 
-def _expanded(head: bytes, compression: str, name: str) -> bytes | None:
-    """The beginning of what the compressed beginning holds; None where it takes a library that is not installed."""
+def _expanded(head: bytes, compression: str, name: str) -> tuple[bytes | None, bool]:
+    """The beginning of what the compressed beginning holds, and whether that is all of it; None where it takes a
+    library that is not installed."""
+    if compression == "zstd":
+        try:
+            data = _zstd_head(head)
+            return data, data is not None and len(data) < HEAD_BYTES
+        except OSError as error:
+            raise _refused(name, "is not a whole zstd file", "Get the file again.") from error
+    unpack: Any = {"gzip": lambda: zlib.decompressobj(31), "bz2": bz2.BZ2Decompressor, "xz": lzma.LZMADecompressor}
     try:
-        if compression == "gzip":
-            return zlib.decompressobj(31).decompress(head, HEAD_BYTES)
-        if compression == "bz2":
-            return bz2.BZ2Decompressor().decompress(head, HEAD_BYTES)
-        if compression == "zstd":
-            return _zstd_head(head)
-        return lzma.LZMADecompressor().decompress(head, HEAD_BYTES)
+        unpack = unpack[compression]()
+        data = unpack.decompress(head, HEAD_BYTES)
     except (zlib.error, OSError, lzma.LZMAError, EOFError) as error:
         raise _refused(name, f"is not a whole {compression} file", "Get the file again.") from error
+    return data, unpack.eof and not unpack.unused_data
 
 
 def _zstd_head(head: bytes) -> bytes | None:
@@ -117,8 +114,8 @@ def _zip_head(path: Path, name: str) -> tuple[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [each for each in archive.namelist() if _is_data(each)]
-            if "[Content_Types].xml" in archive.namelist():
-                raise _refused(name, "is an Excel workbook or another Office file", "Save it as CSV (UTF-8).")
+            if known := of_members(archive.namelist()):
+                raise _refused(name, *known)
             if len(members) != 1:
                 shown = ", ".join(members[:5]) or "none"
                 raise _refused(name, f"is a zip of {len(members)} files ({shown})", "Unpack it, and name the files.")
@@ -132,7 +129,7 @@ def _zip_head(path: Path, name: str) -> tuple[str, bytes]:
 
 def _is_data(member: str) -> bool:
     base = member.rpartition("/")[2]
-    return bool(base) and not base.startswith(".") and not member.startswith("__MACOSX/")
+    return bool(base) and not base.startswith(".") and not member.startswith("__MACOSX/") and not _ABOUT.fullmatch(base)
 
 
 def _form(head: bytes, name: str, whole: bool) -> Form:
@@ -141,7 +138,7 @@ def _form(head: bytes, name: str, whole: bool) -> Form:
     for magic, kind in _BINARY.items():
         if head.startswith(magic):
             return Form(kind)
-    for magic, (words, hint) in _REFUSED.items():
+    for magic, (words, hint) in BEGINNINGS.items():
         if head.startswith(magic):
             raise _refused(name, words, hint)
     if packed := next((each for magic, each in _COMPRESSIONS.items() if head.startswith(magic)), ""):
@@ -174,10 +171,10 @@ def _text(head: bytes, name: str, whole: bool) -> str:
         if not whole and error.start >= len(head) - 3:
             return head[: error.start].decode("utf-8-sig")
         line = head.count(b"\n", 0, error.start) + 1
-        byte = head[error.start]
+        byte, (words, encoding) = head[error.start], encoding_of(head)
         raise _refused(
-            name, f"is not UTF-8 (byte 0x{byte:02x} in line {line}); it may be Latin-1 or Windows-1252",
-            f"Save it as UTF-8: iconv -f WINDOWS-1252 -t UTF-8 {quote(name)} > {quote(_utf8_name(name))}",
+            name, f"is not UTF-8 (byte 0x{byte:02x} in line {line}); it may be {words}",
+            f"Save it as UTF-8: iconv -f {encoding} -t UTF-8 {quote(name)} > {quote(_utf8_name(name))}",
         ) from error  # fmt: skip
 
 
@@ -204,17 +201,21 @@ def _text_form(text: str, name: str, whole: bool) -> Form:
     if suffix in _TEXTS:
         return Form("text")
     if suffix in _TABLES:
-        tabs = suffix != ".csv" and ("\t" in lines[0] or delimiter_of(lines[0]) not in lines[0])
-        return Form("csv", delimiter="\t" if tabs else delimiter_of(lines[0]))
+        delimiter = delimiter_of(lines)
+        tabs = suffix != ".csv" and ("\t" in lines[0] or delimiter not in lines[0])
+        return Form("csv", delimiter="\t" if tabs else delimiter)
     shown = lines[0][:40]
     if suffix in _JSON:
-        table = any(each in lines[0] for each in DELIMITERS)
-        hint = "It looks like CSV: name it .csv." if table else "Write one JSON object a line."
         if start == '"' and _is_json(_unquoted(lines[0])):
             hint = "Each line is an object within a text: it was written as JSON twice. Write it once."
+            raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
+        if _value_of(lines[0]) is not _NONE:
+            return Form("jsonl")  # whose reader tells of each line that it holds no object
+        table = any(each in lines[0] for each in DELIMITERS)
+        hint = "It looks like CSV: name it .csv." if table else "Write one JSON object a line."
         raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
-    delimiter = delimiter_of(lines[0])
-    if len(lines) > 1 and _bare(lines[0]).count(delimiter) == _bare(lines[1]).count(delimiter) > 0:
+    delimiter = delimiter_of(lines)
+    if len(lines) > 1 and bare(lines[0]).count(delimiter) == bare(lines[1]).count(delimiter) > 0:
         return Form("csv", delimiter=delimiter)
     raise _refused(name, f"is of no known form: it starts with {shown!r}", "Name it .jsonl, .json, .csv, .tsv or .txt.")
 
@@ -229,31 +230,24 @@ def _json_kind(lines: list[str], suffix: str, whole: bool) -> str:
 
 
 def _is_json(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+    return isinstance(_value_of(line), dict)
 
 
 def _unquoted(line: str) -> str:
     """The text that a line of JSON is; "" for another line."""
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return ""
+    value = _value_of(line)
     return value if isinstance(value, str) else ""
 
 
-def delimiter_of(header: str) -> str:
-    """The delimiter of a table, by its header; of `sep=;` in its first line what that says."""
-    if header.lower().startswith("sep=") and len(header) == 5:
-        return header[4]
-    return max(DELIMITERS, key=_bare(header).count)
+_NONE = object()
 
 
-def _bare(line: str) -> str:
-    """The line without what is in quotes."""
-    return re.sub(r'"[^"]*"', "", line)
+def _value_of(line: str) -> Any:
+    """The value of a line of JSON; `_NONE` where it is none."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return _NONE
 
 
 def _refused(name: str, words: str, hint: str) -> RunnerError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import decimal
 import gzip
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from runner.errors import RunnerError
 from stages.data.example import BadRowError
+from stages.data.prompt import render
 from stages.data.readers import read_file
 
 ROW = {"q": "Open?", "a": "At eight."}
@@ -78,6 +81,18 @@ READ: dict[str, tuple[str, bytes, list[Any]]] = {
     "zstd without an ending": ("x", zstandard(b"q;a\nOpen?;At eight.\n"), [ROW]),
     "zstd of lines called .json": ("x.json.zst", zstandard(LINE * 2), [ROW, ROW]),
     "splits by their usual names": ("x.json", b'{"Training": [{"q": 1}], "dev": [{"q": 2}]}', [{"q": 1}]),
+    "a comma in a header of semicolons": ("x.csv", b"q, short;a\nOpen?;1,80\nNow?;no\n",
+                                         [{"q, short": "Open?", "a": "1,80"}, {"q, short": "Now?", "a": "no"}]),
+    "comments before the header": ("x.csv", b"# by a tool, 2024, v3\n#\nq,a\nOpen?,At eight.\n", [ROW]),
+    "a header that begins with #": ("x.csv", b"#q,a\nOpen?,At eight.\n", [{"#q": "Open?", "a": "At eight."}]),
+    "a quoted header after two byte order marks": ("x.csv", b"\xef\xbb\xbf" * 2 + b'"q","a"\nOpen?,At eight.\n', [ROW]),
+    "a delimiter after the header alone": ("x.csv", b"q,a,\nOpen?,At eight.\n", [ROW]),
+    "spaces around delimiters": ("x.csv", b"q | a\nOpen? | At eight.\n", [ROW]),
+    "a name that ends unseen": ("x.csv", "q,a\u200b\nOpen?,At eight.\n".encode(), [ROW]),
+    "Excel's hint with spaces": ("x.csv", b"sep = ;\nq;a\nOpen?;At eight.\n", [ROW]),
+    "splits one object further in": ("x.json", b'{"data": {"train": [{"q": 1}], "test": [{"q": 2}]}}', [{"q": 1}]),
+    "a split without rows next to another": ("x.json", b'{"train": [], "test": [{"q": 2}]}', []),
+    "splits, packed": ("x.json.gz", gzip.compress(b'{"train": [{"q": 1}], "test": [{"q": 2}]}'), [{"q": 1}]),
     "one conversation": ("x.json", b'{"messages": [{"role": "user", "content": "a"}]}',
                          [{"messages": [{"role": "user", "content": "a"}]}]),
 }  # fmt: skip
@@ -100,6 +115,12 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "one array of messages": ("x.json", b'[{"role": "user", "content": "a"}]', "is an array of messages"),
     "conversations as lines": ("x.jsonl", b'[{"from": "human", "value": "a"}]\n' * 2, "is an array of messages"),
     "a comma at the array's end": ("x.json", b'[{"q": 1},]', "is not JSON after row 1"),
+    "a comma at the end of its last row": ("x.json", b'[{"q": 1,}]', "is not JSON: a comma before '}'"),
+    "no comma between rows": ("x.json", b'[{"q": 1}\n{"q": 2}]', "has no comma after row 1, but '{'"),
+    "an encoding of its script": ("x.csv", "问题,答案\n开门吗,八点开门\n".encode("gb18030"), "such as GB18030"),
+    "an archive": ("x.7z", b"7z\xbc\xaf\x27\x1c\0\x04" + bytes(99), "is a 7z archive"),
+    "a pickle of an old protocol": ("x.pkl", b"\x80\x02}q\0.", "is a Python pickle"),
+    "arrays": ("x.npy", b"\x93NUMPY\x01\0", "is an array of NumPy"),
     "lists of which none is the split": (
         "x.json",
         b'{"easy": [{"q": 1}], "hard": [{"q": 2}]}',
@@ -134,6 +155,15 @@ BAD: dict[str, tuple[str, bytes, int, str, str]] = {
         "value",
     ),
     "a number without end": ("x.jsonl", b'{"a": ' + b"9" * 5000 + b"}", 1, "more than 4,300 digits", "value"),
+    "a rule under the header": ("x.csv", b"q,a\n-----,---\n1,2\n", 2, "a rule of dashes", "CSV"),
+    "Markdown": ("x.csv", b"| q | a |\n|---|:--|\n| 1 | 2 |\n", 2, "a rule of dashes", "CSV"),
+    "too few fields": ("x.csv", b"q,a\n1\n2,3\n", 2, "has 1 field, and the header has 2", "also for empty ones"),
+    "more after a quote": ("x.csv", b'text\n"Hello," she said.\n', 2, "after a quote that closes a field", "twice"),
+    "Python's words": ("x.jsonl", b'{"q": True}\n', 1, "not JSON", "json.dumps"),
+    "a tab in a text": ("x.jsonl", b'{"q": "a\tb"}\n', 1, "which JSON writes as", "a line"),
+    "lines that are texts": ("x.jsonl", b'"one"\n"two"\n', 1, "not a JSON object but text", '{"text": "..."}'),
+    "an array of texts": ("x.json", b'["one", "two"]', 1, "not a JSON object but text", '{"text": "..."}'),
+    "null at the beginning": ("x.jsonl", b"null\n" + LINE, 1, "not a JSON object but null", "Remove"),
     "conversations without a name": (
         "x.json",
         b'[[{"from": "human", "value": "a"}]]',
@@ -178,6 +208,52 @@ def test_values_of_parquet_are_those_that_json_has(tmp_path: Path) -> None:
         {"nan": 1.5, "map": {}, "large": None, "word": "y", "nested": None, "single": None,
          "half": None, "coded": None},
     ]  # fmt: skip
+
+
+def test_a_zip_of_rows_may_say_what_they_are_about(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("x.jsonl", LINE)
+        archive.writestr("README.md", "# About")
+    assert [row for _, row in read_file(tmp_path / "x.zip", "x.zip")] == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        (["mimetype", "content.xml"], "is a spreadsheet or text of OpenDocument"),
+        (["a/data.pkl", "a/version"], "is a file of PyTorch"),
+        (["a.npy", "b.npy"], "is a file of NumPy's arrays"),
+    ],
+)
+def test_a_zip_that_is_another_tools_file_is_refused_by_its_name(
+    tmp_path: Path, members: list[str], words: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for member in members:
+            archive.writestr(member, "x")
+    with pytest.raises(RunnerError, match=words):
+        list(read_file(tmp_path / "x.zip", "x.zip"))
+
+
+def test_what_python_has_no_value_for_is_an_error_where_it_is_used_alone(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    columns = {
+        "time": pa.array([10**12, 0], pa.timestamp("s")),
+        "day": pa.array([10**7, 0], pa.date32()),
+        "text": pa.array([b"\xff", b"x"]).view(pa.string()),
+        "map": pa.array([[("k", "v"), ("k", "w")], [("k", "v")]], pa.map_(pa.string(), pa.string())),
+        "number": pa.array([decimal.Decimal("0.0000001"), None], pa.decimal128(20, 10)),
+        "by number": pa.array([[(1, "x")], []], pa.map_(pa.int32(), pa.string())),
+    }
+    first, second = (row for _, row in read(tmp_path, "x.parquet", parquet(columns)))
+    why = {name: value.why for name, value in first.items() if isinstance(value, BadRowError)}
+    year = "is a time beyond the year 9999, or before the year 1"
+    assert why == {"time": year, "day": year, "text": "is not UTF-8", "map": "has a key twice"}
+    assert (str(first["number"]), first["by number"]) == ("0.0000001000", {"1": "x"})
+    assert [second[name] for name in why] == ["1970-01-01T00:00:00", "1970-01-01", "x", {"k": "v"}]
+    with pytest.raises(BadRowError, match="column 'text' is not UTF-8"):
+        render("{text}", first)
 
 
 LABEL = {"_type": "ClassLabel", "names": ["no", "yes"]}

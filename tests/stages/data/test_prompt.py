@@ -51,6 +51,9 @@ def test_triple_braces_are_a_column_in_braces() -> None:
         ("{answers.text|join}", "At eight., At nine."),
         ("{answers.text|lines}", "At eight.\nAt nine."),
         ("{data|json}", '{"question": "Open?"}'),
+        ("{cell.question}, {cell.parts.1}, {cell.parts|join}", "Open?, b, a, b"),
+        ("{list|join}", "a, 4.50"),
+        ("{numbers|json}", '{"price": 4.50, "much": 1E5, "none": null}'),
         ("{flag} {n} {x}", "true 4.50 0.1"),
         ("{spaced|strip|lower}", "ab"),
     ],
@@ -58,7 +61,9 @@ def test_triple_braces_are_a_column_in_braces() -> None:
 def test_a_template_names_parts_of_nested_columns_and_filters(template: str, text: str) -> None:
     row = DECODER.decode(
         '{"data": {"question": "Open?"}, "answers": {"text": ["At eight.", "At nine."]}, "a.b": "whole name",'
-        ' "flag": true, "n": 4.50, "x": 0.1, "spaced": " AB "}'
+        ' "flag": true, "n": 4.50, "x": 0.1, "spaced": " AB ", "list": "[\\"a\\", 4.50]",'
+        ' "cell": "{\\"question\\": \\"Open?\\", \\"parts\\": [\\"a\\", \\"b\\"]}",'
+        ' "numbers": {"price": 4.50, "much": 1E5, "none": null}}'
     )
     assert render(template, row) == text
 
