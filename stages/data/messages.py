@@ -25,7 +25,7 @@ MESSAGE_KEYS = (
     "role", "from", "content", "value", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning",
     "thinking", "function_call", *FLAGS,
 )  # fmt: skip
-_SPEAKER, _CONTENT = ("speaker", "sender", "author"), ("text", "utterance", "message")
+_SPEAKER, _CONTENT = ("speaker", "sender", "author"), ("text", "utterance", "message", "parts")
 """Other keys that say a message's role and content, where it has no usual one."""
 _NO_ROLES: Mapping[str, Role] = {}
 _FORM = 'Write each message as {"role": "user", "content": "..."}.'
@@ -119,7 +119,9 @@ def _either(given: Mapping[str, Any], first: str, second: str, where: str) -> An
 
 def _role(spelling: Any, where: str, roles: Mapping[str, Role]) -> Role:
     if isinstance(spelling, str):
-        role = roles.get(spelling) or ROLE_NAMES.get(spelling.strip().lower())
+        word = spelling.strip().lower()
+        own = next((role for name, role in roles.items() if name.strip().lower() == word), None)
+        role = roles.get(spelling) or own or ROLE_NAMES.get(word)
         if role is not None:
             return role
     names = ", ".join(ROLE_NAMES)
@@ -142,8 +144,12 @@ def _content(value: Any, where: str, ignore: Collection[str] = ()) -> str | list
 def _part(part: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        raise BadRowError(f"a content part of {where} is {kind(part)}, not an object with a type")
+    if not isinstance(part, Mapping):
+        raise BadRowError(f"a content part of {where} is {kind(part)}, not an object", _TEXT)
+    if "type" not in part and [key for key, value in part.items() if value is not None] == ["text"]:
+        part = {"type": "text", **part}  # as Gemini and Bedrock have it
+    if not isinstance(part.get("type"), str):
+        raise BadRowError(f"a content part of {where} has no type; it has: {', '.join(part)}", _TEXT)
     if part["type"] not in _PARTS:
         raise BadRowError(
             f"a content part of {where} has the unknown type {part['type']!r}; there are: text, image_url", _TEXT

@@ -11,6 +11,8 @@ from stages.data.prompt import cell, has, names, only_column, render
 from stages.data.readers.json_values import NOT_JSON, value_of
 from stages.sections.dataset import Dataset
 
+SYSTEMS = ("system", "systemInstruction", "system_instruction")
+"""Columns of a system message, next to a column of messages."""
 _SHOWN_TURNS = 12
 # Between which roles a turn may pass.
 _AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
@@ -41,15 +43,22 @@ def read_messages(
             fix = "Write the list as JSON: this is how Python prints one." if value.startswith("[{'") else ""
             why = "" if str(error) == NOT_JSON else f" ({error})"
             raise BadRowError(f"{where} is text, not a list of messages{why}", fix) from None
-    value = _by_message(value) if isinstance(value, Mapping) else value
+    value = _by_message(value, where) if isinstance(value, Mapping) else value
     if not isinstance(value, list):
-        raise BadRowError(f"{where} is {kind(value)}, not a list of messages")
+        fix = "Remove the row, or give it messages." if value is None else ""
+        raise BadRowError(f"{where} is {kind(value)}, not a list of messages", fix)
     found = enumerate(value, 1)
     return [check_message(each, f"message {number} of {where}", ignore, roles or {}) for number, each in found]
 
 
-def _by_message(value: Mapping[str, Any]) -> list[Any]:
-    """One message, or messages of which each key has the list, as the `datasets` library keeps a sequence."""
+def _by_message(value: Mapping[str, Any], where: str) -> list[Any]:
+    """One message, or messages of which each key has the list, as the `datasets` library keeps a sequence.
+
+    Raises BadRowError for an object that has the messages under a key.
+    """
+    if inside := next((key for key, each in value.items() if isinstance(each, list) and holds_messages(each)), None):
+        fix = f"Write the name of the column, a dot and {inside}."
+        raise BadRowError(f"{where} is an object, whose messages are under {inside!r}", fix)
     lists = [each for each in value.values() if isinstance(each, list)]
     if not {"role", "from"} & value.keys() or len(lists) < len(value) or len({len(each) for each in lists}) > 1:
         return [value]
@@ -87,7 +96,8 @@ def with_system(dataset: Dataset, messages: list[Message], row: Mapping[str, Any
         own = _own_system(dataset, row)
         if own and own.strip() != text_of(messages[0]).strip():
             fix = "Remove one of the two, or rename the column."
-            raise BadRowError("has a system message, and another one in its column 'system'", fix)
+            column = next(name for name in SYSTEMS if row.get(name))
+            raise BadRowError(f"has a system message, and another one in its column {column!r}", fix)
         return messages
     text = _system_text(dataset, row)
     return messages if is_blank(text) else [{"role": "system", "content": text}, *messages]
@@ -106,8 +116,16 @@ def _system_text(dataset: Dataset, row: Mapping[str, Any]) -> str:
 
 
 def _own_system(dataset: Dataset, row: Mapping[str, Any]) -> str:
-    own = row.get("system") if dataset.prompt.conversations is not None else None
-    return own if isinstance(own, str) and not is_blank(own) else ""
+    column = next((name for name in SYSTEMS if row.get(name) not in (None, "", [], {})), None)
+    if dataset.prompt.conversations is None or column is None:
+        return ""
+    value = row[column]
+    if not isinstance(value, str):  # parts, or a message, as services for fine-tuning have it
+        message = {**value, "role": "system"} if isinstance(value, Mapping) else {"role": "system", "content": value}
+        value = check_message(message, f"column {column!r}", dataset.ignore_keys)["content"]
+    if not isinstance(value, str):
+        raise BadRowError(f"column {column!r} has more than texts", "Write the system message as a text.")
+    return "" if is_blank(value) else value
 
 
 def _turns(dataset: Dataset, messages: list[Message]) -> list[Message]:
@@ -183,7 +201,7 @@ def _check_turns(turns: list[Message]) -> None:
     roles = [turn["role"] for turn in turns]
     shown = ", ".join(roles[:_SHOWN_TURNS]) + (", ..." if len(roles) > _SHOWN_TURNS else "") or "none"
     if not turns:
-        raise BadRowError("holds a conversation without a turn")
+        raise BadRowError("holds a conversation without a turn", "Remove the row, or give it messages.")
     before = None
     for turn in turns:
         if turn["role"] not in _AFTER[before]:

@@ -118,7 +118,11 @@ def _extras(dataset: Dataset, messages: list[Message], tools: Any, row: Mapping[
 def _answer(dataset: Dataset, template: str, row: Mapping[str, Any]) -> list[Message]:
     """The assistant's part; a column of it that is missing is not to be left out."""
     try:
-        return turns_of(dataset, template, row, "assistant")
+        turns = turns_of(dataset, template, row, "assistant")
+        if any(each in template for each in ("|join", "|lines")) and is_blank(text_of(turns[0])):
+            fix = "Remove the row, or write what stands for none: |default:none behind the filter."
+            raise BadRowError("its list of answers is empty", fix)
+        return turns
     except BadRowError as error:
         if "|}" not in error.fix:
             raise

@@ -9,7 +9,9 @@ from stages.data.example import BadRowError
 from stages.data.prompt import cell, has, names, only_column
 
 LABELS = ("kto_tag", "label")
-_TEXTS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_GOOD = ("true", "1", "1.0", "yes", "y", "t", "good", "desirable")
+_BAD = ("false", "0", "0.0", "no", "n", "f", "bad", "undesirable")
+_TEXTS = dict.fromkeys(_GOOD, True) | dict.fromkeys(_BAD, False)
 _FIX = "Write true for a good answer, false for a bad one."
 
 

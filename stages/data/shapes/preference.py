@@ -52,7 +52,9 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
         if last["role"] != "assistant":
             raise BadRowError(f"its {name} answer ends with a message of the {last['role']}, not of the assistant")
     if not prompt or prompt[-1]["role"] not in ("user", "tool"):
-        raise BadRowError("its prompt does not end with a message of the user")
+        column = next((name for name in ("prompt", "question", "instruction", "messages") if row.get(name)), "COLUMN")
+        fix = f"Name what was asked: dataset.prompt.user='{{{column}}}'." if dataset.prompt.user is None else ""
+        raise BadRowError("its prompt does not end with a message of the user", fix)
     return {"messages": with_system(dataset, prompt, row), "chosen": chosen[-1:], "rejected": rejected[-1:]}
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.data.shapes.conversation import holds_messages
+from stages.data.messages import ROLE_NAMES
+from stages.data.shapes.conversation import holds_messages, parsed
 from stages.data.shapes.preference import CHOSEN, REJECTED
 
 _PAIRS = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
-    ("input", "output"), ("query", "response"), ("source", "target"), ("text", "label"), ("sentence", "label"),
+    ("instruction", "response"), ("instruction", "completion"), ("input", "output"), ("query", "response"),
+    ("source", "target"), ("document", "summary"), ("article", "summary"), ("dialogue", "summary"),
+    ("text", "label"), ("sentence", "label"),
 )  # fmt: skip
 _ANSWERS = (
     ("better", "worse"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("winner", "loser"),
@@ -18,7 +21,10 @@ _ANSWERS = (
 )  # fmt: skip
 """Other names of a chosen and a rejected answer."""
 _QUESTIONS = ("prompt", "question", "instruction", "query")
-_TALKS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat")
+_TALKS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "contents")
+_WORSE = ("rejected_response", "rejected_messages")
+"""Names of a worse answer next to messages that end with the better one."""
+_SYSTEMS = ("system", "system_prompt")
 
 
 def recognise(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -32,16 +38,44 @@ def recognise(row: Mapping[str, Any]) -> tuple[str, str]:
 def _preference(row: Mapping[str, Any]) -> tuple[str, str] | None:
     chosen = next((name for name in CHOSEN if name in row), None)
     if chosen is None or not any(name in row for name in REJECTED):
-        return None
+        return _worse_next_to_messages(row)
     if isinstance(row.get("input"), Mapping) and "messages" in row["input"]:
         return "preference (OpenAI)", "{conversations: input.messages}"
-    talk = next((name for name in _TALKS[:4] if name in row), None)
+    talk = next((name for name in _TALKS[:4] if _roles(row.get(name)) and not _is_answered(row[name])), None)
     if talk:
         return "preference (messages)", f"{{conversations: {talk}}}"
-    asked = next((name for name in _QUESTIONS if name in row), None)
-    if asked is None and holds_messages(row[chosen]):
+    asked, answer = next((name for name in _QUESTIONS if name in row), None), _roles(row[chosen])
+    if len(answer) > 1 or (answer and asked is None):
         return "preference (TRL)", f"{{conversations: {chosen}}}"
-    return "preference", f'{{user: "{_asked(row, asked)}", assistant: "{{{chosen}}}"}}' if asked else ""
+    if asked is None:
+        return "preference", ""
+    return "preference", f'{{user: "{_asked(row, asked)}", assistant: "{{{chosen}}}"{_system(row)}}}'
+
+
+def _worse_next_to_messages(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    worse = next((name for name in _WORSE if name in row), None)
+    talk = next((name for name in _TALKS if _roles(row.get(name)) and _is_answered(row[name])), None)
+    if worse is None or talk is None:
+        return None
+    return "preference (messages)", f'{{conversations: {talk}, chosen: "{{{talk}}}", rejected: "{{{worse}}}"}}'
+
+
+def _roles(value: Any) -> list[str]:
+    """The roles of the messages of a cell; none where it has no messages."""
+    value = parsed(value)
+    messages = value if isinstance(value, list) else [value]
+    return [str(each.get("role", each.get("from"))) for each in messages] if holds_messages(value) else []
+
+
+def _is_answered(value: Any) -> bool:
+    """Whether the messages end with an answer."""
+    return ROLE_NAMES.get(_roles(value)[-1].lower()) == "assistant"
+
+
+def _system(row: Mapping[str, Any]) -> str:
+    """The part of a prompt for a column of system messages."""
+    column = next((name for name in _SYSTEMS if isinstance(row.get(name), str)), None)
+    return f', system: "{{{column}|}}"' if column else ""
 
 
 def _named_otherwise(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -51,9 +85,8 @@ def _named_otherwise(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if pair is None or asked is None:
         return None
     better, worse = (f"{{{name}}}" for name in pair)
-    return "preference", (
-        f'{{user: "{_asked(row, asked)}", assistant: "{better}", chosen: "{better}", rejected: "{worse}"}}'
-    )
+    answers = f'assistant: "{better}", chosen: "{better}", rejected: "{worse}"'
+    return "preference", f'{{user: "{_asked(row, asked)}", {answers}{_system(row)}}}'
 
 
 def _asked(row: Mapping[str, Any], column: str) -> str:
@@ -61,18 +94,26 @@ def _asked(row: Mapping[str, Any], column: str) -> str:
 
 
 def _conversation(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    column = next((name for name in _TALKS if name in row and (name in _TALKS[:4] or holds_messages(row[name]))), None)
+    column = next((name for name in _TALKS if name in row and _may_hold_messages(name, row[name])), None)
     if column is None:
         return None
     value = row[column]
     sharegpt = isinstance(value, list) and value and isinstance(value[0], Mapping) and "from" in value[0]
-    return ("ShareGPT" if sharegpt else "messages"), f"{{conversations: {column}}}"
+    system = _system(row) if "system" not in row else ""  # which conversations have of themselves
+    return ("ShareGPT" if sharegpt else "messages"), f"{{conversations: {column}{system}}}"
+
+
+def _may_hold_messages(name: str, value: Any) -> bool:
+    """Whether the column has messages, or what was to be some: text that looks like a list, nothing at all."""
+    if isinstance(value, str):
+        return name in _TALKS[:4] and value.lstrip()[:1] in ("[", "{")
+    return holds_messages(value) or (name in _TALKS[:4] and value in (None, []))
 
 
 def _alpaca(row: Mapping[str, Any]) -> tuple[str, str] | None:
     if "instruction" not in row or "output" not in row:
         return None
-    system = ', system: "{system|}"' if "system" in row else ""
+    system = _system({"system": "", **row} if "system" in row else row)
     if holds_turns(row.get("history")):
         system += ', history: "{history|}"'
     kind = "KTO (alpaca)" if "kto_tag" in row else "alpaca"
@@ -86,7 +127,13 @@ def holds_turns(value: Any) -> bool:
 
 def _prompt_completion(row: Mapping[str, Any]) -> tuple[str, str] | None:
     pair = next((pair for pair in _PAIRS if all(name in row for name in pair)), None)
-    return pair and ("prompt and completion", f'{{user: "{{{pair[0]}}}", assistant: "{{{pair[1]}}}"}}')
+    if pair is None:
+        return None
+    context = "{context|}\\n" if isinstance(row.get("context"), str) and "context" not in pair else ""
+    history = ', history: "{history|}"' if holds_turns(row.get("history")) else ""
+    return "prompt and completion", (
+        f'{{user: "{context}{{{pair[0]}}}", assistant: "{{{pair[1]}}}"{_system(row)}{history}}}'
+    )
 
 
 def _text(row: Mapping[str, Any]) -> tuple[str, str] | None:

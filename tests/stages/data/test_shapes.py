@@ -106,6 +106,15 @@ def test_the_system_template_stands_in_where_a_conversation_has_none() -> None:
     assert example({"talk": TALK, "system": "Row's."}, conversations="talk").messages[0]["content"] == "Row's."
 
 
+@pytest.mark.parametrize(
+    "value", ["Be brief.", [{"text": "Be brief."}], {"role": "system", "parts": [{"text": "Be brief."}]}]
+)
+@pytest.mark.parametrize("column", ["system", "systemInstruction"])
+def test_a_column_of_the_system_message_is_used_in_any_form(column: str, value: Any) -> None:
+    made = example({"t": TALK, column: value}, conversations="t")
+    assert made.messages == [{"role": "system", "content": "Be brief."}, *TALK]
+
+
 def test_a_system_message_and_another_one_in_the_rows_column_are_refused() -> None:
     own = [{"role": "system", "content": "Own."}, *TALK]
     assert example({"talk": own, "system": "Own.\n"}, conversations="talk").messages == own
@@ -228,8 +237,9 @@ def test_test_rows_of_a_preference_recipe_may_be_plain_questions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [(True, True), (0, False), (1.0, True), ("true", True), ("False", False), ("0", False)]
-)
+    ("value", "label"), [(True, True), (0, False), (1.0, True), ("true", True), ("False", False), ("0", False),
+                       ("1.0", True), ("n", False), ("Good", True), ("undesirable", False)]
+)  # fmt: skip
 def test_a_kto_label_is_a_boolean_or_zero_and_one_also_as_text(value: Any, label: bool) -> None:
     given = {"user": "{q}", "assistant": "{a}"}
     assert example({"q": "Open?", "a": "x", "kto_tag": value}, "kto", **given).label is label
@@ -281,6 +291,43 @@ def test_what_no_stage_uses_is_refused_by_name(row: dict[str, Any], words: str) 
         ),
         ({"instruction": "", "output": "", "kto_tag": True}, "KTO (alpaca)", "{output}"),
         ({"question": "", "answer": ""}, "prompt and completion", '{user: "{question}", assistant: "{answer}"}'),
+        (
+            {"prompt": "x", "chosen": [USER, SAYS], "rejected": [USER, NO], "messages": [USER, SAYS]},
+            "preference (TRL)",
+            "{conversations: chosen}",
+        ),
+        (
+            {"conversation": [{"input": "x", "output": "y"}], "chosen": [USER, SAYS], "rejected": [USER, NO]},
+            "preference (TRL)",
+            "{conversations: chosen}",
+        ),
+        (
+            {"messages": [USER], "chosen": [SAYS], "rejected": [NO]},
+            "preference (messages)",
+            "{conversations: messages}",
+        ),
+        (
+            {"messages": TALK, "rejected_response": "b"},
+            "preference (messages)",
+            '{conversations: messages, chosen: "{messages}", rejected: "{rejected_response}"}',
+        ),
+        (
+            {"system": "s", "question": "x", "chosen": "a", "rejected": "b"},
+            "preference",
+            '{user: "{question}", assistant: "{chosen}", system: "{system|}"}',
+        ),
+        (
+            {"dialogue": "A: hi", "summary": "s"},
+            "prompt and completion",
+            '{user: "{dialogue}", assistant: "{summary}"}',
+        ),
+        (
+            {"instruction": "x", "context": "", "response": "y"},
+            "prompt and completion",
+            '{user: "{context|}\\n{instruction}", assistant: "{response}"}',
+        ),
+        ({"contents": [{"role": "user", "parts": []}]}, "messages", "{conversations: contents}"),
+        ({"conversations": ["a", "b"]}, "", ""),
         ({"text": "Once."}, "text", '{text: "{text}"}'),
         ({"a": 1}, "", ""),
     ],
@@ -295,6 +342,8 @@ def test_the_recipe_says_which_role_an_unusual_name_means() -> None:
     talk = [{"role": "customer", "content": "Open?"}, {"role": "agent", "content": "At eight."}]
     roles = {"customer": "user", "agent": "assistant"}
     assert example({"t": talk}, conversations="t", roles=roles).messages == [USER, SAYS]
+    shouted = [{**each, "role": each["role"].upper()} for each in talk]
+    assert example({"t": shouted}, conversations="t", roles=roles).messages == [USER, SAYS]
     with pytest.raises(BadRowError, match="has the role 'customer'") as caught:
         example({"t": talk}, conversations="t")
     assert "dataset.roles={customer: user}" in caught.value.fix
@@ -303,6 +352,11 @@ def test_the_recipe_says_which_role_an_unusual_name_means() -> None:
 TALKS: dict[str, Any] = {
     "lists by key": {"role": ["user", "assistant"], "content": ["Open?", "At eight."]},
     "empty keys of other tools": [USER, {**SAYS, "refusal": None, "annotations": [], "audio": None}],
+    "Gemini's parts": [
+        {"role": "user", "parts": [{"text": "Open?"}]},
+        {"role": "model", "parts": [{"text": "At eight."}]},
+    ],
+    "Bedrock's parts": [{"role": "user", "content": [{"text": "Open?"}]}, SAYS],
     "both spellings alike": [{**USER, "from": "user", "value": "Open?"}, SAYS],
 }
 
@@ -329,7 +383,14 @@ BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
     "two contents": ([{"role": "user", "content": "a", "value": "b"}], "has both content and value", "Remove"),
     "pairs": ([["user", "a"]], "is a list, not an object", "Write each message as"),
     "Python's list": ("[{'role': 'user'}]", "is text, not a list of messages", "Write the list as JSON"),
-    "null": (None, "column 't' is null, not a list of messages", ""),
+    "null": (None, "column 't' is null, not a list of messages", "Remove the row"),
+    "none": ([], "holds a conversation without a turn", "Remove the row"),
+    "an object around them": (
+        {"id": 1, "messages": [USER]},
+        "whose messages are under 'messages'",
+        "a dot and messages",
+    ),
+    "a part of another kind": ([{"role": "user", "content": [{"call": 1}]}], "has no type; it has: call", "tool_calls"),
 }
 
 
@@ -346,6 +407,20 @@ def test_images_that_a_text_has_a_place_for_are_not_left_out() -> None:
     with pytest.raises(BadRowError, match=r"image 'roll\.png' cannot be read"):
         example({"q": "<image>What?", "a": "A roll.", "images": ["roll.png"]}, **prompt)
     assert example({"q": "What?", "a": "A roll.", "image": "roll.png"}, **prompt).reference == "A roll."
+
+
+def test_an_empty_list_of_answers_is_told_with_how_to_name_it() -> None:
+    with pytest.raises(BadRowError, match="its list of answers is empty") as caught:
+        example({"q": "Open?", "a": []}, user="{q}", assistant="{a|join}")
+    assert "|default:none" in caught.value.fix
+    assert example({"q": "Open?", "a": []}, user="{q}", assistant="{a|join|default:none}").reference == "none"
+
+
+def test_answers_alone_need_a_question() -> None:
+    row = {"prompt": [USER], "chosen": [SAYS], "rejected": [NO]}
+    with pytest.raises(BadRowError, match="does not end with a message of the user") as caught:
+        example(row, "dpo")
+    assert caught.value.fix == "Name what was asked: dataset.prompt.user='{prompt}'."
 
 
 def test_a_missing_answer_is_not_to_be_left_out() -> None:
