@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.errors import Problem, RunnerError, nearest
 from stages.data.look import first_row
-from stages.data.prompt import TEMPLATES, columns, has, only_column, template_columns
+from stages.data.prompt import TEMPLATES, braced, columns, has, only_column, template_columns
 from stages.data.shapes.conversation import holds_messages
 from stages.data.shapes.convert import PAIR_STAGES, TEXT_STAGES
 from stages.data.shapes.kto import LABELS
@@ -31,10 +32,19 @@ def prompt_templates_parse(recipe: Recipe) -> Iterator[Problem]:
             continue
         if name != "system" and not used:
             message = "names no column of the row, so every row would be the same"
-            yield Problem(f"dataset.prompt.{name}", template, message, "Name a column in braces, such as {input}.")
+            yield Problem(f"dataset.prompt.{name}", template, message, _in_braces(recipe, template))
         if name in ("label", "history") and used and only_column(template) is None:
             message, hint = "is not one column alone", f"Write {{{name}}}, for example."
             yield Problem(f"dataset.prompt.{name}", template, message, hint)
+
+
+def _in_braces(recipe: Recipe, template: str) -> str:
+    """How to name a column of the rows, where the template is one's name or has it in two braces."""
+    row = first_row(recipe, "train") or first_row(recipe, "test") or {}
+    words = [template, *braced(template)]
+    name = next((each for each in words if has(row, each)), None)
+    many = " Two braces stand for one brace of the text." if name and name != template else ""
+    return f"Write {{{name}}}.{many}" if name else "Name a column in braces, such as {input}."
 
 
 def prompt_is_whole(recipe: Recipe) -> Iterator[Problem]:
@@ -91,11 +101,27 @@ def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
         except RunnerError:
             continue  # reported by prompt_templates_parse
         if missing:
-            guess = nearest(missing[0], row)
+            guess = _meant(missing[0], row)
             message = f"takes {_named(missing)}, which the rows lack; they have: {', '.join(sorted(row))}"
             near = guess if name == "conversations" else f"{{{guess}}}"
-            hint = f"Did you mean {near}?" if guess else _other(name, missing[0])
+            hint = f"Did you mean {near}?" if guess else _other(name, missing[0], row)
             yield Problem(f"dataset.prompt.{name}", template, message, hint)
+
+
+def _meant(name: str, row: Mapping[str, Any]) -> str | None:
+    """The column of the row that a name may mean: one written with brackets or a format, one inside of an object, or
+    the nearest."""
+    dotted = re.sub(r"\[['\"]?([^]'\"]+)['\"]?\]", r".\1", name.strip())
+    others = (dotted, dotted.partition(":")[0], dotted.partition(".")[2])
+    inside = (path for path in _paths(row) if path.endswith(f".{dotted}"))
+    return next((each for each in others if each and has(row, each)), None) or next(inside, None) or nearest(name, row)
+
+
+def _paths(row: Mapping[str, Any], depth: int = 3) -> Iterator[str]:
+    """The parts of the row's objects, such as `data.question`."""
+    for name, value in row.items():
+        if isinstance(value, Mapping) and depth:
+            yield from (f"{name}.{each}" for each in (*value, *_paths(value, depth - 1)))
 
 
 def _prompted_split(recipe: Recipe) -> str:
@@ -119,7 +145,9 @@ def _missing(name: str, template: str, row: Mapping[str, Any]) -> set[str]:
     return {column.name for column in found if column.default is None and not has(row, column.name)}
 
 
-def _other(name: str, column: str) -> str:
+def _other(name: str, column: str, row: Mapping[str, Any]) -> str:
+    if row.keys() == {"text"} and column in str(row["text"]):
+        return "Name the file .csv or .tsv if it is a table: of a text file each line is a row with the column text."
     if name == "conversations":
         return "Name one of these."
     return f"Name one of these, write {{{column}|}} for one that may be missing, or {{{{ }}}} for braces."

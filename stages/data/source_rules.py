@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from runner.errors import Problem, RunnerError, nearest
 from runner.storage import s3
@@ -13,6 +14,7 @@ from runner.storage.store import checked_key
 from stages.data.generated.named import parse_uri
 from stages.data.look import first_row, look_at
 from stages.data.prompt import has
+from stages.data.readers.json_document import splits_in
 from stages.data.readers.sniff import sniff
 from stages.data.sources import SCHEMES
 from stages.data.sources.base import is_pattern
@@ -20,13 +22,18 @@ from stages.data.sources.fetch import OWN_FILES_HINT, shared_files
 from stages.data.sources.hub import parse_address
 from stages.data.sources.local import LocalFiles
 from stages.data.sources.names import folder_of, scheme_of, split_names
-from stages.data.split_column import SPLIT_WORDS, split_named
+from stages.data.split_column import SPLIT_WORDS
 from stages.sections.dataset import HeldOut
 from stages.sections.recipe import Recipe
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # lenient: old buckets and other makers' stores have other rules
 _LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]")
-_FIRST_LIST = re.compile(rb'(\xef\xbb\xbf)?\s*\{\s*"([a-zA-Z]+)"\s*:\s*\[')
+_HOSTS = re.compile(r"https://(huggingface\.co|github\.com)/")
+_HUB_PAGE = re.compile(r"https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(/|/tree/.*|/viewer.*)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_PART = re.compile(r"\[\d*%?:\d*%?\]")
+"""A part of a split in the words of the `datasets` library: train[:80%]."""
 _USERS = {"train": ("train",), "test": ("infer", "query")}
 
 
@@ -40,6 +47,11 @@ def dataset_source_is_readable(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("dataset.source", source, "is not encrypted", "Write https://.")
     elif scheme == "hf":
         yield from _hub(source)
+    elif scheme == "https":
+        yield from _page(source)
+    elif scheme == "file":
+        path = source.removeprefix("file://")
+        yield Problem("dataset.source", source, "is a file:// address", f"Write the path alone: {path}")
     elif scheme and scheme not in SCHEMES:
         guess = nearest(scheme, SCHEMES)
         hint = f"Did you mean {guess}://?" if guess else "Give one of these."
@@ -48,6 +60,16 @@ def dataset_source_is_readable(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("dataset.source", source, message, hint)
     elif not scheme and recipe.cluster.address is None:
         yield from _local_files(recipe)
+
+
+def _page(source: str) -> Iterator[Problem]:
+    """Pages for people, about a dataset or a file, instead of the file."""
+    if "/blob/" in source and (host := _HOSTS.match(source)):
+        part = "resolve" if host[1] == "huggingface.co" else "raw"
+        message, hint = "is a page about a file", f"Write {source.replace('/blob/', f'/{part}/', 1)}"
+        yield Problem("dataset.source", source, message, hint)
+    elif found := _HUB_PAGE.fullmatch(source):
+        yield Problem("dataset.source", source, "is the page of a dataset", f"Write hf://{found[1]}")
 
 
 def _hub(source: str) -> Iterator[Problem]:
@@ -89,7 +111,7 @@ def splits_stay_in_their_source(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"dataset.files.{split}", [], "is a list without a file", hint)
         for name in names:
             try:
-                checked_key(name)
+                checked_key(name.rstrip("/"))
             except RunnerError as error:
                 yield Problem(f"dataset.files.{split}", name, "is not a path below dataset.source", error.hint)
 
@@ -98,11 +120,8 @@ def _local_files(recipe: Recipe) -> Iterator[Problem]:
     """Only for a cluster that is started here: another one may see other folders."""
     source = recipe.dataset.source
     files = LocalFiles(source)
-    if not files.folder.is_dir():
-        message, hint = f"is not a folder of this machine: {files.folder}", "Correct the path."
-        if files.folder.is_file():
-            message = "is a file whose name does not end as those of rows do"
-            hint = f"Name its folder, and dataset.files.train={files.folder.name}."
+    if not files.folder.is_dir() or _WINDOWS.match(source):
+        message, hint = _no_folder(source, files.folder)
         yield Problem("dataset.source", source, message, hint)
         return
     patterns = split_names(recipe.dataset)
@@ -116,6 +135,21 @@ def _local_files(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"dataset.files.{split}", list(patterns[split]), message, OWN_FILES_HINT)
 
 
+def _no_folder(source: str, folder: Path) -> tuple[str, str]:
+    """Why the source is not a folder of rows, and what to do."""
+    if folder.is_file():
+        try:
+            sniff(folder, folder.name)
+        except RunnerError as error:
+            return error.message.removeprefix(f"{folder.name} "), error.hint
+        words = "is a file whose name does not end as those of rows do"
+        return words, f"Name its folder, and dataset.files.train={folder.name}."
+    if _WINDOWS.match(source):
+        return "is a path of Windows, which this machine does not have", "Write the path as this machine has it."
+    more = f" For a dataset of the hub write hf://{source}." if _HUB_ID.fullmatch(source) else ""
+    return f"is not a folder of this machine: {folder}", f"Correct the path.{more}"
+
+
 def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
     key, folder = f"dataset.files.{split}", files.folder
     hint = _instead(files, split)
@@ -126,9 +160,13 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
         return
     if not is_pattern(name) and not (folder / name).is_file():
         if (folder / name).is_dir():
-            yield Problem(key, name, f"is a folder in {folder}, not a file", f"Write {name}/* for its files.")
+            yield Problem(
+                key, name, f"is a folder in {folder}, not a file", f"Write {name.rstrip('/')}/* for its files."
+            )
             return
         there = ", ".join(sorted(item.name for item in folder.iterdir())[:10]) or "nothing"
+        if "," in name:
+            hint = "Write several names as a list: [a.jsonl, b.jsonl]."
         yield Problem(key, name, f"is not a file in {folder}, which holds: {there}", hint)
         return
     try:
@@ -137,7 +175,10 @@ def _local_file(files: LocalFiles, split: str, name: str) -> Iterator[Problem]:
             sniff(files.checked(each), each)
         look_at(folder / found[0], found[0], split)
     except (RunnerError, OSError) as error:
-        yield Problem(key, name, str(error), getattr(error, "hint", "") or "Correct the file's permissions.")
+        hint = getattr(error, "hint", "") or "Correct the file's permissions."
+        if _PART.search(name):
+            hint = "Name the file; dataset.split holds rows out of it, and dataset.max_rows takes some of them."
+        yield Problem(key, name, str(error), hint)
 
 
 def _instead(files: LocalFiles, split: str) -> str:
@@ -187,11 +228,23 @@ def held_out_splits_have_no_file(recipe: Recipe) -> Iterator[Problem]:
     shares = [share for share in (rule.val, rule.test) if isinstance(share, float)]
     if sum(shares) >= 1:
         yield Problem("dataset.split", shares, "leaves no training rows", "Give shares that are below 1 in all.")
+    yield from _columns_of_split(recipe, rule)
     for split in ("val", "test"):
         name = getattr(dataset.files, split)
         if getattr(rule, split) is not None and name is not None:
             message = f"stands next to dataset.files.{split}={name}: a split is a file or is held out"
             yield Problem(f"dataset.split.{split}", getattr(rule, split), message, f"Set dataset.files.{split}=null.")
+
+
+def _columns_of_split(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
+    """The rows have the columns of groups and strata."""
+    row = first_row(recipe, "train")
+    for key, name in (("by", None if rule.by == "hash" else rule.by), ("stratify", rule.stratify)):
+        if row and name is not None and not has(row, name):
+            guess = nearest(name, row)
+            hint = f"Did you mean {guess}?" if guess else "Name one of these."
+            message = f"is a column that the rows lack; they have: {', '.join(sorted(row))}"
+            yield Problem(f"dataset.split.{key}", name, message, hint)
 
 
 def _by_column(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
@@ -213,16 +266,15 @@ def _by_column(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
         yield Problem("dataset.split.column", rule.column, message, hint)
 
 
-def _keyed_by_split(recipe: Recipe, name: str) -> bool:
-    """Whether the file holds the rows of each split under the split's name, or they have no file."""
+def _has_both(recipe: Recipe, name: str, splits: set[str]) -> bool:
+    """Whether the file has the rows of each of these splits under the split's name, or splits have no file."""
     if recipe.dataset.source.startswith("generated://"):
         return True
-    try:
-        with LocalFiles(recipe.dataset.source).checked(name).open("rb") as file:
-            found = _FIRST_LIST.match(file.read(1024))
-            return found is not None and split_named(found[2].decode()) is not None
-    except (RunnerError, OSError):
-        return False
+    with suppress(RunnerError, OSError):
+        path = LocalFiles(recipe.dataset.source).checked(name)
+        form = sniff(path, name)
+        return form.kind == "json" and splits <= splits_in(path, name, form)
+    return False
 
 
 def splits_have_files_of_their_own(recipe: Recipe) -> Iterator[Problem]:
@@ -230,11 +282,11 @@ def splits_have_files_of_their_own(recipe: Recipe) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for split, names in split_names(recipe.dataset).items():
         for name in names:
-            if name in seen and not _keyed_by_split(recipe, name):
-                message = f"is the file of {seen[name]} too, so what is trained would be scored"
+            other = seen.setdefault(name, split)
+            if other != split and not _has_both(recipe, name, {split, other}):
+                message = f"is the file of {other} too, so what is trained would be scored"
                 hint = "Name another file, or set it to null and hold rows out with dataset.split."
                 yield Problem(f"dataset.files.{split}", name, message, hint)
-            seen.setdefault(name, split)
 
 
 RULES = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runner.errors import nearest
 from stages.data.example import BadRowError
 from stages.data.prompt import as_text, cell, has, names
 from stages.sections.dataset import HeldOut
@@ -28,9 +29,11 @@ def split_of_row(rule: HeldOut, row: Mapping[str, Any]) -> str:
     text = as_text(value)
     found = rule.values.get(text) or split_named(text)
     if found is None:
+        near = nearest(text.strip().lower(), [word for words in SPLIT_WORDS.values() for word in words])
+        means = split_named(near or "") or "val"
         raise BadRowError(
             f"its column {column!r} is {text!r}, which names no split",
-            f"Set dataset.split.values={{{text}: val}}, or none instead of val to leave such rows out.",
+            f"Set dataset.split.values={{{text}: {means}}}, or none instead of {means} to leave such rows out.",
         )
     return found
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.artifact import Artifact, scan_folder
-from stages.data.prompt import prompt_columns
+from stages.data.prompt import TEMPLATES, braced, prompt_columns
+from stages.data.shapes.conversation import SYSTEMS
 from stages.data.shapes.extras import MEDIA
 from stages.data.shapes.kto import LABELS
 from stages.data.shapes.preference import CHOSEN, REJECTED
@@ -19,7 +20,7 @@ from stages.data.sources import Wanted
 from stages.data.sources.names import scheme_of, split_names
 from stages.data.split_column import NONE
 from stages.ingest.rows.bad_rows import judge, skipped
-from stages.ingest.rows.choose import NAMES, Groups, hold_out, sample
+from stages.ingest.rows.choose import NAMES, Groups, fewer_than_asked, hold_out, sample
 from stages.ingest.rows.collect import Collected
 from stages.ingest.rows.pieces import Spread, Update, draws, one_by_one, read_splits
 from stages.ingest.rows.remarks import lengths, remarks
@@ -63,7 +64,8 @@ def prepare_data(recipe: Recipe, folder: Path, update: Update, spread: Spread = 
     found = _kept(recipe, read, groups, paths)
     paths["test"].touch()
     shutil.rmtree(folder / "raw")
-    lines = [*skipped(read, folder), *_left_out(recipe, read, groups), *remarks(found, paths, used_columns(recipe))]
+    lines = [*skipped(read, folder), *_of_recipe(recipe, read, found, groups)]
+    lines += remarks(found, paths, used_columns(recipe))
     artifacts = [scan_folder(name, folder / name) for name in ("train_set", "test_set")]
     metrics = _metrics(read, found, artifacts, time.monotonic() - begin)
     return DataParts(artifacts, metrics | ({"remarks": lines} if lines else {}), lines)
@@ -97,6 +99,22 @@ def _check_needed(recipe: Recipe, found: Mapping[str, Collected]) -> None:
             )
 
 
+def _of_recipe(
+    recipe: Recipe, read: Mapping[str, Collected], found: Mapping[str, Collected], groups: Groups | None
+) -> Iterator[str]:
+    """Remarks on what the rows are in the light of the recipe."""
+    yield from _left_out(recipe, read, groups)
+    if recipe.dataset.split and groups:
+        yield from fewer_than_asked(recipe.dataset.split, found)
+    there = {column for each in read.values() for column in each.columns}
+    for name in TEMPLATES:
+        for column in there.intersection(braced(getattr(recipe.dataset.prompt, name) or "")):
+            yield (
+                f"dataset.prompt.{name} has {{{{{column}}}}}, a text in braces and not the column {column}: for that "
+                "write one brace on each side"
+            )
+
+
 def _left_out(recipe: Recipe, read: Mapping[str, Collected], groups: Groups | None) -> list[str]:
     count = groups.named.count(NAMES.index(NONE)) if groups else 0
     rule = recipe.dataset.split
@@ -110,7 +128,7 @@ def used_columns(recipe: Recipe) -> set[str]:
     prompt, split = recipe.dataset.prompt, recipe.dataset.split
     named = prompt_columns(prompt) | ({split.by, split.stratify or "", split.column or ""} if split else set())
     usual = {"pt": ("text",), "dpo": (*CHOSEN, *REJECTED), "rm": (*CHOSEN, *REJECTED), "kto": LABELS}
-    extras = ("system", "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
+    extras = (*SYSTEMS, "tools", "functions", *MEDIA) if prompt.conversations is not None else ()
     whole = {name.partition(".")[0] for name in named}
     return {*named, *whole, *usual.get(recipe.train.stage, ()), *extras, "id"}
 

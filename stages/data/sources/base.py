@@ -100,7 +100,7 @@ def matching(source: str, pattern: str, there: Iterable[str]) -> list[str]:
     """
     there = sorted(bounded(source, there), key=_in_order)
     asks_hidden = any(part[:1] in (".", "_") for part in pattern.split("/"))
-    found = [name for name in there if fnmatch.fnmatchcase(name, pattern) and (asks_hidden or not _describes(name))]
+    found = [name for name in there if _matches(name, pattern) and (asks_hidden or not _describes(name))]
     if not found:
         shown = ", ".join(there[:10]) or "nothing"
         raise RunnerError(f"dataset.source={source} has no file like {pattern}; it holds: {shown}", NAME_HINT)
@@ -111,6 +111,11 @@ def matching(source: str, pattern: str, there: Iterable[str]) -> list[str]:
         hint = "Get the file, or list the files' names in dataset.files."
         raise RunnerError(f"dataset.source={source} lacks {missing}, one of those that {pattern} means", hint)
     return found
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether the pattern means the name; `**/` stands for any folders, or none."""
+    return any(fnmatch.fnmatchcase(name, each) for each in {pattern, pattern.replace("**/", "")})
 
 
 def _in_order(name: str) -> list[str | int]:
@@ -133,6 +138,6 @@ def _missing_shard(names: Iterable[str], pattern: str) -> str:
         start = 0 if 0 in numbers else 1
         for number in range(start, start + int(total)):
             name = f"{before}-{number:0{len(total)}d}-of-{total}{after}"
-            if number not in numbers and fnmatch.fnmatchcase(name, pattern):
+            if number not in numbers and _matches(name, pattern):
                 return name
     return ""

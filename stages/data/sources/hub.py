@@ -40,7 +40,14 @@ def parse_address(source: str) -> HubAddress:
     if unknown := [key for key in given if key not in KEYS]:
         raise RunnerError(f"{source} has the unknown key {unknown[0]!r}", f"There are: {', '.join(KEYS)}.")
     if not name or name.count("/") > 1 or any(part in ("", ".", "..") for part in name.split("/")):
-        raise RunnerError(f"{source} names no dataset of the hub", "Write hf://org/name.")
+        hint = "Write hf://org/name."
+        if name.count("/") > 1:
+            org, dataset, file = name.split("/", 2)
+            hint = (
+                f"Write hf://{org}/{dataset}, or for one of its files "
+                f"https://huggingface.co/datasets/{org}/{dataset}/resolve/main/{file}"
+            )
+        raise RunnerError(f"{source} names no dataset of the hub", hint)
     return HubAddress(name, **given)
 
 

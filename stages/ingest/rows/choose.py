@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Any
 
 from runner.errors import RunnerError
 from stages.data.example import BadRowError
-from stages.data.prompt import as_text, cell
+from stages.data.prompt import as_text, cell, has
 from stages.data.split_column import NONE, split_of_row
 from stages.ingest.rows.collect import Collected, Found
 from stages.sections.dataset import Dataset, HeldOut
 
+_NEARLY = 0.9
 _START = b'{"id": "'
 TRAIN, VAL, TEST = 0, 1, 2
 NAMES = ("train", "val", "test", NONE)
@@ -62,6 +63,10 @@ class Groups:
         """Each example's split, as an index of NAMES."""
         return self.named if self._rule.column is not None else assign(self._rule, self.root_keys(), self.strata)
 
+    def count(self) -> int:
+        """How many groups there are of rows that stay together."""
+        return len(set(self.root_keys())) if self._rule.column is None else 0
+
     def root_keys(self) -> list[int]:
         """Each example's key: equal for those that stay together."""
         if self._rule.by == "hash":
@@ -77,11 +82,13 @@ class Groups:
 
     def _column(self, columns: Mapping[str, Any], name: str) -> str:
         value = cell(columns, name)
-        if value is None:
-            raise BadRowError(
-                f"lacks the column {name!r} that dataset.split names", "Name another column, or by: hash."
-            )
-        return as_text(value)
+        try:
+            if value is not None:
+                return as_text(value)
+        except BadRowError as error:
+            raise BadRowError(f"column {name!r}, which dataset.split names, {error.why}", "Name another one.") from None
+        why = "is null" if has(columns, name) else "is missing"
+        raise BadRowError(f"column {name!r}, which dataset.split names, {why}", "Give the row one, or name another.")
 
 
 def _root(above: dict[int, int], key: int) -> int:
@@ -127,10 +134,23 @@ def _fill(part: int, wanted: int, keys: Sequence[int], members: Mapping[int, lis
     return count
 
 
+def fewer_than_asked(rule: HeldOut, found: Mapping[str, Collected]) -> Iterator[str]:
+    """One line for each split that has notably fewer rows than the rule asks for, since whole groups go to a split."""
+    total = sum(each.num_rows for each in found.values())
+    for split, share in (("val", rule.val), ("test", rule.test)):
+        wanted = round(_number(share, total))
+        if rule.column is None and share is not None and found[split].num_rows < wanted * _NEARLY:
+            kept = "the same prompt" if rule.by == "hash" else f"the same prompt or {rule.by}"
+            yield (
+                f"{split}: has {found[split].num_rows:,} rows and not {wanted:,} as dataset.split.{split} asks: rows "
+                f"with {kept} stay in one split"
+            )
+
+
 def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping[str, Path]) -> dict[str, Collected]:
     """Move rows of the training examples' file into the other splits'. Raises RunnerError for an empty split."""
     parts = groups.parts()
-    wanted = _wanted(rule, parts)
+    wanted = _wanted(rule, parts, groups.count())
     whole = paths["train"].with_name(".all.jsonl")
     paths["train"].replace(whole)
     for part in wanted:
@@ -139,7 +159,7 @@ def hold_out(rule: HeldOut, groups: Groups, collected: Collected, paths: Mapping
     return {NAMES[part]: _only(collected, [each == part for each in parts], part) for part in wanted}
 
 
-def _wanted(rule: HeldOut, parts: bytearray) -> list[int]:
+def _wanted(rule: HeldOut, parts: bytearray, num_groups: int) -> list[int]:
     """The splits to write. Raises RunnerError for one that is asked for and has no row."""
     if rule.column is not None:
         if TRAIN not in parts:
@@ -149,11 +169,19 @@ def _wanted(rule: HeldOut, parts: bytearray) -> list[int]:
     wanted = [TRAIN] + [part for part, share in ((VAL, rule.val), (TEST, rule.test)) if share is not None]
     for part in wanted:
         if part not in parts:
-            raise RunnerError(
-                f"dataset.split leaves the {NAMES[part]} split without a row of {len(parts):,}",
-                f"Set dataset.split.{NAMES[part]} to another share, or group the rows by another column (by).",
-            )
+            words = f"dataset.split leaves the {NAMES[part]} split without a row of {len(parts):,}"
+            raise RunnerError(words, _why_empty(rule, part, num_groups))
     return wanted
+
+
+def _why_empty(rule: HeldOut, part: int, num_groups: int) -> str:
+    """What to do about a split without a row. num_groups: rows that stay together count as one."""
+    same = "the same prompt" if rule.by == "hash" else f"the same prompt or {rule.by}"
+    groups = "all rows are one such group" if num_groups == 1 else f"there are {num_groups:,} such groups"
+    few = f"Rows with {same} stay in one split, and {groups}. "
+    share = "smaller" if part == TRAIN else "larger"
+    key = "dataset.split.val or test" if part == TRAIN else f"dataset.split.{NAMES[part]}"
+    return f"{few}Give a {share} {key}, rows that differ more, or files for the splits (dataset.files)."
 
 
 def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:

@@ -162,10 +162,92 @@ def test_a_split_may_be_several_files(dataset: Path, pattern: object) -> None:
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("hf://a/b/c", "names no dataset"), ("hf://a/b?conf=x", "unknown key 'conf'"), ("hf://", "names no dataset")],
+    [
+        ("hf://a/b/c", "names no dataset"),
+        ("hf://datasets/a/b/data/train.jsonl", "names no dataset"),
+        ("hf://a/b?conf=x", "unknown key 'conf'"),
+        ("hf://", "names no dataset"),
+    ],
 )
 def test_an_address_of_the_hub_is_checked(source: str, words: str) -> None:
     assert words in problems({"dataset.source": source, "dataset.files.test": "test", **OWN})["dataset.source"].message
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("https://huggingface.co/datasets/org/name", "Write hf://org/name"),
+        ("https://huggingface.co/datasets/org/name/viewer/default", "Write hf://org/name"),
+        (
+            "https://huggingface.co/datasets/org/name/blob/main/x.jsonl",
+            "Write https://huggingface.co/datasets/org/name/resolve/main/x.jsonl",
+        ),
+        ("https://github.com/org/name/blob/main/x.jsonl", "Write https://github.com/org/name/raw/main/x.jsonl"),
+        ("file:///home/me/x.jsonl", "Write the path alone: /home/me/x.jsonl"),
+        ("C:\\data\\x.jsonl", "Write the path as this machine has it."),
+        ("some-org/some-data", "Correct the path. For a dataset of the hub write hf://some-org/some-data."),
+    ],
+)
+def test_an_address_in_other_words_is_refused_with_the_one_to_write(source: str, hint: str) -> None:
+    assert problems({"dataset.source": source, "dataset.files.test": "test", **OWN})["dataset.source"].hint == hint
+
+
+def test_a_source_that_cannot_be_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.xlsx").write_bytes(b"\xd0\xcf\x11\xe0")
+    found = problems({"dataset.source": str(tmp_path / "x.xlsx"), **OWN})["dataset.source"]
+    assert (found.message, found.hint) == ("is an Excel workbook", "Save it as CSV (UTF-8).")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("train.jsonl,test.jsonl", "Write several names as a list"),
+        ("{train,test}.jsonl", "Write several names as a list"),
+        ("train[:80%]", "dataset.split holds rows out of it"),
+        ("more/", "Write more/* for its files."),
+    ],
+)
+def test_files_named_as_other_tools_name_them_are_told_how(dataset: Path, name: str, hint: str) -> None:
+    (dataset / "more").mkdir()
+    found = problems({"dataset.source": str(dataset), "dataset.files.train": name, **OWN})
+    assert hint in found["dataset.files.train"].hint
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("{sentence[0].text}", "{sentence.0.text}"), ("{row.meaning}", "{meaning}"), ("{ meaning }", "{meaning}"),
+        ("{meaning:.2f}", "{meaning}"), ("{game}", "{about.game}"),
+    ],
+)  # fmt: skip
+def test_a_column_in_another_spelling_is_told_as_it_is_written_here(dataset: Path, written: str, meant: str) -> None:
+    row = {"sentence": [{"text": "It is a game."}], "meaning": "inform()", "about": {"game": "Chess"}}
+    (dataset / "train.jsonl").write_text(json.dumps(row) + "\n")
+    prompt = {"dataset.prompt.user": written, "dataset.prompt.assistant": "{meaning}"}
+    assert problems({"dataset.source": str(dataset), **prompt})["dataset.prompt.user"].hint == f"Did you mean {meant}?"
+
+
+@pytest.mark.parametrize(("template", "more"), [("sentence", ""), ("{{ sentence }}", " Two braces stand for one")])
+def test_a_template_that_is_a_columns_name_is_told_the_braces(dataset: Path, template: str, more: str) -> None:
+    prompt = {"dataset.prompt.user": template, "dataset.prompt.assistant": "{meaning}"}
+    hint = problems({"dataset.source": str(dataset), **prompt})["dataset.prompt.user"].hint
+    assert hint.startswith(f"Write {{sentence}}.{more}")
+
+
+def test_a_table_in_a_file_of_text_is_told_its_name(dataset: Path) -> None:
+    (dataset / "train.txt").write_text("sentence\tmeaning\nIt is a game.\tinform()\n")
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    given = {"dataset.source": str(dataset), "dataset.files.train": "train.txt", **prompt}
+    assert "Name the file .csv or .tsv" in problems(given)["dataset.prompt.user"].hint
+
+
+@pytest.mark.parametrize("key", ["by", "stratify"])
+def test_a_column_that_a_split_goes_by_is_there(dataset: Path, key: str) -> None:
+    prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
+    files = {"train": "train.jsonl", "val": "val.jsonl", "test": None}
+    given = {"dataset.source": str(dataset), "dataset.files": files, **prompt}
+    found = problems({**given, "dataset.split": {"test": 0.1, key: "sentense"}})
+    assert found[f"dataset.split.{key}"].hint == "Did you mean sentence?"
 
 
 def test_a_missing_local_folder_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from runner.errors import RunnerError
 from stages.data.sources import hub
 from stages.data.sources import web as sources
-from stages.data.sources.fetch import fetch_files, fetch_patterns
+from stages.data.sources.fetch import fetch_files, fetch_patterns, open_files
 from stages.sections.dataset import Dataset
 
 pytest_plugins = ["tests.moto_s3"]
@@ -186,6 +186,13 @@ def test_a_pattern_means_files_of_rows_in_the_order_of_their_numbers(tmp_path: P
     assert list(fetch_patterns(str(tmp_path), {"train": ["d/*"]}, tmp_path / "raw")["train"]) == kept
     hidden = fetch_patterns(str(tmp_path), {"train": ["d/.ipynb_checkpoints/*"]}, tmp_path / "raw")
     assert len(hidden["train"]) == 1
+
+
+def test_two_stars_mean_any_folders_or_none(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "x/b.jsonl", "x/y/c.jsonl", "x/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert open_files(str(tmp_path), None, False).find("**/*.jsonl") == ["a.jsonl", "x/b.jsonl", "x/y/c.jsonl"]
 
 
 def test_a_shard_that_is_missing_among_numbered_ones_is_told(tmp_path: Path) -> None:

@@ -90,8 +90,47 @@ def test_a_column_is_as_frequent_in_every_split(tmp_path: Path) -> None:
 def test_a_split_that_would_be_empty_and_a_column_that_is_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="leaves the test split without a row"):
         ingested(tmp_path, {"train": rows(1) * 5}, split={"test": 0.2})
-    with pytest.raises(RunnerError, match=r"lacks the column 'who' that dataset\.split names"):
-        ingested(tmp_path, {"train": rows(5)}, split={"test": 0.2, "by": "who"})
+    with pytest.raises(RunnerError, match=r"column 'who', which dataset\.split names, is missing"):
+        ingested(tmp_path, {"train": [*rows(5, who="x"), *rows(1)]}, split={"test": 0.2, "by": "who"})
+
+
+@pytest.mark.parametrize(
+    ("given", "split", "words"),
+    [
+        ([{"q": "Write.", "a": f"Poem {n}."} for n in range(20)], {"test": 0.2}, "all rows are one such group"),
+        (rows(20, who="x"), {"test": 0.2, "by": "who"}, "the same prompt or who stay in one split"),
+        (rows(4), {"test": 4}, "Give a smaller dataset.split.val or test"),
+        (rows(4), {"test": 0.1}, "Give a larger dataset.split.test"),
+    ],
+)
+def test_why_a_split_is_empty_is_told(
+    tmp_path: Path, given: list[dict[str, Any]], split: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RunnerError, match="leaves the t") as caught:
+        ingested(tmp_path, {"train": given}, split=split)
+    assert words in caught.value.hint
+
+
+def test_fewer_rows_than_a_split_asks_for_are_remarked(tmp_path: Path) -> None:
+    given = [*rows(10, who="x"), {"q": "Other?", "a": "b", "who": "y"}]
+    made = ingested(tmp_path, {"train": given}, split={"test": 5, "by": "who"})
+    assert made.metrics["rows"] == {"train": 10, "test": 1}
+    assert made.remarks[0].startswith(
+        "test: has 1 rows and not 5 as dataset.split.test asks: rows with the same prompt"
+    )
+
+
+def test_a_null_or_a_list_where_rows_are_grouped_is_told_by_its_column(tmp_path: Path) -> None:
+    for value, words in ((None, "is null"), (["x"], "is a list")):
+        with pytest.raises(RunnerError, match=f"column 'who', which dataset.split names, {words}"):
+            ingested(tmp_path, {"train": rows(4, who=value)}, split={"test": 2, "stratify": "who"})
+
+
+def test_a_column_in_two_braces_is_remarked(tmp_path: Path) -> None:
+    made = ingested(tmp_path, {"train": rows(4)}, prompt={"user": "Of {{a}}: {q}", "assistant": "{a}"})
+    assert made.remarks == [
+        "dataset.prompt.user has {{a}}, a text in braces and not the column a: for that write one brace on each side"
+    ]
 
 
 def test_max_rows_draws_a_sample_by_the_seed_in_the_files_order(tmp_path: Path) -> None:
@@ -248,6 +287,13 @@ def test_a_column_names_each_rows_split_in_usual_words_or_the_recipes_own(tmp_pa
     assert "left out 10 of 50 rows, whose 'fold' means none" in made.remarks
     with pytest.raises(RunnerError, match=r"10 rows .*: its column 'fold' is 'unlabelled', which names no split"):
         ingested(tmp_path, {"train": given}, split={"column": "fold", "values": {"9": "test"}})
+
+
+def test_a_split_with_a_typing_mistake_is_told_which_it_may_be(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="'tset', which names no split") as caught:
+        ingested(tmp_path, {"train": [*rows(4, fold="train"), {"q": "x", "a": "y", "fold": "tset"}]},
+                 split={"column": "fold"})  # fmt: skip
+    assert "dataset.split.values={tset: test}" in caught.value.hint
 
 
 def test_a_column_of_splits_that_names_none_that_is_needed_is_refused(tmp_path: Path) -> None:
