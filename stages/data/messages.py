@@ -31,6 +31,9 @@ _NO_ROLES: Mapping[str, Role] = {}
 _FORM = 'Write each message as {"role": "user", "content": "..."}.'
 _TEXT = 'Write {"type": "text", "text": "..."}; a call belongs in tool_calls, its result in a message of the role tool.'
 _CALL = 'Write {"name": "...", "arguments": {...}}.'
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+"""Names of a call's arguments: Llama's templates and Anthropic's interface have others."""
+_CALL_KEYS = ("id", "type", "index", "function", "name", *_ARGUMENTS)
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _PARTS = ("text", "image", "image_url", "input_image", "input_text", "output_text", "audio", "input_audio", "video")
 
@@ -62,9 +65,9 @@ def check_message(
         if key in given:
             message[key] = _text(given[key], f"{key} of {where}")
     if calls := given.get("tool_calls"):
-        message["tool_calls"] = [_call(call, where) for call in _calls(calls, f"tool_calls of {where}")]
+        message["tool_calls"] = [_call(call, where, ignore) for call in _calls(calls, f"tool_calls of {where}")]
     if call := given.get("function_call"):  # OpenAI's form before tools
-        message.setdefault("tool_calls", []).append(_call(call, where))
+        message.setdefault("tool_calls", []).append(_call(call, where, ignore))
     thoughts = {key: _text(given[key], f"{key} of {where}") for key in _REASONING if given.get(key)}
     if len(set(thoughts.values())) > 1:
         raise BadRowError(f"{where} has {' and '.join(thoughts)}, and they differ", "Remove one of them.")
@@ -163,11 +166,18 @@ def _part(part: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if value is not None}
 
 
-def _call(call: Any, where: str) -> dict[str, Any]:
+def _call(call: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRowError(f"a tool call of {where} has no function with a name", _CALL)
-    arguments = function.get("arguments")
+    given = {key: each for key, each in {**call, **function}.items() if key not in ignore and each is not None}
+    if unknown := [key for key, each in given.items() if key not in _CALL_KEYS and _is_given(key, each)]:
+        fix = f"Remove it, or name it in dataset.ignore_keys=[{unknown[0]}]."
+        raise BadRowError(f"a tool call of {where} has the unknown key {unknown[0]!r}", fix)
+    named = [key for key in _ARGUMENTS if key in given]
+    if len(named) > 1:
+        raise BadRowError(f"a tool call of {where} has both {named[0]} and {named[1]}", _CALL)
+    arguments = given[named[0]] if named else None
     if isinstance(arguments, str):
         try:
             arguments = value_of(arguments or "{}")
@@ -184,8 +194,8 @@ def _as_call(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     calls = _either(given, "content", "value", where)
     call_keys = {"role", "from", "content", "value"}
     if calls is None and "name" in given:
-        calls = {"name": given["name"], "arguments": given.get("arguments")}
-        call_keys |= {"name", "arguments"}
+        calls = {key: given[key] for key in ("name", *_ARGUMENTS) if key in given}
+        call_keys |= calls.keys()
     if isinstance(calls, str):
         try:
             calls = value_of(calls)

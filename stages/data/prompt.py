@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +25,7 @@ from stages.sections.prompt import Prompt
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _LACKS = object()
 OPTIONAL = ""
+_MOST_NAMED = 20
 
 
 def _as_json(value: Any) -> str:
@@ -159,9 +160,10 @@ def cell(row: Mapping[str, Any], name: str) -> Any:
     return None if value is _LACKS else value
 
 
-def names(row: Mapping[str, Any]) -> str:
+def names(row: Collection[str]) -> str:
     """The row's columns, for the words of a message."""
-    return ", ".join(list(row)[:20]) or "none"
+    shown = [*list(row)[:_MOST_NAMED], *(["..."] if len(row) > _MOST_NAMED else [])]
+    return ", ".join(shown) or "none"
 
 
 Line = tuple[tuple["str | Column", ...], bool]

@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.errors import Problem, RunnerError, nearest
 from stages.data.look import first_row
-from stages.data.prompt import TEMPLATES, braced, columns, has, only_column, template_columns
+from stages.data.prompt import TEMPLATES, braced, columns, has, names, only_column, template_columns
 from stages.data.shapes.conversation import holds_messages
 from stages.data.shapes.convert import PAIR_STAGES, TEXT_STAGES
 from stages.data.shapes.kto import LABELS
@@ -102,7 +102,7 @@ def prompt_columns_exist(recipe: Recipe) -> Iterator[Problem]:
             continue  # reported by prompt_templates_parse
         if missing:
             guess = _meant(missing[0], row)
-            message = f"takes {_named(missing)}, which the rows lack; they have: {', '.join(sorted(row))}"
+            message = f"takes {_named(missing)}, which the rows lack; they have: {names(sorted(row))}"
             near = guess if name == "conversations" else f"{{{guess}}}"
             hint = f"Did you mean {near}?" if guess else _other(name, missing[0], row)
             yield Problem(f"dataset.prompt.{name}", template, message, hint)
@@ -160,7 +160,7 @@ def training_columns_exist(recipe: Recipe) -> Iterator[Problem]:
         return
     missing = [known[0] for known in _usual(stage, recipe.dataset.prompt) if not any(name in row for name in known)]
     if missing:
-        message = f"takes rows with {_named(missing)}, which they lack; they have: {', '.join(sorted(row))}"
+        message = f"takes rows with {_named(missing)}, which they lack; they have: {names(sorted(row))}"
         hint = "Name the columns in dataset.prompt, give other data, or set train.stage=sft."
         yield Problem("train.stage", stage, message, hint)
 

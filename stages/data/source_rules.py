@@ -14,6 +14,7 @@ from runner.storage.store import checked_key
 from stages.data.generated.named import parse_uri
 from stages.data.look import first_row, look_at
 from stages.data.prompt import has
+from stages.data.prompt import names as shown_names
 from stages.data.readers.json_document import splits_in
 from stages.data.readers.sniff import sniff
 from stages.data.sources import SCHEMES
@@ -243,7 +244,7 @@ def _columns_of_split(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
         if row and name is not None and not has(row, name):
             guess = nearest(name, row)
             hint = f"Did you mean {guess}?" if guess else "Name one of these."
-            message = f"is a column that the rows lack; they have: {', '.join(sorted(row))}"
+            message = f"is a column that the rows lack; they have: {shown_names(sorted(row))}"
             yield Problem(f"dataset.split.{key}", name, message, hint)
 
 
@@ -262,7 +263,7 @@ def _by_column(recipe: Recipe, rule: HeldOut) -> Iterator[Problem]:
     if row and not has(row, rule.column or ""):
         guess = nearest(rule.column or "", row)
         hint = f"Did you mean {guess}?" if guess else "Name one of these."
-        message = f"is a column that the rows lack; they have: {', '.join(sorted(row))}"
+        message = f"is a column that the rows lack; they have: {shown_names(sorted(row))}"
         yield Problem("dataset.split.column", rule.column, message, hint)
 
 

@@ -211,7 +211,7 @@ def _text_form(text: str, name: str, whole: bool) -> Form:
             raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
         if _value_of(lines[0]) is not _NONE:
             return Form("jsonl")  # whose reader tells of each line that it holds no object
-        table = any(each in lines[0] for each in DELIMITERS)
+        table = any(each in lines[0] for each in DELIMITERS) and "{" not in lines[0]
         hint = "It looks like CSV: name it .csv." if table else "Write one JSON object a line."
         raise _refused(name, f"is not JSON: it starts with {shown!r}", hint)
     delimiter = delimiter_of(lines)

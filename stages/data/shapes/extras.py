@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from stages.data.example import BadRowError
@@ -15,6 +16,7 @@ _NULLS = ("default", "const")
 """Keys of a schema that may be null; another one that is was filled in by a table by columns."""
 _SCHEMAS = ("input_schema", "inputSchema")
 """Anthropic's and MCP's names of a tool's parameters."""
+_TOOLS = 'Write a list, or its JSON: [{"name": "...", "description": "...", "parameters": {...}}].'
 _IMAGES = ("images", "image")
 _OTHER_MEDIA = ("videos", "video", "audios", "audio")
 MEDIA = frozenset((*_IMAGES, *_OTHER_MEDIA))
@@ -33,20 +35,30 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
         try:
             tools = value_of(tools)
         except ValueError:
-            raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools") from None
+            raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools", _TOOLS) from None
         if tools is None:
             return []
+    if isinstance(tools, list):
+        tools = [_opened(each) for each in tools]
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         entry = (
             next((each for each in tools if not isinstance(each, Mapping)), None) if isinstance(tools, list) else None
         )
         what = f"a list of which one entry is {kind(entry)}" if entry is not None else kind(tools)
-        raise BadRowError(f"column {name!r} is {what}, not a list of tools")
+        raise BadRowError(f"column {name!r} is {what}, not a list of tools", _TOOLS)
     made = [_tool(_without_nulls(tool)) for tool in tools]
     for tool in made:
         if not isinstance(tool["function"], Mapping) or not isinstance(tool["function"].get("name"), str):
-            raise BadRowError(f"column {name!r} has a tool without a function's name")
+            raise BadRowError(f"column {name!r} has a tool without a function's name", _TOOLS)
     return made
+
+
+def _opened(tool: Any) -> Any:
+    """The tool, which may be JSON text."""
+    if isinstance(tool, str):
+        with suppress(ValueError):
+            return value_of(tool)
+    return tool
 
 
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:

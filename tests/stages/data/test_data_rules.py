@@ -234,6 +234,14 @@ def test_a_template_that_is_a_columns_name_is_told_the_braces(dataset: Path, tem
     assert hint.startswith(f"Write {{sentence}}.{more}")
 
 
+def test_of_many_columns_the_first_are_shown(dataset: Path) -> None:
+    (dataset / "train.csv").write_text(",".join(f"c{n}" for n in range(400)) + "\n" + ",".join("x" * 400) + "\n")
+    given = {"dataset.source": str(dataset), "dataset.files.train": "train.csv", **OWN}
+    message = problems(given)["dataset.prompt.user"].message
+    assert message.endswith(", ...")
+    assert len(message) < 300
+
+
 def test_a_table_in_a_file_of_text_is_told_its_name(dataset: Path) -> None:
     (dataset / "train.txt").write_text("sentence\tmeaning\nIt is a game.\tinform()\n")
     prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -66,6 +67,13 @@ REFUSED = {
     "arguments without end": (
         [ASK, calling(call(arguments='{"item": ' + "[" * 99999)), result(), SAY], TOOLS, "nested deeper"
     ),
+    "a call's own result": (
+        [ASK, calling({"name": "stock", "arguments": {}, "result": "2"}), SAY], TOOLS, "the unknown key 'result'"
+    ),
+    "two names of arguments": (
+        [ASK, calling({"name": "stock", "arguments": {}, "parameters": {"item": 1}}), SAY], TOOLS, "both arguments and"
+    ),
+    "tools by their names": ([ASK, SAY], {"stock": {}}, "is an object, not a list of tools"),
     "an object as content": ([ASK, calling(), {**result(), "content": {"rye": 2}}, SAY], TOOLS, "an object, not text"),
     "an unknown key of a call's turn": (
         [ASK, {"role": "tool_call", "content": "{}", "reply_to": 1}, SAY], TOOLS, "the unknown key 'reply_to'"
@@ -98,6 +106,8 @@ CALLING: dict[str, dict[str, Any]] = {
     "arguments as text": {"role": "tool_call", "name": "stock", "arguments": '{"item": "rye"}'},
     "calls as text": {"role": "assistant", "content": None, "tool_calls": f"[{CALL_TEXT}]"},
     "OpenAI's form before tools": {"role": "assistant", "function_call": {**CALLED["function"]}},
+    "Llama's parameters": {"from": "function_call", "value": CALL_TEXT.replace("arguments", "parameters")},
+    "parameters of a call": calling({"name": "stock", "parameters": {"item": "rye"}}),
     "nulls of other tools": calling({"function": {"name": "stock", "arguments": {"item": "rye", "day": None}}}),
 }  # fmt: skip
 
@@ -125,6 +135,7 @@ WRITTEN: dict[str, Any] = {
     "the function itself": TOOL["function"],
     "OpenAI's later form": {"type": "function", **TOOL["function"]},
     "Anthropic's form": {"name": "stock", "input_schema": TOOL["function"]["parameters"]},
+    "JSON text": json.dumps(TOOL),
     "MCP's form": {"name": "stock", "inputSchema": TOOL["function"]["parameters"]},
     "nulls of other tools": {
         **TOOL, "function": {"name": "stock", "strict": None, "parameters": {
