@@ -99,6 +99,8 @@ class Ingest:
         """
         recipe = with_absolute_paths(ctx.recipe)
         folder = ctx.stage_dir.absolute()
+        if without_torch.likely(recipe):
+            _comparing(ctx, recipe)
         data, model = ctx.ray.call_together(
             (read_data, ctx.resources, (recipe, folder, ctx.progress(), ctx.resources)),
             (fetch_model, resources_there(ctx.resources, converted_in(recipe)), (recipe, ctx.progress())),
@@ -122,16 +124,28 @@ def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | N
 
     parts: the model's folder, the training rows, the test rows. Raises RunnerError at the first that differs.
     """
-    learning, asking = (resources_there(ctx.resources, each) for each in (learned_in(recipe), asked_in(recipe)))
     if without_torch.possible(recipe, Path(parts[0])):
-        learning = without_torch.in_own_process(learning)
-        asking = asking if needs_reading(recipe) else without_torch.in_own_process(asking)
+        learning, asking = _comparing(ctx, recipe)
+    else:
+        learning, asking = (resources_there(ctx.resources, each) for each in (learned_in(recipe), asked_in(recipe)))
     here = (compare, learning, (recipe, *parts))
     if not asked_elsewhere(recipe) and not needs_reading(recipe):
         return int(ctx.ray.call_together(here)[0][0])
     (count, asked), there = ctx.ray.call_together(here, (look_there, asking, (recipe, *parts)))
     require_alike(recipe, asked, there)
     return int(count)
+
+
+def _comparing(ctx: RunContext[Recipe], recipe: Recipe) -> list[StageResources]:
+    """Resources of the trainer's and of the engine's task, without torch: their libraries are imported from the first
+    call on. The engine's parsers of answers need torch."""
+    found = []
+    for chosen, needs_torch in ((learned_in(recipe), False), (asked_in(recipe), needs_reading(recipe))):
+        there = resources_there(ctx.resources, chosen)
+        if not needs_torch:
+            there = without_torch.in_own_process(there, chosen.name if chosen else None, ctx.ray.import_ahead)
+        found.append(there)
+    return found
 
 
 def _draws(dataset: Dataset) -> bool:

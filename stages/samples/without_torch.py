@@ -1,7 +1,8 @@
 """Token ids without torch: tokenizers need none of it, and importing it takes three quarters of the time.
 
 transformers imports torch wherever it is installed. A task with the resources of `in_own_process` has a process that no
-other task gets; there `begin` has it take torch as not installed, which it provides for.
+other task gets; there `begin` has it take torch as not installed, which it provides for. Where workers are forked, the
+server of these processes has done so before.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cluster import environments
+from runner.cluster.environments.ahead import ImportAhead
 from stages.models.vision import model_type_of_vision
 
 if TYPE_CHECKING:
     from runner.recipe.schema import StageResources
     from stages.sections.recipe import Recipe
 
+_BEGIN = f"{__name__}:begin"
 _VARIABLE = "RECIPE_RUNNER_WITHOUT_TORCH"
 _VARIABLES = {_VARIABLE: "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}  # it warns where there is no torch
 
@@ -25,8 +28,12 @@ _VARIABLES = {_VARIABLE: "1", "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1"}  # it wa
 def possible(recipe: Recipe, model: Path) -> bool:
     """Whether the recipe's prompts need no more than the tokenizer in the model's folder: image processors,
     LLaMA-Factory's templates and a model's own code import torch. False where the folder cannot be seen from here."""
-    own = recipe.model.trust_remote_code or recipe.model.template is not None
-    return not own and (model / "config.json").is_file() and model_type_of_vision(model) is None
+    return likely(recipe) and (model / "config.json").is_file() and model_type_of_vision(model) is None
+
+
+def likely(recipe: Recipe) -> bool:
+    """Whether it is `possible` as far as is known before the model is there."""
+    return not recipe.model.trust_remote_code and recipe.model.template is None
 
 
 def variables(recipe: Recipe, model: Path) -> dict[str, str]:
@@ -34,10 +41,14 @@ def variables(recipe: Recipe, model: Path) -> dict[str, str]:
     return dict(_VARIABLES) if possible(recipe, model) else {}
 
 
-def in_own_process(resources: StageResources) -> StageResources:
-    """The resources, in a process that has no torch."""
-    given = environments.with_variables(resources.runtime_env, _VARIABLES)
-    return resources.model_copy(update={"runtime_env": given})
+def in_own_process(resources: StageResources, environment: str | None, import_ahead: ImportAhead) -> StageResources:
+    """The resources, in a process that has no torch. environment: whose interpreter it has, and whose imports begin
+    now; None for that of the resources."""
+    there = environments.with_variables(resources.runtime_env, _VARIABLES)
+    if environment is not None:
+        there.pop("py_executable", None)
+        there = import_ahead(environment, [_BEGIN], there)
+    return resources.model_copy(update={"runtime_env": there})
 
 
 def begin() -> None:

@@ -156,9 +156,10 @@ class Train:
         trainer, tokens = load_trainer(ctx.recipe), ctx.stage_dir.absolute() / TOKENS
         recipe, folders = with_template_text(ctx.recipe), (ctx.input("model").path, ctx.input("train_set").path, tokens)
         one = StageResources(cpus_per_worker=min(1.0, ctx.resources.cpus_per_worker), custom=ctx.resources.custom)
-        there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
         if without_torch.possible(recipe, folders[0]):
-            there = without_torch.in_own_process(there)
+            there = without_torch.in_own_process(one, trainer.environment, ctx.ray.import_ahead)
+        else:
+            there = one.model_copy(update={"runtime_env": environments.runtime_env(trainer.environment, {})})
         ctx.ray.start()
         threading.Thread(target=import_module, args=("ray.train",), name="import-ray-train", daemon=True).start()
         counts = ctx.ray.call(trainer.prepare(), there, recipe, *map(str, folders))

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner.recipe.schema import StageResources
+from runner.cluster.session import RaySession
+from runner.recipe.schema import Cluster, StageResources
 from stages.samples import without_torch
 from stages.sections.recipe import Recipe
 from tests.paths import ROOT
@@ -45,7 +46,12 @@ def with_model(recipe: Recipe, **values: Any) -> Recipe:
 def test_the_ids_are_those_of_a_process_that_has_torch_and_torch_is_not_imported(tmp_path: Path) -> None:
     folder = model_of(tmp_path)
     found = []
-    for variables in ({}, without_torch.in_own_process(StageResources()).runtime_env["env_vars"]):
+    for variables in (
+        {},
+        without_torch.in_own_process(StageResources(), None, RaySession(Cluster()).import_ahead).runtime_env[
+            "env_vars"
+        ],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", _IDS, str(folder)],
             env={**os.environ, **variables}, cwd=ROOT, check=True, capture_output=True, text=True,
@@ -69,11 +75,25 @@ def test_images_named_templates_own_code_and_a_model_elsewhere_need_more(quickst
 
 def test_variables_of_the_recipe_are_kept() -> None:
     resources = StageResources(runtime_env={"env_vars": {"NCCL_DEBUG": "INFO"}, "py_executable": "/x/python"})
-    given = without_torch.in_own_process(resources).runtime_env
+    given = without_torch.in_own_process(resources, None, RaySession(Cluster()).import_ahead).runtime_env
     assert given["py_executable"] == "/x/python"
     assert given["env_vars"]["NCCL_DEBUG"] == "INFO"
     assert len(given["env_vars"]) > 1
     assert len(resources.runtime_env["env_vars"]) == 1
+
+
+def test_processes_of_an_environment_begin_to_import_at_once() -> None:
+    begun: list[tuple[Any, ...]] = []
+    resources = StageResources(runtime_env={"env_vars": {"NCCL_DEBUG": "INFO"}, "py_executable": "/x/python"})
+    there = without_torch.in_own_process(
+        resources, "tool", lambda *given: begun.append(given) or {"py_executable": "/y"}
+    )
+    assert there.runtime_env == {"py_executable": "/y"}
+    ((environment, imports, given),) = begun
+    assert environment == "tool"
+    assert imports == ["stages.samples.without_torch:begin"]
+    assert given.keys() == {"env_vars"}
+    assert given["env_vars"].items() > {"NCCL_DEBUG": "INFO"}.items()
 
 
 def test_other_processes_keep_torch(monkeypatch: pytest.MonkeyPatch) -> None:
