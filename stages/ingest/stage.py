@@ -110,10 +110,11 @@ class Ingest:
         trained = str(folder / "train_set" / "train.jsonl") if "train" in recipe.pipeline else None
         parts = (str(model.path), trained, str(folder / "test_set" / "test.jsonl"))
         asking = with_template_text(recipe)
+        rows_of = data.metrics["rows"]
+        ctx.progress().update(sum(rows_of.values()), None, "rows", state="rendered as they are learned and asked")
         begin = time.monotonic()
         compared = _compared(ctx, asking, parts)
         compare_s = round(time.monotonic() - begin, 2)
-        rows_of = data.metrics["rows"]
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
         figures = {"model_bytes": model.size_bytes, "compared": compared, "compare_s": compare_s}
         return StageResult([*data.artifacts, model], {**data.metrics, **figures}, note)
