@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,11 @@ def prepare_data(recipe: Recipe, folder: Path, update: Update, spread: Spread = 
     found = _kept(recipe, read, groups, paths)
     paths["test"].touch()
     shutil.rmtree(folder / "raw")
-    lines = [*skipped(read, folder), *_of_recipe(recipe, read, found, groups)]
-    lines += remarks(found, paths, used_columns(recipe))
-    artifacts = [scan_folder(name, folder / name) for name in ("train_set", "test_set")]
+    with ThreadPoolExecutor(1) as digests:  # which take a core without Python's lock
+        scanned = [digests.submit(scan_folder, name, folder / name) for name in ("train_set", "test_set")]
+        lines = [*skipped(read, folder), *_of_recipe(recipe, read, found, groups)]
+        lines += remarks(found, paths, used_columns(recipe))
+        artifacts = [each.result() for each in scanned]
     metrics = _metrics(read, found, artifacts, time.monotonic() - begin)
     return DataParts(artifacts, metrics | ({"remarks": lines} if lines else {}), lines)
 

@@ -19,6 +19,7 @@ from stages.ingest.rows.collect import Collected, Found
 from stages.sections.dataset import Dataset, HeldOut
 
 _NEARLY = 0.9
+_PLACED_BYTES = 1 << 20
 _START = b'{"id": "'
 TRAIN, VAL, TEST = 0, 1, 2
 NAMES = ("train", "val", "test", NONE)
@@ -229,13 +230,18 @@ def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool
                 count += 1
 
 
-def number_rows(path: Path, split: str, start: int) -> None:
-    """Number the examples of a file of the split from `start`."""
-    begin, numbered = b"%s%s-" % (_START, split.encode()), path.with_name(f"{path.name}.numbered")
-    with path.open("rb") as lines, numbered.open("wb") as out:
+def place_rows(piece: Path, whole: Path, split: str, start: int, offset: int) -> None:
+    """Write the examples of a piece, numbered from `start`, at their place in the whole file of their split."""
+    begin = b"%s%s-" % (_START, split.encode())
+    with piece.open("rb") as lines, whole.open("r+b", _PLACED_BYTES) as out:
+        out.seek(offset)
         for count, line in enumerate(lines, start):
             out.write(b"%s%06d%s" % (begin, count, line[line.index(b'"', len(begin)) :]))
-    numbered.replace(path)
+
+
+def digits_below(count: int) -> int:
+    """Characters that the numbers of the first `count` examples have in their ids."""
+    return sum(max(0, count - least) for least in (*[0] * 6, *(10**power for power in range(6, 12))))
 
 
 def samples(dataset: Dataset) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from stages.data.shapes.convert import MESSAGE_STAGES, Convert, make_example
 from stages.data.shapes.quick import QuickLine, quick_line
 from stages.data.sources import ROW_SOURCES, Placed, Wanted, files_of, rows_of_files, rows_of_source, scheme_of
-from stages.ingest.rows.choose import Groups, number_rows, samples
+from stages.ingest.rows.choose import Groups, digits_below, place_rows, samples
 from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.control import ControlTokens, tokens_of
 from stages.models.facts import model_facts
@@ -23,7 +22,6 @@ Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 LEAST_BYTES = 64 << 20
 """Less than this is read sooner than a worker starts."""
 MOST_PIECES = 32
-_COPY_BYTES = 4 << 20
 
 
 def one_by_one(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -62,17 +60,28 @@ def read_splits(
         rows = rows_of_files(files, lambda done, total: update(done, total, "bytes"))
         return _in_order(recipe, rows, paths, tokens, lambda done: None)
     made = spread(read_piece, [(recipe, piece, tokens) for piece in pieces])
-    spread(number_rows, _later_pieces(pieces, made))
-    return _merged(recipe, pieces, made, paths)
+    later = _places(pieces, made, paths)
+    spread(place_rows, later)
+    for path, *_ in later:
+        path.unlink()
+    return _merged(recipe, pieces, made)
 
 
-def _later_pieces(pieces: Sequence[Piece], made: Sequence[tuple[Collected, Any]]) -> list[tuple[Path, str, int]]:
-    """The file of each piece that follows others of its split, the split, and how many rows these have."""
-    later, counts = [], dict[str, int]()
+def _places(
+    pieces: Sequence[Piece], made: Sequence[tuple[Collected, Any]], paths: Mapping[str, Path]
+) -> list[tuple[Path, Path, str, int, int]]:
+    """The file of each piece that follows others of its split, the split's file and name, and how many rows and bytes
+    come before. The first piece of a split becomes the split's file, to which the others are written side by side."""
+    later, rows, sizes = [], dict[str, int](), dict[str, int]()
     for piece, (collected, _) in zip(pieces, made, strict=True):
-        if start := counts.get(piece.split, 0):
-            later.append((piece.target, piece.split, start))
-        counts[piece.split] = start + collected.num_rows
+        split, count, size = piece.split, collected.num_rows, piece.target.stat().st_size
+        if split in rows:
+            start = rows[split]
+            later.append((piece.target, paths[split], split, start, sizes[split]))
+            size += digits_below(start + count) - digits_below(start) - digits_below(count)
+        else:
+            piece.target.replace(paths[split])
+        rows[split], sizes[split] = rows.get(split, 0) + count, sizes.get(split, 0) + size
     return later
 
 
@@ -134,19 +143,12 @@ def read_piece(recipe: Recipe, piece: Piece, tokens: list[str]) -> tuple[Collect
 
 
 def _merged(
-    recipe: Recipe, pieces: Sequence[Piece], made: Sequence[tuple[Collected, Groups | None]], paths: Mapping[str, Path]
+    recipe: Recipe, pieces: Sequence[Piece], made: Sequence[tuple[Collected, Groups | None]]
 ) -> tuple[dict[str, Collected], Groups | None]:
-    """The pieces one after the other, as one process would have written them."""
+    """What became of the rows of all pieces, one after the other."""
     groups, found = _groups(recipe), dict[str, Collected]()
     for piece, (collected, own) in zip(pieces, made, strict=True):
-        split = piece.split
-        if split in found:
-            with piece.target.open("rb") as rows, paths[split].open("ab") as whole:
-                shutil.copyfileobj(rows, whole, _COPY_BYTES)
-            piece.target.unlink()
-        else:
-            piece.target.replace(paths[split])
-        found.setdefault(split, Collected()).merge(collected)
+        found.setdefault(piece.split, Collected()).merge(collected)
         if groups and own:
             groups.merge(own)
     return found, groups

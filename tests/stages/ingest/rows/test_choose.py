@@ -15,6 +15,7 @@ from runner.testing import changed, composed, load_recipe
 from stages.data.example import Example, read_examples
 from stages.ingest.data import DataParts, prepare_data
 from stages.ingest.rows import pieces
+from stages.ingest.rows.choose import digits_below, place_rows
 from stages.ingest.rows.control import ControlTokens, tokens_of
 from stages.ingest.rows.damage import damage_of
 from stages.sections.recipe import Recipe
@@ -250,6 +251,17 @@ def test_many_files_in_pieces_give_what_one_file_after_the_other_gives(
         same = ("rows", "skipped", "chars", "bytes")
         assert {key: many.metrics[key] for key in same} == {key: one.metrics[key] for key in same}
         assert many.remarks[1:] == one.remarks[1:]
+
+
+def test_rows_beyond_the_millionth_have_their_place_and_number(tmp_path: Path) -> None:
+    def lines(start: int) -> bytes:
+        return b"".join(b'{"id": "train-%06d", "n": %d}\n' % (start + n, n) for n in range(4))
+
+    assert len(lines(999_998)) - len(lines(0)) == digits_below(1_000_002) - digits_below(999_998) - digits_below(4) == 2
+    (tmp_path / "piece").write_bytes(lines(0))
+    (tmp_path / "whole").write_bytes(b"before\n")
+    place_rows(tmp_path / "piece", tmp_path / "whole", "train", 999_998, 7)
+    assert (tmp_path / "whole").read_bytes() == b"before\n" + lines(999_998)
 
 
 def test_prompts_that_differ_in_white_space_at_their_ends_are_the_same(tmp_path: Path) -> None:
