@@ -42,7 +42,8 @@ def _as_json(value: Any) -> str:
 def _join(value: Any, between: str = ", ") -> str:
     value = _opened(value)
     if not isinstance(value, list):
-        raise BadRowError(f"is {kind(value)}, and only a list can be joined")
+        fix = 'Write a list, in tables as JSON (["a", "b"]), or leave the filter out.'
+        raise BadRowError(f"is {kind(value)}, and only a list can be joined", fix)
     return between.join(as_text(each) for each in value)
 
 
@@ -113,6 +114,8 @@ def _fix(name: str, value: Any) -> str:
     if isinstance(value, list):
         part = _part(name, value)
         return f"Name a part, such as {{{part}}}, or write {{{name}|join}}, {{{name}|lines}} or {{{name}|json}}."
+    if isinstance(value, bytes):
+        return "Write the file with the column as text."
     return f"Write {{{name}|}} to leave its line out where it is missing." if value is None else ""
 
 

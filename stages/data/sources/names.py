@@ -29,7 +29,7 @@ def split_names(dataset: Dataset) -> dict[str, tuple[str, ...]]:
     for split in ("train", "val", "test"):
         value = getattr(dataset.files, split)
         if value is not None:
-            found[split] = (value,) if isinstance(value, str) else tuple(value)
+            found[split] = tuple(name.removeprefix("./") for name in ([value] if isinstance(value, str) else value))
     return found
 
 

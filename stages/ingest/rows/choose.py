@@ -189,7 +189,7 @@ def _only(collected: Collected, keep: Sequence[bool], part: int) -> Collected:
     kept = kept_of(collected, keep)
     if part != TRAIN:
         kept.num_bad, kept.kinds = 0, {}
-        kept.equal_pairs, kept.control, kept.missing = Found(), Found(), Found()
+        kept.equal_pairs, kept.worse_chosen, kept.control, kept.missing = Found(), Found(), Found(), Found()
         kept.repeating, kept.places = Found(), Found()
     return kept
 

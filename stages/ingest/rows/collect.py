@@ -6,6 +6,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ _MISSING = frozenset(("nan", "NaN", "NAN", "None", "none", "null", "NULL", "Null
     "#VALUE!", "#REF!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!", "\\N"))  # fmt: skip
 """Texts that tools write for a value that is missing."""
 _LEAST_REPEATED = 8  # characters of a question that an answer may begin with by chance
+_SCORES = (
+    ("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"),
+    ("rating_chosen", "rating_rejected"), ("chosen_rating", "rejected_rating"),
+)  # fmt: skip
+"""Columns of the scores of a preference pair's answers."""
 _PLACE = PLACE.encode()
 _MOST_JUDGED = 2_000_000
 _MOST_KEYS = 20_000_000
@@ -74,7 +80,8 @@ class Collected:
     white space at their ends). num_chars: of prompt and answer together. scripts: of rows that are not ASCII. columns:
     of the first row. repeating: rows whose answer begins with the question. places: rows with a place for an image, and
     without one. damaged: rows with signs of a wrong encoding. judged: the label of each answer to a prompt (KTO);
-    contradicted: of those that have both. knows_control: whether control tokens are the model's own."""
+    contradicted: of those that have both. worse_chosen: pairs whose chosen answer has the lower score. knows_control:
+    whether control tokens are the model's own."""
 
     num_rows: int = 0
     num_bad: int = 0
@@ -83,6 +90,7 @@ class Collected:
     answers: array[int] = field(default_factory=lambda: array("Q"))
     num_chars: array[int] = field(default_factory=lambda: array("I"))
     equal_pairs: Found = field(default_factory=Found)
+    worse_chosen: Found = field(default_factory=Found)
     control: Found = field(default_factory=Found)
     missing: Found = field(default_factory=Found)
     repeating: Found = field(default_factory=Found)
@@ -147,7 +155,7 @@ class Collected:
             self._note(kind)
         for name in ("prompts", "answers", "num_chars"):
             getattr(self, name).extend(getattr(later, name))
-        for name in ("equal_pairs", "control", "missing", "repeating", "places", "damaged", "contradicted"):
+        for name in _FOUND:
             getattr(self, name).merge(getattr(later, name))
         for key, label in later.judged.items():
             self._judge(key, label, "a later file")
@@ -156,6 +164,20 @@ class Collected:
         self.has_pairs = self.has_pairs or later.has_pairs
         self.knows_control = self.knows_control or later.knows_control
         self.columns = self.columns or later.columns
+
+
+_FOUND = (
+    "equal_pairs", "worse_chosen", "control", "missing", "repeating", "places", "damaged", "contradicted",
+)  # fmt: skip
+
+
+def chosen_is_worse(row: Row) -> bool:
+    """Whether the row gives its chosen answer a lower score than the rejected one."""
+    for columns in _SCORES:
+        with suppress(KeyError, TypeError, ValueError):
+            chosen, rejected = (float(row[name]) for name in columns)
+            return chosen < rejected
+    return False
 
 
 def prompt_text(example: Example) -> str:
@@ -245,6 +267,8 @@ def collect(
                 found.repeating.add("", place)
             if _PLACE in line and (example is None or not example.images):
                 found.places.add("", place)
+            if example is not None and example.chosen is not None and chosen_is_worse(row):
+                found.worse_chosen.add("", place)
             found.count(line, prompt, answer if example is None else found.of_pair(example, answer))
             if found.num_rows % 1000 == 1:
                 found.columns = found.columns or tuple(row)

@@ -41,6 +41,11 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
             f"{split}: {pairs:,} of {found.num_rows:,} preference pairs have equal answers, from which nothing is "
             f"learned, such as {found.equal_pairs.place}"
         )
+    if count := found.worse_chosen.count:
+        yield (
+            f"{split}: {count:,} of {found.num_rows:,} preference pairs give the chosen answer a lower score than the "
+            f"rejected one, such as {found.worse_chosen.place}"
+        )
     if count := found.control.count:
         yield (
             f"{split}: {_rows(count)} {CONTROL[found.knows_control]}, such as "

@@ -153,7 +153,7 @@ def test_a_column_may_name_the_splits_and_then_decides_alone(dataset: Path) -> N
     assert "is a file of its own" in problems({**given, **file})["dataset.files.test"].message
 
 
-@pytest.mark.parametrize("pattern", ["tr*.jsonl", ["train.jsonl", "val.jsonl"]])
+@pytest.mark.parametrize("pattern", ["tr*.jsonl", "./train.jsonl", ["train.jsonl", "./val.jsonl"]])
 def test_a_split_may_be_several_files(dataset: Path, pattern: object) -> None:
     prompt = {"dataset.prompt.user": "{sentence}", "dataset.prompt.assistant": "{meaning}"}
     files = {"train": pattern, "val": None, "test": "test.jsonl"}

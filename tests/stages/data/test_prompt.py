@@ -84,7 +84,8 @@ def test_the_line_of_an_optional_column_is_left_out_where_it_is_empty(row: dict[
         ("{a}", {}, "lacks the column 'a'", "{a|}"),
         ("{a}", {"a": {"text": ["x"]}}, "column 'a' is an object", "{a.text.0}"),
         ("{a}", {"a": ["x"]}, "column 'a' is a list", "{a|join}"),
-        ("{a|join}", {"a": "x"}, "only a list can be joined", ""),
+        ("{a|join}", {"a": "x"}, "only a list can be joined", "in tables as JSON"),
+        ("{a}", {"a": b"x"}, "is binary data", "as text"),
     ],
 )
 def test_what_cannot_be_text_is_refused_with_how_to_write_it(

@@ -204,6 +204,16 @@ def test_a_missing_value_in_the_place_of_the_worse_answer_is_remarked(tmp_path: 
     assert any("missing value, such as 'nan' in train.jsonl:3" in line for line in made.remarks)
 
 
+@pytest.mark.parametrize("names", [("score_chosen", "score_rejected"), ("chosen_rating", "rejected_rating")])
+def test_pairs_whose_chosen_answer_has_the_lower_score_are_remarked(tmp_path: Path, names: tuple[str, str]) -> None:
+    scores = ((8.5, 3), ("2", "9.0"), (5, 5), (None, 3))
+    given = [{"q": f"{n}?", "chosen": "Yes.", "rejected": "No.", **dict(zip(names, each, strict=True))}
+             for n, each in enumerate(scores)]  # fmt: skip
+    made = ingested(tmp_path, {"train": given}, train={"stage": "dpo"})
+    words = "1 of 4 preference pairs give the chosen answer a lower score than the rejected one, such as train.jsonl:2"
+    assert f"train: {words}" in made.remarks
+
+
 def test_ordinary_rows_are_not_remarked_upon(tmp_path: Path) -> None:
     made = ingested(tmp_path, {"train": rows(50), "test": [{"q": "Own?", "a": "x"}]})
     assert made.remarks == []
