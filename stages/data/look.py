@@ -27,7 +27,7 @@ def first_row(recipe: Recipe, split: str) -> dict[str, Any] | None:
     if dataset.source.startswith("generated://"):
         return _generated(recipe, split)
     names = split_names(dataset).get(split)
-    if scheme_of(dataset.source) or names is None:
+    if scheme_of(dataset.source) or not names:
         return None
     files = LocalFiles(dataset.source)
     try:
@@ -58,7 +58,7 @@ def light_rows(recipe: Recipe, split: str) -> Iterator[dict[str, Any]]:
         yield from (row for _, row in rows(dataset, recipe.seed, split) if isinstance(row, dict))
         return
     names = split_names(dataset).get(split)
-    if scheme_of(dataset.source) or names is None:
+    if scheme_of(dataset.source) or not names:
         return
     with suppress(RunnerError, OSError, ValueError):
         files = LocalFiles(dataset.source)

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from stages.data.example import BadRowError, Message, Role, is_blank, text_of
-from stages.data.messages import check_message, kind
+from stages.data.messages import ROLE_NAMES, check_message, kind
 from stages.data.prompt import cell, has, names, only_column, render
 from stages.data.readers.json_values import NOT_JSON, value_of
 from stages.sections.dataset import Dataset
 
 SYSTEMS = ("system", "systemInstruction", "system_instruction")
 """Columns of a system message, next to a column of messages."""
+_SAYERS, _SAID = {"role", "from", "speaker", "sender"}, {"content", "value", "tool_calls", "text", "parts", "utterance"}
 _SHOWN_TURNS = 12
 # Between which roles a turn may pass.
 _AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
@@ -68,7 +69,7 @@ def _by_message(value: Mapping[str, Any], where: str) -> list[Any]:
 def holds_messages(value: Any) -> bool:
     """Whether the cell is a list of messages, or one, rather than a text."""
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, Mapping) and not {"role", "from", "speaker", "sender"}.isdisjoint(first)
+    return isinstance(first, Mapping) and not _SAYERS.isdisjoint(first)
 
 
 def parsed(value: Any) -> Any:
@@ -78,8 +79,23 @@ def parsed(value: Any) -> Any:
             found = value_of(value)
         except ValueError:
             return value
-        return found if holds_messages(found) else value
+        return found if _are_messages(found) else value
     return value
+
+
+def _are_messages(value: Any) -> bool:
+    """Whether a value out of JSON text is messages, and not an answer that has a key such as `from`."""
+    messages = value if isinstance(value, list) else [value]
+    if not messages or not all(isinstance(each, Mapping) for each in messages):
+        return False
+    named = all(_SAYERS & each.keys() and _SAID & each.keys() for each in messages)
+    return named and (isinstance(value, list) or str(value.get("role", value.get("from"))).lower() in ROLE_NAMES)
+
+
+def are_answers(value: Any) -> bool:
+    """Whether the messages begin with an answer of the assistant."""
+    first = value[0] if isinstance(value, list) else value
+    return ROLE_NAMES.get(str(first.get("role", first.get("from"))).lower()) == "assistant"
 
 
 def in_order(dataset: Dataset, messages: list[Message], row: Mapping[str, Any]) -> list[Message]:

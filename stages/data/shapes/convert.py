@@ -10,7 +10,15 @@ from stages.data.images import Images
 from stages.data.messages import kind
 from stages.data.prompt import cell, columns, only_column, render
 from stages.data.shapes.calls import check_calls, without_filled
-from stages.data.shapes.conversation import from_column, holds_messages, in_order, messages_of, with_system
+from stages.data.shapes.conversation import (
+    are_answers,
+    from_column,
+    holds_messages,
+    in_order,
+    messages_of,
+    parsed,
+    with_system,
+)  # fmt: skip
 from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of, without_media
 from stages.data.shapes.history import history_of
 from stages.data.shapes.kto import label_of
@@ -149,9 +157,13 @@ def columns_used(dataset: Dataset) -> frozenset[str]:
 
 
 def turns_of(dataset: Dataset, template: str, row: Mapping[str, Any], role: Any) -> list[Message]:
-    """The template's text as one message; the messages themselves where it is a column that holds them."""
+    """The template's text as one message; the messages themselves where it is a column that holds them, also as JSON
+    text: of the assistant's column only answers, since a whole conversation may be what it is to write."""
     name = only_column(template)
-    if name is not None and holds_messages(cell(row, name)):
+    found = cell(row, name) if name is not None else None
+    value = parsed(found)
+    as_answers = role == "assistant" and isinstance(found, str)
+    if name is not None and holds_messages(value) and (not as_answers or are_answers(value)):
         return messages_of(dataset, row, name)
     return [{"role": role, "content": render(template, row)}]
 

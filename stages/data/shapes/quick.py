@@ -108,7 +108,9 @@ def _filled(template: str) -> Fill:
 def _filled_by(name: str) -> Fill:
     def fill(row: Mapping[str, Any]) -> str | None:
         value = row.get(name)
-        return value if type(value) is str and not is_blank(value) else None
+        if type(value) is not str or is_blank(value) or value.lstrip()[0] in "[{":  # which may be messages
+            return None
+        return value
 
     return fill
 

@@ -275,6 +275,11 @@ def test_a_missing_split_file_is_refused_with_what_is_there(dataset: Path) -> No
     assert "test.jsonl, train.jsonl" in found["dataset.files.val"].message
 
 
+def test_a_list_without_a_file_is_refused(dataset: Path) -> None:
+    found = problems({"dataset.source": str(dataset), "dataset.files.train": [], **OWN})
+    assert found["dataset.files.train"].message == "is a list without a file"
+
+
 def test_a_split_that_a_stage_needs_has_a_file() -> None:
     found = problems({"dataset.files.test": None, "dataset.files.train": None}, QWEN)
     assert set(found) == {"dataset.files.test", "dataset.files.train"}

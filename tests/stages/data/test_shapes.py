@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -421,6 +422,25 @@ def test_answers_alone_need_a_question() -> None:
     with pytest.raises(BadRowError, match="does not end with a message of the user") as caught:
         example(row, "dpo")
     assert caught.value.fix == "Name what was asked: dataset.prompt.user='{prompt}'."
+
+
+@pytest.mark.parametrize("stage", ["sft", "kto"])
+def test_messages_as_json_text_are_messages_in_columns_of_their_own_too(stage: str) -> None:
+    asked, said = json.dumps([USER]), json.dumps(SAYS)
+    made = example({"p": asked, "c": said, "label": True}, stage, user="{p}", assistant="{c}")
+    assert made.messages == [USER, SAYS]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"from": "Ulm", "to": "Bonn"}', '[{"from": "Ulm"}]', json.dumps(TALK), '{"role": "cook", "content": "x"}']
+)
+def test_an_answer_in_json_is_a_text(text: str) -> None:
+    assert example({"q": "Open?", "a": text}, user="{q}", assistant="{a}").messages == [
+        USER, {"role": "assistant", "content": text},
+    ]  # fmt: skip
+    if text != json.dumps(TALK):
+        made = example({"q": "Open?", "chosen": text, "rejected": "{}"}, "dpo", user="{q}")
+        assert made.chosen == [{"role": "assistant", "content": text}]
 
 
 def test_a_missing_answer_is_not_to_be_left_out() -> None:
