@@ -55,7 +55,7 @@ def _swept(composed: Composed) -> Iterator[Problem]:
     """Keys of `hydra.sweeper.params` in a file: the sweeper gives them to jobs as a command line would."""
     for text in composed.swept:
         key = text.lstrip("+~").partition("@")[0]
-        own = key in (_VERB, *RunOptions.model_fields) or key.startswith("hydra")
+        own = key in (_VERB, *RunOptions.model_fields) or key.partition(".")[0] in ("hydra", "storage")
         if own or any(each == key or each.startswith(f"{key}.") for each in leaving()):
             hint = f"Remove it, and sweep it on the command line: -m {key}=A,B"
             message = "is for the command line to say, and a recipe file sweeps it"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import RunnerError
+from runner.errors import RecipeError, RunnerError
 from runner.recipe.load import compose, to_recipe
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_state
@@ -195,3 +195,18 @@ def test_a_template_is_a_file_of_a_disk_that_is_called_one(kind: str, tmp_path: 
         path.symlink_to(secret if kind == "secret" else "/dev/zero")
     with pytest.raises(RunnerError, match="cannot be read"):
         template_text(str(path))
+
+
+def test_a_variant_that_is_a_link_to_another_program_s_file_is_not_composed(tmp_path: Path) -> None:
+    kept, shared = tmp_path / "home" / ".kube" / "config.yaml", tmp_path / "shared" / "mine.yaml"
+    for file in (kept, shared):
+        file.parent.mkdir(parents=True)
+        file.write_text("root: runs\nartifacts: runs/artifacts\n")
+    group = tmp_path / "recipes" / "storage"
+    group.mkdir(parents=True)
+    (group / "kept.yaml").symlink_to(kept)
+    (group / "mine.yaml").symlink_to(shared)
+    compose(["recipe=viggo_quickstart", "storage=mine"], tmp_path / "recipes")
+    with pytest.raises(RecipeError) as caught:
+        compose(["recipe=viggo_quickstart", "storage=kept"], tmp_path / "recipes")
+    assert "a file that another program keeps" in caught.value.problems[0].message

@@ -34,7 +34,7 @@ def folders_of_files(composed: Composed) -> Iterator[Problem]:
         value = values.get(key)
         if not isinstance(value, str) or "://" in value or composed.is_given(key):
             continue
-        with suppress(RuntimeError):  # the home of a user that there is not, which another rule tells
+        with suppress(RuntimeError, ValueError):  # no such user's home, and a NUL, which other rules tell
             path = Path(value).expanduser().absolute()
             why = _kept_for_others(path, allowed) or _kept_for_others(path.resolve(), allowed)
             if why and not any(map(path.is_relative_to, refused)):  # the store follows the root

@@ -33,6 +33,7 @@ _FIXED: Mapping[str, Any] = {
     "output_subdir": None,
     "job_logging": {"version": 1, "root": None, "disable_existing_loggers": False},
     "env": {},
+    "sweep": {"dir": "${storage.root}/sweeps/${now:%Y%m%d-%H%M%S}", "subdir": "."},
 }
 _FIXED_JOB: Mapping[str, Any] = {"chdir": None, "env_set": {}, "env_copy": []}
 _HINT = "Remove it: a recipe says nothing to Hydra but how to sweep (hydra.sweeper, hydra.launcher)."

@@ -25,6 +25,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from runner.errors import Problem, RecipeError
 from runner.recipe.hydra.files import GLOBAL, not_yaml, package_of, read_recipe_file, refused
 
 RECIPES_DIR = Path(__file__).resolve().parents[3] / "recipes"
@@ -117,6 +118,8 @@ class OwnFiles(ConfigSource):  # type: ignore[misc]
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._find(config_path)
+        if self._folder is not None:
+            _refuse_kept_elsewhere(file, self._folder)
         text, group = read_recipe_file(file), config_path.partition("/")[0]
         config = _content(file, text)
         package = package_of(text)
@@ -134,11 +137,13 @@ class OwnFiles(ConfigSource):  # type: ignore[misc]
         return True
 
     def is_group(self, config_path: str) -> bool:
+        _refuse_above(config_path)
         if self._folder is None:
             return config_path == RECIPE
         return bool(config_path) and (self._folder / config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
+        _refuse_above(config_path)
         if self._folder is None:
             return config_path.removesuffix(".yaml") == f"{RECIPE}/{self.path}"
         return "/" in config_path and self._find(config_path).is_file()
@@ -147,6 +152,21 @@ class OwnFiles(ConfigSource):  # type: ignore[misc]
         if self._folder is None or results_filter == ObjectType.GROUP:
             return []
         return sorted(file.stem for file in (self._folder / config_path).glob("*.yaml") if file.is_file())
+
+
+def _refuse_above(config_path: str) -> None:
+    """Raise RecipeError for a name in a defaults list that leads out of the folders of recipes. Hydra asks these
+    sources for each before it looks among the shipped ones."""
+    if ".." in config_path.split("/"):
+        message, hint = "leads out of the folders of recipes", "Name a variant: a file in the group's folder."
+        raise RecipeError([Problem("defaults", config_path, message, hint)])
+
+
+def _refuse_kept_elsewhere(file: Path, folder: Path) -> None:
+    """Raise RecipeError for a link to another program's file: one outside, in a folder whose name begins with a dot."""
+    real = file.resolve()
+    if not real.is_relative_to(folder.resolve()) and any(part.startswith(".") for part in real.parts):
+        raise refused(file, f"is a link to {real}, a file that another program keeps", "Copy it there.")
 
 
 def _content(file: Path, text: str) -> DictConfig:
