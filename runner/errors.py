@@ -84,7 +84,8 @@ class RecipeError(RunnerError):
     exit_code = EXIT_INVALID_RECIPE
 
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in the recipe")
+        place = "command line" if problems and all(each.origin == "command line" for each in problems) else "recipe"
+        super().__init__(f"{len(problems)} problem{'s' if len(problems) != 1 else ''} in the {place}")
         self.problems = problems
 
     def __reduce__(self) -> tuple[Any, ...]:

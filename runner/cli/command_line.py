@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.cli.unknown_words import ASKING_VERBS, ORIGIN, OTHER_VERBS, unknown_flag, unknown_word
 from runner.cli.verbs.table import VERBS
-from runner.errors import Problem, RecipeError, nearest
+from runner.errors import Problem, RecipeError
 
-ORIGIN = "command line"
-OTHER_VERBS = ("help", "completion")
-ASKING_VERBS = ("init",)
 _PROGRAM = "python -m runner"
-_FLAGS = ("-m", "--multirun", "--config-dir", "--trust", "--allow-env", "--allow", "-h", "--help", "--version", "--yes")
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class CommandLine:
 def read_command_line(argv: Sequence[str]) -> CommandLine:
     """Raises RecipeError for a verb, flag or word that is not known."""
     if argv[:1] == ["completion"]:  # what follows is a shell's line and not this one's
+        if argv[1:2] in (["-h"], ["--help"]):
+            return CommandLine("help", [], help=True, argument="completion")
         return CommandLine("completion", [], argument=next(iter(argv[1:2]), ""), completed=" ".join(argv[2:]))
     parser = _parser()
     try:
@@ -67,11 +66,14 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
         raise RecipeError([Problem(ORIGIN, None, str(error), "--help lists what there is.", ORIGIN)]) from error
     words = [word for word in flags.words if "=" not in word and not word.startswith("~")]
     overrides = [word for word in flags.words if word not in words]
-    problems = [_unknown_flag(word) for word in unknown]
+    problems = [unknown_flag(word) for word in unknown]
     verb, argument, wrong = _verb(words, overrides)
     if flags.yes and verb not in ASKING_VERBS:
         hint = f"Leave it out; these ask: {', '.join(ASKING_VERBS)}."
         wrong.append(Problem("--yes", None, f"is not an option of {verb or 'run'}, which asks nothing", hint, ORIGIN))
+    if len(flags.config_dir) > 1:
+        hint = "Give one folder, and put the recipes and variants of both into it."
+        wrong.append(Problem("--config-dir", " ".join(map(str, flags.config_dir)), "is given twice", hint, ORIGIN))
     if problems := [*problems, *wrong]:
         raise RecipeError(problems)
     overrides = [word for word in overrides if key_of(word) != "action"]
@@ -83,7 +85,7 @@ def read_command_line(argv: Sequence[str]) -> CommandLine:
     return CommandLine(
         verb or ("run" if overrides else ""),
         overrides,
-        flags.config_dir,
+        next(iter(flags.config_dir), None),
         flags.multirun,
         help_,
         flags.version,
@@ -97,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("--config-dir", type=Path)
+    parser.add_argument("--config-dir", type=Path, action="append", default=[])
     parser.add_argument("--trust", action="append", default=[])
     parser.add_argument("--allow-env", action="append", default=[])
     parser.add_argument("--allow", action="append", default=[])
@@ -123,35 +125,3 @@ def _verb(words: Sequence[str], overrides: Sequence[str]) -> tuple[str, str, lis
         hint = "Give one verb; run the command once for each."
         wrong.append(Problem(ORIGIN, " ".join(known), "names several verbs", hint, ORIGIN))
     return (known[0] if known else ""), "", wrong
-
-
-def unknown_word(word: str, verb: str = "") -> Problem:
-    """What is wrong with a word that is not a verb. verb: the one that the command names."""
-    if verb in ASKING_VERBS:
-        hint = f"Write data={word}: values are written key=value."
-        return Problem(ORIGIN, word, f"is not a value of {verb}", hint, ORIGIN)
-    from runner.pipeline.registry import BUILTIN
-
-    if word in BUILTIN:
-        hint = f"Run that stage with `run ... only=[{word}]`, or end there with `run ... stop_after={word}`."
-        return Problem(ORIGIN, word, "is a stage, not a verb", hint, ORIGIN)
-    if word.endswith((".yaml", ".yml")):
-        hint = f"Name the recipe file as a value: recipe={word}"
-        return Problem(ORIGIN, word, "is a file, not a verb", hint, ORIGIN)
-    if verb:
-        hint = f"Values are written key=value, such as recipe={word}."
-        return Problem(ORIGIN, word, f"is not a value of {verb}", hint, ORIGIN)
-    guess = nearest(word, (*VERBS, *OTHER_VERBS))
-    hint = f"Did you mean {guess}?" if guess else f"Verbs: {', '.join(VERBS)}. Values are written key=value."
-    return Problem(ORIGIN, word, "is not a verb", hint, ORIGIN)
-
-
-def _unknown_flag(word: str) -> Problem:
-    name, equals, _ = word.partition("=")
-    if equals:
-        hint = f"Write it without the leading dashes: {word.lstrip('-')}"
-        return Problem(ORIGIN, word, "is not an option; keys of a recipe have no leading --", hint, ORIGIN)
-    guess = nearest(name, _FLAGS) if word.startswith("-") else ""
-    others = f"Options: {', '.join(_FLAGS)}. Keys of a recipe are written without dashes: train.num_epochs=3."
-    hint = f"Did you mean {guess}?" if guess and abs(len(guess) - len(name)) <= 1 else others
-    return Problem(ORIGIN, word, "is not an option", hint, ORIGIN)

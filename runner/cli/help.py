@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from runner.cli.command_line import unknown_word
+from runner.cli.unknown_words import unknown_word
 from runner.cli.verbs.table import FAMILIES, VERBS, Verb
 from runner.errors import RecipeError
 
@@ -25,6 +25,7 @@ _TAIL = """
 values
   key=value          change any key of the recipe: train.lora_rank=16
   group=variant      swap a part: model=smollm2_135m cluster=local_cpu
+  key=a key=b        of a key that is given twice, the last value counts
   "a\\nb"             \\n and \\t are a newline and a tab in double quotes:
                      'dataset.prompt.user="Question:\\n{input}"'
 
@@ -53,6 +54,14 @@ shell completion: echo 'eval "$(recipe-runner completion bash)"' >> ~/.bashrc
 exit codes: 0 done, 1 a stage failed, 2 the recipe or command line is invalid,
 3 a quality gate failed, 4 another run holds the lock, 130 interrupted
 """
+_COMPLETION = """\
+usage: python -m runner completion bash|zsh
+
+Print the script by which a shell completes verbs, recipes, keys and values.
+
+example
+  echo 'eval "$(recipe-runner completion bash)"' >> ~/.bashrc
+"""
 _SWEEP = ("-m, --multirun", "do it for each combination of key=a,b,c")
 _CONFIG_DIR = ("--config-dir DIR", "folder of your own recipes and group variants")
 _YES = ("--yes", "ask nothing, and overwrite files that are there")
@@ -65,8 +74,10 @@ _GRANTS = (
 
 def page(name: str) -> str:
     """The verb's page, or the overview where no verb is named. Raises RecipeError for a name that is not a verb."""
-    if not name:
+    if name in ("", "help"):
         return overview()
+    if name == "completion":
+        return _COMPLETION
     if name not in VERBS:
         raise RecipeError([unknown_word(name)])
     return verb_help(name)

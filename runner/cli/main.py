@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
+from select import POLLERR, poll
 from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
@@ -16,6 +19,7 @@ from runner.errors import (
     Problem,
     RecipeError,
     RunnerError,
+    UsageError,
     os_failure,
 )
 
@@ -32,13 +36,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     line = CommandLine("", [word for word in argv if word in ("format=json", "hydra.verbose=true")])
     try:
         line = read_command_line(argv)
-        return _about_itself(line) if line.about_itself else dispatch(line)
+        if line.about_itself:
+            return _about_itself(line)
+        _check_place(argv)
+        return dispatch(line)
     except (RunnerError, OSError) as error:
-        if line.verbose:
+        if line.verbose or (isinstance(error, BrokenPipeError) and _is_unread()):
             raise
         return _explain(error, line)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def _check_place(argv: Sequence[str]) -> None:
+    """Raise UsageError where there is no current folder, or its path or a word is not UTF-8: records name both."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        raise UsageError("the current folder has been removed", "Change into one that is there: cd FOLDER.") from None
+    for text in (here, *argv):
+        if not _is_utf8(text):
+            what = "the current folder" if text is here else "the command line"
+            hint = "Rename the file or folder: the names of what a run reads and writes have to be UTF-8."
+            raise UsageError(f"{what} is not UTF-8: {text!a}", hint)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_unread() -> bool:
+    """Whether stdout is a pipe that nobody reads any more, as behind `| head`."""
+    watched = poll()
+    watched.register(1, 0)
+    return any(event & POLLERR for _, event in watched.poll(0))
 
 
 def _about_itself(line: CommandLine) -> int:
@@ -124,5 +159,6 @@ def _explain(error: RunnerError | OSError, line: CommandLine) -> int:
     else:
         from runner.report.terminal import Report
 
-        Report(sys.stderr).error(error, problems)
+        with suppress(OSError):  # the exit code says it where stderr is full or closed
+            Report(sys.stderr).error(error, problems)
     return error.exit_code

@@ -9,11 +9,10 @@ from typing import Any
 
 from runner.cli.asked import Call
 from runner.errors import Problem, RecipeError, RunnerError
-from runner.pipeline.runs import LATEST, find_run, known_roots
+from runner.pipeline.runs import LATEST, find_run, known_roots, state_of_run
 from runner.recipe.extension import recipe_class
 from runner.recipe.load import Composed, section_of
 from runner.recipe.schema import RunOptions
-from runner.storage.atomic import read_state
 from runner.sweep.state import Sweep
 
 
@@ -42,7 +41,7 @@ def find_named(call: Call, name: str) -> Path:
 def recipe_of_run(composed: Composed, folder: Path) -> Composed:
     """The run's recipe, below the recipe keys that the command line gives."""
     fields = recipe_class().model_fields
-    values = {key: value for key, value in read_state(folder / "recipe.json").items() if key in fields}
+    values = {key: value for key, value in state_of_run(folder, "recipe.json").items() if key in fields}
     for dotted in sorted(composed.given - {"name", "recipe"}):
         if dotted in fields and section_of(fields[dotted].annotation):
             hint = f"Give single keys, {dotted}.KEY=VALUE, or run the recipe itself."

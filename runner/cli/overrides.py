@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.cli.command_line import ORIGIN, CommandLine, key_of
+from runner.cli.command_line import CommandLine, key_of
+from runner.cli.unknown_words import ORIGIN
 from runner.cli.verbs.table import GRANTS, VERBS, Verb
 from runner.errors import Problem, RecipeError
 from runner.recipe.load import recipe_roots
@@ -13,7 +14,7 @@ from runner.recipe.schema import RunOptions
 
 def checked_overrides(line: CommandLine, verb: Verb) -> list[str]:
     """The overrides for Hydra. Raises RecipeError with each option that the verb lacks, and the recipe it needs."""
-    overrides = name_the_sweep(line.overrides, line.config_dir)
+    overrides = name_the_sweep(line.overrides, line.config_dir) if "sweep_id" in verb.options else line.overrides
     keys = [key_of(text) for text in overrides]
     problems = [
         _foreign(key, verb) for key in keys if key in RunOptions.model_fields and key not in (*verb.options, *GRANTS)
@@ -26,6 +27,9 @@ def checked_overrides(line: CommandLine, verb: Verb) -> list[str]:
     if verb.on == "result" and not {"recipe", "name", "runs", "sweep_id"} & set(keys):
         hint = "Name a run, runs=[latest] or runs=[ID], or a recipe for its newest: recipe=NAME."
         problems.append(Problem("runs", None, f"is needed by {verb.name} and was not given", hint, ORIGIN))
+    if "sweep" in keys and not line.multirun:
+        hint = "Add -m, or leave it out."
+        problems.append(Problem("sweep", None, "says how a sweep goes, which -m starts", hint, ORIGIN))
     if problems:
         raise RecipeError(problems)
     return overrides

@@ -148,7 +148,10 @@ class PastRuns:
 
 
 def select(recipe: Recipe, options: RunOptions) -> list[str]:
-    """Names of the stages that the options leave, in the recipe's order. Raises RecipeError for an unknown name."""
+    """Names of the stages that the options leave, in the recipe's order.
+
+    Raises RecipeError for an unknown name, and for options that leave no stage or contradict each other.
+    """
     names = list(recipe.pipeline)
     asked = [("only", name) for name in options.only or []] + [("force", name) for name in options.force]
     asked += [(key, name) for key, name in (("start_at", options.start_at), ("stop_after", options.stop_after)) if name]
@@ -159,11 +162,25 @@ def select(recipe: Recipe, options: RunOptions) -> list[str]:
     ]
     if problems:
         raise RecipeError(problems)
-    if options.only:
-        return [name for name in names if name in options.only]
+    if options.only is not None:
+        return _only(options.only, names, options)
     first = names.index(options.start_at) if options.start_at else 0
     last = names.index(options.stop_after) if options.stop_after else len(names) - 1
+    if first > last:
+        message = f"comes after stop_after={options.stop_after}, so that no stage would run"
+        raise RecipeError([Problem("start_at", options.start_at, message, "Give them in the pipeline's order.")])
     return names[first : last + 1]
+
+
+def _only(only: Sequence[str], names: Sequence[str], options: RunOptions) -> list[str]:
+    message, hint = "", "Leave it out to run every stage, or name some: only=[evaluate]."
+    if not only:
+        message = "names no stage"
+    elif options.start_at or options.stop_after:
+        message, hint = "names the stages, and start_at or stop_after bounds them, too", "Give one or the other."
+    if message:
+        raise RecipeError([Problem("only", only, message, hint)])
+    return [name for name in names if name in only]
 
 
 def decide(stage: Stage, recipe: Recipe, known: dict[str, str], past: PastRuns, *, forced: bool = False) -> Step:

@@ -1,7 +1,7 @@
 """The one way to find the folder of a run: `<storage.root>/<recipe>/<run id>/`, by the names that people use.
 
-A run is named by its id, by the start of an id that no other run has, as `latest`, or as the best of a sweep: `@best`
-of the newest one, `SWEEP@best` of the one whose id begins so.
+A run is named by its id, by the start of an id that no other run has, by its folder, as `latest`, or as the best of a
+sweep: `@best` of the newest one, `SWEEP@best` of the one whose id begins so.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from runner.errors import Problem, RecipeError, RunnerError, nearest
 from runner.pipeline.manifest import MANIFEST
@@ -66,6 +67,8 @@ def find_run(root: Path, name: str, recipe: str | None = None, elsewhere: Sequen
     recipe: look at this recipe's runs only. elsewhere: other roots, looked at where there is none below `root`.
     Raises RunnerError when there is none, or the name fits several.
     """
+    if by_path := _of_path(root, name):
+        return by_path
     for place in (root, *elsewhere):
         folders = run_folders(place, recipe)
         if name == LATEST:
@@ -77,6 +80,24 @@ def find_run(root: Path, name: str, recipe: str | None = None, elsewhere: Sequen
         elif found_run := _of_id(folders, name):
             return found_run
     raise _missing(root, name, recipe, elsewhere)
+
+
+def _of_path(root: Path, name: str) -> Path | None:
+    """The run's folder where the name is its path, from here or from the root."""
+    with suppress(OSError, RuntimeError, ValueError):
+        for path in (Path(name).expanduser(), root / name) if "/" in name else ():
+            if (path / MANIFEST).is_file():
+                return path.resolve()
+    return None
+
+
+def state_of_run(folder: Path, name: str) -> dict[str, Any]:
+    """A state file of the run. Raises RunnerError where it is missing or damaged."""
+    try:
+        return read_state(folder / name)
+    except FileNotFoundError:
+        hint = "Copy the folder again, or run the recipe again."
+        raise RunnerError(f"{folder} is not the whole folder of a run: it has no {name}", hint) from None
 
 
 def run_of_id(root: Path, run_id: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from runner.errors import Problem, RecipeError, nearest
+from runner.errors import Problem, RecipeError
 from runner.recipe.extension import extension, recipe_class
 from runner.recipe.grants import GRANTS, granted_by_files
 from runner.recipe.hydra.compose import Composed as Composed
@@ -19,24 +19,14 @@ from runner.recipe.hydra.compose import compose as compose
 from runner.recipe.hydra.folders import RECIPES_DIR as RECIPES_DIR
 from runner.recipe.origin_rules import misplaced
 from runner.recipe.schema import Recipe, RunOptions
+from runner.recipe.schema_problems import UNKNOWN, errors_by_key, schema_problem
 from runner.recipe.secrets import REDACTED, place_of_keys, secrets_in
 from runner.recipe.secrets import redact as redact
-from runner.recipe.valid_parts import field_path, partial_recipe, section_fields
+from runner.recipe.valid_parts import partial_recipe
 from runner.recipe.valid_parts import section_of as section_of
 
 _PATHS = {"root", "cache", "artifacts", "source", "storage_path", "chat_template", "file", "export_to"}
 _CODE_KEY = re.compile(r"^_\w+_$")
-# pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
-_MUST = "must be "
-_UNKNOWN = "is not a known key"
-_KINDS = {
-    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping"),
-    "list_type": "must be a list",
-    "string_type": "must be a text",
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
-}
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ def to_options(composed: Composed) -> RunOptions:
     Raises RecipeError with what is wrong with them, and with keys of the command line that nothing has.
     """
     values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
-    unknown = [each for each in parse(composed).problems if each.message.startswith(_UNKNOWN)]
+    unknown = [each for each in parse(composed).problems if each.message.startswith(UNKNOWN)]
     problems = [*misplaced(composed), *(each for each in unknown if _is_given(each.key, composed.given))]
     options = _validate(RunOptions, values, composed, problems, {problem.key for problem in problems})
     if problems:
@@ -172,78 +162,7 @@ def _validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        for key, item in _errors(model, error):
+        for key, item in errors_by_key(model, error):
             if key not in bad:
-                problems.append(_schema_problem(model, key, item, composed.origin(key), ""))
+                problems.append(schema_problem(model, key, item, composed.origin(key), ""))
         return None
-
-
-def _errors(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[str, Any]]:
-    """Key and error of each value. One that is none of several kinds has one error, which names them all."""
-    found: dict[str, list[Any]] = {}
-    for item in error.errors():
-        whole = field_path(model, item["loc"])
-        found.setdefault(_dotted(whole), []).append(item)
-    for key, items in found.items():
-        kinds = list(dict.fromkeys(map(_kind, items)))
-        same = all(kind.startswith(_MUST) for kind in kinds)
-        text = _MUST + " or ".join(kind.removeprefix(_MUST) for kind in kinds) if same else ", or ".join(kinds)
-        yield key, items[0] if len(items) == 1 else {**items[0], "type": "", "msg": text}
-
-
-def _kind(item: Any) -> str:
-    return _KINDS.get(item["type"]) or str(item["msg"][0].lower() + item["msg"][1:])
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return key.removeprefix(".")
-
-
-def settings_problems(model: type[BaseModel], values: Any, section: str) -> list[Problem]:
-    """What the model says against the values of a section that the recipe's own schema does not describe."""
-    try:
-        model.model_validate(values)
-    except ValidationError as error:
-        return [_schema_problem(model, key, item, "", f"{section}.") for key, item in _errors(model, error)]
-    return []
-
-
-def _schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, prefix: str) -> Problem:
-    """key: below the model; prefix: of the model's section in the recipe, with its dot, or ""."""
-    parent, _, name = key.rpartition(".")
-    value = None if item["type"] == "missing" else item["input"]
-    if item["type"] == "extra_forbidden":
-        legal = set(section_fields(model, parent))
-        if not prefix and not parent:
-            legal |= set(RunOptions.model_fields)
-        section = f"{prefix}{parent}".rstrip(".")
-        guess = nearest(name, legal)
-        return Problem(
-            f"{prefix}{key}",
-            value,
-            f"{_UNKNOWN}; {section or 'a recipe'} takes: {', '.join(sorted(legal))}",
-            f"Did you mean {f'{section}.{guess}' if section else guess}?" if guess else "Remove it.",
-            origin,
-        )
-    if item["type"] == "missing":
-        return Problem(
-            f"{prefix}{key}", None, "is required and was not given", _how_to_give(model, key, prefix), origin
-        )
-    return Problem(f"{prefix}{key}", value, _kind(item), field_description(model, key), origin)
-
-
-def _how_to_give(model: type[BaseModel], key: str, prefix: str) -> str:
-    parent, _, name = key.rpartition(".")
-    section = section_of(section_fields(model, parent)[name].annotation)
-    if section is None or prefix:
-        return f"Add {prefix}{key}=..."
-    required = [f"{key}.{each}=..." for each, field in section.model_fields.items() if field.is_required()]
-    return f"Add {' '.join(required)}, or choose a variant, {key}=NAME: `python -m runner list` has their names."
-
-
-def field_description(model: type[BaseModel], dotted: str) -> str:
-    """Description of the field at the dotted key, or ""."""
-    parent, _, name = dotted.rpartition(".")
-    info = section_fields(model, parent).get(name)
-    return (info.description or "") if info is not None else ""

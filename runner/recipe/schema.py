@@ -60,6 +60,7 @@ class Storage(Section):
     endpoint_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s/@]+/?[^\s@]*$",
+        json_schema_extra={"patternErrorMessage": "an address without user and password: http://HOST:PORT"},
         description="S3 endpoint of the store; null follows boto3's own chain.",
         examples=["http://127.0.0.1:9000"],
     )
@@ -184,6 +185,9 @@ class Identity(Section):
     name: str = Field(
         description="The recipe's name; run folders are kept under it.",
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$",
+        json_schema_extra={
+            "patternErrorMessage": "1 to 128 letters (a to z), digits, '.', '-' and '_', the first no '.' and no '-'"
+        },
         examples=["support_bot"],
     )
     pipeline: list[str] = Field(description="Stages, in order.", min_length=1, max_length=MOST_STAGES)

@@ -10,8 +10,8 @@ from typing import Any
 from runner.pipeline.engine.progress import read_progress
 from runner.pipeline.manifest import Manifest
 from runner.pipeline.run_locks import lock_path
+from runner.pipeline.runs import IDENTITY, state_of_run
 from runner.report.progress_text import progress_text
-from runner.storage.atomic import read_state
 from runner.storage.lock import holder_of
 from runner.text import duration_text
 
@@ -24,7 +24,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     Raises RunnerError when the manifest cannot be read.
     """
     manifest, progress = Manifest.load(folder), read_progress(folder) or {}
-    identity = read_state(folder / "identity.json")
+    identity = state_of_run(folder, IDENTITY)
     holder = holder_of(lock_path(folder.parent.parent, identity["recipe_sha256"]))
     alive = manifest.status == "running" and holder is not None
     now = time.time()

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from runner.errors import (
@@ -37,7 +40,7 @@ from runner.pipeline.plan import PastRuns, build, select
 from runner.pipeline.registry import objective_of
 from runner.recipe.hydra.compose import accept_new_keys, compose, prepared
 from runner.recipe.hydra.folders import RECIPES_DIR, Folders
-from runner.recipe.hydra.overrides import as_text, parsed, readable
+from runner.recipe.hydra.overrides import COMMAND_LINE, as_text, parsed, readable
 from runner.recipe.schema import Recipe, RunOptions
 from runner.report.terminal import Report
 from runner.storage.atomic import read_state
@@ -184,6 +187,7 @@ def combinations(overrides: list[str]) -> list[list[str]]:
     """Every job's overrides: the product of all choice and range sweeps (`a=1,2`, `a=choice(1,2)`, `a=range(1,4)`).
 
     A sweep that has no finite list of values (`interval`) is left to its sweeper; it is checked with its first value.
+    Raises RecipeError for one without values, or with one twice.
     """
     axes = []
     for override in parsed(readable(overrides)):
@@ -191,10 +195,28 @@ def combinations(overrides: list[str]) -> list[list[str]]:
         if not override.is_sweep_override():
             axes.append([override.input_line or ""])
         elif override.is_discrete_sweep():
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            axes.append([f"{key}={value}" for value in _values_of(override)])
         else:
             axes.append([f"{key}={override.value().start}"])
     return [list(job) for job in product(*axes)]
+
+
+def _values_of(override: Override) -> list[str]:
+    """Each value of a choice or a range as an override gives it."""
+    text = override.input_line or ""
+    key, _, value = text.partition("=")
+    hint = f"Write the values with commas between them: {key}=A,B."
+    try:
+        values = list(map(str, override.sweep_string_iterator()))
+    except (HydraException, ValueError) as error:  # of glob, and of a range without steps
+        why = "is not for a sweep here" if isinstance(error, HydraException) else f"is not a range: {error}"
+        raise RecipeError([Problem(key, value, why, hint, COMMAND_LINE)]) from error
+    if not values:
+        raise RecipeError([Problem(key, value, "has no value", hint, COMMAND_LINE)])
+    plain = [yaml.safe_load(each) for each in values]
+    if twice := [each for at, each in enumerate(values) if plain[at] in plain[:at]]:
+        raise RecipeError([Problem(key, value, f"has the value {twice[0]} twice", "Write it once.", COMMAND_LINE)])
+    return values
 
 
 def _hand_to_hydra(overrides: list[str], folder: Path, job: Callable[[DictConfig], float]) -> None:

@@ -12,8 +12,12 @@ from stages.init.nested import nested, options_of, with_texts
 ASKED = (
     "text", "question", "input", "prompt", "instruction", "query", "sentence", "utterance", "message", "body",
     "content", "description", "review", "comment", "ticket", "email", "document", "article", "source", "request",
+    "user", "human",
 )  # fmt: skip
-REPLIES = ("answer", "output", "completion", "response", "reply", "target", "summary", "translation", "solution")
+REPLIES = (
+    "answer", "output", "completion", "response", "reply", "target", "summary", "translation", "solution", "assistant",
+)  # fmt: skip
+SYSTEM = ("system", "system_prompt", "system_message")
 LABELS = (
     "label", "labels", "category", "class", "intent", "sentiment", "topic", "team", "department", "queue", "tag",
     "type", "priority",
@@ -55,6 +59,20 @@ class Held:
             and 2 <= self.distinct <= min(_MOST_LABELS, self.count // 3)
             and self.mean_chars <= _LABEL_CHARS
         )
+
+
+def headless(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells that the names of the columns are a row themselves, or "": a column of labels has its name as
+    one of them."""
+    for name in columns_of(rows):
+        held = held_by(rows, name)
+        count = sum(row.get(name) == name for row in rows)
+        if held and held.labels and count > 1:
+            return (
+                f"the column {name!r} holds {name!r} in {count} rows: if the file has no header, its first row "
+                "was read as one; put a line with the columns' names at its top"
+            )
+    return ""
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 
 from runner.errors import Problem, RecipeError, RunnerError, UsageError
 from runner.pipeline.rules.check import load_recipe
+from runner.recipe.hydra.folders import legal_name
+from runner.recipe.hydra.overrides import as_text
 from runner.recipe.load import RECIPES_DIR, compose
 from stages.data.sources import scheme_of
 from stages.init.found import Found, find_data
@@ -67,7 +69,7 @@ def draft(asked: Asked) -> Draft:
     tokenizer = tokenizer_of(aim.source, Path(_CACHE).expanduser())
     with _as_usage():
         made = propose(found, aim, tokenizer, asked.user, asked.answer)
-    text = recipe_text(made, path.stem, asked.command)
+    text = recipe_text(made, legal_name(path.stem), asked.command)
     files = {
         path: text,
         path.with_name(pytest_name(path.stem)): pytest_text(made, path.stem, levels),
@@ -87,8 +89,7 @@ def _as_usage() -> Iterator[None]:
 
 def recipe_name(text: str) -> str:
     """A name that a recipe may have, from a file's."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
-    return plain or "recipe"
+    return legal_name(text) or "recipe"
 
 
 def _path(given: str | None, found: Found) -> Path:
@@ -97,9 +98,9 @@ def _path(given: str | None, found: Found) -> Path:
     if path.suffix != ".yaml":
         hint = f"Write recipe={path.with_suffix('.yaml')}."
         raise RecipeError([Problem("recipe", given, "is the file to write, and must end in .yaml", hint)])
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", path.stem):
-        hint = f"Write recipe={path.with_name(f'{recipe_name(path.stem)}.yaml')}."
-        message = "names the recipe, which has letters, digits, '.', '-' and '_' alone"
+    if not legal_name(path.stem):
+        hint = f"Write recipe={path.with_name('recipe.yaml')}."
+        message = "names the recipe, which has a letter or a digit at least"
         raise RecipeError([Problem("recipe", given, message, hint)])
     return path
 
@@ -120,7 +121,7 @@ def checked(name: str, text: str) -> Recipe:
         file = Path(folder) / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")
         try:
-            return with_sections(load_recipe(compose([f"recipe={file}"]))[0])
+            return with_sections(load_recipe(compose([f"recipe={as_text(str(file))}"]))[0])
         except RecipeError as error:
             shown = str(file)
             problems = [replace(each, origin=each.origin.replace(shown, file.name)) for each in error.problems]

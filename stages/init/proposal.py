@@ -20,7 +20,7 @@ from stages.data.sources import Wanted, open_splits
 from stages.ingest.rows.bad_rows import lines as bad_lines
 from stages.ingest.rows.collect import Collected, Watch, collect
 from stages.ingest.rows.remarks import remarks as data_remarks
-from stages.init.columns import columns_of
+from stages.init.columns import columns_of, headless
 from stages.init.found import Found
 from stages.init.labels import MOST_LISTED, label_remarks, label_system, labels_of
 from stages.init.lengths import MESSAGE_TOKENS, ROW_TOKENS, Counter, Limits, limits_of
@@ -103,7 +103,13 @@ def propose(
     )  # fmt: skip
     chatml = tokenizer is not None and bool(tokenizer.token_to_id(_CHATML))
     split, keys = split_for(made, good), keys_for(seen.parts, target.source, chatml=chatml)
-    lines = [*found.remarks, *_bad(seen.splits), *seen.remarks, *(label_remarks(seen.answers) if labels else [])]
+    lines = [
+        *found.remarks,
+        *filter(None, [headless(good)]),
+        *_bad(seen.splits),
+        *seen.remarks,
+        *(label_remarks(seen.answers) if labels else []),
+    ]
     lines += [*keys.remarks, *_of_limits(made)]
     return replace(made, split=split, keys=keys, calls=CALLS in seen.parts, remarks=lines)
 

@@ -12,10 +12,10 @@ from runner.errors import RunnerError, nearest
 from stages.data.prompt import columns, has
 from stages.data.shapes.preference import DIALOGUES, SEPARATE, is_dialogue
 from stages.data.shapes.recognise import recognise
-from stages.init.columns import columns_of, guess
+from stages.init.columns import SYSTEM, columns_of, guess, held_by, plain
 from stages.init.nested import parts, plain_templates
 
-_LOOKED_AT = 200
+_LOOKED_AT, _MOST_NAMED = 200, 20
 _VERDICTS = ("true", "false")
 
 
@@ -56,7 +56,7 @@ def _guessed(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any
         others = f"the columns are {', '.join(columns_of(rows))}" if found else ""
         return Shape(kind, "sft", prompt, others)
     if found is not None:
-        templates = {"user": found.user, "assistant": found.assistant}
+        templates = {**_system(rows), "user": found.user, "assistant": found.assistant}
         return Shape("prompt and completion", "sft", templates, "" if found.certain else found.why)
     if kind == "text":
         talks = any(is_dialogue(str(row.get("text"))) for row in rows[:_LOOKED_AT])
@@ -68,6 +68,12 @@ def _guessed(rows: Sequence[Mapping[str, Any]], kind: str, prompt: dict[str, Any
         f"the rows do not tell which column is the question and which the answer; {_there(rows)}",
         "Name them: user=COLUMN answer=COLUMN.",
     )
+
+
+def _system(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The system message, where a column of the rows is called so."""
+    named = [name for name in columns_of(rows) if plain(name) in SYSTEM and held_by(rows, name)]
+    return {"system": f"{{{named[0]}|}}"} if named else {}
 
 
 def _recognised(rows: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
@@ -128,4 +134,5 @@ def _template(rows: Sequence[Mapping[str, Any]], key: str, value: str) -> str:
 
 
 def _there(rows: Sequence[Mapping[str, Any]]) -> str:
-    return f"they have: {', '.join(parts(rows, columns_of(rows)))}"
+    there = list(parts(rows, columns_of(rows)))
+    return f"they have: {', '.join(there[:_MOST_NAMED])}{', ...' if len(there) > _MOST_NAMED else ''}"

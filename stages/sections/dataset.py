@@ -146,6 +146,7 @@ class Dataset(Section):
     endpoint_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s/@]+/?[^\s@]*$",
+        json_schema_extra={"patternErrorMessage": "an address without user and password: http://HOST:PORT"},
         description="S3 endpoint of the source; null follows boto3's own chain.",
         examples=["http://127.0.0.1:9000"],
     )

@@ -25,6 +25,7 @@ class ApiKeys(Section):
         description="Environment variable of the runner with one or more keys, separated by commas. The endpoint gets "
         "their digests when it is deployed; other keys need another deploy.",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        json_schema_extra={"patternErrorMessage": "the name of a variable: letters, digits and '_', no digit first"},
         examples=["SERVE_API_KEYS"],
     )
 
@@ -87,6 +88,9 @@ class Serve(Section):
         description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`. Where it is "
         "left out, the last part of `model.source`.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        json_schema_extra={
+            "patternErrorMessage": "letters, digits, '.', '-' and '_', with a letter or a digit at the beginning"
+        },
         examples=["base"],
     )
     engine_kwargs: PassThrough = Field(

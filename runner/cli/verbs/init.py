@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from shlex import quote
 
-from runner.cli.command_line import ORIGIN, CommandLine, key_of
+from runner.cli.command_line import CommandLine, key_of
+from runner.cli.unknown_words import ORIGIN
 from runner.errors import EXIT_DONE, Problem, RecipeError, RunnerError, UsageError, printable
 
 OPTIONS = ("data", "recipe", "user", "answer", "model", "cluster")

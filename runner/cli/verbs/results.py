@@ -88,9 +88,9 @@ def _recorded(folder: Path) -> list[str]:
     import shlex
 
     from runner.cli.command_line import read_command_line
-    from runner.storage.atomic import read_state
+    from runner.pipeline.runs import state_of_run
 
-    words = shlex.split(read_state(folder / "identity.json").get("command", ""))
+    words = shlex.split(state_of_run(folder, "identity.json").get("command", ""))
     return read_command_line(words[3:]).overrides  # after `python -m runner`
 
 

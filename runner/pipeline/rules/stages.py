@@ -12,11 +12,11 @@ from runner.pipeline.registry import LOAD_ERRORS, known_stages, load_stage
 from runner.pipeline.runs import ANOTHER_ROOT, of_the_system, unusable_root
 from runner.pipeline.stage import Stage
 from runner.recipe.extension import recipe_class
-from runner.recipe.load import settings_problems
 from runner.recipe.machine import installed, pip_install
 from runner.recipe.schema import Recipe
+from runner.recipe.schema_problems import settings_problems
 
-_OWN_FOLDERS = {"latest", "artifacts", "base_predictions", "mlruns"}
+_OWN_FOLDERS = {"latest", "artifacts", "base_predictions", "mlruns", "sweeps"}
 _TRACKERS = {"mlflow": "mlflow-skinny"}  # what pip calls the module of `tracking`
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Sweep
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers.oc import env as oc_env
@@ -26,7 +26,7 @@ from runner.recipe.hydra.errors import explain
 from runner.recipe.hydra.expansion import too_much
 from runner.recipe.hydra.folders import RECIPE, RECIPES_DIR, Folders, file_name, searched
 from runner.recipe.hydra.given import checked_config_dir, checked_file
-from runner.recipe.hydra.overrides import COMMAND_LINE, parsed, readable
+from runner.recipe.hydra.overrides import COMMAND_LINE, key_of, parsed, readable
 from runner.recipe.machine import cpu_dtype
 from runner.recipe.secrets import names_secret, reads_secret
 
@@ -103,11 +103,6 @@ class Composed:
         return ""
 
 
-def key_of(override: Override) -> str:
-    """The key that an override sets, without the package of a group."""
-    return str(override.get_key_element()).lstrip("+~").split("@")[0]
-
-
 def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequence[str] = ()) -> Composed:
     """Compose recipes/config.yaml with the overrides; `config_dir` holds a user's own recipes and group variants.
 
@@ -127,7 +122,7 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
         except RecipeError:
             raise
         except Exception as error:  # Hydra raises whatever a user's files and overrides make it stumble over
-            raise RecipeError(explain(error, folders)) from error
+            raise RecipeError(explain(error, folders, texts)) from error
         if refused := list(refused_values(OmegaConf.to_container(config.hydra, resolve=False), [], keys)):  # type: ignore[arg-type]
             raise RecipeError(refused)
     if large := too_much({key: value for key, value in _unresolved_values(config).items() if key != "hydra"}):
@@ -141,7 +136,24 @@ def compose(overrides: list[str], config_dir: Path | None = None, settings: Sequ
         if OmegaConf.is_missing(config, "name") and name:
             config["name"] = name
     values, problems = _plain(config, trace)
+    problems += _not_removed(texts, values, trace)
     return Composed(values, problems, trace, given, list(settings), swept=swept)
+
+
+def _not_removed(
+    overrides: Sequence[str], values: dict[str, Any], trace: Callable[[], dict[str, str]]
+) -> list[Problem]:
+    """Groups that the command line removes, of which a file sets values besides."""
+    removed = [key_of(each) for each in parsed(overrides) if each.is_delete()]
+    left = [key for key in removed if "." not in key and isinstance(values.get(key), dict) and values[key]]
+    hint = "Remove those lines from the file, or give other values for its keys."
+    message = "removes the variant that the group chose, and not the values that a file sets besides"
+    return [
+        Problem(
+            f"~{key}", None, message, hint, next((trace()[name] for name in trace() if name.startswith(f"{key}.")), "")
+        )
+        for key in left
+    ]
 
 
 @contextmanager
@@ -175,7 +187,7 @@ def _named_files(overrides: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
     texts: list[str] = []
     files: dict[str, Path] = {}
     for text, override in zip(overrides, parsed(overrides), strict=True):
-        if key_of(override) == RECIPE and (".yaml" in text or ".yml" in text) and not override.is_delete():
+        if key_of(override) == RECIPE and re.search(r"\.ya?ml\b", text, re.IGNORECASE) and not override.is_delete():
             paths = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
             names = {str(path): checked_file(str(path).strip("'\"")) for path in paths}
             files |= {file_name(file): file for file in names.values() if file}
@@ -206,6 +218,11 @@ def accept_new_keys(overrides: Sequence[str], groups: set[str]) -> list[str]:
         key = key_of(override)
         plain = not (override.is_delete() or override.is_force_add() or override.is_add())
         group = key in groups or key.startswith("hydra")
+        if key in groups and not override.is_delete() and not isinstance(override.value(), str | list | dict | Sweep):
+            hint = f"Write {key}=NAME, or keys below it: {key}.KEY=VALUE. `python -m runner list` has the names."
+            raise RecipeError(
+                [Problem(key, override.value(), "is a group, and takes a variant's name", hint, COMMAND_LINE)]
+            )
         if plain and not group:
             text = f"++{text}"
         elif override.is_add() and not group:

@@ -21,6 +21,15 @@ _WIDE = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_HINTS = {  # of what YAML's reader says
+    "mapping values are not allowed": "Put quotes around a text that holds a colon and a space.",
+    "cannot start any token|undefined alias": "Put quotes around a text that begins with such a character.",
+    "could not find expected ':'": "Write `key: value`, with a space behind the colon, and lines of one mapping alike.",
+    "expected key|expected <block end>": "Begin the keys of one mapping below each other; put quotes around texts.",
+    "duplicate key": "Write it once.",
+    "single document": "Make two files of it: one recipe a file.",
+    "constructor for the tag": "Write a plain value: recipes carry no code.",
+}
 _SHORTER = "Write it shorter; data belongs into files of its own."
 
 
@@ -51,12 +60,25 @@ def read_recipe_file(path: Path) -> str:
 
 def _decoded(path: Path, data: bytes) -> str:
     try:
+        if b"\0" in data[:4] and (wide := _wide(data)):
+            raise refused(path, f"is {wide}", f"Save it in UTF-8: iconv -f {wide} -t utf-8.")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        wide = next((name for mark, name in _WIDE.items() if data.startswith(mark)), "")
+        wide = _wide(data)
+        if not wide and b"\0" in data:
+            raise refused(path, "is not a text", "Name a file of `key: value` lines.") from error
         message = f"is {wide}" if wide else f"is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}"
         raise refused(path, message, f"Save it in UTF-8: iconv -f {wide or 'latin1'} -t utf-8.") from error
+
+
+def _wide(data: bytes) -> str:
+    """The encoding of two or four bytes a character that the text has by its mark, or by its zero bytes; or ""."""
+    if named := next((name for mark, name in _WIDE.items() if data.startswith(mark)), ""):
+        return named
+    if data[:200:2].strip(b"\0") == b"" or data[1:200:2].strip(b"\0") == b"":
+        return "UTF-16BE" if data[:1] == b"\0" else "UTF-16LE"
+    return ""
 
 
 def refused(path: Path, why: str, hint: str) -> RecipeError:
@@ -71,7 +93,15 @@ def not_yaml(path: Path, error: Exception) -> RecipeError:
     context = getattr(error, "context", None)
     reason = f"{context}: {text}" if context else text
     origin = f"{path}:{mark.line + 1}" if mark else str(path)
-    return RecipeError([Problem("", None, f"a recipe file is not valid YAML: {reason}", "", origin)])
+    hint = next((hint for pattern, hint in _HINTS.items() if re.search(pattern, reason)), "")
+    if mark and "\t" in _line(path, mark.line):
+        hint = "Write spaces instead of the tab in that line."
+    return RecipeError([Problem("", None, f"a recipe file is not valid YAML: {reason}", hint, origin)])
+
+
+def _line(path: Path, number: int) -> str:
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return lines[number] if number < len(lines) else ""
 
 
 def package_of(text: str) -> str | None:

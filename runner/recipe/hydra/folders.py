@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from runner.errors import Problem, RecipeError
 from runner.recipe.hydra.files import GLOBAL, not_yaml, package_of, read_recipe_file, refused
@@ -56,19 +57,36 @@ class Folders:
                 return file, f"{label}/{config_path}.yaml"
         return None
 
+    def groups(self) -> list[str]:
+        """Names of the groups that a recipe may choose from."""
+        return sorted(path.name for path in RECIPES_DIR.iterdir() if path.is_dir() and path.name[0] not in "._")
+
+    def with_paths(self, text: str) -> str:
+        """The text with the paths of recipe files in the place of the names that Hydra knows them by."""
+        for name, file in self.files:
+            text = text.replace(name, str(file))
+        return text
+
     def shown(self, override: str) -> str:
         """An override as the command line gave it, with the path of a recipe file."""
         names = {f"{RECIPE}={name}": f"{RECIPE}={file}" for name, file in self.files}
         return names.get(override, override)
 
     def recipe_name(self, chosen: str | None) -> str | None:
-        """The name of a recipe that gives itself none: its file's. chosen: what Hydra knows it by."""
+        """The name of a recipe that gives itself none: from its file's. chosen: what Hydra knows it by."""
         if chosen is None:
             return None
-        return next((file.stem for name, file in self.files if name == chosen), Path(chosen).name)
+        stem = next((file.stem for name, file in self.files if name == chosen), Path(chosen).name)
+        return legal_name(stem) or None
 
 
 _NOW: ContextVar[Folders] = ContextVar("folders")
+
+
+def legal_name(stem: str) -> str:
+    """A name that a recipe may have, from a file's: without accents, `_` for what else it may not hold. "" for none."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", stem) if not unicodedata.combining(char))
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")[:64]
 
 
 def file_name(file: Path) -> str:
@@ -184,6 +202,11 @@ def _content(file: Path, text: str) -> DictConfig:
 
 
 def _check_recipe(file: Path, config: DictConfig, package: str | None) -> None:
+    defaults = config.get("defaults")
+    lines = [line for line in defaults if isinstance(line, DictConfig)] if isinstance(defaults, ListConfig) else []
+    names = [str(name) for line in lines for name in line]
+    if twice := next((name for at, name in enumerate(names) if name in names[:at]), ""):
+        raise refused(file, f"names a variant for `{twice}` twice in its `defaults`", "Keep one of the lines.")
     if package == GLOBAL:
         return
     if not config:

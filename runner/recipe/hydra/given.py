@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from runner.errors import Problem, RecipeError, nearest
@@ -46,9 +47,9 @@ def checked_file(value: str) -> Path | None:
     Raises RecipeError for a path that is not a file, or does not end in .yaml.
     """
     path = _expanded(RECIPE, Path(value))
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix.lower() not in (".yaml", ".yml"):
         return None
-    if path.suffix == ".yml":
+    if path.suffix != ".yaml":
         raise RecipeError([must_end_in_yaml(path)])
     if not path.is_file():
         raise RecipeError([Problem(RECIPE, value, f"is not a file: {path.absolute()}", _file_meant(path))])
@@ -59,6 +60,12 @@ def _file_meant(path: Path) -> str:
     """What to do about a file that is not there: the one of almost that name, if there is one."""
     files = path.parent.glob("*.yaml") if path.parent.is_dir() else ()
     there = [each.stem for each in files if each.is_file()]
+    if "://" in str(path) or re.match(r"\w+:/", str(path)):
+        return "Name a file of this machine by its path."
+    if path.is_symlink():
+        return f"It is a link to {path.readlink()}, which is not a file: correct the link."
+    if str(path) == path.name and (RECIPES_DIR / RECIPE / path.name).is_file():
+        return f"For the shipped recipe write recipe={path.stem}."
     guess = nearest(path.stem, there)
     return f"Did you mean recipe={path.with_stem(guess)}?" if guess else "Correct the path."
 

@@ -8,9 +8,12 @@ What comes out can be given in again.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,6 +28,7 @@ _ESCAPED = {"n": "\n", "t": "\t"}
 _STRUCTURE = re.compile(r"""[\[\]{},'"()]""")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-/]*")
 _STRANGE = re.compile(r"""[^A-Za-z0-9_/\-\\+.$%*@?|:=,\s\[\]{}()'"]""")  # what needs quotes in an override
+_KEY = re.compile(r"(\+{0,2}|~)[\w$-]+([./@:][\w$-]+)*", re.ASCII)
 _UNREADABLE = re.compile(r"(?:error at: '|input '|at ')(.+?)'")
 
 
@@ -46,6 +50,11 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
     return [_parsed(text) for text in overrides]
 
 
+def key_of(override: Override) -> str:
+    """The key that an override sets, without the package of a group."""
+    return str(override.get_key_element()).lstrip("+~").split("@")[0]
+
+
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Override:
     """Cached: a command line is parsed for several questions, and parsing takes longer than most rules."""
@@ -60,6 +69,14 @@ def _parser() -> OverridesParser:
 
 def _readable(text: str) -> str:
     key, equals, value = text.partition("=")
+    if equals and not _KEY.fullmatch(key):
+        message = f"has a key that cannot be read: {key!r}" if key.strip() else "has no key before the ="
+        hint = "Keys are words with dots between them: storage.root=FOLDER."
+        if "[" in key:
+            hint = f"A list is given as a whole: {key.partition('[')[0]}=[A,B]."
+        raise RecipeError([Problem(COMMAND_LINE, text, message, hint, COMMAND_LINE)])
+    if _STRUCTURE.search(value) and _is_there(value):
+        return f"{key}={as_text(value)}"
     text = f"{key}{equals}{_with_escapes(key, value)}"
     error = _error(text)
     if error is None:
@@ -92,6 +109,13 @@ def _with_escapes(key: str, value: str) -> str:
             raise RecipeError([Problem(key.lstrip("+"), value, message, hint, COMMAND_LINE)])
         parts.append(token)
     return "".join(parts)
+
+
+def _is_there(value: str) -> bool:
+    """Whether the value is, as it stands, the path of something on this machine."""
+    with suppress(OSError, RuntimeError, ValueError):
+        return os.path.lexists(Path(value).expanduser())
+    return False
 
 
 def _quoted(value: str) -> str | None:
@@ -132,11 +156,11 @@ def _unreadable(key: str, text: str, error: OverrideParseException) -> Problem:
     message = f"cannot be read at {where!r}" if where else "ends too early: a quote, bracket or value is missing"
     plain = key.lstrip("+~") or "key"
     hint = f"Put text with such characters in quotes: '{plain}=\"...\"'; in a list or mapping each item: '[\"...\"]'."
+    value = text.partition("=")[2]
+    if value and not re.search(r"""['"\\]""", value) and len(value) < 100:
+        hint = f"Put the text in quotes: '{plain}=\"{value}\"'; in a list or mapping each item: '[\"...\"]'."
+    if re.search(r"^,|,$|,\s*,", value):
+        hint = "Remove the comma that no value follows or precedes."
     if "=" not in text:
         message, hint = "is not key=value", "Write key=value, or ~key to remove a key."
-    elif not re.fullmatch(r"[+~]*[\w./@:$-]+", key):
-        message, hint = (
-            f"has a key that cannot be read: {key!r}",
-            "Keys are words with dots between them: storage.root.",
-        )
     return Problem(COMMAND_LINE, text, message, hint, COMMAND_LINE)

@@ -7,6 +7,7 @@ that stages cannot come to use different values for what is one thing.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -139,6 +140,18 @@ def _other_word(section: str, name: str, mappings: Sequence[Mapped]) -> str:
     return ""
 
 
+def _below(name: str, mappings: Sequence[Mapped]) -> str:
+    """Where a key belongs that was given without its section, or with another sign than a dot behind it."""
+    if section_fields(recipe_class(), dotted := re.sub(r"[/:-]", ".", name, count=1).rpartition(".")[0]):
+        last = name[len(dotted) + 1 :]
+        if last in section_fields(recipe_class(), dotted):
+            return f"Did you mean {dotted}.{last}?" if dotted else ""
+    sections = [each for each in recipe_class().model_fields if name in section_fields(recipe_class(), each)]
+    if sections:
+        return f"Did you mean {' or '.join(f'{each}.{name}' for each in sections)}?"
+    return _home(name, mappings)
+
+
 def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
     """A schema's problem about an unknown key, with the mapping that accepts it or the key with the same words."""
     section, _, name = problem.key.rpartition(".")
@@ -148,6 +161,8 @@ def improve_hint(problem: Problem, mappings: Sequence[Mapped]) -> Problem:
         return replace(problem, hint=home)
     if meant := _other_word(section, name, mappings):
         return replace(problem, hint=f"Did you mean {meant}?")
+    if not section and (home := _below(name, mappings)):
+        return replace(problem, hint=home)
     words = set(name.split("_"))
     longer = [each for each in section_fields(recipe_class(), section) if words <= set(each.split("_"))]
     longer += _longer_arguments(words, section, mappings)

@@ -29,6 +29,15 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["status", "support"], "Values are written key=value, such as recipe=support."),
         (["run", RECIPE, "--epochs", "3"], "Keys of a recipe are written without dashes: train.num_epochs=3."),
         (["run", RECIPE, "--yess"], "Did you mean --yes?"),
+        (["run", RECIPE, "--dry-run"], "`plan` shows what a run would do."),
+        (["check", RECIPE], "Did you mean validate?"),
+        (["rm", RECIPE], "Did you mean clean?"),
+        (["viggo_quickstart"], "Name it as a value: recipe=viggo_quickstart"),
+        (["validate", "train.lora_rank"], "Values are written key=value: train.lora_rank=VALUE."),
+        (["validate", "train.lora_rank:4"], "Values are written key=value: train.lora_rank=4."),
+        (["run", "help"], "Write run --help."),
+        (["validate", ""], "is an empty word"),
+        (["list", "--config-dir", "a", "--config-dir", "b"], "Give one folder"),
     ],
 )
 def test_a_word_in_the_wrong_place_is_told_where_it_belongs(
@@ -51,6 +60,17 @@ def test_a_word_in_the_wrong_place_is_told_where_it_belongs(
         ("evaluate.gate=0.8", "Did you mean evaluate.require?"),
         ("serve.replicas=2", "Did you mean serve.autoscaling.min_replicas?"),
         ("model=Qwen/Qwen2.5-0.5B", "Set what it comes from: model.source=Qwen/Qwen2.5-0.5B"),
+        ("dataset=.", "Set what it comes from: dataset.source=."),
+        ("lora_rank=4", "Did you mean train.lora_rank?"),
+        ("train/lora_rank=4", "Did you mean train.lora_rank?"),
+        ("source=x", "Did you mean model.source or dataset.source?"),
+        ("bf16=true", "put it under train.args."),
+        ("dataset.max_rows=100", "It has keys of its own: dataset.max_rows.train"),
+        ('seed="42"', "Write 42 without quotes."),
+        ("seed=1.0", "Write 1."),
+        ("name=12", "put quotes around the text."),
+        ("evaluate.require.exact_match=0.5", "Gate: metric -> comparison"),
+        ("model=null", "is a group, and takes a variant's name"),
     ],
 )
 def test_other_words_for_a_key_lead_to_it(override: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +90,40 @@ def test_a_value_of_none_of_several_kinds_is_one_problem_with_the_recipes_key(
     shown = answer(capsys, "validate", RECIPE, override)
     assert message in shown
     assert "1 problem in the recipe" in shown
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("=4", "has no key before the ="),
+        ("train..lora_rank=4", "has a key that cannot be read: 'train..lora_rank'"),
+        ("train.lora_rank:=4", "has a key that cannot be read: 'train.lora_rank:'"),
+        ("+++seed=4", "has a key that cannot be read: '+++seed'"),
+        ("evaluate.metrics[0]=exact_match", "A list is given as a whole: evaluate.metrics=[A,B]."),
+        ("train.lora_rank=choice(4,8)", "has several values"),
+        ("~train.nope", "names a key that the recipe does not have"),
+        ("~train.lora_rank=99", "is to be removed where it is 99, and it is "),
+        ("~train", "and not the values that a file sets besides"),
+        ("+model=smollm2_135m", "is given two variants"),
+        ("++model=smollm2_135m", "without plus signs"),
+        ("evaluate.require=[]", "a mapping stays a mapping, and a list a list"),
+        ("name=a/b", "must be 1 to 128 letters (a to z), digits, '.', '-' and '_'"),
+        ("name=sweeps", "is a name that the runner uses below storage.root"),
+        ("pipeline=[]", "must have at least 1 item"),
+        ("seed=-1", "must be greater than or equal to 0"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_in_plain_words(
+    override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = answer(capsys, "validate", RECIPE, "evaluate.require.exact_match='>=0'", override)
+    assert message in shown
+    assert "hydra.verbose" not in shown
+
+
+def test_a_mistake_of_the_command_line_is_not_called_one_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1 problem in the command line" in answer(capsys, "validat", RECIPE)
+    assert "set by command line" in answer(capsys, "validate", "recipe=viggo_quikstart")
 
 
 def test_a_file_that_is_not_there_leads_to_one_of_almost_that_name(

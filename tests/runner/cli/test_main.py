@@ -221,3 +221,35 @@ def test_an_error_of_the_system_is_one_sentence(
     text = printed_error(capsys)
     assert f"{tmp_path}/a_file/x: not a directory" in text
     assert "not a directory" in text
+
+
+def test_a_folder_that_is_gone_and_names_that_are_not_utf8_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "recipe=caf\udce9.yaml"]) == EXIT_INVALID_RECIPE
+    assert "the command line is not UTF-8: 'recipe=caf\\udce9.yaml'" in printed_error(capsys)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for words in (["status"], ["validate", "recipe=viggo_quickstart"], ["init", "data=x.csv"]):
+        assert main(words) == EXIT_INVALID_RECIPE
+        assert "the current folder has been removed Change into one that is there" in printed_error(capsys)
+    assert main(["--version"]) == EXIT_DONE
+
+
+@pytest.mark.parametrize("redirected", ["| head -1", "2>/dev/full"])
+def test_a_pipe_that_is_closed_early_and_a_full_stderr_leave_the_exit_code(redirected: str) -> None:
+    """`schema` writes more than a pipe holds; the exit code is the command's."""
+    words = "schema" if "head" in redirected else "validat"
+    command = f"set -o pipefail; {sys.executable} -m runner {words} {redirected}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (EXIT_DONE if "head" in redirected else EXIT_INVALID_RECIPE, "")
+
+
+def test_help_of_help_and_of_completion_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "help"]) == EXIT_DONE
+    assert "usage: python -m runner [VERB]" in capsys.readouterr().out
+    for words in (["help", "completion"], ["completion", "--help"]):
+        assert main(words) == EXIT_DONE
+        assert "usage: python -m runner completion bash|zsh" in capsys.readouterr().out

@@ -119,6 +119,28 @@ def test_status_finds_a_run_by_the_start_of_its_id_and_from_another_folder(
     assert main(["status", "storage.root=here"]) == EXIT_STAGE_FAILED
 
 
+def test_a_run_is_named_by_its_folder_as_status_prints_it(
+    run_ids: list[str], local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "viggo_quickstart" / run_ids[0]
+    capsys.readouterr()
+    for name in (folder, f"{folder}/", f"viggo_quickstart/{run_ids[0]}"):
+        assert main(["status", f"runs=[{name}]", "format=json", *local]) == EXIT_DONE
+        assert json.loads(capsys.readouterr().out)["run_id"] == run_ids[0]
+
+
+@pytest.mark.parametrize(("name", "verb"), [("identity.json", "status"), ("recipe.json", "serve")])
+def test_a_run_whose_folder_was_not_copied_whole_is_told_so(
+    name: str, verb: str, run_ids: list[str], local: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs" / "viggo_quickstart" / run_ids[0]
+    (folder / name).unlink()
+    assert main([verb, f"runs=[{run_ids[0]}]", *local]) == EXIT_STAGE_FAILED
+    shown = capsys.readouterr().err
+    assert f"{folder} is not the whole folder of a run: it has no {name}" in shown
+    assert "It cannot be made there" not in shown
+
+
 def test_an_id_that_fits_several_runs_is_refused_with_their_names(
     run_ids: list[str], local: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

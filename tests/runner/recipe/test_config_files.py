@@ -44,6 +44,17 @@ def test_a_config_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
     assert made(None, f'recipe="{file}"').seed == 7
 
 
+@pytest.mark.parametrize("name", [*ODD, "my recipe"])
+def test_a_path_as_a_shell_completes_it_names_the_file(name: str, tmp_path: Path) -> None:
+    """Without quotes of Hydra's; the recipe has the file's name, without what a name may not hold."""
+    file = write(tmp_path / name, f"{name}.yaml", f"{HEAD}seed: 7\n")
+    recipe = made(None, f"recipe={file}")
+    assert recipe.seed == 7
+    assert recipe.name == {"Übung": "Ubung", "my recipe": "my_recipe", "$HOME": "HOME", "{x}": "x"}.get(
+        name, recipe.name
+    )
+
+
 @pytest.mark.parametrize(
     "text", [b"\xef\xbb\xbf" + HEAD.encode(), f"---\n{HEAD}", f"\n\n{HEAD}", f"# Mine.\n{HEAD}"], ids=repr
 )
@@ -63,6 +74,16 @@ def test_a_byte_order_mark_a_blank_line_and_dashes_are_nothing_special(text: str
         ("seed: 1\n", "has no line `# @package _global_`"),
         ("# @package train\nseed: 1\n", "has `# @package train`"),
         (f"{HEAD}seed: [1\n", "is not valid YAML"),
+        (f"{HEAD}seed:\t1\n", "Write spaces instead of the tab"),
+        (f"{HEAD}query: {{a: b: c}}\n", "not valid YAML"),
+        (f"{HEAD}name: a: b\n", "Put quotes around a text that holds a colon and a space."),
+        (f"{HEAD}name: @a\n", "Put quotes around a text that begins with such a character."),
+        (HEAD.encode("utf-16-le"), "is UTF-16LE"),
+        (b"\x7fELF\x02\x00\xf0", "is not a text"),
+        (
+            f"{HEAD}defaults: [override /model: smollm2_135m, override /model: gemma_3_4b_it]\n",
+            "for `override /model` twice",
+        ),
         (f"{HEAD}- seed\n", "must be a mapping"),
         (f"{HEAD}a: {'x' * (1 << 20)}\n", "bytes; there may be"),
         (f"{HEAD}train:\n  lora_rank: 010\n", "has 010 in line 3, which YAML reads as the number 8"),
@@ -75,6 +96,31 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(text: str | bytes, 
     message = refused(tmp_path, "recipe=bot")
     assert words in message
     assert str(file) in message
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("defaults: [model: smollm2_135m]", "`- override /model: smollm2_135m`"),
+        ("defaults: [override model: smollm2_135m]", "`- override /model: NAME`"),
+        ("defaults: [/model: smollm2_135m]", "`- override /model: NAME` in a recipe"),
+        ("defaults: {model: smollm2_135m}", "must be a list"),
+        ("defaults:", "must be a list"),
+        ("defaults: [override /model: nope]", "there is no model 'nope'"),
+        ("defaults: [override /sweep: optuna]", "Choose it on the command line: sweep=NAME."),
+        ("defaults: [other]", "To include a file next to yours, have both in"),
+        ("train.num_epochs: 2", "Write train: {num_epochs: ...}."),
+        ("serve: {autoscaling.max_replicas: 2}", "Write autoscaling: {max_replicas: ...}."),
+        ("dataset: {dataset: {source: x}}", "has its keys at the top"),
+        ("name: on", "YAML reads yes, no, on, off, true and false so"),
+    ],
+)
+def test_a_line_that_hydra_refuses_is_explained_with_its_file(line: str, words: str, tmp_path: Path) -> None:
+    write(tmp_path, "other.yaml", HEAD)
+    file = write(tmp_path, "bot.yaml", f"{HEAD}{line}\n")
+    message = refused(None, f"recipe={file}")
+    assert words in message
+    assert f"[{file}" in message
 
 
 def test_a_file_behind_a_link_has_the_same_limits(tmp_path: Path) -> None:

@@ -12,9 +12,17 @@ import pytest
 import yaml
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_INTERRUPTED, EXIT_STAGE_FAILED
+from runner.errors import (
+    EXIT_DONE,
+    EXIT_GATE_REFUSED,
+    EXIT_INTERRUPTED,
+    EXIT_INVALID_RECIPE,
+    EXIT_STAGE_FAILED,
+    RecipeError,
+)
 from runner.pipeline.stage import StageResult
 from runner.sweep.capacity import Share
+from runner.sweep.grid import combinations
 from runner.sweep.jobs import Planned
 from runner.sweep.page import write_sweep_report
 from runner.sweep.state import Job, Sweep, open_sweep
@@ -249,3 +257,36 @@ sys.exit(main(sys.argv[2:]))
     assert {job.value for job in sweep.jobs if job.finished} <= {4 / 64, 8 / 64, 32 / 64}
     known = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert known["best_value"] == max(job.value for job in sweep.jobs if job.value is not None)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("range(8,4)", "has no value"),
+        ("range(4,8,0)", "is not a range"),
+        ("glob(*)", "is not for a sweep here"),
+        ("4,4", "has the value 4 twice"),
+        ("1e-3,0.001", "has the value 0.001 twice"),
+    ],
+)
+def test_a_sweep_without_values_or_with_one_twice_is_refused(value: str, words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        combinations([f"train.learning_rate={value}"])
+    assert words in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["validate", "sweep=optuna"], "says how a sweep goes, which -m starts"),
+        (["-m", "validate", "sweep=nope"], "there is no sweep 'nope'; there are: optuna"),
+        (["validate", "only=[]"], "names no stage"),
+        (["validate", "only=[train]", "stop_after=train"], "Give one or the other."),
+        (["validate", "start_at=train", "stop_after=ingest"], "so that no stage would run"),
+    ],
+)
+def test_options_that_would_run_nothing_or_something_else_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "recipe=viggo_quickstart"]) == EXIT_INVALID_RECIPE
+    assert message in capsys.readouterr().err

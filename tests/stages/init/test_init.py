@@ -433,7 +433,7 @@ def test_data_that_is_not_there_is_one_sentence(word: str, words: str, capsys: p
         ((), "data is needed by init"),
         (("data=data.jsonl", "train.lora_rank=8"), "train.lora_rank = '8' is not an option of init"),
         (("data=data.jsonl", "recipe=x.yml"), "recipe=x.yaml"),
-        (("data=data.jsonl", "recipe=meine daten.yaml"), "recipe=meine_daten.yaml"),
+        (("data=data.jsonl", "recipe=日本.yaml"), "a letter or a digit at least"),
         (("data=data.jsonl", "model=smollm"), "smollm2_135m"),
     ],
 )
@@ -521,7 +521,24 @@ def test_a_gpu_gets_the_variants_that_fit_it(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_name_with_spaces_and_umlauts_becomes_one_of_a_recipe() -> None:
     write("Tickets für März [2].jsonl", tickets(30))
     assert main(["init", "data=Tickets für März [2].jsonl"]) == EXIT_DONE
-    assert load_recipe("Tickets_f_r_M_rz_2.yaml").name == "Tickets_f_r_M_rz_2"
+    assert load_recipe("Tickets_fur_Marz_2.yaml").name == "Tickets_fur_Marz_2"
+    assert main(["init", "data=Tickets für März [2].jsonl", "recipe=Meine Tickets (neu).yaml"]) == EXIT_DONE
+    assert load_recipe('"Meine Tickets (neu).yaml"').name == "Meine_Tickets_neu"
+
+
+def test_columns_called_system_user_and_assistant_are_the_prompt() -> None:
+    write("data.jsonl", [{"system": "Be kind.", "user": f"Ask {at}?", "assistant": f"Say {at}"} for at in range(30)])
+    prompt = init("data=data.jsonl").dataset.prompt
+    assert (prompt.system, prompt.user, prompt.assistant) == ("{system|}", "{user}", "{assistant}")
+
+
+def test_a_csv_without_a_header_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data.csv").write_text("".join(f"My ticket number {at},{('bug', 'billing')[at % 2]}\n" for at in range(30)))
+    init("data=data.csv")
+    assert "the column 'bug' holds 'bug' in 14 rows: if the file has no header" in capsys.readouterr().out
+    Path("data.csv").write_text("text,label\n" + Path("data.csv").read_text())
+    init("data=data.csv")
+    assert "no header" not in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten_without_a_terminal_or_yes(capsys: pytest.CaptureFixture[str]) -> None:
