@@ -55,6 +55,11 @@ class Ask(BaseModel, extra="allow"):
     allowed_token_ids: list[int] | None = None
     request_id: str = ""
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def stumbles(cls, value: Any) -> Any:
+        return value.strip()  # fails at a number, as vLLM's own do at what they do not expect
+
     @field_validator("temperature")
     @classmethod
     def bounded(cls, value: float) -> float:
@@ -368,6 +373,10 @@ def test_a_value_of_the_wrong_type_is_a_400_that_names_the_parameter(
     error = error_of(post(client, body))
     assert error["param"] == param
     assert words in error["message"]
+
+
+def test_a_value_that_a_validator_did_not_expect_is_the_client_s_mistake(client: TestClient) -> None:
+    assert error_of(post(client, {"model": ["x"]}))["message"] == "A value in the request's body has a wrong type."
 
 
 def test_no_route_and_no_method_have_the_same_shape(client: TestClient) -> None:
