@@ -13,7 +13,8 @@ from stages.sections.dataset import Dataset
 
 SYSTEMS = ("system", "systemInstruction", "system_instruction")
 """Columns of a system message, next to a column of messages."""
-_SAYERS, _SAID = {"role", "from", "speaker", "sender"}, {"content", "value", "tool_calls", "text", "parts", "utterance"}
+_ROLE_KEYS = {"role", "from", "speaker", "sender"}
+_TEXT_KEYS = {"content", "value", "tool_calls", "text", "parts", "utterance"}
 _SHOWN_TURNS = 12
 # Between which roles a turn may pass.
 _AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
@@ -69,7 +70,7 @@ def _by_message(value: Mapping[str, Any], where: str) -> list[Any]:
 def holds_messages(value: Any) -> bool:
     """Whether the cell is a list of messages, or one, rather than a text."""
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, Mapping) and not _SAYERS.isdisjoint(first)
+    return isinstance(first, Mapping) and not _ROLE_KEYS.isdisjoint(first)
 
 
 def parsed(value: Any) -> Any:
@@ -88,7 +89,7 @@ def _are_messages(value: Any) -> bool:
     messages = value if isinstance(value, list) else [value]
     if not messages or not all(isinstance(each, Mapping) for each in messages):
         return False
-    named = all(_SAYERS & each.keys() and _SAID & each.keys() for each in messages)
+    named = all(_ROLE_KEYS & each.keys() and _TEXT_KEYS & each.keys() for each in messages)
     return named and (isinstance(value, list) or str(value.get("role", value.get("from"))).lower() in ROLE_NAMES)
 
 

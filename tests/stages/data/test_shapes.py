@@ -426,8 +426,8 @@ def test_answers_alone_need_a_question() -> None:
 
 @pytest.mark.parametrize("stage", ["sft", "kto"])
 def test_messages_as_json_text_are_messages_in_columns_of_their_own_too(stage: str) -> None:
-    asked, said = json.dumps([USER]), json.dumps(SAYS)
-    made = example({"p": asked, "c": said, "label": True}, stage, user="{p}", assistant="{c}")
+    asked, answer = json.dumps([USER]), json.dumps(SAYS)
+    made = example({"p": asked, "c": answer, "label": True}, stage, user="{p}", assistant="{c}")
     assert made.messages == [USER, SAYS]
 
 
