@@ -14,7 +14,7 @@ ROLE_NAMES: dict[str, Role] = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
     "ai": "assistant", "chatbot": "assistant", "bing": "assistant", "bard": "assistant", "claude": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
-    "ipython": "tool",
+    "ipython": "tool", "tool_output": "tool", "tool_result": "tool", "tool_results": "tool", "function_result": "tool",
 }  # fmt: skip
 """Spellings of a role, in lower case, and the role that they mean."""
 CALL_ROLES = ("function_call", "tool_call")
@@ -29,7 +29,13 @@ _SPEAKER, _CONTENT = ("speaker", "sender", "author"), ("text", "utterance", "mes
 """Other keys that say a message's role and content, where it has no usual one."""
 _NO_ROLES: Mapping[str, Role] = {}
 _FORM = 'Write each message as {"role": "user", "content": "..."}.'
-_TEXT = 'Write {"type": "text", "text": "..."}; a call belongs in tool_calls, its result in a message of the role tool.'
+_TEXT = (
+    'Write {"type": "text", "text": "..."}; a call belongs in tool_calls, its result in a message of the role tool, '
+    "reasoning in reasoning_content."
+)
+_MASKS = ("mask", "loss", "ignore", "skip", "train")
+"""In names of keys that say what training leaves out."""
+_FLAG_TEXTS = {"true": True, "false": False, "1": True, "0": False}
 _CALL = 'Write {"name": "...", "arguments": {...}}.'
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 """Names of a call's arguments: Llama's templates and Anthropic's interface have others."""
@@ -55,10 +61,8 @@ def check_message(
     if isinstance(spelling, str) and spelling.lower() in CALL_ROLES:
         given, spelling = _as_call(given, where), "assistant"
     if unknown := [key for key in given if key not in MESSAGE_KEYS]:
-        raise BadRowError(
-            f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}",
-            f"Remove it, or name it in dataset.ignore_keys=[{unknown[0]}].",
-        )
+        why = f"{where} has the unknown key {unknown[0]!r}; a message has: {', '.join(MESSAGE_KEYS)}"
+        raise BadRowError(why, _fix_of_key(str(unknown[0])))
     content = _either(given, "content", "value", where)
     message: Message = {"role": _role(spelling, where, roles), "content": _content(content, where, ignore)}
     for key in ("name", "tool_call_id"):
@@ -67,7 +71,7 @@ def check_message(
     if calls := given.get("tool_calls"):
         message["tool_calls"] = [_call(call, where, ignore) for call in _calls(calls, f"tool_calls of {where}")]
     if call := given.get("function_call"):  # OpenAI's form before tools
-        message.setdefault("tool_calls", []).append(_call(call, where, ignore))
+        _add_old_call(message, _call(call, where, ignore), where)
     thoughts = {key: _text(given[key], f"{key} of {where}") for key in _REASONING if given.get(key)}
     if len(set(thoughts.values())) > 1:
         raise BadRowError(f"{where} has {' and '.join(thoughts)}, and they differ", "Remove one of them.")
@@ -79,6 +83,12 @@ def check_message(
     if flags:
         message["train"] = flags.pop()
     return _whole(message, where)
+
+
+def _fix_of_key(key: str) -> str:
+    if any(each in key.lower() for each in _MASKS):
+        return f'Write "train": false in a message that is not to be learned, and remove {key}.'
+    return f"Remove it, or name it in dataset.ignore_keys=[{key}]."
 
 
 def _named(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,6 +145,8 @@ def _role(spelling: Any, where: str, roles: Mapping[str, Role]) -> Role:
 def _content(value: Any, where: str, ignore: Collection[str] = ()) -> str | list[dict[str, Any]] | None:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, Mapping) and value.get("type") in _PARTS:
+        value = [value]
     if not isinstance(value, list):
         fix = "Write it as text, such as JSON." if isinstance(value, Mapping) else "Write it as text, in quotes."
         raise BadRowError(f"the content of {where} is {kind(value)}, not text or a list of parts", fix)
@@ -186,7 +198,15 @@ def _call(call: Any, where: str, ignore: Collection[str]) -> dict[str, Any]:
     if not isinstance(arguments, Mapping | None):
         raise BadRowError(f"the arguments of a tool call of {where} are {kind(arguments)}, not an object", _CALL)
     made = {"type": "function", "function": {"name": function["name"], "arguments": dict(arguments or {})}}
-    return {"id": call["id"], **made} if call.get("id") else made
+    return {"id": call["id"], **made} if call.get("id") and "id" not in ignore else made
+
+
+def _add_old_call(message: Message, call: dict[str, Any], where: str) -> None:
+    calls = message.setdefault("tool_calls", [])
+    if not calls:
+        calls.append(call)
+    elif [each["function"] for each in calls] != [call["function"]]:
+        raise BadRowError(f"{where} has both tool_calls and function_call, and they differ", "Remove function_call.")
 
 
 def _as_call(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -208,7 +228,10 @@ def _as_call(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _flag(key: str, value: Any, where: str) -> bool:
     if value in (0, 1):  # False and True, 0.0 and 1.0
         return bool(value)
-    raise BadRowError(f"{key} of {where} is {value!r}: training learns a message (1, true) or does not (0, false)")
+    if isinstance(value, str) and value.strip().lower() in _FLAG_TEXTS:
+        return _FLAG_TEXTS[value.strip().lower()]
+    fix = "Write 1 or true for a message to learn, 0 or false for another."
+    raise BadRowError(f"{key} of {where} is {value!r}: training learns a message (1, true) or does not (0, false)", fix)
 
 
 def _text(value: Any, what: str) -> str:
@@ -218,14 +241,16 @@ def _text(value: Any, what: str) -> str:
 
 
 def _calls(value: Any, what: str) -> list[Any]:
-    """The list of calls, which tables may have as JSON text."""
+    """The list of calls, or one, which tables may have as JSON text."""
     if isinstance(value, str):
         try:
             value = value_of(value)
         except ValueError as error:
-            raise BadRowError(f"{what} is {error}") from error
+            raise BadRowError(f"{what} is {error}", f"{_CALL[:-1]}, in a list.") from error
+    if isinstance(value, Mapping) and {"function", "name"} & value.keys():
+        return [value]
     if not isinstance(value, list):
-        raise BadRowError(f"{what} is {kind(value)}, not a list")
+        raise BadRowError(f"{what} is {kind(value)}, not a list", f"{_CALL[:-1]}, in a list.")
     return value
 
 

@@ -121,7 +121,7 @@ class Dataset(Section):
     prompt: Prompt = Prompt()
     ignore_keys: list[str] = Field(
         default_factory=list,
-        description="Keys of messages to leave out. Any other key that is not known is refused.",
+        description="Keys of messages, their calls and tools to leave out. Any other key that is not known is refused.",
         examples=[["timestamp"]],
     )
     roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(

@@ -10,7 +10,7 @@ from stages.data.example import BadRowError, Message
 
 def check_calls(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> None:
     """Raise BadRowError naming the first call of a tool that the row does not have, and the first result of no call."""
-    names, made = [tool["function"]["name"] for tool in tools], set[str]()
+    names, made, answered = [tool["function"]["name"] for tool in tools], set[str](), set[Any]()
     for message in messages:
         calls = message.get("tool_calls", [])
         for call in calls:
@@ -26,6 +26,9 @@ def check_calls(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]])
         of = message.get("tool_call_id")
         if message["role"] == "tool" and of and made and of not in made:
             raise BadRowError(f"has the result of a call {of!r} that no answer before it made", "Correct tool_call_id.")
+        if message["role"] == "tool" and of and of in answered:
+            raise BadRowError(f"has two results of the call {of!r}", "Keep one, or correct tool_call_id.")
+        answered = ({*answered, of} if message["role"] == "tool" else answered) - set(ids)
 
 
 def without_filled(messages: list[Message], tools: Sequence[Mapping[str, Any]]) -> list[Message]:

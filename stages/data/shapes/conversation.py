@@ -17,7 +17,9 @@ _ROLE_KEYS = {"role", "from", "speaker", "sender"}
 _TEXT_KEYS = {"content", "value", "tool_calls", "text", "parts", "utterance"}
 _SHOWN_TURNS = 12
 # Between which roles a turn may pass.
-_AFTER = {None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+_AFTER = {
+    None: ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool", "user"),
+}  # fmt: skip
 
 
 def from_column(dataset: Dataset, row: Mapping[str, Any], column: str) -> list[Message]:
@@ -189,6 +191,9 @@ def _join(messages: list[Message]) -> Message:
     if len(messages) == 1:
         return messages[0]
     calls = [call for message in messages for call in message.get("tool_calls", [])]
+    if len({message.get("train") for message in messages}) > 1:
+        why = "has consecutive messages of one role that training is not to learn alike, which cannot be joined"
+        raise BadRowError(why, "Give them the same flag (train, weight, loss), or none.")
     if not _joinable(messages):
         raise BadRowError("has consecutive messages of one role that are more than texts, which cannot be joined")
     texts = [message["content"] for message in messages if message["content"]]
@@ -199,7 +204,7 @@ def _join(messages: list[Message]) -> Message:
 
 
 def _joinable(messages: list[Message]) -> bool:
-    """Whether the messages are texts, then calls, learned alike, with reasoning before the first alone."""
+    """Whether the messages are texts, then calls, with reasoning before the first alone."""
     called = False
     for message in messages:
         if called and message["content"]:
@@ -207,11 +212,7 @@ def _joinable(messages: list[Message]) -> bool:
         called = called or "tool_calls" in message
     keys = {"role", "content", "tool_calls", "train"}
     own = [set(messages[0]) - {"reasoning_content"}, *map(set, messages[1:])]
-    return (
-        all(each <= keys for each in own)
-        and all(isinstance(message["content"], str | None) for message in messages)
-        and len({message.get("train") for message in messages}) == 1
-    )
+    return all(each <= keys for each in own) and all(isinstance(message["content"], str | None) for message in messages)
 
 
 def _check_turns(turns: list[Message]) -> None:
@@ -219,6 +220,9 @@ def _check_turns(turns: list[Message]) -> None:
     shown = ", ".join(roles[:_SHOWN_TURNS]) + (", ..." if len(roles) > _SHOWN_TURNS else "") or "none"
     if not turns:
         raise BadRowError("holds a conversation without a turn", "Remove the row, or give it messages.")
+    if set(roles) == {"assistant"}:
+        fix = "Give it a message of the user before the answer, or remove the row."
+        raise BadRowError(f"its turns are {shown}: nobody asks", fix)
     before = None
     for turn in turns:
         if turn["role"] not in _AFTER[before]:

@@ -100,7 +100,7 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         messages = with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)
         return {"messages": messages, **_named_media(dataset, messages, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
-    tools = tools_of(row, columns_used(dataset))
+    tools = tools_of(row, columns_used(dataset), dataset.ignore_keys)
     messages = without_filled(messages, tools)
     check_calls(messages, tools)
     return {"messages": messages, **_extras(dataset, messages, tools, row)}
@@ -111,7 +111,7 @@ def _pair(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     made = pair_fields(dataset, row)
     if dataset.prompt.conversations is None:
         return {**made, **_named_media(dataset, made["messages"], row)}
-    tools = tools_of(row, columns_used(dataset))
+    tools = tools_of(row, columns_used(dataset), dataset.ignore_keys)
     made = {name: without_filled(each, tools) for name, each in made.items()}
     for answer in ("chosen", "rejected"):
         check_calls([*made["messages"], *made[answer]], tools)

@@ -25,11 +25,17 @@ PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 """What stands in a text for an image, video or audio of such a column."""
 
 
-def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, Any]]:
-    """The tools of the row, in OpenAI's form. Raises BadRowError when they are not a list of functions."""
-    name = next((name for name in TOOLS if row.get(name) and name not in used), None)
-    if name is None:
+def tools_of(row: Mapping[str, Any], used: Collection[str], ignore: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The tools of the row, in OpenAI's form. ignore: keys of a tool or its function to leave out.
+
+    Raises BadRowError when they are not a list of functions.
+    """
+    given = [name for name in TOOLS if row.get(name) and name not in used]
+    if not given:
         return []
+    name = given[0]
+    if any(row[each] != row[name] for each in given):
+        raise BadRowError(f"has the columns {' and '.join(given)}, and they differ", "Keep one of them.")
     tools = row[name]
     if isinstance(tools, str):
         try:
@@ -38,6 +44,8 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
             raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools", _TOOLS) from None
         if tools is None:
             return []
+    if isinstance(tools, Mapping) and {"function", "name"} & tools.keys():
+        tools = [tools]
     if isinstance(tools, list):
         tools = [_opened(each) for each in tools]
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
@@ -46,7 +54,7 @@ def tools_of(row: Mapping[str, Any], used: Collection[str]) -> list[dict[str, An
         )
         what = f"a list of which one entry is {kind(entry)}" if entry is not None else kind(tools)
         raise BadRowError(f"column {name!r} is {what}, not a list of tools", _TOOLS)
-    made = [_tool(_without_nulls(tool)) for tool in tools]
+    made = [_tool(_without_nulls(tool), ignore) for tool in tools]
     for tool in made:
         if not isinstance(tool["function"], Mapping) or not isinstance(tool["function"].get("name"), str):
             raise BadRowError(f"column {name!r} has a tool without a function's name", _TOOLS)
@@ -61,8 +69,12 @@ def _opened(tool: Any) -> Any:
     return tool
 
 
-def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+def _tool(tool: dict[str, Any], ignore: Collection[str]) -> dict[str, Any]:
     """The tool in OpenAI's form."""
+    left_out = {*ignore} - {"name", "function", "type", "parameters", *_SCHEMAS}
+    tool = {name: each for name, each in tool.items() if name not in left_out}
+    if isinstance(tool.get("function"), Mapping):
+        return {**tool, "function": {name: each for name, each in tool["function"].items() if name not in left_out}}
     if "function" in tool:
         return tool
     schema = next((name for name in _SCHEMAS if name in tool and "parameters" not in tool), None)

@@ -75,6 +75,26 @@ REFUSED = {
     ),
     "tools by their names": ([ASK, SAY], {"stock": {}}, "is an object, not a list of tools"),
     "an object as content": ([ASK, calling(), {**result(), "content": {"rye": 2}}, SAY], TOOLS, "an object, not text"),
+    "a result within its call": ([ASK, calling({**call(), "result": "2"}), SAY], TOOLS, "unknown key 'result'"),
+    "a result within its function": (
+        [ASK, calling({"function": {"name": "stock", "arguments": {}, "output": "2"}}), SAY], TOOLS, "key 'output'"
+    ),
+    "arguments under two names that differ": (
+        [ASK, calling({"name": "stock", "arguments": {"item": "rye"}, "args": {"item": "oat"}}), result(), SAY],
+        TOOLS, "has both arguments and args",
+    ),
+    "two calls in two keys": (
+        [ASK, calling(function_call={"name": "stock", "arguments": {"item": "oat"}}), result(), SAY], TOOLS,
+        "both tool_calls and function_call",
+    ),
+    "two results of a call": ([ASK, calling(), result(), result(), SAY], TOOLS, "two results of the call 'c1'"),
+    "a result that is a list": (
+        [ASK, calling(), {**result(), "content": [{"rye": 2}]}, SAY], TOOLS, "has no type; it has: rye"
+    ),
+    "nobody who asks": ([SAY], None, "its turns are assistant: nobody asks"),
+    "answers in a row with other flags": (
+        [ASK, {**SAY, "weight": 0}, {**SAY, "weight": 1}], None, "two of the assistant in a row"
+    ),
     "an unknown key of a call's turn": (
         [ASK, {"role": "tool_call", "content": "{}", "reply_to": 1}, SAY], TOOLS, "the unknown key 'reply_to'"
     ),
@@ -86,6 +106,47 @@ def test_what_would_be_left_out_is_refused_by_name(what: str) -> None:
     messages, tools, words = REFUSED[what]
     with pytest.raises(BadRowError, match=words):
         made(messages, tools)
+
+
+def test_a_key_that_leaves_a_message_out_of_training_leads_to_the_flag() -> None:
+    for key in ("masked", "ignore_loss", "train_detail"):
+        with pytest.raises(BadRowError) as caught:
+            made([ASK, {**SAY, key: True}])
+        assert 'Write "train": false' in caught.value.fix
+
+
+def test_flags_may_be_texts() -> None:
+    messages = made([ASK, {**SAY, "train": "False"}, ASK, {**SAY, "weight": "1"}]).messages
+    assert [each.get("train") for each in messages] == [None, False, None, True]
+
+
+def test_answers_that_are_not_learned_alike_are_not_joined() -> None:
+    prompt = {"conversations": "m", "consecutive": "join"}
+    with pytest.raises(BadRowError, match="not to learn alike"):
+        made([ASK, {**SAY, "weight": 0}, {**SAY, "weight": 1}], prompt=prompt)
+
+
+def test_a_user_may_speak_after_a_result() -> None:
+    roles = [each["role"] for each in made([ASK, calling(), result(), ASK, SAY], TOOLS).messages]
+    assert roles == ["user", "assistant", "tool", "user", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"role": "user", "content": [{"text": "Any rye?"}]},
+        {"role": "user", "parts": [{"text": "Any rye?"}]},
+        {"role": "user", "content": {"type": "text", "text": "Any rye?"}},
+    ],
+)
+def test_a_text_part_is_the_same_however_it_is_written(asked: dict[str, Any]) -> None:
+    assert made([asked, SAY]).messages == [ASK, SAY]
+
+
+def test_ids_of_calls_can_be_left_out() -> None:
+    messages = made([ASK, calling(), result(), SAY], TOOLS, ignore_keys=["id", "tool_call_id"]).messages
+    assert "id" not in messages[1]["tool_calls"][0]
+    assert "tool_call_id" not in messages[2]
 
 
 def test_parallel_calls_are_used_with_results_in_any_order() -> None:
@@ -109,6 +170,14 @@ CALLING: dict[str, dict[str, Any]] = {
     "Llama's parameters": {"from": "function_call", "value": CALL_TEXT.replace("arguments", "parameters")},
     "parameters of a call": calling({"name": "stock", "parameters": {"item": "rye"}}),
     "nulls of other tools": calling({"function": {"name": "stock", "arguments": {"item": "rye", "day": None}}}),
+    "LangChain's form": calling({"name": "stock", "args": {"item": "rye"}, "type": "tool_call"}),
+    "Llama's form": calling({"name": "stock", "parameters": {"item": "rye"}}),
+    "Anthropic's form": calling({"name": "stock", "input": {"item": "rye"}, "index": 0}),
+    "one call that is not in a list": {"role": "assistant", "tool_calls": CALLED},
+    "one call in two keys": calling(CALLED, function_call=CALLED["function"]),
+    "text of a turn with parameters": {
+        "from": "function_call", "value": '{"name": "stock", "parameters": {"item": "rye"}}'
+    },
 }  # fmt: skip
 
 
@@ -140,12 +209,29 @@ WRITTEN: dict[str, Any] = {
     "nulls of other tools": {
         **TOOL, "function": {"name": "stock", "strict": None, "parameters": {
             "properties": {"item": {"type": "string", "enum": None}, "day": None}}}},
+    "JSON text": json.dumps(TOOL),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_a_tool_is_the_same_however_it_is_written(how: str) -> None:
     assert made([ASK, SAY], [WRITTEN[how]]).tools == [TOOL]
+
+
+def test_a_tool_need_not_be_in_a_list() -> None:
+    assert made([ASK, SAY], TOOL).tools == [TOOL]
+
+
+def test_keys_of_a_tool_that_no_request_has_can_be_left_out() -> None:
+    more = {**TOOL, "function": {**TOOL["function"], "return": {"type": "string"}, "annotations": {"title": "x"}}}
+    assert made([ASK, SAY], [more], ignore_keys=["return", "annotations", "name"]).tools == [TOOL]
+
+
+def test_tools_in_two_columns_are_refused_where_they_differ() -> None:
+    section = Dataset.model_validate({"source": "data", "prompt": {"conversations": "m"}})
+    row = {"m": [ASK, SAY], "tools": [TOOL], "functions": [{"name": "other"}]}
+    with pytest.raises(BadRowError, match="the columns tools and functions, and they differ"):
+        make_example(section, "sft", "train")(row, "0", "a:1")
 
 
 def test_a_default_of_null_is_part_of_a_tool() -> None:
