@@ -106,7 +106,7 @@ _REFUSED: dict[TraitName, str] = {
     "new embeddings": "trains new embeddings with the adapter (modules_to_save), which vLLM cannot load",
     "dora": "makes a DoRA adapter, which vLLM cannot load",
     "sight": "has an adapter learn to see as well, of which vLLM loads the language model's part alone",
-    "changed base": "changes the base model's weights, so the adapter does not fit the model that vLLM loads",
+    "changed base": "changes the base model, so the adapter does not fit the model that vLLM loads",
 }
 
 

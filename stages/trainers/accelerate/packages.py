@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.sections.recipe import Recipe
 from stages.trainers.accelerate.values import argument
+from stages.trainers.rules.hardware import ON_GPU_BACKENDS
 from stages.trainers.rules.packages import (
     OPTIMIZERS,
     Need,
@@ -32,6 +33,7 @@ ON_GPU: dict[str, tuple[tuple[str, ...], str]] = {
     **{name: ((), f"Set train.args.{name}=false.") for name in ("tf32", "use_liger_kernel")},
     **dict.fromkeys(("load_in_4bit", "load_in_8bit"), ((), "Remove it.")),
     "attn_implementation": (("flash_attention_2", "flash_attention_3"), "Set train.args.attn_implementation=sdpa."),
+    "ddp_backend": ON_GPU_BACKENDS,
 }
 
 

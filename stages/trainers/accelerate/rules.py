@@ -13,8 +13,16 @@ from stages.trainers.accelerate.setup import setup_of
 from stages.trainers.accelerate.values import METHODS, SAME, argument, method_of
 from stages.trainers.fit import training_fits
 from stages.trainers.other_names import not_doubled
-from stages.trainers.rules import schedule, template
-from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
+from stages.trainers.rules import effect, schedule, template
+from stages.trainers.rules.conflicts import (
+    COMMON,
+    HISTORY_OR_PROMPT,
+    Conflict,
+    agreement,
+    only_with_lora,
+    schedulers,
+)
+from stages.trainers.rules.effect import arguments_have_an_effect, with_argument, with_value
 from stages.trainers.rules.elastic import number_of_workers_may_change
 from stages.trainers.rules.hardware import hardware_can_train
 from stages.trainers.rules.images import learns_images
@@ -23,8 +31,30 @@ _LORA_ONLY = (
     "use_dora", "use_rslora", "lora_modules_to_save", "load_in_4bit", "load_in_8bit",
 )  # fmt: skip
 
+EFFECTS = (
+    *effect.COMMON,
+    with_argument("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
+    with_argument("packing", "packing_strategy", "eval_packing", "shuffle_dataset"),
+    with_argument("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+    with_argument("precompute_ref_log_probs", "precompute_ref_batch_size"),
+    with_value("f_divergence_type", ("alpha_divergence",), "f_alpha_divergence_coef"),
+    with_value("finetuning_type", ("lora",), "lora_alpha", "lora_dropout"),
+)
 CONFLICTS = (
     *COMMON,
+    *schedulers("lr_scheduler_type"),
+    Conflict(
+        "metric_for_best_model",
+        lambda get: get("metric_for_best_model") not in (None, "loss", "eval_loss"),
+        "is not measured during training; there is: loss",
+        "Set train.args.metric_for_best_model=loss.",
+    ),
+    Conflict(
+        "greater_is_better",
+        lambda get: get("greater_is_better") and get("load_best_model_at_end"),
+        "keeps the model with the greatest loss",
+        "Remove it, or set it to false.",
+    ),
     Conflict(
         "load_in_8bit",
         lambda get: get("load_in_8bit") and get("load_in_4bit"),
@@ -93,6 +123,7 @@ RULES = (
     arguments_are_of_the_method,
     not_doubled(SAME),
     agreement(CONFLICTS, argument),
+    arguments_have_an_effect(TRL, argument, EFFECTS),
     reference_model_is_its_own,
     divergence_has_a_batch,
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),

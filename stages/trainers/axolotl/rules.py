@@ -14,8 +14,9 @@ from stages.trainers.axolotl.setup import setup_of
 from stages.trainers.axolotl.values import METHODS, SAME, argument
 from stages.trainers.fit import training_fits
 from stages.trainers.other_names import not_doubled
-from stages.trainers.rules import schedule, template
-from stages.trainers.rules.conflicts import COMMON, Conflict, agreement, only_with_lora
+from stages.trainers.rules import effect, schedule, template
+from stages.trainers.rules.conflicts import COMMON, Conflict, agreement, only_with_lora, schedulers
+from stages.trainers.rules.effect import arguments_have_an_effect, with_value
 from stages.trainers.rules.elastic import number_of_workers_is_fixed
 from stages.trainers.rules.hardware import hardware_can_train
 from stages.trainers.rules.images import learns_images
@@ -33,8 +34,10 @@ def _with_cosine(name: str) -> Conflict:
     )
 
 
+EFFECTS = (*effect.COMMON, with_value("finetuning_type", ("lora",), "lora_alpha", "lora_dropout"))
 CONFLICTS = (
     *COMMON,
+    *schedulers("lr_scheduler"),
     *map(only_with_lora, _LORA_ONLY),
     *map(_with_cosine, _COSINE_ONLY),
     Conflict(
@@ -99,6 +102,7 @@ RULES = (
     not_doubled(SAME),
     model_takes_only_text,
     agreement(CONFLICTS, argument),
+    arguments_have_an_effect(AXOLOTL, argument, EFFECTS),
     hardware_can_train(argument, packages.ON_GPU, ("bf16",)),
     number_of_workers_is_fixed("axolotl"),
     training_fits(AXOLOTL, setup_of),

@@ -36,6 +36,7 @@ RESERVED_ARGS = {
     "save_total_limit": "train.checkpoints.keep",
     "do_train": "pipeline",
     "use_cpu": "resources.train.gpus_per_worker",
+    "local_rank": "resources.train.num_workers",
     "ray_num_workers": "resources.train.num_workers",
     "ray_init_kwargs": "cluster.address",
     "master_addr": "cluster.address",

@@ -11,14 +11,23 @@ from runner.errors import Problem
 from stages.sections.recipe import Recipe
 from stages.trainers.fit import training_fits
 from stages.trainers.llamafactory import packages, schedule_rules, template_rules
+from stages.trainers.llamafactory.effects import EFFECTS
 from stages.trainers.llamafactory.images import PLUGINS
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
 from stages.trainers.rules import schedule
-from stages.trainers.rules.conflicts import COMMON, HISTORY_OR_PROMPT, Conflict, agreement, only_with_lora
+from stages.trainers.rules.conflicts import (
+    COMMON,
+    HISTORY_OR_PROMPT,
+    Conflict,
+    agreement,
+    only_with_lora,
+    schedulers,
+)
+from stages.trainers.rules.effect import arguments_have_an_effect
 from stages.trainers.rules.elastic import number_of_workers_may_change
-from stages.trainers.rules.hardware import hardware_can_train
+from stages.trainers.rules.hardware import ON_GPU_BACKENDS, hardware_can_train
 from stages.trainers.rules.images import learns_images
 
 
@@ -33,8 +42,63 @@ def _never_with_lora(name: str) -> Conflict:
 
 _ADAPTERS_ONLY = ("lora", "oft")
 
+_SHARDS = ("full_shard", "shard_grad_op", "hybrid_shard", "no_shard", "offload", "auto_wrap")
+_OWN_REFERENCE = ("orpo", "simpo")
+
 CONFLICTS = (
     *COMMON,
+    *schedulers("lr_scheduler_type"),
+    Conflict(
+        "do_eval",
+        lambda get: get("do_eval") and not get("eval_dataset") and not get("val_size"),
+        "evaluates, but there is nothing to evaluate on",
+        "Remove it, or set train.args.eval_dataset=val and train.args.eval_strategy.",
+    ),
+    Conflict(
+        "do_predict",
+        lambda get: get("do_predict"),
+        "predicts with LLaMA-Factory, and here the stage infer does",
+        "Remove it.",
+    ),
+    Conflict(
+        "compute_accuracy",
+        lambda get: get("compute_accuracy") and get("predict_with_generate"),
+        "and predict_with_generate exclude each other",
+        "Remove one of them.",
+    ),
+    Conflict(
+        "use_llama_pro",
+        lambda get: get("use_llama_pro") and get("finetuning_type") == "full",
+        "goes with finetuning_type=lora or freeze only",
+        "Remove it.",
+    ),
+    Conflict(
+        "quantization_device_map",
+        lambda get: get("quantization_device_map") == "auto" and get("quantization_bit") is not None,
+        "does not go with training",
+        "Remove it.",
+    ),
+    Conflict(
+        "shift_attn",
+        lambda get: get("shift_attn"),
+        "needs a transformers before 4.48, and the environment llamafactory has a newer one",
+        "Remove it.",
+    ),
+    Conflict(
+        "fsdp",
+        lambda get: isinstance(get("fsdp"), str) and not set(get("fsdp").split()) <= {*_SHARDS},
+        f"must be of {', '.join(_SHARDS)}",
+        "Set train.args.fsdp='full_shard auto_wrap'.",
+    ),
+    *(
+        Conflict(
+            name,
+            lambda get, name=name: get(name) is not None and get(name) not in (4, 8),  # type: ignore[misc]
+            "must be 4 or 8",
+            f"Set train.args.{name}=4, or remove it.",
+        )
+        for name in ("ref_model_quantization_bit", "reward_model_quantization_bit")
+    ),
     Conflict(
         "streaming",
         lambda get: get("streaming") and get("max_steps") == -1,
@@ -73,6 +137,7 @@ _ON_GPU = {
     },
     "flash_attn": (("fa2", "fa3"), "Set train.args.flash_attn=auto."),
     "quantization_bit": ((), "Remove it."),
+    "ddp_backend": ON_GPU_BACKENDS,
 }
 
 
@@ -85,6 +150,17 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
             if argument(recipe, name):
                 hint = "Remove it, or set train.stage=sft."
                 yield Problem(f"train.args.{name}", True, f"goes with train.stage=sft only, not {stage}", hint)
+    if stage in ("rm", "ppo") and argument(recipe, "load_best_model_at_end"):
+        message = f"does not go with train.stage={stage}"
+        yield Problem("train.args.load_best_model_at_end", True, message, "Remove it.")
+    smoothing, loss = argument(recipe, "dpo_label_smoothing"), argument(recipe, "pref_loss")
+    if stage == "dpo" and smoothing and loss != "sigmoid":
+        hint = "Remove it, or set train.args.pref_loss=sigmoid."
+        yield Problem("train.args.dpo_label_smoothing", smoothing, f"does not go with pref_loss={loss}", hint)
+    compared = stage in ("ppo", "kto") or (stage == "dpo" and loss not in _OWN_REFERENCE)
+    if compared and argument(recipe, "pissa_init"):
+        message = f"does not go with train.stage={stage}, whose reference is the model without the adapter"
+        yield Problem("train.args.pissa_init", True, message, "Remove it.")
     if recipe.train.max_samples is not None and argument(recipe, "streaming"):
         hint = "Set train.max_samples=null, and train.args.max_steps for the length of training."
         yield Problem("train.max_samples", recipe.train.max_samples, "does not go with train.args.streaming", hint)
@@ -93,6 +169,7 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
+    arguments_have_an_effect(LLAMAFACTORY, argument, EFFECTS),
     number_of_workers_may_change(LLAMAFACTORY, setup_of, argument, ("deepspeed", "fsdp")),
     hardware_can_train(argument, _ON_GPU, ("bf16", "pure_bf16")),
     training_fits(LLAMAFACTORY, setup_of),

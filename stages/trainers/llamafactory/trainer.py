@@ -34,6 +34,8 @@ class LlamaFactory(OnTransformers):
         "resize_vocab": "new embeddings",
         "use_dora": "dora",
         "pissa_init": "changed base",
+        "train_from_scratch": "changed base",
+        "rope_scaling": "changed base",
         "freeze_vision_tower": "sight",
         "freeze_multi_modal_projector": "sight",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from stages.sections.recipe import Recipe
 Get = Callable[[str], Any]
 Argument = Callable[[Recipe, str], Any]  # the value that the library will use
 _EVALUATES = ("steps", "epoch")
+_OPTIM_ARGS = re.compile(r"\s*(\w+\s*=\s*[^,=\s]+\s*(,\s*|$))*")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,24 @@ COMMON = (
         "Set train.args.eval_dataset=val, or train.args.val_size=0.1.",
     ),
     Conflict(
+        "eval_on_start",
+        lambda get: get("eval_on_start") and not get("eval_dataset") and not get("val_size"),
+        "evaluates before training, but there is nothing to evaluate on",
+        "Set train.args.eval_dataset=val, or train.args.val_size=0.1.",
+    ),
+    Conflict(
+        "optim_args",
+        lambda get: isinstance(get("optim_args"), str) and not _OPTIM_ARGS.fullmatch(get("optim_args")),
+        "is not of the form name=value,name=value",
+        "Write it as train.args.optim_args='name=value'.",
+    ),
+    Conflict(
+        "debug",
+        lambda get: get("debug") and not set(_words(get("debug"))) <= {"underflow_overflow"},
+        "is not underflow_overflow, which is all that there is",
+        "Remove it.",
+    ),
+    Conflict(
         "val_size",
         lambda get: get("eval_dataset") and get("val_size"),
         "and eval_dataset exclude each other",
@@ -54,6 +74,45 @@ COMMON = (
         "Set train.args.eval_strategy and train.args.save_strategy both to steps, or both to epoch.",
     ),
 )
+_WITH_EVALUATION = ("reduce_lr_on_plateau", "greedy")
+_WITH_A_LEAST_RATE = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
+
+
+def schedulers(key: str) -> tuple[Conflict, ...]:
+    """Of the scheduler of the learning rate. key: the trainer's name of it."""
+    return (
+        Conflict(
+            key,
+            lambda get: get(key) == "constant" and (get("warmup_steps") or get("warmup_ratio")),
+            "has no warm-up, and warmup_steps or warmup_ratio asks for one",
+            f"Set train.args.{key}=constant_with_warmup.",
+        ),
+        Conflict(
+            key,
+            lambda get: get(key) in _WITH_EVALUATION and get("eval_strategy") not in _EVALUATES,
+            "follows the loss of an evaluation, and there is none during training",
+            "Set train.args.eval_strategy=steps and train.args.val_size=0.1.",
+        ),
+        Conflict(
+            key,
+            lambda get: get(key) in _WITH_A_LEAST_RATE and not _has(get, "min_lr", "min_lr_rate"),
+            "needs the least learning rate",
+            "Set train.args.lr_scheduler_kwargs={min_lr_rate: 0.1}.",
+        ),
+        Conflict(
+            key,
+            lambda get: get(key) == "warmup_stable_decay" and not _has(get, "num_decay_steps"),
+            "needs the number of steps at the end in which the rate falls",
+            "Set train.args.lr_scheduler_kwargs={num_decay_steps: 100}.",
+        ),
+    )
+
+
+def _has(get: Get, *names: str) -> bool:
+    given = get("lr_scheduler_kwargs")
+    return not isinstance(given, dict | None) or any((given or {}).get(name) is not None for name in names)
+
+
 # Of trainers that learn the answers of a conversation.
 HISTORY_OR_PROMPT = Conflict(
     "mask_history",
@@ -61,6 +120,10 @@ HISTORY_OR_PROMPT = Conflict(
     "and train_on_prompt exclude each other",
     "Set one of them to false.",
 )
+
+
+def _words(value: Any) -> list[str]:
+    return value.split() if isinstance(value, str) else list(value)
 
 
 def only_with_lora(name: str) -> Conflict:

@@ -12,6 +12,9 @@ from runner.pipeline.optional import Rule
 from stages.sections.recipe import Recipe
 from stages.trainers.rules.conflicts import Argument
 
+ON_GPU_BACKENDS = (("nccl", "cncl", "hccl", "mccl", "xccl"), "Set train.args.ddp_backend=gloo, or remove it.")
+"""Of `ddp_backend`: values, and what to do on CPUs."""
+
 
 def hardware_can_train(argument: Argument, on_gpu: Mapping[str, tuple[Any, str]], bfloat16: tuple[str, ...]) -> Rule:
     """The rule that arguments go with the accelerator.

@@ -12,10 +12,18 @@ _OWN_KWARGS = ("messages", "tools", "documents", "add_generation_prompt", "token
 
 
 def chat_template_can_be_read(recipe: Recipe) -> Iterator[Problem]:
+    chosen = recipe.model.chat_template
     try:
-        template_text(recipe.model.chat_template)
+        template_text(chosen)
     except RunnerError as error:
-        yield Problem("model.chat_template", recipe.model.chat_template, "cannot be read", error.hint)
+        why = error.message.removeprefix(f"model.chat_template={chosen} ")
+        yield Problem("model.chat_template", chosen, why, error.hint)
+    for name, value in recipe.model.chat_template_kwargs.items():
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            key, meant = f"model.chat_template_kwargs.{name}", value.lower()
+            yield Problem(
+                key, value, f"is a text, which no template takes for {meant}", f"Write {meant} without quotes."
+            )
     for name in _OWN_KWARGS:
         if name in recipe.model.chat_template_kwargs:
             value = recipe.model.chat_template_kwargs[name]

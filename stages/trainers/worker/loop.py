@@ -9,7 +9,7 @@ workers save a checkpoint after the step that they are at, and stop.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def run(config: dict[str, Any], training: Training) -> None:
         return  # an earlier attempt finished, but its results were not kept
     with work_folder(ray.get_runtime_context().get_job_id(), rank, context.get_node_rank()) as work:
         notice = ray.train.get_preemption_info if config["nodes_may_go"] else None
-        can_resume = training.can_resume(args)
+        can_resume = training.can_resume(args) and not weights_only(args)
         reporter = Reporter(
             rank, now, config["progress"], most_workers=config["most_workers"], notice=notice,
             save_every_s=config["save_every_s"] if can_resume else 0.0,
@@ -80,6 +80,11 @@ def run(config: dict[str, Any], training: Training) -> None:
             final = collect(Path(args["output_dir"]), work / "final", args, config["source"], figures)
             keep_chat_template(final / ADAPTER, config["chat_template"])
         report(figures | {"final": True}, final, rank=rank, num_parts=1)
+
+
+def weights_only(args: Mapping[str, Any]) -> bool:
+    """Whether checkpoints lack the optimizer's state, without which a resumed training would be another one."""
+    return any(bool(each.get("save_only_model")) for each in (args, args.get("config") or {}))
 
 
 def fetched(checkpoint: Any, work: Path, args: dict[str, Any]) -> Path | None:

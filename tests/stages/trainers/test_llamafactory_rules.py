@@ -33,6 +33,19 @@ def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"use_galore": True}, "use_galore"),
         ({"use_badam": True}, "use_badam"),
         ({"warmup_ratio": 0.1, "warmup_steps": 10}, "warmup_ratio"),
+        ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "lr_scheduler_type"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "lr_scheduler_type"),
+        ({"eval_on_start": True}, "eval_on_start"),
+        ({"optim_args": "betas"}, "optim_args"),
+        ({"debug": "all"}, "debug"),
+        ({"do_eval": True}, "do_eval"),
+        ({"do_predict": True}, "do_predict"),
+        ({"shift_attn": True}, "shift_attn"),
+        ({"fsdp": "fully_shard"}, "fsdp"),
+        ({"finetuning_type": "full", "use_llama_pro": True}, "use_llama_pro"),
+        ({"ddp_backend": "nccl"}, "ddp_backend"),
     ],
 )
 def test_arguments_that_exclude_each_other_are_refused(args: dict[str, Any], named: str) -> None:
@@ -60,12 +73,69 @@ def test_arguments_that_exclude_each_other_on_a_gpu_are_refused(args: dict[str, 
         {"eval_strategy": "steps", "eval_dataset": "val"},
         {"eval_strategy": "epoch", "save_strategy": "epoch", "val_size": 0.1, "load_best_model_at_end": True},
         {"streaming": True, "max_steps": 10},
-        {"finetuning_type": "full", "use_galore": True},
+        {"finetuning_type": "full", "use_galore": True, "galore_rank": 64, "optim_args": "rank=64, scale=2"},
         {"bf16": True},
+        {"lr_scheduler_type": "constant_with_warmup", "warmup_ratio": 0.1},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 5}},
+        {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4},
+        {"fsdp": "full_shard auto_wrap", "eval_on_start": True, "val_size": 0.1},
+        {"pref_beta": 0.1, "quantization_type": "nf4", "packing": False},
     ],
 )
 def test_arguments_that_go_together_are_fine(args: dict[str, Any]) -> None:
     assert problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}) == {}
+
+
+WITHOUT_EFFECT = {
+    "pref_beta": (0.2, "it goes with train.stage=dpo or kto"),
+    "pref_loss": ("orpo", "it goes with train.stage=dpo"),
+    "kto_chosen_weight": (2.0, "it goes with train.stage=kto"),
+    "ppo_epochs": (2, "it goes with train.stage=ppo"),
+    "temperature": (0.2, "training writes no answers"),
+    "galore_rank": (64, "it goes with use_galore"),
+    "asft_alpha": (0.5, "it goes with use_asft_loss"),
+    "loraplus_lr_embedding": (1e-3, "it goes with loraplus_lr_ratio"),
+    "quantization_type": ("fp4", "it goes with quantization_bit"),
+    "oft_rank": (8, "it goes with finetuning_type=oft"),
+    "freeze_trainable_layers": (4, "it goes with finetuning_type=freeze"),
+    "dataloader_prefetch_factor": (4, "it goes with dataloader_num_workers"),
+    "metric_for_best_model": ("loss", "no model is chosen as the best"),
+    "eval_delay": (5, "there is no evaluation during training"),
+    "mix_strategy": ("interleave_under", "training has one dataset"),
+    "add_tokens": ("<a>", "rows come as tokens"),
+    "infer_dtype": ("float16", "training does not use it"),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
+def test_an_argument_that_does_nothing_is_refused_with_what_it_goes_with(name: str) -> None:
+    value, words = WITHOUT_EFFECT[name]
+    found = problems({**TRAIN_ONLY, f"train.args.{name}": value})
+    assert list(found) == [f"train.args.{name}"]
+    assert found[f"train.args.{name}"].message.startswith(f"has no effect: {words}")
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"packing": True}, "packing"),
+        ({"pref_loss": "hinge", "dpo_label_smoothing": 0.1}, "dpo_label_smoothing"),
+        ({"simpo_gamma": 1.0}, "simpo_gamma"),
+        ({"pissa_init": True}, "pissa_init"),
+        ({"ref_model_quantization_bit": 5}, "ref_model_quantization_bit"),
+    ],
+)
+def test_arguments_of_preferences_agree(args: dict[str, Any], named: str) -> None:
+    given = {f"train.args.{name}": value for name, value in args.items()}
+    found = problems({**TRAIN_ONLY, "train.stage": "dpo", **given})
+    assert [key for key in found if key.startswith("train.args")] == [f"train.args.{named}"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("train_from_scratch", True), ("rope_scaling", "linear")])
+def test_an_adapter_of_another_model_than_the_engine_loads_is_refused(name: str, value: Any) -> None:
+    assert "does not fit the model" in problems({f"train.args.{name}": value})[f"train.args.{name}"].message
+    assert problems({**TRAIN_ONLY, f"train.args.{name}": value}) == {}
 
 
 def test_ppo_needs_a_reward_model() -> None:

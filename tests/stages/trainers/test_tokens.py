@@ -15,7 +15,7 @@ from stages.models.learned import NO_LOSS, Sample
 from stages.samples.dataset import judge, remarks, tokenize, write_tokens
 from stages.samples.encoder import Encoder
 from stages.samples.packing import blocks, packed
-from stages.samples.too_long import shortened
+from stages.samples.too_long import shortened, shortened_text
 from stages.sections.recipe import Recipe
 from stages.trainers.llamafactory.tokens import encoder_of, rules_of
 from tests.stages.models.families import FAMILIES, ONE_CALL, save_model, tokenizer_of
@@ -126,6 +126,14 @@ def test_what_is_not_to_be_cut_is_left_out(rule: str) -> None:
 def test_an_answer_is_never_cut(rule: str) -> None:
     cut = shortened([TALK], 2, rule, None)
     assert (cut.samples, cut.unanswerable) == (None, True)
+
+
+@pytest.mark.parametrize(("rule", "ids"), [("cut_start", [0, 4, 5]), ("cut_middle", [0, 1, 5])])
+def test_a_text_without_an_answer_is_cut_after_what_it_begins_with(rule: str, ids: list[int]) -> None:
+    text = Sample([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], 1)
+    assert shortened_text(text, 3, rule).samples == [Sample(ids, ids, 1)]
+    assert shortened_text(text, 6, rule).samples == [text]
+    assert shortened_text(text, 3, "drop").samples is None
 
 
 def test_both_answers_of_a_pair_keep_the_same_prompt() -> None:
