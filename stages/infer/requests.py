@@ -161,7 +161,8 @@ class PredictionWork:
 
     def tell(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """See `answer`."""
-        return answer(row, partial(_read, self.recipe, self.engine))
+        template = _template(self.engine.source, self.recipe.model.model_dump_json())
+        return answer(row, partial(_read, self.recipe, self.engine), template.lead)
 
 
 @lru_cache(maxsize=1)
@@ -195,19 +196,22 @@ def _read(recipe: Recipe, engine: Engine, text: str, example: Example) -> Answer
 
 
 def answer(
-    row: Mapping[str, Any], read: Callable[[str, Example], Answer | None] = lambda text, example: None
+    row: Mapping[str, Any],
+    read: Callable[[str, Example], Answer | None] = lambda text, example: None,
+    lead: str = "",
 ) -> dict[str, Any]:
     """A finished request as a line of the predictions file, with what the writer needs to know of it.
 
-    read: gives what a client would receive for the engine's text. started_at: when the engine was given the request
-    (Unix time, s).
+    read: gives what a client would receive for the engine's text. lead: white space that the chat template writes
+    before answers, which is not part of them. started_at: when the engine was given the request (Unix time, s).
     """
     error, example = row["__inference_error__"] or None, Example.from_json(row["text"])
     learned = row.get("num_learned_tokens")
     if not error and learned is not None and learned != row["num_input_tokens"]:
         error = f"the engine reads the prompt as {row['num_input_tokens']} tokens, and {learned} were learned"
-    received = None if error else read(row["generated_text"], example)
-    made = Prediction.of(example, row["variant"], row, error, received)
+    text = "" if error else row["generated_text"].removeprefix(lead)
+    received = None if error else read(text, example)
+    made = Prediction.of(example, row["variant"], {**row, "generated_text": text}, error, received)
     return {
         "index": row["index"],
         "variant": row["variant"],

@@ -65,6 +65,7 @@ def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example:
     """Read one answer back. Raises RunnerError when it is not what the row has."""
     where = example.source or example.id
     asked = without_reasoning(messages) if recipe.train.reasoning == "strip" else messages
+    asked = [{key: value for key, value in each.items() if key != "train"} for each in asked]  # the last one is read
     try:
         last = learned(template, asked, example.tools, last_only=True)[-1:]
         (message,) = template.messages(asked[-1:])

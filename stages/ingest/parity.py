@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import RunnerError
-from stages.data.example import Example, read_examples
+from stages.data.example import Example, Message, read_examples
 from stages.evaluate.slices import unknown_slice
 from stages.ingest.parsers_needed import check_needed
+from stages.models.chat.end_of_turn import has_end
+from stages.models.chat.lasting import require_lasting
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
-from stages.models.learned import Sample, asked_ids
+from stages.models.learned import Sample, asked_ids, is_learned
 from stages.samples.dataset import judge
-from stages.samples.encoder import Encoder
+from stages.samples.encoder import LAST_ONLY, Encoder
 from stages.trainers.base import load_trainer
 
 if TYPE_CHECKING:
@@ -78,10 +80,11 @@ def check(recipe: Recipe, template: ChatTemplate, examples: Iterable[Example]) -
     """Compare the examples; how many were compared. Raises RunnerError at the first that differs or is refused."""
     if recipe.train.stage == "pt":
         return 0
-    if template.depends_on_date:
+    if not has_end(template) and not _stops(recipe):
         raise RunnerError(
-            "the chat template writes today's date into every prompt, so requests of another day differ from training",
-            "Give the date a fixed value, such as model.chat_template_kwargs.date_string='26 Jul 2024'.",
+            "the chat template writes nothing after an answer, so the model would not learn to end one",
+            "Set model.chat_template to a template that ends the assistant's turn, such as with {{ eos_token }}, or "
+            "infer.sampling.stop.",
         )
     encoder = load_trainer(recipe).encoder(recipe, template)
     count = 0
@@ -99,7 +102,9 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
         if example.images:
             encoder.check_images(example)
         others = samples_of(encoder.by_chat_template(), example) if recipe.model.template is not None else samples
-        asked = _asked(recipe, encoder.template, example)
+        before = _before_the_answer(encoder, example)
+        asked = _asked(recipe, encoder.template, example, before)
+        require_lasting(encoder.template.seeing(example.images), before, example.tools)
     except RefusedRowError as error:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
     for sample in samples:
@@ -112,8 +117,26 @@ def one(encoder: Encoder, recipe: Recipe, example: Example) -> None:
             raise RunnerError("\n".join(difference.lines("answer")), hint_of(recipe))
 
 
-def _asked(recipe: Recipe, template: ChatTemplate, example: Example) -> list[int]:
-    return asked_ids(template.seeing(example.images), example.prompt, example.tools, reasoning=recipe.train.reasoning)
+def _stops(recipe: Recipe) -> bool:
+    """Whether the recipe says itself where an answer ends."""
+    return bool(recipe.infer.sampling.get("stop") or recipe.infer.sampling.get("stop_token_ids"))
+
+
+def _before_the_answer(encoder: Encoder, example: Example) -> Sequence[Message]:
+    """What is asked before the answer that is compared: the last one that is learned."""
+    messages, rules = example.messages, encoder.rules
+    if example.chosen is not None:
+        return example.prompt
+    last_only = rules.last_only or rules.method in LAST_ONLY
+    learned = [at for at, each in enumerate(messages) if is_learned(each, at, len(messages), last_only)]
+    return messages[: learned[-1]] if learned else example.prompt
+
+
+def _asked(
+    recipe: Recipe, template: ChatTemplate, example: Example, messages: Sequence[Message] | None = None
+) -> list[int]:
+    asked = example.prompt if messages is None else messages
+    return asked_ids(template.seeing(example.images), asked, example.tools, reasoning=recipe.train.reasoning)
 
 
 def check_lengths(recipe: Recipe, template: ChatTemplate, train: Path, examples: Sequence[Example]) -> None:

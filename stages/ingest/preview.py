@@ -33,7 +33,7 @@ from stages.models.time_limit import MAKERS_CODE, within
 from stages.samples import without_torch
 from stages.samples.dataset import judge
 from stages.samples.encoder import Encoder
-from stages.samples.too_long import shortened
+from stages.samples.too_long import shortened, shortened_text
 from stages.sections.dataset import SplitLimits
 from stages.sections.recipe import Recipe
 from stages.trainers.base import load_trainer
@@ -160,7 +160,10 @@ def _shown_training(encoder: Encoder, example: Example, samples: Sequence[Sample
         titles = ["good answer" if example.label else "bad answer"] * len(samples)
     kept: list[Sample | None] = []
     for group in groups:
-        cut = shortened(group, rules.limit, rules.too_long, encoder.template.tokenizer.bos_token_id)
+        if example.text is not None:
+            cut = shortened_text(group[0], rules.limit, rules.too_long)
+        else:
+            cut = shortened(group, rules.limit, rules.too_long, encoder.template.tokenizer.bos_token_id)
         kept += cut.samples if cut.samples is not None else [None] * len(group)
     shown = []
     for title, sample, whole in zip(titles, kept, samples, strict=True):

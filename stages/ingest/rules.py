@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from runner.errors import Problem, RunnerError
@@ -11,7 +12,7 @@ from stages.data.sample import first_example
 from stages.ingest.parity import check
 from stages.models.chat.light_tokenizer import LightTokenizer
 from stages.models.chat.template_here import tokenizer_folder
-from stages.models.chat_template import ChatTemplate
+from stages.models.chat_template import ChatTemplate, template_text
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
 from stages.models.time_limit import MAKERS_CODE, SECONDS, within
@@ -23,7 +24,7 @@ _KEY = "model.chat_template"
 
 def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem]:
     """The first row of each split, without transformers; ingest compares more rows, and LLaMA-Factory's templates."""
-    if recipe.model.template is not None:
+    if recipe.model.template is not None or not _template_is_read(recipe):
         return
     seen = {split: first_example(recipe, split) for split in ("train", "test")}
     # a row with tools and no parser is refused by another rule
@@ -40,6 +41,14 @@ def first_rows_are_learned_as_they_are_asked(recipe: Recipe) -> Iterator[Problem
             yield Problem(_KEY, recipe.model.chat_template, f"does not take the first row: {message}", hint)
     except RunnerError as error:
         yield Problem(_KEY, recipe.model.chat_template, f"cannot be used with these rows: {error.message}", error.hint)
+
+
+def _template_is_read(recipe: Recipe) -> bool:
+    """False where another rule tells that it is not."""
+    with suppress(RunnerError):
+        template_text(recipe.model.chat_template)
+        return True
+    return False
 
 
 def _refusal(recipe: Recipe, folder: Path, rows: Mapping[str, Example]) -> tuple[str, str] | None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, nearest
 from runner.storage.small import MIB, read_small
-from stages.models.chat.end_of_turn import Stop, stop_of
+from stages.models.chat.end_of_turn import Stop, lead_of, stop_of
 from stages.models.chat.jinja import variables_of
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import LOADED, USED
@@ -31,7 +30,7 @@ _SUFFIXES = (".jinja", ".jinja2", ".j2")
 _MOST_BYTES = 4 * MIB
 _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})  # by others
 _PROBE = "q7Zx-probe"
-_OTHER_DAY = datetime(2001, 2, 3)
+_ABOUT_IDS = "call ID"  # in the words of templates that ask for ids of a form
 
 
 def built_in_names() -> list[str]:
@@ -51,12 +50,15 @@ def template_text(chosen: str | None) -> str | None:
         for name in (path, path.resolve()):  # also of what a link leads to: it may be any file of this machine
             if name.suffix not in _SUFFIXES:
                 raise OSError(f"the name {name.name} does not end in {' or '.join(_SUFFIXES)}")
-        return read_small(path, _MOST_BYTES).decode("utf-8")
+        text = read_small(path, _MOST_BYTES).decode("utf-8-sig")
+        if "{%" not in text and "{{" not in text:
+            raise OSError("there is no Jinja template in it")
+        return text
     except (OSError, UnicodeDecodeError) as error:
-        raise RunnerError(
-            f"model.chat_template={chosen} cannot be read: {error}",
-            f"Give a file with a Jinja template, or one of: {', '.join(built_in_names())}.",
-        ) from error
+        guess = nearest(chosen, built_in_names())
+        others = f"Did you mean {guess}?" if guess else f"Or give one of: {', '.join(built_in_names())}."
+        hint = f"Give a file with a Jinja template, or null for the model's own. {others}"
+        raise RunnerError(f"model.chat_template={chosen} cannot be read: {error}", hint) from error
 
 
 def with_template_text(recipe: Recipe) -> Recipe:
@@ -140,11 +142,15 @@ class ChatTemplate:
         """The template's text. Raises RunnerError when there is none."""
         if self._chosen is not None:
             return self._chosen
+        if self.vision is not None and tools is None and self.vision.template is not None:
+            return self.vision.template
         try:
             return str(self.tokenizer.get_chat_template(None, tools))
         except (ValueError, AttributeError) as error:
+            named = getattr(self.tokenizer, "chat_template", None)
+            which = f" without a name (it has {', '.join(named)})" if isinstance(named, dict) and named else ""
             raise RunnerError(
-                "the model has no chat template, so there is no way to ask it",
+                f"the model has no chat template{which}, so there is no way to ask it",
                 f"Set model.chat_template to a file, or to one of: {', '.join(built_in_names())}.",
             ) from error
 
@@ -197,14 +203,9 @@ class ChatTemplate:
             return False
 
     @cached_property
-    def depends_on_date(self) -> bool:
-        """Whether prompts differ from day to day, which those of training and of requests then do."""
-        messages = [{"role": "user", "content": "a"}]
-        try:
-            now = self._render(messages, None, ask=True)
-            return now != self._render(messages, None, ask=True, strftime_now=_OTHER_DAY.strftime)
-        except RefusedRowError:
-            return False
+    def lead(self) -> str:
+        """White space that it writes before an answer, which is learned with it and is not part of it."""
+        return lead_of(self)
 
     @cached_property
     def stop(self) -> Stop:
@@ -232,6 +233,23 @@ class ChatTemplate:
         with USED:
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
+    def drops(self, text: str) -> bool:
+        """Whether an engine leaves the text out of an answer: it is special tokens alone, besides white space."""
+        return {*self.ids(text.strip())} <= {*self.tokenizer.all_special_ids}
+
+    def ids_after(self, prompt: str, prompt_ids: list[int], answer: str) -> list[int]:
+        """Token ids of an answer as it stands after its prompt: by itself it would begin with what tokenizers such as
+        SentencePiece's put before a text."""
+        if self._marks_beginnings:
+            whole = self.ids(prompt + answer)
+            if whole[: len(prompt_ids)] == prompt_ids:
+                return whole[len(prompt_ids) :]
+        return self.ids(answer)
+
+    @cached_property
+    def _marks_beginnings(self) -> bool:
+        return self.ids("\na") != self.ids("\n") + self.ids("a")
+
     def num_images(self, text: str) -> int:
         """How many images have a place in the rendered text."""
         return text.count(self.vision.place) if self.vision is not None else 0
@@ -240,7 +258,7 @@ class ChatTemplate:
         """Token ids of a request: what the engine is given to answer."""
         return self.ids(self.text(self.messages(messages), template_tools(tools), ask=True))
 
-    def _render(self, messages: list[dict[str, Any]], tools: Any, *, ask: bool, **extra: Any) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Any, *, ask: bool) -> str:
         import jinja2
 
         try:
@@ -252,13 +270,18 @@ class ChatTemplate:
                         chat_template=self.source(tools),
                         add_generation_prompt=ask,
                         tokenize=False,
-                        **{**self.kwargs, **extra},
+                        **self.kwargs,
                     )
                 )
         except jinja2.TemplateSyntaxError as error:
             raise RunnerError(
                 f"the chat template is not valid Jinja: {error.message} (line {error.lineno})",
                 "Correct it, or set model.chat_template.",
+            ) from error
+        except (jinja2.UndefinedError, jinja2.exceptions.SecurityError) as error:
+            raise RefusedRowError(
+                f"the chat template fails: {error}",
+                "Set model.chat_template to one without it, or the variable in model.chat_template_kwargs.",
             ) from error
         except jinja2.TemplateError as error:
             raise RefusedRowError(*_refusal(messages, str(error))) from error
@@ -277,8 +300,9 @@ def _refusal(messages: list[dict[str, Any]], refusal: str) -> tuple[str, str]:
             f"the chat template takes no system message: {refusal!r}",
             "Set dataset.prompt.system=null and put its text into dataset.prompt.user, or set model.chat_template.",
         )
+    ids = " Or leave out the ids of calls by dataset.ignore_keys=[id, tool_call_id]." if _ABOUT_IDS in refusal else ""
     return (
         f"the chat template refuses the conversation: {refusal!r}",
         f"Its turns are {', '.join(message['role'] for message in messages)}. Correct the rows, or set "
-        "model.chat_template.",
+        f"model.chat_template.{ids}",
     )

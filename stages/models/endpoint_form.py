@@ -16,8 +16,7 @@ from runner.errors import RunnerError
 _THOUGHT = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
 _KEYS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "train"}
 _TOOL_KEYS = {"type", "function"}
-NO_ID = "call"
-"""The id of a call that has none in the row: requests must have one."""
+_OWN_ID = "call{:05d}"  # of nine letters and digits, which Mistral's templates ask for
 _FUNCTION_KEYS = {"name", "description", "parameters", "strict"}
 
 
@@ -36,7 +35,29 @@ def template_messages(messages: Sequence[Mapping[str, Any]], *, split_thoughts: 
     Content is a text; a message with images has `parts` as well, of which `rendered_messages` makes its content.
     Raises RefusedRowError for parts that are neither text nor image, and for keys that have no meaning here.
     """
-    return [_template_message(number, message, split_thoughts) for number, message in enumerate(messages, 1)]
+    found = enumerate(with_ids(messages), 1)
+    return [_template_message(number, message, split_thoughts) for number, message in found]
+
+
+def with_ids(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The messages with ids of calls and their results, which requests must have: those that the row has none of are
+    numbered, and a result belongs to the first call that has none yet."""
+    made: list[Mapping[str, Any]] = []
+    count, waiting = 0, list[str]()
+    for message in messages:
+        if calls := message.get("tool_calls"):
+            numbered = []
+            for call in calls:
+                count += 1
+                numbered.append({**call, "id": call.get("id") or _OWN_ID.format(count)})
+            waiting = [each["id"] for each in numbered]
+            message = {**message, "tool_calls": numbered}
+        elif message["role"] == "tool":
+            of = message.get("tool_call_id") or (waiting[0] if waiting else None)
+            waiting = [each for each in waiting if each != of]
+            message = {**message, "tool_call_id": of} if of else message
+        made.append(message)
+    return made
 
 
 def _template_message(number: int, message: Mapping[str, Any], split_thoughts: bool) -> dict[str, Any]:
@@ -98,7 +119,7 @@ def _call(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
                 "Write the arguments as a JSON object.",
             ) from error
     made = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    return {"id": call.get("id") or NO_ID, **made}
+    return {"id": call["id"], **made}
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:
@@ -112,10 +133,10 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
         (set(tool) - _TOOL_KEYS if function is not tool else set()) | set(function) - _FUNCTION_KEYS - {"type"}
     )
     if unknown or "name" not in function:
-        what = f"the key {unknown[0]!r}, which is not used" if unknown else "no name"
-        raise RefusedRowError(
-            f"a tool has {what}", "Write tools as {type: function, function: {name, description, parameters}}."
-        )
+        what = f"the key {unknown[0]!r}, which no request can have" if unknown else "no name"
+        or_so = f" Or leave the key out by dataset.ignore_keys=[{unknown[0]}]." if unknown else ""
+        form = "Write tools as {type: function, function: {name, description, parameters}}."
+        raise RefusedRowError(f"a tool has {what}", f"{form}{or_so}")
     made = {
         "name": function["name"],
         "description": function.get("description"),
@@ -145,7 +166,7 @@ def sent_messages(
     images: of the Example, as data URIs. reasoning: of earlier answers, `strip` leaves it out.
     """
     made, left = [], iter(images or ())
-    for message in without_reasoning(messages) if reasoning == "strip" else messages:
+    for message in with_ids(without_reasoning(messages) if reasoning == "strip" else messages):
         sent = {key: value for key, value in message.items() if key not in ("train", "reasoning_content")}
         if has_images(message):
             sent["content"] = [
@@ -165,7 +186,7 @@ def _sent_call(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     if not isinstance(function["arguments"], str):
         function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-    return {**call, "id": call.get("id") or NO_ID, "function": function}
+    return {**call, "function": function}
 
 
 def strip_thought(text: str) -> str:

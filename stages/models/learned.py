@@ -88,7 +88,7 @@ def _samples(template: ChatTemplate, turns: list[Turn]) -> Iterator[Sample]:
         if text and not (turn.prompt.startswith(text) and prompt[: len(ids)] == ids):
             yield Sample(ids, labels, start, trimmed, template.num_images(text))
             ids, labels, trimmed = [], [], False
-        answer = template.ids(turn.answer)
+        answer = template.ids_after(turn.prompt, prompt, turn.answer)
         start = len(prompt)
         labels = labels + [NO_LOSS] * (start - len(ids)) + answer
         ids = prompt + answer
@@ -105,7 +105,7 @@ def _turn(template: ChatTemplate, messages: list[dict[str, Any]], index: int, to
         answer = whole[len(prompt) :]
     else:
         answer = _after_other_start(template, messages, index, tools, prompt, whole)
-    return Turn(prompt, answer, _check_answer(prompt, answer, message))
+    return Turn(prompt, answer, _check_answer(template, answer, message))
 
 
 def _after_other_start(
@@ -143,7 +143,7 @@ def _common_start(one: str, other: str) -> str:
     return one[:length]
 
 
-def _check_answer(prompt: str, answer: str, message: Mapping[str, Any]) -> bool:
+def _check_answer(template: ChatTemplate, answer: str, message: Mapping[str, Any]) -> bool:
     """Whether the template trims the answer. Raises RefusedRowError when it adds to it, or drops a part of it."""
     content, reasoning = message["content"], message.get("reasoning")
     at = 0
@@ -162,9 +162,10 @@ def _check_answer(prompt: str, answer: str, message: Mapping[str, Any]) -> bool:
             "Set model.chat_template to a template that writes it as it is.",
         )
     calls = message.get("tool_calls") or []
-    if content.strip() and not (reasoning and reasoning.strip()) and (extra := answer[:where]).strip():
+    extra = answer[:where] if reasoning is None else _THOUGHT_BLOCK.sub("", answer[:where], count=1)
+    if content.strip() and not (reasoning and reasoning.strip()) and extra.strip() and not template.drops(extra):
         raise RefusedRowError(*_added(extra))
-    if not content.strip() and not reasoning and not calls and _THOUGHT_BLOCK.match(answer):
+    if not content.strip() and reasoning is None and not calls and _THOUGHT_BLOCK.match(answer):
         raise RefusedRowError(*_added(_THOUGHT_BLOCK.match(answer).group()))  # type: ignore[union-attr]
     for call in calls:
         _check_call(answer[where:], call["function"])
@@ -178,11 +179,21 @@ def _leading(content: str) -> int:
 def _added(extra: str) -> tuple[str, str]:
     shown = f"the chat template writes {extra!r} before the row's answer, which would be learned and is not in the row"
     if "think" in extra:
-        return shown, "Set model.chat_template_kwargs.enable_thinking=false, which moves it into the prompt."
+        return shown, (
+            "Set model.chat_template_kwargs.enable_thinking=false, which moves it into the prompt; where others have "
+            "reasoning, give this one some, too, or write the empty block before its answer."
+        )
     return shown, "Set model.chat_template_kwargs or model.chat_template so that the answer follows the prompt."
 
 
 def _check_call(answer: str, function: Mapping[str, Any]) -> None:
+    arguments = function["arguments"]
+    if arguments and str(arguments) in answer and json.dumps(arguments, ensure_ascii=False) not in answer:
+        raise RefusedRowError(
+            f"the chat template writes the arguments of {function['name']!r} as Python does, {str(arguments)[:60]}, "
+            "and not as JSON: it wants them as a text, and requests have them as an object",
+            "Set model.chat_template to a template that writes them with `| tojson`.",
+        )
     for text in (function["name"], *_leaves(function["arguments"])):
         if (
             text not in answer
@@ -220,7 +231,7 @@ def _nothing_dropped(template: ChatTemplate, messages: list[dict[str, Any]], too
     if dropped := [name for name in named if name not in text]:
         raise RefusedRowError(
             f"the chat template drops the name {dropped[0]!r} of a message",
-            "Remove the names from the rows, or set model.chat_template to a template that writes them.",
+            "Leave the names out by dataset.ignore_keys=[name], or set model.chat_template to one that writes them.",
         )
     for tool in tools or []:
         if tool["function"]["name"] not in text or text == template.text(messages, None, ask=False):

@@ -45,6 +45,9 @@ class Vision:
         self.processor = processor
         self.place: str = getattr(processor, "boi_token", None) or processor.image_token
         """What a chat template writes for an image."""
+        found = getattr(processor, "chat_template", None)
+        self.template: str | None = found if isinstance(found, str) else None
+        """The processor's own chat template, which engines prefer to the tokenizer's for requests without tools."""
 
     @classmethod
     def load(cls, folder: Path | str, *, trust_remote_code: bool = False) -> Vision:

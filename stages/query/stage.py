@@ -232,12 +232,13 @@ def row_report(
     """A row's line of answers.json: `{id, base: answer, tuned: answer}`, each with `batch` and `matches_batch`.
 
     models: variant -> its name at the endpoint; the adapter of another run has the run's id as its variant.
-    matches_batch is None where batch inference did not predict the row.
+    matches_batch is None where batch inference did not predict the row. White space before an answer may be the chat
+    template's, which predictions are without.
     """
     line: dict[str, Any] = {"id": row_id}
     for variant, model in models.items():
         answer, expected = answers[model], batch.get((variant, row_id))
-        matches = None if expected is None else answer["text"] == expected
+        matches = None if expected is None else expected in (answer["text"], answer["text"].lstrip())
         line[variant] = {**answer, "batch": expected, "matches_batch": matches}
     return line
 

@@ -17,9 +17,11 @@ from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import NO_LOSS, Sample, learned
 from stages.models.vision import image_bytes
 from stages.samples.packing import blocks, packed
-from stages.samples.too_long import Cut, shortened
+from stages.samples.too_long import Cut, shortened, shortened_text
 
 MOST_SHOWN = 5
+LAST_ONLY = ("kto", "ppo")
+"""Methods that learn the last answer of a conversation alone."""
 Columns = dict[str, Any]
 # Columns that the collators of pairs and of judged answers read, whether or not there are any.
 _NO_MEDIA: Columns = {"images": None, "videos": None, "audios": None}
@@ -111,7 +113,7 @@ class Encoder:
             example.messages,
             example.tools,
             reasoning=self.rules.reasoning,
-            last_only=self.rules.last_only or self.rules.method in ("kto", "ppo"),
+            last_only=self.rules.last_only or self.rules.method in LAST_ONLY,
             on_prompt=self.rules.on_prompt,
         )
 
@@ -221,8 +223,10 @@ class Encoder:
                 yield {"input_ids": starts + block, "attention_mask": [1] * (len(starts) + len(block))}
             return
         for ids in self._counted(rows):
-            sample = self._cut(Sample(starts + ids, starts + ids, len(starts)))
-            if sample is not None:
+            whole = Sample(starts + ids, starts + ids, len(starts))
+            self.counts.longest = max(self.counts.longest, len(whole.ids))
+            self.counts.too_long += len(whole.ids) > rules.limit
+            for sample in shortened_text(whole, rules.limit, rules.too_long).samples or ():
                 self.counts.samples += 1
                 yield {"input_ids": sample.ids, "attention_mask": [1] * len(sample.ids)}
 

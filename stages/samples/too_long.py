@@ -35,6 +35,19 @@ def shortened(samples: Sequence[Sample], limit: int, rule: str, first_id: int | 
     return Cut([_without(sample, start, start + excess) for sample in samples])
 
 
+def shortened_text(sample: Sample, limit: int, rule: str) -> Cut:
+    """A text for pretraining within `limit` tokens: it has no answer, and loses of its start or its middle. What stands
+    before `answer_at` is kept."""
+    excess, kept = len(sample.ids) - limit, sample.answer_at
+    if excess <= 0:
+        return Cut([sample])
+    if rule in ("fail", "drop"):
+        return Cut(None)
+    start = kept if rule == "cut_start" else kept + (limit - kept) // 2
+    ids = sample.ids[:start] + sample.ids[start + excess :]
+    return Cut([Sample(ids, ids, kept)])
+
+
 def _without(sample: Sample, start: int, end: int) -> Sample:
     """The sample without tokens start to end; an earlier answer that loses its beginning is not learned."""
     labels = list(sample.labels)

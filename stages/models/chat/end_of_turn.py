@@ -26,11 +26,31 @@ class Stop:
     texts: tuple[str, ...] = ()
 
 
+_MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
+
+
+def has_end(template: ChatTemplate) -> bool:
+    """Whether the template writes anything but white space after an answer; True where it takes no such question."""
+    try:
+        return bool(template.text(_MESSAGES, None, ask=False).rpartition(_PROBE)[2].strip())
+    except RefusedRowError:
+        return True
+
+
+def lead_of(template: ChatTemplate) -> str:
+    """White space between a request's end and an answer; "" where something else stands there, too."""
+    try:
+        prompt, whole = template.text(_MESSAGES[:1], None, ask=True), template.text(_MESSAGES, None, ask=False)
+    except RefusedRowError:
+        return ""
+    before = whole.removeprefix(prompt).partition(_PROBE)[0] if whole.startswith(prompt) else ""
+    return before if before.isspace() else ""
+
+
 def stop_of(template: ChatTemplate) -> Stop:
     """What ends an answer of the template; nothing where that is the tokenizer's own end, or the template has none."""
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _PROBE}]
     try:
-        after = template.text(messages, None, ask=False).rpartition(_PROBE)[2]
+        after = template.text(_MESSAGES, None, ask=False).rpartition(_PROBE)[2]
     except RefusedRowError:
         return Stop()
     end, tokenizer = after.strip(), template.tokenizer

@@ -14,7 +14,7 @@ from typing import Any
 
 from runner.storage.small import read_small
 from stages.models.chat.jinja import compiled
-from stages.models.chat.template_here import own_template
+from stages.models.chat.template_here import own_template, own_templates
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -32,6 +32,9 @@ class LightTokenizer:
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by their names in templates."""
         config = json.loads(read_small(self._folder / "tokenizer_config.json"))
+        older = self._folder / "special_tokens_map.json"  # read by transformers where the config lists no added tokens
+        if "added_tokens_decoder" not in config and older.is_file():
+            config = {**config, **json.loads(read_small(older))}
         found = {name: config[name] for name in _NAMES if config.get(name) is not None}
         return {name: token["content"] if isinstance(token, Mapping) else str(token) for name, token in found.items()}
 
@@ -52,6 +55,11 @@ class LightTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    @cached_property
+    def chat_template(self) -> dict[str, str]:
+        """The templates by their names."""
+        return own_templates(self._folder)
 
     def get_chat_template(self, chosen: str | None, tools: Any = None) -> str:
         """Raises ValueError where there is none."""

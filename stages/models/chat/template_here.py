@@ -12,6 +12,7 @@ from stages.sections.model import is_local
 from stages.sections.recipe import Recipe
 
 _MOST_BYTES = 4 << 20
+_MORE = "additional_chat_templates"
 
 
 def tokenizer_folder(recipe: Recipe) -> Path | None:
@@ -43,14 +44,22 @@ def template_here(recipe: Recipe) -> str | None:
 
 def own_template(folder: Path, *, tools: bool = False) -> str | None:
     """The template that a tokenizer's folder has; None without one. tools: the one for requests with tools."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return read_small(path, _MOST_BYTES).decode("utf-8")
+    named = own_templates(folder)
+    return (named.get("tool_use") if tools else None) or named.get("default")
+
+
+def own_templates(folder: Path) -> dict[str, str]:
+    """The templates of a tokenizer's folder by their names, as transformers finds them: files win over its config."""
+    files = {path.stem: path for path in sorted((folder / _MORE).glob("*.jinja"))}
+    if (whole := folder / "chat_template.jinja").is_file():
+        files["default"] = whole
+    if files:
+        return {name: read_small(path, _MOST_BYTES).decode("utf-8") for name, path in files.items()}
     config = folder / "tokenizer_config.json"
     if not config.is_file() or config.stat().st_size > _MOST_BYTES:
-        return None
+        return {}
     found = json.loads(config.read_bytes()).get("chat_template")
     if isinstance(found, list):
         named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
-        found = (named.get("tool_use") if tools else None) or named.get("default")
-    return found if isinstance(found, str) else None
+        return {str(name): text for name, text in named.items() if isinstance(text, str)}
+    return {"default": found} if isinstance(found, str) else {}

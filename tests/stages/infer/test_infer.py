@@ -255,6 +255,13 @@ def test_an_answer_is_a_line_and_when_the_engine_was_asked(monkeypatch: pytest.M
     assert (line["id"], line["prediction"], line["reference"]) == ("test-000004", "g()", "f()")
 
 
+def test_white_space_of_the_chat_template_is_not_part_of_an_answer() -> None:
+    read = []
+    made = answer(output_row(generated_text=" g()"), lambda text, example: read.append(text), lead=" ")
+    assert (json.loads(made["line"])["prediction"], read) == ("g()", ["g()"])
+    assert json.loads(answer(output_row(generated_text="  g()"), lead=" ")["line"])["prediction"] == " g()"
+
+
 def test_a_row_that_the_engine_refuses_becomes_a_line_with_the_reason() -> None:
     row = output_row(__inference_error__="ValueError: too long", generated_text="", time_taken_llm=-1)
     made = answer(row)

@@ -30,7 +30,6 @@ def test_the_light_tokenizer_makes_the_tokens_of_transformers(family: str, tmp_p
     assert learned(light, ASKED) == learned(own, ASKED)
     assert light.stop == own.stop
     assert light.tokenizer.decode(learned(own, ASKED)[0].ids) == tokenizer.decode(learned(own, ASKED)[0].ids)
-    assert light.depends_on_date == own.depends_on_date
 
 
 def keys_of(folder: Path, family: str, system: str | None = None, **model: Any) -> dict[str, Any]:
@@ -113,3 +112,43 @@ def test_a_variable_that_the_template_does_not_read_is_refused(tmp_path: Path) -
     found = problems(keys)["model.chat_template"]
     assert "chat_template_kwargs.enable_thinkin is not a variable" in found.message
     assert "enable_thinking" in found.hint
+
+
+def of_tokenizer(folder: Path, **config: Any) -> None:
+    """Change what the folder's tokenizer_config.json says; None removes a key."""
+    path = folder / "model" / "tokenizer_config.json"
+    values = {**json.loads(path.read_text()), **config}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+def test_the_template_for_tools_is_found_where_transformers_finds_it(tmp_path: Path) -> None:
+    keys_of(tmp_path, "chatml")
+    folder = tmp_path / "model"
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    light = LightTokenizer(folder)
+    assert light.get_chat_template(None, tools=[{}]) == "{{ tools }}"
+    assert light.get_chat_template(None) == FAMILIES["chatml"][3]
+
+
+def test_special_tokens_of_an_older_tokenizer_are_those_that_transformers_has(tmp_path: Path) -> None:
+    keys = keys_of(
+        tmp_path, "chatml", chat_template="{{ messages[0].content + eos_token }}{{ messages[1].content }}</s>"
+    )
+    of_tokenizer(tmp_path, eos_token=None, added_tokens_decoder=None)
+    (tmp_path / "model" / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|im_end|>"}}')
+    assert LightTokenizer(tmp_path / "model").special_tokens["eos_token"] == "<|im_end|>"
+    assert "undefined" not in str(problems(keys).get("model.chat_template"))
+
+
+@pytest.mark.parametrize(("chosen", "words"), [("ChatML", "Did you mean chatml?"), ("tokenizer_default", "or null")])
+def test_a_name_without_a_template_is_told_once(chosen: str, words: str, tmp_path: Path) -> None:
+    problem = problems(keys_of(tmp_path, "chatml", chat_template=chosen))["model.chat_template"]
+    assert problem.message.startswith("cannot be read: ")
+    assert problem.message.count("cannot be read") == problem.hint.count("Give a file") == 1
+    assert words in problem.hint
+
+
+def test_false_as_a_text_is_refused_as_a_variable(tmp_path: Path) -> None:
+    found = problems(keys_of(tmp_path, "qwen3", chat_template_kwargs={"enable_thinking": "False"}))
+    assert found["model.chat_template_kwargs.enable_thinking"].hint == "Write false without quotes."

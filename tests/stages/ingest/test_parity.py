@@ -132,3 +132,19 @@ def test_llamafactorys_own_template_is_taken_where_it_is_equal(tmp_path: Path) -
     model = save_model("chatml", tmp_path / "model")
     recipe = recipe_of(template="chatml", source=str(model))
     assert check(recipe, ChatTemplate.of(recipe, model), [Example("1", ASKED)]) == 1
+
+
+ENDLESS = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+
+
+def test_a_template_that_never_ends_an_answer_is_refused_unless_the_recipe_says_where_one_ends() -> None:
+    recipe, template = recipe_of(), ChatTemplate(tokenizer_of("base"), ENDLESS)
+    with pytest.raises(RunnerError, match="would not learn to end one"):
+        check(recipe, template, [Example("1", ASKED)])
+    sampling = recipe.infer.model_copy(update={"sampling": {"stop": ["\n"]}})
+    assert check(recipe.model_copy(update={"infer": sampling}), template, [Example("1", ASKED)]) == 1
+
+
+def test_a_row_whose_last_answer_is_not_learned_is_compared_by_the_one_that_is() -> None:
+    last: Message = {**ASKED[1], "train": False}
+    assert check(recipe_of(), ChatTemplate(tokenizer_of("chatml")), [Example("1", [*ASKED, ASKED[0], last])]) == 1

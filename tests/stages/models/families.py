@@ -96,6 +96,28 @@ def tokenizer_of(family: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, **given)
 
 
+def sentencepiece_like(template: str, *, older: bool) -> Any:
+    """A tokenizer that puts a space before a text. older: before each part between special tokens, else before all."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "</s>", "<unk>", "[INST]", "[/INST]"]
+    names = [*special, "\u2581", "\n", *map(chr, range(33, 127)), "\u2581A", "\u2581\u2581"]
+    vocab = {name: at for at, name in enumerate(names)}
+    merges = [("\u2581", "A"), ("\u2581", "\u2581")]
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>"))
+    if older:
+        steps = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.Fuse()])
+    tokenizer.add_special_tokens(special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>", chat_template=template
+    )
+
+
 @with_torch
 def save_tokenizer(family: str, folder: Path) -> Path:
     """The family's tokenizer alone."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runner.errors import RunnerError
+from stages.models.chat.lasting import require_lasting
 from stages.models.chat_template import ChatTemplate, built_in_names, template_text
 from stages.models.endpoint_form import RefusedRowError, strip_thought, template_tools
 from stages.models.time_limit import within
+from stages.models.vision import Vision
 from tests.stages.models.families import LOOP, ONE_CALL, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
@@ -57,10 +60,77 @@ def test_a_template_that_does_not_end_is_stopped(endless: str) -> None:
     assert time.monotonic() - begin < 5
 
 
-def test_a_template_that_writes_todays_date_is_noticed() -> None:
-    assert ChatTemplate(tokenizer_of("llama3.1")).depends_on_date
-    assert not ChatTemplate(tokenizer_of("llama3.1"), None, {"date_string": "26 Jul 2024"}).depends_on_date
-    assert not ChatTemplate(tokenizer_of("chatml")).depends_on_date
+DATED = (
+    "{% if messages[0].role != 'system' %}Today: {{ strftime_now('%d %b %Y') }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}"
+)
+DATED_WITH_TOOLS = "{% if tools %}{{ strftime_now('%d') }}{{ tools | tojson }}{% endif %}{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "kwargs", "messages", "tools", "hint"),
+    [
+        ("llama3.1", None, {}, ASKED, None, "date_string"),
+        ("base", DATED, {}, ASKED, None, "dataset.prompt.system"),
+        ("base", DATED_WITH_TOOLS, {}, ASKED, [{"name": "stock"}], "to a template without the date"),
+    ],
+)
+def test_a_request_that_has_todays_date_is_refused(
+    family: str, chosen: str | None, kwargs: dict[str, Any], messages: Any, tools: Any, hint: str
+) -> None:
+    with pytest.raises(RefusedRowError, match="writes today's date") as caught:
+        require_lasting(ChatTemplate(tokenizer_of(family), chosen, kwargs), messages, tools)
+    assert hint in caught.value.hint
+
+
+def test_a_date_that_the_rows_own_requests_do_not_have_is_none_of_theirs() -> None:
+    system = {"role": "system", "content": "Be brief."}
+    require_lasting(ChatTemplate(tokenizer_of("llama3.1"), None, {"date_string": "26 Jul 2024"}), ASKED, None)
+    require_lasting(ChatTemplate(tokenizer_of("base"), DATED), [system, *ASKED], None)
+    require_lasting(ChatTemplate(tokenizer_of("base"), DATED_WITH_TOOLS), ASKED, None)
+
+
+def test_a_prompt_that_is_drawn_at_random_is_refused() -> None:
+    drawn = "{{ range(99999) | random }}{{ range(99999) | random }}{{ messages[0].content }}"
+    with pytest.raises(RefusedRowError, match="at random"):
+        require_lasting(ChatTemplate(tokenizer_of("base"), drawn), ASKED, None)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"), [("{{ 'a' + oes_token }}", "oes_token"), ("{% set x = [].append(1) %}", "append")]
+)
+def test_a_template_that_fails_is_not_told_as_one_that_refuses_the_turns(template: str, words: str) -> None:
+    with pytest.raises(RefusedRowError, match=f"the chat template fails: .*{words}") as caught:
+        ChatTemplate(tokenizer_of("base"), template).prompt_ids(ASKED)
+    assert "turns" not in caught.value.hint
+
+
+def test_templates_by_other_names_are_told_where_none_is_the_default() -> None:
+    tokenizer = tokenizer_of("base")
+    tokenizer.chat_template = {"rag": "a", "tool_use": "b"}
+    with pytest.raises(RunnerError, match=r"no chat template without a name \(it has rag, tool_use\)"):
+        ChatTemplate(tokenizer).source()
+
+
+def test_a_processors_own_template_comes_before_the_tokenizers_for_requests_without_tools() -> None:
+    class Processor:
+        image_token, chat_template = "<image>", "{{ messages[0].content }}"
+
+    template = ChatTemplate(tokenizer_of("chatml"), vision=Vision(Processor()))
+    assert template.source() == Processor.chat_template
+    assert template.source(tools=[{}]) != Processor.chat_template
+
+
+@pytest.mark.parametrize("content", ["", "no template"])
+def test_a_file_without_a_template_in_it_is_refused(content: str, tmp_path: Path) -> None:
+    (path := tmp_path / "own.jinja").write_text(content)
+    with pytest.raises(RunnerError, match="there is no Jinja template in it"):
+        template_text(str(path))
+
+
+def test_a_mark_of_byte_order_is_not_part_of_a_template(tmp_path: Path) -> None:
+    (path := tmp_path / "own.jinja").write_text("\ufeff{{ messages }}", encoding="utf-8")
+    assert template_text(str(path)) == "{{ messages }}"
 
 
 def test_tools_have_the_form_in_which_the_endpoint_gives_them() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.models.chat.end_of_turn import Stop, with_stop
+from stages.models.chat.end_of_turn import Stop, has_end, with_stop
 from stages.models.chat_template import ChatTemplate
 from tests.stages.models.families import FAMILIES, tokenizer_of
 
@@ -33,6 +33,16 @@ def test_an_end_that_is_not_a_token_is_a_text_to_stop_at() -> None:
 
 def test_a_template_without_an_end_adds_none() -> None:
     assert ChatTemplate(tokenizer_of("base"), "{% for m in messages %}{{ m.content }}\n{% endfor %}").stop == Stop()
+
+
+def test_a_template_that_writes_nothing_after_an_answer_has_no_end() -> None:
+    assert not has_end(ChatTemplate(tokenizer_of("base"), "{% for m in messages %}{{ m.content }}\n{% endfor %}"))
+    assert has_end(ChatTemplate(tokenizer_of("chatml")))
+
+
+@pytest.mark.parametrize(("family", "lead"), [("mistral", " "), ("chatml", ""), ("gemma", "")])
+def test_white_space_that_a_template_writes_before_an_answer_is_known(family: str, lead: str) -> None:
+    assert ChatTemplate(tokenizer_of(family)).lead == lead
 
 
 def test_stops_are_added_to_those_of_the_recipe() -> None:

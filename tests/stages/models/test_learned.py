@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from stages.models.chat_template import ChatTemplate
-from stages.models.endpoint_form import RefusedRowError
+from stages.models.endpoint_form import RefusedRowError, sent_messages
 from stages.models.learned import NO_LOSS, Sample, asked_ids, learned
-from tests.stages.models.families import tokenizer_of
+from tests.stages.models.families import sentencepiece_like, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
 
@@ -205,3 +205,70 @@ def test_the_end_that_only_a_finished_conversation_has_is_learned_with_the_answe
 def test_prompts_carry_loss_where_the_recipe_says_so() -> None:
     (sample,) = learned(template_of("chatml"), ASKED, on_prompt=True)
     assert sample.labels == sample.ids
+
+
+_PLAIN = (
+    "{% for m in messages %}{{ m.role }}:\n{{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
+_INST = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("text", [_PLAIN, _INST])
+def test_an_answer_begins_with_the_tokens_that_it_has_after_its_prompt(text: str, older: bool) -> None:
+    template = ChatTemplate(sentencepiece_like(text, older=older))
+    (sample,) = learned(template, TALK)
+    assert sample.ids == template.ids(template.text(template.messages(TALK), None, ask=False))
+
+
+_IDS = (
+    "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }} {% endfor %}{% if m.role == 'tool' %}"
+    "{{ m.tool_call_id }}:{% endif %}{{ m.content }};{% endfor %}"
+)
+
+
+def test_calls_and_results_without_ids_are_numbered_and_go_together() -> None:
+    call = {"function": {"name": "stock", "arguments": {}}}
+    calls = [call, {**call, "id": "own"}, call]
+    asking = {"role": "assistant", "content": None, "tool_calls": calls}
+    talk = [ASKED[0], asking, *({"role": "tool", "content": each} for each in "abc")]
+    template = ChatTemplate(tokenizer_of("chatml"), _IDS)
+    text = template.text(template.messages(talk), None, ask=True)
+    assert text == "Open?;call00001 own call00003 ;call00001:a;own:b;call00003:c;"
+    sent = sent_messages(talk)
+    assert [each["id"] for each in sent[1]["tool_calls"]] == ["call00001", "own", "call00003"]
+    assert template.text(template.messages(sent), None, ask=True) == text
+
+
+def test_an_empty_think_block_of_the_rows_own_is_learned() -> None:
+    answer = {"role": "assistant", "content": "<think>\n\n</think>\n\nAt eight."}
+    template = template_of("qwen3")
+    (sample,) = learned(template, [ASKED[0], answer])
+    assert spans(template, sample) == ["<think>\n\n</think>\n\nAt eight.<|im_end|>\n"]
+
+
+_RESPONSE = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|><|endoftext|>{{ m.content }}<|im_end|>"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+)
+
+
+def test_special_tokens_before_an_answer_are_learned_because_no_client_sees_them() -> None:
+    template = template_of("chatml", _RESPONSE)
+    (sample,) = learned(template, ASKED)
+    assert spans(template, sample) == ["<|endoftext|>At eight.<|im_end|>"]
+    with pytest.raises(RefusedRowError, match="before the row's answer"):
+        learned(template_of("chatml", _RESPONSE.replace("<|endoftext|>", "final ")), ASKED)
+
+
+def test_arguments_that_a_template_wants_as_a_text_are_refused() -> None:
+    text = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
+        "{{ c.function.name }}{{ c.function.arguments }}{% endfor %}</s>{% endfor %}"
+    )
+    with pytest.raises(RefusedRowError, match="as Python does, "):
+        learned(template_of("chatml", text), CALLED[:2])

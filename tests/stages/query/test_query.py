@@ -191,6 +191,9 @@ def test_compares_the_streamed_text_with_the_batch() -> None:
     line = row_report("r", BOTH, answers, {("tuned", "r"): "y", ("base", "r"): "other"})
     assert (line["tuned"]["matches_batch"], line["base"]["matches_batch"]) == (True, False)
     assert row_report("r", BOTH, answers, {})["tuned"]["matches_batch"] is None
+    led = {"base": answer(" x", 1, 1), "base:a": answer("y ", 1, 1)}  # by the chat template's white space
+    line = row_report("r", BOTH, led, {("tuned", "r"): "y", ("base", "r"): "x"})
+    assert (line["tuned"]["matches_batch"], line["base"]["matches_batch"]) == (False, True)
 
 
 def test_figures_are_medians_and_the_first_rows_text() -> None:
