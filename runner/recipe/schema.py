@@ -36,9 +36,11 @@ class Section(BaseModel):
     """A part of the recipe: immutable, strictly typed, no unknown keys.
 
     other_names: what people call a key that is not one -> the key, below the section. It is hinted at, not accepted.
+    other_values: key -> what people write for a value that it does not take -> what to do instead.
     """
 
     other_names: ClassVar[Mapping[str, str]] = {}
+    other_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=(), allow_inf_nan=False)
 

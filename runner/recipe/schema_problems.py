@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from runner.errors import Problem, nearest
-from runner.recipe.schema import RunOptions
-from runner.recipe.valid_parts import field_path, section_fields, section_of
+from runner.recipe.schema import RunOptions, Section
+from runner.recipe.valid_parts import field_path, section_at, section_fields, section_of
 from runner.text import count_text
 
 # pydantic's errors about a value of the wrong kind, in the words that `runner.recipe.arguments` uses.
@@ -77,8 +77,11 @@ def schema_problem(model: type[BaseModel], key: str, item: Any, origin: str, pre
         )
     if item["type"] == "string_pattern_mismatch" and (form := _form(model, key)):
         return Problem(f"{prefix}{key}", value, f"must be {form}", field_description(model, key), origin)
+    there = section_at(model, parent)
+    instead = there.other_values.get(name, {}) if there is not None and issubclass(there, Section) else {}
     hint = (
-        _other_writing(item["type"], value, named=name in section_fields(model, parent))
+        instead.get(str(value).lower())
+        or _other_writing(item["type"], value, named=name in section_fields(model, parent))
         or _keys_of(item["type"], model, key, prefix)
         or field_description(model, key)
         or field_description(model, parent)

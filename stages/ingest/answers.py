@@ -73,7 +73,7 @@ def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
     expected = Answer(message["content"], calls_of(message), message.get("reasoning"))
     for sample in last:
-        ids, skips = _without_end(template, sample), _skips_special(answers, example)
+        ids, skips = without_end(template, sample), _skips_special(answers, example)
         text = _text(template, ids, skip_special=skips)
         _compare(recipe, where, expected, answers.read(text, example.tools), _WHOLE)
         if "serve" in recipe.pipeline and not template.stop.texts:
@@ -82,7 +82,7 @@ def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example:
             _compare(recipe, where, expected, streamed, _STREAMED)
 
 
-def _without_end(template: ChatTemplate, sample: Sample) -> list[int]:
+def without_end(template: ChatTemplate, sample: Sample) -> list[int]:
     """The answer's tokens to the end of the turn, which is left out."""
     ids, ends = sample.ids[sample.answer_at :], {template.tokenizer.eos_token_id, *template.stop.token_ids}
     return ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.cluster.environments import Chosen
 from runner.errors import RunnerError
@@ -18,6 +18,7 @@ from runner.storage.digest import digest_json
 from stages.engines.base import engine_environment
 from stages.ingest.answers import check_answers, needs_reading
 from stages.ingest.parity import check_parts, sample_of
+from stages.ingest.reach import out_of_reach
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
 from stages.models.learned import asked_ids
@@ -60,19 +61,28 @@ class There:
     wrong: RunnerError | None = None
 
 
-def compare(recipe: Recipe, model: str, train: str | None, test: str) -> tuple[int, dict[str, str]]:
-    """`check_parts` and `asked_digests` of the same files, as a task of its own."""
+class Here(NamedTuple):
+    """What the trainer's environment makes of the rows. compared: how many were. asked: `asked_digests`. remarks:
+    `out_of_reach`."""
+
+    compared: int
+    asked: dict[str, str]
+    remarks: list[str]
+
+
+def compare(recipe: Recipe, model: str, train: str | None, test: str) -> Here:
+    """`check_parts`, and what is told of the same files, as a task of its own."""
     without_torch.begin()
 
-    def compared() -> tuple[int, dict[str, str]]:
+    def compared() -> Here:
         template = ChatTemplate.of(recipe, model)
         template.require_variables()
         _begin_as_an_endpoint(recipe, template)
         count = check_parts(recipe, template, train, test)
-        return count, asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
+        asked = asked_digests(recipe, template, _files(train, test)) if asked_elsewhere(recipe) else {}
+        return Here(count, asked, out_of_reach(recipe, template, Path(test)))
 
-    count, asked = within(None, MAKERS_CODE, compared)
-    return count, asked
+    return Here(*within(None, MAKERS_CODE, compared))
 
 
 def _begin_as_an_endpoint(recipe: Recipe, template: ChatTemplate) -> None:

@@ -25,6 +25,7 @@ from stages.ingest import parity
 from stages.ingest import stage as ingest
 from stages.ingest.asked import learned_in
 from stages.ingest.data import prepare_data
+from stages.ingest.reach import out_of_reach
 from stages.models import obtain as models
 from stages.models.chat_template import ChatTemplate, with_template_text
 from stages.models.endpoint_form import RefusedRowError
@@ -60,7 +61,7 @@ def preview(recipe: Recipe, index: int) -> dict[str, Any]:
         variables = without_torch.variables(recipe, tokenizer)
         asked = (recipe.model_dump_json(), str(tokenizer), folder, index)
         found = call(learned_in(recipe), rendered, *asked, variables=variables)
-        return {**found, "remarks": data.remarks}
+        return {**found, "remarks": [*data.remarks, *found["remarks"]]}
 
 
 def rendered(values: str, tokenizer: str, folder: str, index: int) -> dict[str, Any]:
@@ -77,13 +78,14 @@ def _both(recipe: Recipe, tokenizer: str, folder: Path, index: int) -> dict[str,
     template = ChatTemplate.of(recipe, tokenizer)
     problems: list[dict[str, str]] = []
     train = _training(recipe, template, folder / "train_set" / "train.jsonl", index, problems)
-    test = _test(recipe, template, folder / "test_set" / "test.jsonl", index, problems)
+    test_file = folder / "test_set" / "test.jsonl"
+    test = _test(recipe, template, test_file, index, problems)
     parts = {"train": train, "test": test}
     sizes = {name: part["lengths"]["num_rows"] for name, part in parts.items() if part}
     if sizes and index >= max(sizes.values()):
         shown = " and ".join(f"the {name} split has rows 0 to {size - 1}" for name, size in sizes.items())
         raise RunnerError(f"row={index}: {shown} here", "Give one of these.")
-    return {**parts, "problems": _unique(problems)}
+    return {**parts, "problems": _unique(problems), "remarks": out_of_reach(recipe, template, test_file)}
 
 
 def _unique(problems: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -152,7 +154,7 @@ def _shown_training(encoder: Encoder, example: Example, samples: Sequence[Sample
     rules, pair = encoder.rules, example.chosen is not None
     groups = [list(samples)] if pair and samples else [[sample] for sample in samples]
     titles = (
-        ["chosen", "rejected"]
+        ["chosen", "rejected"][: len(samples)]
         if pair
         else [f"{at} of {len(samples)}" if len(samples) > 1 else "" for at in range(1, len(samples) + 1)]
     )
@@ -186,6 +188,8 @@ def _test(
         return None
     asked: dict[int, list[int]] = {}
     for at, example in enumerate(examples):
+        if example.text is not None:
+            continue
         try:
             seeing = template.seeing(example.images)
             asked[at] = asked_ids(seeing, example.prompt, example.tools, reasoning=recipe.train.reasoning)

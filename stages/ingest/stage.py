@@ -113,15 +113,20 @@ class Ingest:
         rows_of = data.metrics["rows"]
         ctx.progress().update(sum(rows_of.values()), None, "rows", state="rendered as they are learned and asked")
         begin = time.monotonic()
-        compared = _compared(ctx, asking, parts)
+        compared, remarks = _compared(ctx, asking, parts)
         compare_s = round(time.monotonic() - begin, 2)
+        for line in remarks:
+            ctx.say(line)
         note = f"{' + '.join(f'{count:,} {split}' for split, count in rows_of.items())} rows; {_model_note(model)}"
         figures = {"model_bytes": model.size_bytes, "compared": compared, "compare_s": compare_s}
+        if lines := [*data.remarks, *remarks]:
+            figures |= {"remarks": lines}
         return StageResult([*data.artifacts, model], {**data.metrics, **figures}, note)
 
 
-def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | None, str]) -> int:
-    """How many rows are learned as they are asked, by the trainer's environment and the engine's, side by side.
+def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | None, str]) -> tuple[int, list[str]]:
+    """How many rows are learned as they are asked, by the trainer's environment and the engine's, side by side, and
+    remarks on them.
 
     parts: the model's folder, the training rows, the test rows. Raises RunnerError at the first that differs.
     """
@@ -131,10 +136,11 @@ def _compared(ctx: RunContext[Recipe], recipe: Recipe, parts: tuple[str, str | N
         learning, asking = (resources_there(ctx.resources, each) for each in (learned_in(recipe), asked_in(recipe)))
     here = (compare, learning, (recipe, *parts))
     if not asked_elsewhere(recipe) and not needs_reading(recipe):
-        return int(ctx.ray.call_together(here)[0][0])
-    (count, asked), there = ctx.ray.call_together(here, (look_there, asking, (recipe, *parts)))
-    require_alike(recipe, asked, there)
-    return int(count)
+        (found,) = ctx.ray.call_together(here)
+        return found.compared, found.remarks
+    found, there = ctx.ray.call_together(here, (look_there, asking, (recipe, *parts)))
+    require_alike(recipe, found.asked, there)
+    return found.compared, found.remarks
 
 
 def _comparing(ctx: RunContext[Recipe], recipe: Recipe) -> list[StageResources]:

@@ -58,6 +58,11 @@ def learned(
     learned. on_prompt: prompts carry loss as well.
     Raises RefusedRowError naming whatever of the conversation the template drops or changes.
     """
+    if on_prompt and any(message.get("train") is False for message in messages):
+        raise RefusedRowError(
+            "a message of it is not to be learned, and train_on_prompt learns them all",
+            "Remove the flag (train, weight, loss) from the rows, or set train.args.train_on_prompt=false.",
+        )
     rendered_tools = template_tools(tools)
     shown = template.messages(without_reasoning(messages) if reasoning == "strip" else messages)
     wanted = [index for index, message in enumerate(messages) if is_learned(message, index, len(messages), last_only)]

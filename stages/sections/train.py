@@ -37,6 +37,17 @@ class Train(Section):
         "framework": "trainer",
     }
 
+    other_values: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "stage": {
+            **{
+                name: f"Set train.stage=dpo and train.args.pref_loss={name} (train.trainer=llamafactory)."
+                for name in ("orpo", "simpo", "ipo")
+            },
+            **dict.fromkeys(("cpt", "pretrain", "pretraining", "clm"), "Set train.stage=pt."),
+            **dict.fromkeys(("reward", "reward_model"), "Set train.stage=rm."),
+        }
+    }
+
     trainer: str = Field(
         "llamafactory",
         description="The library that trains. One that cannot share the runner's packages has its own environment.",

@@ -51,6 +51,9 @@ def pair_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
             )
         if last["role"] != "assistant":
             raise BadRowError(f"its {name} answer ends with a message of the {last['role']}, not of the assistant")
+        if last.get("train") is False:
+            fix = "Remove the flag (train, weight, loss), or the row: both answers of a pair are learned."
+            raise BadRowError(f"says of its {name} answer that it is not to be learned", fix)
     if not prompt or prompt[-1]["role"] not in ("user", "tool"):
         column = next((name for name in ("prompt", "question", "instruction", "messages") if row.get(name)), "COLUMN")
         fix = f"Name what was asked: dataset.prompt.user='{{{column}}}'." if dataset.prompt.user is None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -12,9 +13,11 @@ from runner.cluster import environments
 from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, nearest
+from runner.storage.small import read_small
 from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
+from stages.models.facts import model_facts
 from stages.models.trained import LongestRow, Trained, TraitName
 from stages.sections.recipe import Recipe
 
@@ -142,6 +145,36 @@ def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]
             )
 
 
+_ROPE_AS_IT_IS = ("default", "llama3", "longrope", "su")
+
+
+def length_is_the_models(recipe: Recipe) -> Iterator[Problem]:
+    """vLLM refuses a longer one when the engine starts, which is after training. A model's own scaling of positions
+    may make it longer than config.json says."""
+    facts, reported = model_facts(recipe, None), set()
+    published = recipe.model.architecture
+    model = published if published is not None and published.of == recipe.model.source else facts.architecture
+    if model is None or model.max_position_embeddings is None or _is_scaled(facts.folder):
+        return
+    for section, kwargs in _engines(recipe):
+        length, most = _whole(kwargs, "max_model_len"), model.max_position_embeddings
+        if length is not None and length > most and "hf_overrides" not in kwargs and length not in reported:
+            reported.add(length)
+            message = f"is more than the model's {most} (max_position_embeddings)"
+            yield Problem(f"{section}.engine_kwargs.max_model_len", length, message, f"Set it to {most} or less.")
+
+
+def _is_scaled(folder: Path | None) -> bool:
+    """Whether the model's config.json stretches its positions."""
+    try:
+        config = json.loads(read_small(folder / "config.json")) if folder is not None else {}
+        scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+        kind = scaling.get("rope_type") or scaling.get("type") or "default"
+        return kind not in _ROPE_AS_IT_IS
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 def batches_fit(recipe: Recipe) -> Iterator[Problem]:
     """vLLM's `SchedulerConfig.verify_max_model_len`."""
     reported = set()
@@ -225,6 +258,7 @@ RULES = (
     replica_holds_its_adapters,
     adapters_fit_in_memory,
     batches_fit,
+    length_is_the_models,
     quantization_is_known,
     hardware_can_infer,
 )

@@ -224,6 +224,10 @@ def test_preference_pairs_are_read_in_every_spelling_with_the_recipes_system_mes
         ({"chosen": '{"messages": []}', "rejected": "x"}, "'chosen' is an object that has messages"),
         ({"chosen": [USER, SAYS], "rejected": [TALK[2], NO]}, "follows other messages than its prompt"),
         ({"chosen": [USER, SAYS, USER], "rejected": [USER, NO]}, "ends with a message of the user"),
+        (
+            {"chosen": [USER, {**SAYS, "weight": 0}], "rejected": [USER, NO]},
+            "of its chosen answer that it is not to be",
+        ),
     ],
 )
 def test_what_is_not_a_pair_is_refused(row: dict[str, Any], words: str) -> None:

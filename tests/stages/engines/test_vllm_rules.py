@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +96,33 @@ def test_a_pack_of_rows_need_not_fit_as_a_prompt(name: str) -> None:
 def test_an_answer_leaves_tokens_for_a_prompt() -> None:
     found = problems({"infer.engine_kwargs.max_model_len": 256, "infer.sampling.max_tokens": 256})
     assert list(found) == ["infer.sampling.max_tokens"]
+
+
+def test_an_engine_is_not_longer_than_its_model() -> None:
+    key = "infer.engine_kwargs.max_model_len"
+    found = problems({key: 8193, "serve.engine_kwargs.max_model_len": 8193})
+    assert (list(found), found[key].hint) == ([key], "Set it to 8192 or less.")
+    assert problems({key: 8192, "train.args.cutoff_len": 8000}) == {}
+    assert problems({key: 9000, "infer.engine_kwargs.hf_overrides": {"max_position_embeddings": 9000}}) == {}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "refused"), [({"rope_type": "llama3", "factor": 8.0}, True), ({"type": "yarn"}, False)]
+)
+def test_a_model_that_stretches_its_positions_says_its_length_itself(
+    scaling: dict[str, Any], refused: bool, tmp_path: Path
+) -> None:
+    config = {
+        "model_type": "llama", "vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "max_position_embeddings": 512, "rope_scaling": scaling,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    found = problems(
+        {"model.source": str(tmp_path), "model.architecture": None, "infer.engine_kwargs.max_model_len": 600}
+    )
+    assert ("infer.engine_kwargs.max_model_len" in found) is refused
 
 
 def test_an_automatic_model_length_fits_everything() -> None:

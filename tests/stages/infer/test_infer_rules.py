@@ -61,6 +61,6 @@ def test_a_backend_that_vllm_does_not_have_is_refused() -> None:
 
 
 def test_several_answers_to_a_row_or_none_are_refused() -> None:
-    found = problems({"infer.sampling.n": 2, "infer.sampling.detokenize": False})
-    assert list(found) == ["infer.sampling.n", "infer.sampling.detokenize"]
+    found = problems({"infer.sampling.n": 2, "infer.sampling.detokenize": False, "infer.sampling.ignore_eos": True})
+    assert list(found) == ["infer.sampling.n", "infer.sampling.detokenize", "infer.sampling.ignore_eos"]
     assert problems({"infer.sampling.n": 1, "infer.sampling.detokenize": True}) == {}

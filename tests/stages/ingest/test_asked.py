@@ -118,8 +118,8 @@ def test_requests_that_an_environment_makes_alike_are_read_back_there(tmp_path: 
     recipe = tiny_recipe()
     model, test = save_model("chatml", tmp_path / "model"), tmp_path / "test.jsonl"
     write_examples(test, [Example("1", [{"role": "user", "content": "Any rye left?"}], source="rows.jsonl:1")])
-    count, asked = compare(recipe, str(model), None, str(test))
-    assert count == 0
+    count, asked, remarks = compare(recipe, str(model), None, str(test))
+    assert (count, remarks) == (0, [])
     assert list(asked) == ["test: rows.jsonl:1"]
     there = look_there(recipe, str(model), None, str(test))
     assert there == There(asked)

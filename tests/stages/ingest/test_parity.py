@@ -148,3 +148,8 @@ def test_a_template_that_never_ends_an_answer_is_refused_unless_the_recipe_says_
 def test_a_row_whose_last_answer_is_not_learned_is_compared_by_the_one_that_is() -> None:
     last: Message = {**ASKED[1], "train": False}
     assert check(recipe_of(), ChatTemplate(tokenizer_of("chatml")), [Example("1", [*ASKED, ASKED[0], last])]) == 1
+
+
+def test_nobody_is_asked_about_a_text_of_the_test_split(tmp_path: Path) -> None:
+    write_examples(tmp_path / "test.jsonl", [Example("1", text="A text.")])
+    assert check_parts(recipe_of("pt"), ChatTemplate(tokenizer_of("base")), None, str(tmp_path / "test.jsonl")) == 0

@@ -117,6 +117,34 @@ def test_a_row_is_shown_as_it_is_learned_and_as_it_is_asked(tmp_path: Path, caps
 
 
 @pytest.mark.environment("llamafactory")
+def test_answers_that_no_prediction_can_be_equal_to_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, found = shown(tmp_path, capsys, "infer.sampling.max_tokens=1", "+infer.sampling.stop=[A]")
+    assert found["remarks"][1:] == [
+        "test: 2 of 2 answers looked at have more tokens than infer.sampling.max_tokens=1, up to 2: no prediction can "
+        "be equal to them",
+        "test: 2 of 2 answers looked at hold 'A', at which infer.sampling.stop ends a prediction",
+    ]
+
+
+@pytest.mark.environment("llamafactory")
+def test_a_pair_that_the_chat_template_refuses_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": f"Q{at}", "answer": "A", "chosen": "A", "rejected": "B"} for at in range(2)]
+    code, found = shown(tmp_path, capsys, "train.stage=dpo", rows=rows, family="qwen3")
+    assert code == EXIT_INVALID_RECIPE
+    assert "before the row's answer" in found["problems"][0]["message"]
+
+
+@pytest.mark.environment("llamafactory")
+def test_nobody_is_asked_about_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "A text."}, {"text": "Another one."}]
+    given = ["train.stage=pt", "pipeline=[ingest,train]", "dataset.prompt.user=null", "dataset.prompt.assistant=null"]
+    code, found = shown(tmp_path, capsys, *given, rows=rows, family="base")
+    assert (code, found["problems"]) == (EXIT_DONE, [])
+
+
+@pytest.mark.environment("llamafactory")
 def test_a_row_of_the_longer_split_is_shown_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = shown(tmp_path, capsys, "row=2")
     assert code == EXIT_DONE

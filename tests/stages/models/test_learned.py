@@ -272,3 +272,8 @@ def test_arguments_that_a_template_wants_as_a_text_are_refused() -> None:
     )
     with pytest.raises(RefusedRowError, match="as Python does, "):
         learned(template_of("chatml", text), CALLED[:2])
+
+
+def test_a_message_that_is_not_to_be_learned_contradicts_prompts_that_are() -> None:
+    with pytest.raises(RefusedRowError, match="train_on_prompt learns them all"):
+        learned(template_of("chatml"), [ASKED[0], {**ASKED[1], "train": False}, *TALK[2:]], on_prompt=True)

@@ -26,6 +26,9 @@ def an_answer_is_one_text(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("infer.sampling.n", sampling["n"], message, "Remove it.")
     if sampling.get("detokenize") is False:
         yield Problem("infer.sampling.detokenize", False, "leaves the answers without text", "Remove it.")
+    if sampling.get("ignore_eos") and "evaluate" in recipe.pipeline:
+        message = "has no answer end before max_tokens, and evaluate scores them"
+        yield Problem("infer.sampling.ignore_eos", True, message, "Remove it, or leave evaluate out of the pipeline.")
     if (forced := sampling.get("trace_decode_token_ids")) is not None:
         yield Problem("infer.sampling.trace_decode_token_ids", forced, "takes the place of the answers", "Remove it.")
 
