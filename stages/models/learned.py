@@ -17,6 +17,7 @@ from stages.models.chat_template import OPEN_THOUGHT, ChatTemplate
 from stages.models.endpoint_form import RefusedRowError, template_tools, without_reasoning
 
 NO_LOSS = -100
+_PROBE = "q7Zx-part"
 _THOUGHT_BLOCK = re.compile(r"<think>\s*</think>\s*")
 _TAKE_OTHER = "Set model.chat_template to a template that has it (chatml has), or remove it from the rows."
 
@@ -163,7 +164,7 @@ def _check_answer(template: ChatTemplate, answer: str, message: Mapping[str, Any
     where = answer.find(content.strip(), at)
     if where < 0:
         raise RefusedRowError(
-            f"the chat template drops or changes the answer {content.strip()[:60]!r}",
+            f"the chat template drops or changes the answer {content.strip()[:60]!r}{_of_parts(template)}",
             "Set model.chat_template to a template that writes it as it is.",
         )
     calls = message.get("tool_calls") or []
@@ -175,6 +176,17 @@ def _check_answer(template: ChatTemplate, answer: str, message: Mapping[str, Any
     for call in calls:
         _check_call(answer[where:], call["function"])
     return not answer[where - _leading(content) :].startswith(content) if content.strip() else False
+
+
+def _of_parts(template: ChatTemplate) -> str:
+    """A clause where the template takes a content only as a list of parts, as models that take images have it."""
+    parts: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
+    try:
+        plain = template.text([{"role": "user", "content": _PROBE}], None, ask=True)
+        wanted = template.vision is None and _PROBE not in plain and _PROBE in template.text(parts, None, ask=True)
+    except RefusedRowError:
+        return ""
+    return ": it reads a content as a list of parts, and that of a model of text alone is a text" if wanted else ""
 
 
 def _leading(content: str) -> int:
@@ -229,7 +241,8 @@ def _nothing_dropped(template: ChatTemplate, messages: list[dict[str, Any]], too
         for content in map(str.strip, texts):
             if content and content not in text:
                 raise RefusedRowError(
-                    f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}",
+                    f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}"
+                    f"{_of_parts(template)}",
                     "Set model.chat_template, or change the rows.",
                 )
     named = [message["name"] for message in messages if message.get("name") and message["role"] != "tool"]

@@ -74,12 +74,22 @@ def run(config: dict[str, Any], training: Training) -> None:
         except Exception as error:
             begun, hint = reporter.num_steps > 0, training.memory_hint
             raise explain_in_worker(error, begun=begun, memory_hint=hint, known=training.known) from error
+        require_a_step(reporter.num_steps)
         figures = reporter.summary()
         final = None
         if rank == 0:
             final = collect(Path(args["output_dir"]), work / "final", args, config["source"], figures)
             keep_chat_template(final / ADAPTER, config["chat_template"])
         report(figures | {"final": True}, final, rank=rank, num_parts=1)
+
+
+def require_a_step(num_steps: int) -> None:
+    """Raise RunnerError where a training has learned nothing, which transformers' trainer tells in its log alone."""
+    if not num_steps:
+        raise RunnerError(
+            "the training has made no step, so nothing is learned: the rows are fewer than the batches of a step",
+            "Set train.args.dataloader_drop_last=false, or a smaller batch, or give more rows.",
+        )
 
 
 def weights_only(args: Mapping[str, Any]) -> bool:

@@ -277,3 +277,9 @@ def test_arguments_that_a_template_wants_as_a_text_are_refused() -> None:
 def test_a_message_that_is_not_to_be_learned_contradicts_prompts_that_are() -> None:
     with pytest.raises(RefusedRowError, match="train_on_prompt learns them all"):
         learned(template_of("chatml"), [ASKED[0], {**ASKED[1], "train": False}, *TALK[2:]], on_prompt=True)
+
+
+def test_a_template_that_reads_parts_alone_is_told_as_such() -> None:
+    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}</s>{% endfor %}"
+    with pytest.raises(RefusedRowError, match="reads a content as a list of parts"):
+        learned(template_of("chatml", parts), ASKED)

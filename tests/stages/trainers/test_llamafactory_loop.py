@@ -13,7 +13,7 @@ from runner.errors import RunnerError
 from stages.trainers.llamafactory.loop import _can_resume, resumed
 from stages.trainers.worker import reporter as reporting
 from stages.trainers.worker.folder import work_folder
-from stages.trainers.worker.loop import fetched, weights_only
+from stages.trainers.worker.loop import fetched, require_a_step, weights_only
 from stages.trainers.worker.reporter import Reporter
 from stages.trainers.worker.size import for_workers
 
@@ -251,6 +251,12 @@ def test_starts_from_the_beginning_without_a_checkpoint_and_for_ppo(tmp_path: Pa
     assert resumed(sft, fetched(None, tmp_path, sft)) == sft
     assert _can_resume(sft)
     assert not _can_resume({**sft, "stage": "ppo"})
+
+
+def test_a_training_without_a_step_is_not_taken_for_one() -> None:
+    require_a_step(1)
+    with pytest.raises(RunnerError, match="has made no step"):
+        require_a_step(0)
 
 
 def test_checkpoints_without_the_optimizer_are_not_resumed_from() -> None:
