@@ -38,13 +38,18 @@ def has_end(template: ChatTemplate) -> bool:
 
 
 def lead_of(template: ChatTemplate) -> str:
-    """White space between a request's end and an answer; "" where something else stands there, too."""
+    """White space between a request's end and an answer, as an engine gives it; "" where anything else is there."""
     try:
         prompt, whole = template.text(_MESSAGES[:1], None, ask=True), template.text(_MESSAGES, None, ask=False)
     except RefusedRowError:
         return ""
-    before = whole.removeprefix(prompt).partition(_PROBE)[0] if whole.startswith(prompt) else ""
-    return before if before.isspace() else ""
+    if not whole.startswith(prompt):
+        return ""
+    asked = template.ids(prompt)
+    ids = template.ids_after(prompt, asked, whole.removeprefix(prompt))
+    before, after = (template.tokenizer.decode(each, skip_special_tokens=True) for each in (asked, asked + ids))
+    lead = str(after).removeprefix(str(before)).partition(_PROBE)[0]
+    return lead if lead.isspace() else ""
 
 
 def stop_of(template: ChatTemplate) -> Stop:

@@ -6,7 +6,7 @@ import pytest
 
 from stages.models.chat.end_of_turn import Stop, has_end, with_stop
 from stages.models.chat_template import ChatTemplate
-from tests.stages.models.families import FAMILIES, tokenizer_of
+from tests.stages.models.families import FAMILIES, sentencepiece_like, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
 
@@ -43,6 +43,13 @@ def test_a_template_that_writes_nothing_after_an_answer_has_no_end() -> None:
 @pytest.mark.parametrize(("family", "lead"), [("mistral", " "), ("chatml", ""), ("gemma", "")])
 def test_white_space_that_a_template_writes_before_an_answer_is_known(family: str, lead: str) -> None:
     assert ChatTemplate(tokenizer_of(family)).lead == lead
+
+
+@pytest.mark.parametrize(("older", "lead"), [(True, "  "), (False, " ")])
+def test_white_space_is_that_of_the_engines_text(older: bool, lead: str) -> None:
+    text = "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]{% else %} {{ m.content }}</s>"
+    template = ChatTemplate(sentencepiece_like(text + "{% endif %}{% endfor %}", older=older))
+    assert template.lead == lead
 
 
 def test_stops_are_added_to_those_of_the_recipe() -> None:
