@@ -19,7 +19,7 @@ from stages.models.chat.end_of_turn import Stop, lead_of, stop_of
 from stages.models.chat.jinja import variables_of
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import LOADED, USED
-from stages.models.vision import Vision, model_type_of_vision
+from stages.models.vision import Vision, model_type_of_vision, processor_template
 
 if TYPE_CHECKING:
     from stages.sections.recipe import Recipe
@@ -112,7 +112,7 @@ class ChatTemplate:
             raise RunnerError(f"the tokenizer in {folder} does not load: {error}", "Look at model.source.") from error
         sees = model_type_of_vision(folder) is not None
         vision = Vision.load(folder, trust_remote_code=trust_remote_code) if sees else None
-        return cls(tokenizer, chosen, kwargs, vision)
+        return cls(tokenizer, processor_template(folder) if chosen is None else chosen, kwargs, vision)
 
     @classmethod
     def of(cls, recipe: Recipe, folder: Path | str) -> ChatTemplate:
@@ -142,8 +142,6 @@ class ChatTemplate:
         """The template's text. Raises RunnerError when there is none."""
         if self._chosen is not None:
             return self._chosen
-        if self.vision is not None and tools is None and self.vision.template is not None:
-            return self.vision.template
         try:
             return str(self.tokenizer.get_chat_template(None, tools))
         except (ValueError, AttributeError) as error:

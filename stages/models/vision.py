@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ def model_type_of_vision(folder: Path | str) -> str | None:
         return str(values["model_type"]) if isinstance(values.get("vision_config"), dict) else None
     except (OSError, ValueError, KeyError, AttributeError):
         return None
+
+
+def processor_template(folder: Path | str) -> str | None:
+    """The chat template that only the processor of a model that takes images reads, and engines prefer to the
+    tokenizer's: in chat_template.json, or in processor_config.json. None where a file serves both, or there is none."""
+    if model_type_of_vision(folder) is None or Path(folder, "chat_template.jinja").is_file():
+        return None
+    for name in ("chat_template.json", "processor_config.json"):
+        with suppress(OSError, ValueError, AttributeError):
+            text = json.loads(read_small(Path(folder, name))).get("chat_template")
+            if isinstance(text, str):
+                return text
+    return None
 
 
 def image_bytes(uri: str) -> bytes:
@@ -45,9 +59,6 @@ class Vision:
         self.processor = processor
         self.place: str = getattr(processor, "boi_token", None) or processor.image_token
         """What a chat template writes for an image."""
-        found = getattr(processor, "chat_template", None)
-        self.template: str | None = found if isinstance(found, str) else None
-        """The processor's own chat template, which engines prefer to the tokenizer's for requests without tools."""
 
     @classmethod
     def load(cls, folder: Path | str, *, trust_remote_code: bool = False) -> Vision:

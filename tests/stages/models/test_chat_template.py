@@ -14,7 +14,7 @@ from stages.models.chat.lasting import require_lasting
 from stages.models.chat_template import ChatTemplate, built_in_names, template_text
 from stages.models.endpoint_form import RefusedRowError, strip_thought, template_tools
 from stages.models.time_limit import within
-from stages.models.vision import Vision
+from stages.models.vision import processor_template
 from tests.stages.models.families import LOOP, ONE_CALL, tokenizer_of
 
 pytestmark = pytest.mark.environment("llamafactory")
@@ -112,13 +112,15 @@ def test_templates_by_other_names_are_told_where_none_is_the_default() -> None:
         ChatTemplate(tokenizer).source()
 
 
-def test_a_processors_own_template_comes_before_the_tokenizers_for_requests_without_tools() -> None:
-    class Processor:
-        image_token, chat_template = "<image>", "{{ messages[0].content }}"
-
-    template = ChatTemplate(tokenizer_of("chatml"), vision=Vision(Processor()))
-    assert template.source() == Processor.chat_template
-    assert template.source(tools=[{}]) != Processor.chat_template
+def test_a_template_that_only_the_processor_has_is_the_models_where_it_takes_images(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llava", "vision_config": {}}')
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert processor_template(tmp_path) == "{{ messages }}"
+    (tmp_path / "chat_template.jinja").write_text("{{ of_both }}")
+    assert processor_template(tmp_path) is None
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert processor_template(tmp_path) is None
 
 
 @pytest.mark.parametrize("content", ["", "no template"])

@@ -11,7 +11,7 @@ from stages.engines.base import RUNS_IN
 from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
 from stages.models.chat_template import template_text
-from stages.models.vision import model_type_of_vision
+from stages.models.vision import model_type_of_vision, processor_template
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
@@ -34,6 +34,8 @@ def llm_config(
     runtime_env = environments.with_variables(resources.runtime_env, env)
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
     chat = chat_kwargs(recipe, takes_images=model_type_of_vision(model_path) is not None)
+    if "chat_template" not in chat and (own := processor_template(model_path)) is not None:
+        chat["chat_template"] = own  # for requests with tools as well
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
