@@ -209,7 +209,6 @@ WRITTEN: dict[str, Any] = {
     "nulls of other tools": {
         **TOOL, "function": {"name": "stock", "strict": None, "parameters": {
             "properties": {"item": {"type": "string", "enum": None}, "day": None}}}},
-    "JSON text": json.dumps(TOOL),
 }  # fmt: skip
 
 
