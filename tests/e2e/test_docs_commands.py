@@ -61,7 +61,7 @@ def test_a_run_of_the_flagship_as_written_is_done(arguments: list[str], desk: Pa
 
 @pytest.mark.parametrize("arguments", written(r"^status|^diff recipe=viggo_q.* other=latest"), ids=" ".join)
 def test_a_question_about_runs_is_answered_where_there_are_some(arguments: list[str], desk: Path) -> None:
-    assert typed(desk, [*arguments, *(HERE[2:3] if "viggo_qwen7b" in arguments else ())])
+    assert typed(desk, [*arguments, *(HERE[2:3] if "recipe=viggo_qwen7b" in arguments else ())])
 
 
 @pytest.mark.parametrize("arguments", written(r"^-m recipe=viggo_quickstart"), ids=" ".join)

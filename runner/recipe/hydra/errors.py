@@ -85,8 +85,8 @@ def _what_is_there(group: str, name: str, options: Sequence[str], folders: Folde
         return "A recipe is a YAML file whose name ends in .yaml."
     if neighbour := next((file for _, file in folders.files if (file.parent / f"{name}.yaml").is_file()), None):
         folder = neighbour.parent.parent if neighbour.parent.name == RECIPE else "DIR"
-        both = f"--config-dir {folder} recipe={neighbour.stem}"
-        return f"To include a file next to yours, have both in {folder}/recipe: {both}"
+        how = f"--config-dir {folder} recipe={neighbour.stem}"
+        return f"To include a file next to yours, have both in {folder}/recipe: {how}"
     if "source" in section_fields(recipe_class(), group) and ("/" in name or Path(name).exists()):
         return f"A variant has no / in its name. Set what it comes from: {group}.source={name}"
     return "Choose one of these, or add yours with --config-dir."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.storage.atomic import write_text
 from runner.storage.digest import digest_bytes
 from stages.deploy.export import kubernetes, platforms
@@ -46,8 +46,12 @@ def write_files(files: dict[str, str], folder: Path) -> list[str]:
         before = path.read_text(encoding="utf-8") if path.is_file() else None
         lines.append(f"{'wrote' if before is None else 'same' if before == text else 'replaced'} {path}")
         if before != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            try:
+                write_text(path, text)
+            except OSError as error:
+                hint = "Name a folder that you may write to: export_to=FOLDER."
+                reason = (error.strerror or str(error)).lower()
+                raise UsageError(f"export_to={folder} cannot be written: {reason}", hint) from error
     return lines
 
 

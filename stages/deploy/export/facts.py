@@ -36,8 +36,9 @@ class Facts:
 
     @property
     def name(self) -> str:
-        """The recipe's name as Kubernetes takes one (RFC 1123)."""
-        return re.sub(r"[^a-z0-9-]+", "-", self.recipe.name.lower()).strip("-")[:40]
+        """The recipe's name as Kubernetes takes one of a service (RFC 1035): it begins with a letter."""
+        name = re.sub(r"[^a-z0-9-]+", "-", self.recipe.name.lower()).strip("-")
+        return (name if name[:1].isalpha() else f"recipe-{name}")[:40].strip("-")
 
     def command(self, *more: str) -> str:
         """The shell command that runs the recipe, with more overrides at its end."""

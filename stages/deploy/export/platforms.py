@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from runner.errors import RunnerError
 from stages.data.sources import scheme_of
 from stages.deploy.export.facts import Facts
 from stages.deploy.export.text import document
@@ -146,8 +147,10 @@ def _data_paths(source: str) -> list[str]:
 def workflow(facts: Facts) -> dict[str, str]:
     """.github/workflows of a repository of recipes: all are tested and validated on pull requests that change them and
     every night, and the recipe runs as a Ray job when they are merged."""
+    _in_the_repository(facts)
     folder = PurePosixPath(facts.config_dir) if facts.config_dir else None
-    paths = [*([f"{folder}/**"] if folder else ["**.yaml"]), "tests/**", *_data_paths(facts.recipe.dataset.source)]
+    below = "**" if folder == PurePosixPath() else f"{folder}/**"
+    paths = [below if folder else "**.yaml", "tests/**", *_data_paths(facts.recipe.dataset.source)]
     paths.append(f".github/workflows/{facts.name}.yml")
     setup = [
         {"uses": "actions/checkout@v5"},
@@ -191,6 +194,17 @@ def workflow(facts: Facts) -> dict[str, str]:
     )
     head = "\n".join([how, *gone_with_the_job(facts.recipe)])
     return {f".github/workflows/{facts.name}.yml": document(head, values)}
+
+
+def _in_the_repository(facts: Facts) -> None:
+    """Raise RunnerError for a folder or a recipe file that a checkout of the repository does not have."""
+    named = [("--config-dir", facts.config_dir or "")]
+    named += [tuple(text.split("=", 1)) for text in facts.overrides if text.startswith("recipe=") and "/" in text]
+    for key, value in named:
+        path = PurePosixPath(value.strip("'\""))
+        if path.is_absolute() or ".." in path.parts:
+            hint = "Give the command in the repository's top folder, with a path below it."
+            raise RunnerError(f"{key}={value} is not in the repository that the workflow checks out", hint)
 
 
 # pytest ends with 5 where there are no tests.

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, EXIT_STAGE_FAILED, RunnerError
 from runner.recipe.load import compose, to_recipe
 from stages.deploy.export import TARGETS, files_of, write_files
 from stages.deploy.export.facts import Facts, task_overrides
@@ -298,3 +299,36 @@ def test_a_file_of_keys_that_no_container_has_is_refused(target: str, tmp_path: 
     with pytest.raises(RunnerError, match="is a file that no container") as raised:
         files_of(target, Facts(recipe, QWEN, "image", config))
     assert "serve.api_keys.env" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("__", "recipe"), ("1.5", "recipe-1-5"), ("A_b", "a-b"), (f"{'a' * 39}-b", "a" * 39)]
+)
+def test_a_name_that_a_service_cannot_have_is_changed_to_one_that_it_can(name: str, shown: str) -> None:
+    assert facts_of("recipe=viggo_quickstart", f"name='{name}'", serve=False).name == shown
+
+
+@pytest.mark.parametrize("config_dir", ["/opt/recipes", "../recipes", "mine/../../recipes"])
+def test_a_workflow_names_nothing_outside_its_repository(config_dir: str) -> None:
+    facts = facts_of("recipe=viggo_quickstart", serve=False)
+    with pytest.raises(RunnerError, match="is not in the repository that the workflow checks out"):
+        TARGETS["ci"](replace(facts, config_dir=config_dir))
+    with pytest.raises(RunnerError, match="is not in the repository that the workflow checks out"):
+        TARGETS["ci"](replace(facts, overrides=(f"recipe={config_dir}/recipe/a.yaml",)))
+
+
+def test_a_workflow_of_recipes_at_the_top_of_a_repository_watches_its_files() -> None:
+    """GitHub matches no file with a pattern that begins with `./`."""
+    (text,) = TARGETS["ci"](replace(facts_of("recipe=viggo_quickstart", serve=False), config_dir=".")).values()
+    assert yaml.safe_load(text)["on"]["push"]["paths"][0] == "**"
+
+
+def test_a_folder_that_cannot_be_written_is_reported_by_its_own_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["export", "recipe=viggo_quickstart", "target=ci", f"export_to={tmp_path}/file"]
+    assert main(words) == EXIT_INVALID_RECIPE
+    shown = capsys.readouterr().err
+    assert f"export_to={tmp_path}/file cannot be written: not a directory" in shown
+    assert "storage.root" not in shown
