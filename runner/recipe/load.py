@@ -43,7 +43,7 @@ class Parsed:
 
 def parse(composed: Composed) -> Parsed:
     """Check the values against the schema, and collect every problem found."""
-    problems = [*composed.problems, *_forbidden(composed), *misplaced(composed), *_unknown_homes(composed)]
+    problems = [*composed.problems, *_forbidden(composed), *misplaced(composed), *_odd_paths(composed)]
     bad = {problem.key for problem in problems}
     options_values = {key: composed.values[key] for key in RunOptions.model_fields if key in composed.values}
     values = {key: value for key, value in composed.values.items() if key not in RunOptions.model_fields}
@@ -55,18 +55,29 @@ def parse(composed: Composed) -> Parsed:
     return Parsed(recipe, options, problems)
 
 
-def _unknown_homes(composed: Composed) -> Iterator[Problem]:
-    """Paths that begin with ~USER of a user that this machine does not have."""
+def _odd_paths(composed: Composed) -> Iterator[Problem]:
+    """Paths whose beginning a shell would have replaced, and addresses with a single slash: folders would be made."""
     for key, value in flatten(composed.values):
-        if isinstance(value, str) and value.startswith("~") and key.rpartition(".")[2] in _PATHS:
-            try:
-                Path(value).expanduser()
-            except RuntimeError:
-                message, hint = (
-                    "begins with the home of a user that this machine does not have",
-                    "Write the whole path.",
-                )
-                yield Problem(key, value, message, hint, composed.origin(key))
+        if isinstance(value, str) and key.rpartition(".")[2] in _PATHS and (found := _odd_path(value)):
+            yield Problem(key, value, *found, composed.origin(key))
+
+
+def _odd_path(path: str) -> tuple[str, str] | None:
+    """What is wrong with the path, and what to write."""
+    try:
+        there = Path(path).expanduser().exists()
+    except RuntimeError:
+        return "begins with the home of a user that this machine does not have", "Write the whole path."
+    except (OSError, ValueError):  # longer than a path may be, which is reported where it is used
+        return None
+    if not there and (variable := re.search(r"(?:^|/)\$(\w+)", path)):
+        return (
+            f"has ${variable[1]}, which is a shell's to replace",
+            "Write the path itself, or begin it with ~ or a folder.",
+        )
+    if not there and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+]+):/(?!/)", path)):
+        return f"has one / behind {scheme[1]}:", f"Write {scheme[1]}://{path[scheme.end() :]}."
+    return None
 
 
 def to_recipe(composed: Composed) -> tuple[Recipe, RunOptions]:

@@ -100,6 +100,7 @@ class Dataset(Section):
     }
 
     source: str = Field(
+        min_length=1,
         description="Folder of the split files: a local folder, s3://, gs://, az://, https://, or package://<dist>/... "
         "in an installed Python package; one file of these; hf://org/name of the hub; or generated://viggo?... (a "
         "grammar that writes rows of ViGGO's shape) or generated://pictures?... (drawn shapes, to count and name).",

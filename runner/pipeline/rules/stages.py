@@ -109,7 +109,7 @@ def runs_have_a_folder(recipe: Recipe) -> Iterator[Problem]:
         place = Path(folder).expanduser().absolute()
         if wrong and place.is_relative_to(root):
             continue
-        here = name == "cache" and is_this_machine(recipe.cluster.address)  # artifacts are written by some runs only
+        here = is_this_machine(recipe.cluster.address)
         if "://" not in folder and (why := unusable_root(place) if here else of_the_system(place)):
             yield Problem(f"storage.{name}", folder, f"cannot be used: {why}", "Name a folder of its own.")
 

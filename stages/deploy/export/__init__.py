@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.errors import RunnerError, UsageError
+from runner.errors import RunnerError
 from runner.storage.atomic import write_text
 from runner.storage.digest import digest_bytes
 from stages.deploy.export import kubernetes, platforms
@@ -51,7 +51,7 @@ def write_files(files: dict[str, str], folder: Path) -> list[str]:
             except OSError as error:
                 hint = "Name a folder that you may write to: export_to=FOLDER."
                 reason = (error.strerror or str(error)).lower()
-                raise UsageError(f"export_to={folder} cannot be written: {reason}", hint) from error
+                raise RunnerError(f"{error.filename or folder}: {reason}", hint) from error
     return lines
 
 

@@ -110,6 +110,12 @@ def test_a_value_of_none_of_several_kinds_is_one_problem_with_the_recipes_key(
         ("name=a/b", "must be 1 to 128 letters (a to z), digits, '.', '-' and '_'"),
         ("name=sweeps", "is a name that the runner uses below storage.root"),
         ("pipeline=[]", "must have at least 1 item"),
+        ("storage.root=$HOME/runs", "has $HOME, which is a shell's to replace"),
+        ("storage.artifacts=s3:/bucket/x", "Write s3://bucket/x."),
+        ("dataset.source=hf:/org/name", "Write hf://org/name."),
+        ("dataset.source=", "must have at least 1 character"),
+        ("dataset.source=imdb", "write hf://imdb for a dataset of the hub"),
+        ("storage.artifacts=pyproject.toml", "pyproject.toml is a file, not a folder"),
         ("seed=-1", "must be greater than or equal to 0"),
     ],
 )
