@@ -199,7 +199,7 @@ def workflow(facts: Facts) -> dict[str, str]:
 def _in_the_repository(facts: Facts) -> None:
     """Raise RunnerError for a folder or a recipe file that a checkout of the repository does not have."""
     named = [("--config-dir", facts.config_dir or "")]
-    named += [tuple(text.split("=", 1)) for text in facts.overrides if text.startswith("recipe=") and "/" in text]
+    named += [("recipe", text[7:]) for text in facts.overrides if text.startswith("recipe=") and "/" in text]
     for key, value in named:
         path = PurePosixPath(value.strip("'\""))
         if path.is_absolute() or ".." in path.parts:

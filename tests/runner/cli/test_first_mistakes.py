@@ -114,7 +114,7 @@ def test_a_value_of_none_of_several_kinds_is_one_problem_with_the_recipes_key(
         ("storage.artifacts=s3:/bucket/x", "Write s3://bucket/x."),
         ("dataset.source=hf:/org/name", "Write hf://org/name."),
         ("dataset.source=", "must have at least 1 character"),
-        ("dataset.source=imdb", "write hf://imdb for a dataset of the hub"),
+        ("dataset.source=org/name", "For a dataset of the hub write hf://org/name."),
         ("storage.artifacts=pyproject.toml", "pyproject.toml is a file, not a folder"),
         ("seed=-1", "must be greater than or equal to 0"),
     ],
