@@ -49,7 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_place(argv: Sequence[str]) -> None:
-    """Raise UsageError where there is no current folder, or its path or a word is not UTF-8: records name both."""
+    """Raise UsageError where the user has no home or current folder, or a path or word is not UTF-8, as records are."""
+    try:
+        Path.home()
+    except RuntimeError:
+        what = "HOME is not set, and the system knows no home folder of this user"
+        raise UsageError(what, "Set it to a folder that you may write to: export HOME=FOLDER.") from None
     try:
         here = str(Path.cwd())
     except FileNotFoundError:

@@ -238,6 +238,21 @@ def test_a_folder_that_is_gone_and_names_that_are_not_utf8_are_one_sentence(
     assert main(["--version"]) == EXIT_DONE
 
 
+def test_a_user_without_a_home_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs as a number of which its system knows nothing."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for words in (["list"], ["validate", "recipe=viggo_quickstart"], ["status"], ["init", "data=x.csv"]):
+        assert main(words) == EXIT_INVALID_RECIPE
+        assert "HOME is not set" in printed_error(capsys)
+
+
 @pytest.mark.parametrize("redirected", ["| head -1", "2>/dev/full"])
 def test_a_pipe_that_is_closed_early_and_a_full_stderr_leave_the_exit_code(redirected: str) -> None:
     """`schema` writes more than a pipe holds; the exit code is the command's."""
