@@ -32,7 +32,7 @@ _LORA_ONLY = (
 )  # fmt: skip
 
 EFFECTS = (
-    *effect.COMMON,
+    *effect.common("lr_scheduler_type"),
     with_argument("load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
     with_argument("packing", "packing_strategy", "eval_packing", "shuffle_dataset"),
     with_argument("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),

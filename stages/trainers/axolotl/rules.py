@@ -34,7 +34,7 @@ def _with_cosine(name: str) -> Conflict:
     )
 
 
-EFFECTS = (*effect.COMMON, with_value("finetuning_type", ("lora",), "lora_alpha", "lora_dropout"))
+EFFECTS = (*effect.common("lr_scheduler"), with_value("finetuning_type", ("lora",), "lora_alpha", "lora_dropout"))
 CONFLICTS = (
     *COMMON,
     *schedulers("lr_scheduler"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from stages.trainers.rules.effect import COMMON, Effect, evaluates, never, with_argument, with_stage, with_value
+from stages.trainers.rules.effect import Effect, common, evaluates, never, with_argument, with_stage, with_value
 
 _BY_TOKENS = "rows come as tokens of the model's own tokenizer"
 _NOT_IN_TRAINING = "training does not use it"
 
 EFFECTS = (
-    *COMMON,
+    *common("lr_scheduler_type"),
     with_stage(("dpo", "kto"), "pref_beta", "pref_ftx", "ref_model_quantization_bit"),
     with_stage(("dpo",), "pref_loss", "pref_bco_weight", "dpo_label_smoothing", "ld_alpha", "simpo_gamma"),
     with_stage(("kto",), "kto_chosen_weight", "kto_rejected_weight"),

@@ -74,7 +74,7 @@ COMMON = (
         "Set train.args.eval_strategy and train.args.save_strategy both to steps, or both to epoch.",
     ),
 )
-_WITH_EVALUATION = ("reduce_lr_on_plateau", "greedy")
+WITH_EVALUATION = ("reduce_lr_on_plateau", "greedy")
 _WITH_A_LEAST_RATE = ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
 
 
@@ -89,7 +89,7 @@ def schedulers(key: str) -> tuple[Conflict, ...]:
         ),
         Conflict(
             key,
-            lambda get: get(key) in _WITH_EVALUATION and get("eval_strategy") not in _EVALUATES,
+            lambda get: get(key) in WITH_EVALUATION and get("eval_strategy") not in _EVALUATES,
             "follows the loss of an evaluation, and there is none during training",
             "Set train.args.eval_strategy=steps and train.args.val_size=0.1.",
         ),

@@ -11,7 +11,7 @@ from runner.errors import Problem
 from runner.pipeline.optional import Rule
 from runner.recipe.arguments import Library
 from stages.sections.recipe import Recipe
-from stages.trainers.rules.conflicts import Argument, Get
+from stages.trainers.rules.conflicts import WITH_EVALUATION, Argument, Get
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,40 @@ def evaluates(get: Get) -> bool:
     return get("eval_strategy") not in (None, "no")
 
 
+def chooses_the_best(get: Get) -> Any:
+    """Whether one of the evaluated models is chosen."""
+    return get("load_best_model_at_end") or get("save_strategy") == "best" or get("early_stopping_steps")
+
+
 _OPTIMIZERS_OF_MODULES = ("galore", "apollo")
 
-# Of transformers' trainer.
-COMMON = (
-    Effect(
-        ("optim_target_modules",),
-        lambda _, get: any(name in str(get("optim")) for name in _OPTIMIZERS_OF_MODULES),
-        "it goes with the optimizers of GaLore and APOLLO",
-    ),
-    with_argument("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers"),
-    Effect(
-        ("metric_for_best_model", "greater_is_better"),
-        lambda _, get: get("load_best_model_at_end") or get("save_strategy") == "best" or get("early_stopping_steps"),
-        "no model is chosen as the best",
-        "set train.args.load_best_model_at_end=true",
-    ),
-    Effect(
-        ("eval_delay", "eval_accumulation_steps"),
-        lambda _, get: evaluates(get),
-        "there is no evaluation during training",
-        "set train.args.eval_strategy",
-    ),
-)
+
+def common(scheduler: str) -> tuple[Effect, ...]:
+    """Of transformers' trainer. scheduler: the trainer's name of the learning rate's scheduler."""
+    return (
+        Effect(
+            ("optim_target_modules",),
+            lambda _, get: any(name in str(get("optim")) for name in _OPTIMIZERS_OF_MODULES),
+            "it goes with the optimizers of GaLore and APOLLO",
+        ),
+        with_argument("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_persistent_workers"),
+        Effect(
+            ("greater_is_better",), lambda _, get: chooses_the_best(get), "no model is chosen as the best",
+            "set train.args.load_best_model_at_end=true",
+        ),
+        Effect(
+            ("metric_for_best_model",),
+            lambda _, get: chooses_the_best(get) or get(scheduler) in WITH_EVALUATION,
+            "no model is chosen as the best",
+            "set train.args.load_best_model_at_end=true",
+        ),
+        Effect(
+            ("eval_delay", "eval_accumulation_steps"),
+            lambda _, get: evaluates(get),
+            "there is no evaluation during training",
+            "set train.args.eval_strategy",
+        ),
+    )  # fmt: skip
 
 
 def arguments_have_an_effect(library: Library, argument: Argument, effects: Sequence[Effect]) -> Rule:

@@ -116,6 +116,13 @@ def test_an_argument_that_does_nothing_is_refused_with_what_it_goes_with(name: s
     assert found[f"train.args.{name}"].message.startswith(f"has no effect: {words}")
 
 
+def test_a_scheduler_that_follows_a_metric_uses_its_name() -> None:
+    follows = {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "loss"}
+    evaluated = {"eval_strategy": "steps", "eval_steps": 5, "val_size": 0.1}
+    given = {f"train.args.{name}": value for name, value in {**follows, **evaluated}.items()}
+    assert problems({**TRAIN_ONLY, **given}) == {}
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
