@@ -70,7 +70,7 @@ def example(size: int) -> Example:
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RowFile:
     """Three rows, whose prompts have 2, 3 and 4 tokens."""
     template: Any = SimpleNamespace(
-        prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop(), vision=None
+        lead="", prompt_ids=lambda messages, tools: list(range(len(messages[-1]["content"]))), stop=Stop(), vision=None
     )
     prompts = Prompts(template, "learn")
     monkeypatch.setattr(batch_requests, "_template", lambda *args: template)

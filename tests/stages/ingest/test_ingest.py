@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,9 @@ def test_progress_is_reported_at_most_twice_a_second() -> None:
 
 
 class FakeRay:
+    def import_ahead(self, environment: str, modules: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(given)
+
     def call_each(self, function: Any, resources: Any, calls: list[tuple[Any, ...]]) -> list[Any]:
         return [pickle.loads(pickle.dumps(function))(*pickle.loads(pickle.dumps(call))) for call in calls]
 
@@ -222,7 +226,7 @@ class FakeRay:
 
 
 class FakeProgress:
-    def update(self, done: float, total: float | None, unit: str) -> None:
+    def update(self, done: float, total: float | None, unit: str, state: str = "") -> None:
         pass
 
 
