@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -249,7 +250,7 @@ sys.exit(main(sys.argv[2:]))
     arguments = ["-m", "recipe=viggo_quickstart", "sweep=optuna", "hydra.sweeper.n_trials=3", *local]
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(registry.BUILTIN), *arguments],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     sweep = Sweep.load(folder := sweep_folder(tmp_path))
     assert len(sweep.jobs) == 3, done.stderr
