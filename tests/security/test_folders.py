@@ -35,7 +35,7 @@ FREE = [
     "./runs",
     "../runs",
     "~/runs",
-    "~/work/runs",
+    "~/projects/runs",
     "/mnt/shared/runs",
     "/tmp/runs",
     "/var/tmp/runs",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ from stages.engines.vllm.serving import chat_worker
 from stages.engines.vllm.serving.chat_worker import Rendering
 from stages.engines.vllm.serving.side_process import Worker, Workers
 from stages.patches.vllm_renderer import render_by
+from tests.stages.engines.model_config import OfModel
 from tests.tiny_model import CHAT_TEMPLATE, write_tiny_model
 
 pytestmark = [
@@ -27,18 +27,6 @@ HANGS = (
     "{% if messages[0]['content'] == 'hang' %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
     "{% endfor %}{% endif %}{% if messages[0]['content'] == 'fill' %}{{ 'x' * 99999999999 }}{% endif %}" + CHAT_TEMPLATE
 )
-
-
-@dataclass(frozen=True)
-class OfModel:
-    """What vLLM's ModelConfig says of a tokenizer."""
-
-    tokenizer: str
-    runner_type: str = "generate"
-    tokenizer_mode: str = "auto"
-    tokenizer_revision: None = None
-    trust_remote_code: bool = False
-    skip_tokenizer_init: bool = False
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +17,7 @@ from stages.engines.vllm.serving import grammar_worker
 from stages.engines.vllm.serving.grammar_check import GrammarCheck
 from stages.engines.vllm.serving.grammar_worker import EngineConfig, reason
 from stages.engines.vllm.serving.side_process import LostError, Worker, Workers
+from tests.stages.engines.model_config import OfModel
 from tests.tiny_model import write_tiny_model
 
 pytestmark = [
@@ -25,21 +25,6 @@ pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-@dataclass(frozen=True)
-class OfModel:
-    """What vLLM's ModelConfig says of a tokenizer."""
-
-    tokenizer: str
-    runner_type: str = "generate"
-    tokenizer_mode: str = "auto"
-    tokenizer_revision: None = None
-    trust_remote_code: bool = False
-    skip_tokenizer_init: bool = False
-
-    def get_vocab_size(self) -> int:
-        return 259
 
 
 @pytest.fixture(scope="module")
