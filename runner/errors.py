@@ -124,11 +124,13 @@ def first_line(error: BaseException) -> str:
 
 def os_failure(error: OSError, place: str = "") -> RunnerError:
     """The operating system's refusal for the person who can change it. place: where, if the error names no file."""
-    where = f"{error.filename}" if error.filename else place
+    where = shortened(f"{error.filename}" if error.filename else place, _MOST_PATH_CHARS)
     reason = (error.strerror or str(error) or type(error).__name__).lower()
-    return RunnerError(f"{where}: {reason}" if where else reason, _OS_HINTS.get(error.errno or 0, ""))
+    kind = UsageError if error.errno == errno.ENAMETOOLONG else RunnerError  # names come from who asks
+    return kind(f"{where}: {reason}" if where else reason, _OS_HINTS.get(error.errno or 0, ""))
 
 
+_MOST_PATH_CHARS = 1000
 _FOLDER_HINT = "Name a folder that you may write to: storage.root=FOLDER."
 _SPACE_HINT = "Free space on that disk, or set storage.root to a folder on another, and run the same command again."
 _OS_HINTS = {
@@ -138,5 +140,6 @@ _OS_HINTS = {
         (errno.ENOTDIR, errno.EEXIST), f"Something on that path is a file and not a folder. {_FOLDER_HINT}"
     ),
     errno.ENOENT: f"It cannot be made there. {_FOLDER_HINT}",
+    errno.ENAMETOOLONG: "Give a shorter name or path.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n), and run again.",
 }

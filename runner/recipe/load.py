@@ -26,6 +26,8 @@ from runner.recipe.valid_parts import partial_recipe
 from runner.recipe.valid_parts import section_of as section_of
 
 _PATHS = {"root", "cache", "artifacts", "source", "storage_path", "chat_template", "file", "export_to"}
+_READ_BY_RULES = {"chat_template", "file"}  # which say themselves why they cannot be read
+_LARGEST = 2**53
 _CODE_KEY = re.compile(r"^_\w+_$")
 
 
@@ -56,20 +58,27 @@ def parse(composed: Composed) -> Parsed:
 
 
 def _odd_paths(composed: Composed) -> Iterator[Problem]:
-    """Paths whose beginning a shell would have replaced, and addresses with a single slash: folders would be made."""
+    """Paths that the system refuses or whose beginning a shell would have replaced, and addresses with a single slash:
+    folders would be made."""
     for key, value in flatten(composed.values):
-        if isinstance(value, str) and key.rpartition(".")[2] in _PATHS and (found := _odd_path(value)):
+        name = key.rpartition(".")[2]
+        if isinstance(value, str) and name in _PATHS and (found := _odd_path(value, name in _READ_BY_RULES)):
             yield Problem(key, value, *found, composed.origin(key))
 
 
-def _odd_path(path: str) -> tuple[str, str] | None:
-    """What is wrong with the path, and what to write."""
+def _odd_path(path: str, is_read: bool) -> tuple[str, str] | None:
+    """What is wrong with the path, and what to write. is_read: a rule reads it."""
     try:
         there = Path(path).expanduser().exists()
     except RuntimeError:
         return "begins with the home of a user that this machine does not have", "Write the whole path."
-    except (OSError, ValueError):  # longer than a path may be, which is reported where it is used
+    except OSError as error:  # longer than a path may be, or in a folder of another user
+        reason = f"cannot be looked at: {(error.strerror or str(error)).lower()}"
+        return None if is_read or "://" in path else (reason, "Name another path.")
+    except ValueError:  # a NUL or half of a character, which has a problem of its own
         return None
+    if not is_read and not path.isprintable():
+        return "has a character that cannot be seen", "Name another path."
     if not there and (variable := re.search(r"(?:^|/)\$(\w+)", path)):
         return (
             f"has ${variable[1]}, which is a shell's to replace",
@@ -134,12 +143,8 @@ def _forbidden(composed: Composed) -> list[Problem]:
         for key in granted_by_files(composed.values, composed.overrides)
     ]
     for dotted, value in flatten(composed.values):
-        if any(isinstance(item, float) and not math.isfinite(item) for item in _items(value)):
-            hint = "Write a number."
-            problems.append(Problem(dotted, value, "must be a finite number", hint, composed.origin(dotted)))
-        if any(isinstance(item, str) and "\0" in item for item in _items(value)):
-            hint = "Remove it: no path and no text has one."
-            problems.append(Problem(dotted, value, "has a NUL character", hint, composed.origin(dotted)))
+        if found := next((found for item in (dotted, *_items(value)) if (found := _unusable(item))), None):
+            problems.append(Problem(dotted, value, *found, composed.origin(dotted)))
         for part in dotted.split("."):
             if _CODE_KEY.match(part):
                 hint = "Remove it. A stage of your own is added as a package with an entry point."
@@ -154,6 +159,21 @@ def _forbidden(composed: Composed) -> list[Problem]:
             hint = f"Remove it; {place}.file and {place}.env say where the keys are."
         problems.append(Problem(dotted, REDACTED, "looks like a secret", hint, composed.origin(dotted)))
     return problems
+
+
+def _unusable(item: Any) -> tuple[str, str] | None:
+    """Why no key takes the value, whatever it is for, and what to write."""
+    if isinstance(item, int | float) and not isinstance(item, bool):
+        if isinstance(item, float) and not math.isfinite(item):
+            return "must be a finite number", "Write a number."
+        if abs(item) > _LARGEST:
+            return f"is a number beyond {_LARGEST:,}, where they are not exact", "Write a smaller one."
+    if isinstance(item, str):
+        if "\0" in item:
+            return "has a NUL character", "Remove it: no path and no text has one."
+        if any("\ud800" <= char <= "\udfff" for char in item):
+            return "has half of a character, which no file can hold", "Write the character itself."
+    return None
 
 
 def _items(value: Any) -> Iterator[Any]:

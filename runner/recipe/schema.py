@@ -17,6 +17,10 @@ PositiveInt = Annotated[int, Field(gt=0)]
 NumWorkers = Annotated[int, Field(gt=0, le=10_000)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PassThrough = dict[str, Any]
+# What the timers of the system, of Ray and of HAProxy can count in milliseconds: 24 days.
+Seconds = Annotated[float, Field(gt=0, le=2_000_000)]
+# Of custom resources, by their names; Ray counts no more.
+Amounts = dict[str, Annotated[float, Field(ge=0, le=100e12)]]
 # The start of an id may be all digits, which a command line takes for a number.
 RunName = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 # Names that a recipe lists; a text has commas between them, which is also how they are kept.
@@ -84,15 +88,18 @@ class Cluster(Section):
 
     address: str | None = Field(
         None,
+        min_length=1,
         description="Address of a running cluster (host:port, or auto); null starts one here for the run. For submit, "
         "deploy and what goes with them: of its dashboard.",
         examples=["10.0.0.1:6379", "auto", "http://10.0.0.1:8265"],
     )
-    num_cpus: PositiveInt | None = Field(None, description="CPUs of the cluster started here; null: all.", examples=[8])
-    num_gpus: Annotated[int, Field(ge=0)] | None = Field(
+    num_cpus: Annotated[int, Field(gt=0, le=100_000)] | None = Field(
+        None, description="CPUs of the cluster started here; null: all.", examples=[8]
+    )
+    num_gpus: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
         None, description="GPUs of the cluster started here; null: all.", examples=[1]
     )
-    resources: dict[str, float] = Field(
+    resources: Amounts = Field(
         default_factory=dict, description="Custom resources of the cluster started here.", examples=[{"fast_disk": 1}]
     )
     dashboard: bool = Field(False, description="Start Ray's dashboard (on loopback).")
@@ -122,7 +129,7 @@ class Submit(Section):
     num_cpus: Annotated[float, Field(ge=0)] = Field(
         0.0, description="CPUs to reserve for the job's driver, apart from what its stages ask for."
     )
-    resources: dict[str, float] = Field(
+    resources: Amounts = Field(
         default_factory=dict,
         description="Custom resources to reserve for the driver, for instance to place it.",
         examples=[{"head_node": 0.1}],
@@ -136,7 +143,7 @@ class WorkerRange(Section):
     max: NumWorkers = Field(
         description="What a step of the work is made for: with fewer workers each does more of it.", examples=[4]
     )
-    check_every_s: Annotated[float, Field(gt=0)] = Field(
+    check_every_s: Seconds = Field(
         60.0,
         description="How often it looks whether the cluster has capacity for more workers, in seconds. Growing is a "
         "restart.",
@@ -157,8 +164,10 @@ class StageResources(Section):
     )
     cpus_per_worker: Annotated[float, Field(ge=0)] = Field(1.0, description="CPUs of each worker.")
     gpus_per_worker: Annotated[float, Field(ge=0)] = Field(0.0, description="GPUs of each worker.")
-    accelerator_type: str | None = Field(None, description="Ray's name of the GPU type.", examples=["A10G", "H100"])
-    custom: dict[str, float] = Field(
+    accelerator_type: str | None = Field(
+        None, min_length=1, description="Ray's name of the GPU type.", examples=["A10G", "H100"]
+    )
+    custom: Amounts = Field(
         default_factory=dict, description="Custom Ray resources of each worker.", examples=[{"inference_pool": 1}]
     )
     placement_strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(

@@ -133,7 +133,7 @@ def _other_writing(kind: str, value: Any, *, named: bool) -> str:
     if kind == "string_type" and named and isinstance(value, int | float):
         return "YAML reads this as a number: put quotes around the text."
     if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str):
-        plain = yaml.safe_load(value) if re.fullmatch(r"[\w.+-]+", value) else None
+        plain = yaml.safe_load(value) if re.fullmatch(r"[\w.+-]{1,100}", value) else None
         if isinstance(plain, bool if kind == "bool_type" else int | float) and str(plain).lower() == value.lower():
             return f"Write {value} without quotes."
     if kind == "list_type" and isinstance(value, str) and value:

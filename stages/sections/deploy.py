@@ -22,6 +22,7 @@ class Deploy(Section):
     )
     url: str | None = Field(
         None,
+        min_length=1,
         description="Where this machine reaches Ray Serve's HTTP proxy; null: at the address and port it listens on.",
         examples=["https://models.example.com"],
     )

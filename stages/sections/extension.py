@@ -59,7 +59,8 @@ def _complete_engine(values: dict[str, Any]) -> None:
     infer, serve = values.get("infer"), values.get("serve")
     if not (isinstance(infer, dict) and isinstance(serve, dict)):
         return
-    base, own = infer.get("engine_kwargs") or {}, serve.get("engine_kwargs") or {}
+    given = (section.get("engine_kwargs") for section in (infer, serve))
+    base, own = ({} if each is None else each for each in given)
     if isinstance(base, dict) and isinstance(own, dict):
         copied = {key: value for key, value in base.items() if key not in _ONLY_OF_INFER}
         serve["engine_kwargs"] = {key: value for key, value in {**copied, **own}.items() if value is not None}
@@ -73,4 +74,4 @@ def _complete_model_id(values: dict[str, Any]) -> None:
     model, serve = values.get("model"), values.get("serve")
     if isinstance(model, dict) and isinstance(serve, dict) and serve.get("model_id") in (None, ""):
         last = str(model.get("source") or "").rstrip("/").rpartition("/")[2].removesuffix(".gguf")
-        serve["model_id"] = re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-") or "base"
+        serve["model_id"] = re.sub(r"[^A-Za-z0-9._-]", "-", last).lstrip("._-")[:128] or "base"

@@ -77,6 +77,7 @@ class Model(Section):
     )
     revision: str | None = Field(
         None,
+        max_length=200,
         pattern=r"^[A-Za-z0-9_-]+([./][A-Za-z0-9_-]+)*$",
         json_schema_extra={"patternErrorMessage": "a branch, a tag or a commit"},
         description="Hub revision (branch, tag or commit) to pin.",

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from runner.recipe.schema import PassThrough, PositiveInt, Section
+from runner.recipe.schema import PassThrough, PositiveInt, Seconds, Section
 
 
 class ApiKeys(Section):
@@ -54,12 +54,12 @@ class Limits(Section):
         description="The most bytes that the JSON schemas, regular expressions and grammars of a request may have "
         "together; more, or more than 64 levels, is answered with 400.",
     )
-    grammar_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    grammar_timeout_s: Seconds = Field(
         5.0,
         description="Seconds that the compilation of a JSON schema, regular expression or grammar may take; it is "
         "tried in a process of its own, and one that takes longer is answered with 400.",
     )
-    template_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    template_timeout_s: Seconds = Field(
         5.0,
         description="Seconds that the chat template may take for the messages of a request; it is rendered in a "
         "process of its own, and a request that takes longer is answered with 400.",
@@ -87,9 +87,9 @@ class Serve(Section):
         "",
         description="Name of the base model at the endpoint; the adapter is `<model_id>:<adapter_id>`. Where it is "
         "left out, the last part of `model.source`.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
         json_schema_extra={
-            "patternErrorMessage": "letters, digits, '.', '-' and '_', with a letter or a digit at the beginning"
+            "patternErrorMessage": "1 to 128 letters (a to z), digits, '.', '-' and '_', the first a letter or digit"
         },
         examples=["base"],
     )
@@ -126,8 +126,10 @@ class Serve(Section):
         description="Keys that clients must send one of (`Authorization: Bearer KEY`); null asks for none.",
     )
     limits: Limits = Limits()
-    startup_timeout_s: PositiveInt = Field(900, description="Seconds to wait for a healthy endpoint.")
-    request_timeout_s: Annotated[float, Field(gt=0)] = Field(
+    startup_timeout_s: Annotated[int, Field(gt=0, le=2_000_000)] = Field(
+        900, description="Seconds to wait for a healthy endpoint."
+    )
+    request_timeout_s: Seconds = Field(
         300.0,
         description="Seconds a request may take, to its last token; one that hangs ends with an error. A replica that "
         "is taken down has as long to finish the requests that it has.",

@@ -14,13 +14,13 @@ class Checkpoints(Section):
     """Training checkpoints in the run's storage."""
 
     keep: PositiveInt = Field(2, description="How many of the newest complete checkpoints to keep.")
-    every_s: Annotated[float, Field(ge=0)] = Field(
+    every_s: Annotated[float, Field(ge=0, le=2_000_000)] = Field(
         300.0,
         description="Seconds of training after which a checkpoint is saved besides those of train.args.save_strategy, "
         "so that little is lost when the machine ends; 0: never. Where saving takes long it is done more seldom, at "
         "most about a twentieth of the time. A training that the library cannot resume (ppo) saves none.",
     )
-    on_stop_s: Annotated[float, Field(ge=0)] = Field(
+    on_stop_s: Annotated[float, Field(ge=0, le=2_000_000)] = Field(
         60.0,
         description="Seconds that the workers have to save a checkpoint when the run is interrupted (SIGTERM, Ctrl-C); "
         "a second signal ends the wait, 0 saves none.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -11,6 +12,15 @@ from runner.pipeline.registry import concerned, loadable
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe, StageResources
 from runner.recipe.valid_parts import UnusableError
+
+_CUSTOM = re.compile(r"[\w.:/-]{1,128}", re.ASCII)
+_OWN = {
+    "CPU": "Set cluster.num_cpus, and cpus_per_worker of a stage.",
+    "GPU": "Set cluster.num_gpus, and gpus_per_worker of a stage.",
+    "memory": "Remove it: Ray counts it by itself.",
+    "object_store_memory": "Remove it: Ray counts it by itself.",
+}
+_LEAST = 0.0001
 
 
 def _computing(stages: Iterable[Stage], recipe: Recipe) -> Iterator[tuple[str, StageResources, Workers | None]]:
@@ -101,6 +111,22 @@ def cluster_is_large_enough(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(f"resources.{stage}.custom.{name}", each, message, f"Set cluster.resources.{name}.")
 
 
+def custom_resources_can_be_counted(recipe: Recipe) -> Iterator[Problem]:
+    """Ray refuses others when the cluster starts, or gives a worker other CPUs than the recipe says."""
+    asked = {f"resources.{stage}.custom": wanted.custom for stage, wanted in recipe.resources.items()}
+    asked["submit.resources"] = recipe.submit.resources
+    for key, amounts in {**asked, "cluster.resources": recipe.cluster.resources}.items():
+        for name, amount in amounts.items():
+            dotted = f"{key}.{name}"
+            if not _CUSTOM.fullmatch(name) or name in _OWN:
+                message = "is not a name of a custom resource: letters, digits, '_-.:/', and none of "
+                yield Problem(dotted, amount, message + ", ".join(_OWN), _OWN.get(name, "Choose another name."))
+            elif key == "cluster.resources" and amount % 1:
+                yield Problem(dotted, amount, "must be a whole number, as a cluster's resources are", "Round it.")
+            elif 0 < amount < _LEAST:
+                yield Problem(dotted, amount, f"must be 0, or {_LEAST} at least", "Ray counts no smaller part.")
+
+
 def num_workers(recipe: Recipe, stage: str) -> tuple[int, str]:
     """Workers of the named stage that must run side by side, and how they come about."""
     for found in loadable([stage]):
@@ -116,4 +142,5 @@ RULES = (
     workers_are_counted_where_they_are,
     number_of_workers_may_change,
     cluster_is_large_enough,
+    custom_resources_can_be_counted,
 )

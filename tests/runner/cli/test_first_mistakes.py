@@ -138,3 +138,29 @@ def test_a_file_that_is_not_there_leads_to_one_of_almost_that_name(
     (tmp_path / "tickets.yaml").write_text("name: tickets\n")
     assert f"Did you mean recipe={tmp_path}/tickets.yaml?" in answer(capsys, "plan", f"recipe={tmp_path}/ticket.yaml")
     assert "Correct the path." in answer(capsys, "plan", f"recipe={tmp_path}/other.yaml")
+
+
+@pytest.mark.parametrize("path", ["/" + "a/" * 3000, "a" * 300, "~/" + "a" * 300])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            ["validate", RECIPE, f"{key}=PATH"]
+            for key in ("storage.root", "storage.artifacts", "storage.cache", "model.source", "model.chat_template")
+        ),
+        *(["validate", RECIPE, f"{key}=PATH"] for key in ("dataset.source", "train.storage_path")),
+        ["validate", RECIPE, "serve.api_keys.file=PATH"],
+        ["validate", RECIPE, "--config-dir", "PATH"],
+        ["validate", "recipe=PATH"],
+        ["validate", "recipe=PATH.yaml"],
+        ["diff", RECIPE, "other=PATH"],
+        ["init", "data=PATH"],
+        ["export", RECIPE, "target=compose", "export_to=PATH"],
+    ],
+    ids=lambda words: words[-1],
+)
+def test_a_path_longer_than_the_system_takes_is_a_mistake_of_the_command_line(
+    words: list[str], path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = answer(capsys, *(word.replace("PATH", path) for word in words))
+    assert len(shown) < 10 * len(path) + 3000

@@ -96,3 +96,30 @@ def test_a_range_of_workers_is_for_a_stage_that_continues_with_others() -> None:
 def test_a_cluster_that_the_run_starts_holds_the_most_workers() -> None:
     found = problems({**LOCAL_GPUS, "resources.train.num_workers": {"min": 1, "max": 8}}, QWEN)
     assert "8 x 1" in found["resources.train.gpus_per_worker"].message
+
+
+@pytest.mark.parametrize("key", ["cluster.resources", "submit.resources", "resources.train.custom"])
+@pytest.mark.parametrize(
+    ("amounts", "words"),
+    [
+        ({"CPU": 8}, "is not a name of a custom resource"),
+        ({"GPU": 1}, "is not a name of a custom resource"),
+        ({"memory": 1}, "is not a name of a custom resource"),
+        ({"a b": 1}, "is not a name of a custom resource"),
+        ({"": 1}, "is not a name of a custom resource"),
+        ({"x" * 5000: 1}, "is not a name of a custom resource"),
+        ({"fast_disk": -1}, "must be greater than or equal to 0"),
+        ({"fast_disk": 1e15}, "must be less than or equal to 1"),
+        ({"fast_disk": 0.00001}, "must be"),
+    ],
+)
+def test_a_custom_resource_is_one_that_ray_can_count(key: str, amounts: dict[str, float], words: str) -> None:
+    found = problems({key: amounts})
+    (name,) = amounts
+    assert words in found[f"{key}.{name}"].message
+
+
+def test_a_cluster_has_whole_resources_and_a_worker_may_ask_for_parts() -> None:
+    assert list(problems({"cluster.resources": {"disk": 1.5}})) == ["cluster.resources.disk"]
+    whole = {"cluster.resources": {"disk": 2, "node:a": 1}, "resources.train.custom": {"disk": 0.5, "node:a": 0.001}}
+    assert problems({**whole, "submit.resources": {"node:10.0.0.1": 0.001}}) == {}
