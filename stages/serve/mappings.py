@@ -26,6 +26,8 @@ MAPPINGS = (
         RAY,
         ("deployment",),
         {
+            "name": "the deployment is named after serve.model_id",
+            "user_config": "what replicas learn while they run is the endpoint's own",
             "autoscaling_config": "set serve.autoscaling",
             "num_replicas": "set serve.autoscaling.min_replicas and max_replicas",
             "placement_group_bundles": "set resources.serve",

@@ -87,8 +87,8 @@ def _nested(reviews: Mapping[str, Marks], marks: Marks, name: str, value: Any) -
                 yield Harmful(f"{name}.{found.key}", found.value, found.why)
     elif isinstance(value, str) and value:
         yield Harmful(name, value, "names a file, or hides a mapping in a text")
-    elif not _is_plain(value):
-        yield Harmful(name, value, _NOT_PLAIN)
+    elif isinstance(value, list):
+        yield Harmful(name, value, "is a list where the keys of a mapping have been reviewed")
 
 
 def _of_the_listed(name: str, value: Any, listed: list[Any], why: str) -> Iterator[Harmful]:
