@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,16 @@ import pytest
 from runner.errors import RunnerError
 from stages.models.finite import tensors_not_finite
 
-BAD_BITS = {"F64": 0x7FF8 << 48, "F32": 0x7FC00000, "F16": 0x7E00, "BF16": 0x7FC0, "F8_E5M2": 0x7E}
-INFINITE_BITS = {"F64": 0xFFF0 << 48, "F32": 0xFF800000, "F16": 0xFC00, "BF16": 0xFF80, "F8_E5M2": 0xFC}
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "I64": 8}
+BAD_BITS = {"F64": 0x7FF8 << 48, "F32": 0x7FC00000, "F16": 0x7E00, "BF16": 0x7FC0, "F8_E5M2": 0x7E, "F8_E4M3": 0x7F}
+INFINITE_BITS = {
+    "F64": 0xFFF0 << 48,
+    "F32": 0xFF800000,
+    "F16": 0xFC00,
+    "BF16": 0xFF80,
+    "F8_E5M2": 0xFC,
+    "F8_E4M3": 0xFF,
+}
+WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E5M2": 1, "F8_E4M3": 1, "I64": 8}
 
 
 def write(path: Path, tensors: dict[str, tuple[str, list[int]]]) -> Path:
@@ -58,5 +66,45 @@ def test_what_is_not_a_safetensors_file_is_named(content: bytes, tmp_path: Path)
 def test_a_file_that_is_cut_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "x", {"a": ("F32", [0, 0, 0])})
     path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(RunnerError, match="ends within a"):
+    with pytest.raises(RunnerError, match="overlap, or leave bytes"):
         tensors_not_finite(path)
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+NEXT = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"a": GOOD, "b": {**NEXT, "data_offsets": [4, 12]}}, "overlap"),
+        ({"a": GOOD, "b": {**NEXT, "data_offsets": [0, 8]}}, "overlap"),
+        ({"a": {**GOOD, "data_offsets": [8, 16]}}, "leave bytes"),
+        ({"a": GOOD}, "leave bytes"),
+        ({}, "leave bytes"),
+        ({"a": GOOD, "b": {**NEXT, "shape": [1, 1]}}, "not as many bytes"),
+        ({"a": GOOD, "b": {**NEXT, "data_offsets": [8, 8]}}, "not as many bytes"),
+        ({"a": GOOD, "b": {**NEXT, "dtype": "F13"}}, "unknown type 'F13'"),
+        ({"a": GOOD, "b": {**NEXT, "shape": [-2]}}, "not whole numbers"),
+        ({"a": GOOD, "b": {**NEXT, "shape": [True, 2]}}, "not whole numbers"),
+        ({"a": GOOD, "b": {**NEXT, "data_offsets": [-8, 0]}}, "not whole numbers"),
+        ({"a": GOOD, "b": {**NEXT, "data_offsets": ["8", "16"]}}, "not whole numbers"),
+        ({"a": GOOD, "b": {**NEXT, "more": 1}}, "unexpected keyword"),
+        ({"a": GOOD, "b": [8, 16]}, "mapping"),
+    ],
+)
+def test_a_header_that_lies_is_refused(header: dict[str, Any], words: str, tmp_path: Path) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
+    with pytest.raises(RunnerError, match=f"x is not a safetensors file: .*{words}"):
+        tensors_not_finite(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "part", ['"a": A, "a": A', '"a": {"dtype": "I8", "dtype": "F32", "shape": [4], "data_offsets": [0, 16]}']
+)
+def test_a_name_that_stands_twice_in_a_header_is_refused(part: str, tmp_path: Path) -> None:
+    text = f"{{{part}}}".replace("A", json.dumps({**GOOD, "shape": [4], "data_offsets": [0, 16]})).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
+    with pytest.raises(RunnerError, match="stands twice"):
+        tensors_not_finite(tmp_path / "x")
