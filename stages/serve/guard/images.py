@@ -13,6 +13,8 @@ from stages.serve.guard.refusal import bad_request
 
 MOST_PIXELS = 50_000_000
 """Of all images of a request together; of one image of a row, `stages.data.images.MOST_PIXELS`."""
+LEAST_PIXELS = 500_000
+"""Of an image, as it is counted: models enlarge small ones."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 """Those of OpenAI's API. Pillow has readers that start programs, which no request is to reach."""
 _BEGIN = re.compile(r"data:image/[a-z+.-]+;base64,")
@@ -26,9 +28,11 @@ def refuse_images(images: Iterable[tuple[str, str]]) -> None:
     pixels = 0
     for param, url in images:
         content = _content(url, param)
-        pixels += _num_pixels(content, param)
+        pixels += max(_num_pixels(content, param), LEAST_PIXELS)
         if pixels > MOST_PIXELS:
-            raise bad_request(f"The request's images have more than {MOST_PIXELS} pixels.", param, "image_too_large")
+            counted = f"where a small one counts as {LEAST_PIXELS}"
+            words = f"The request's images have more than {MOST_PIXELS} pixels, {counted}."
+            raise bad_request(words, param, "image_too_large")
 
 
 def images_of(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import struct
+import time
+import tracemalloc
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -74,6 +78,60 @@ def test_an_image_of_an_unknown_form_or_size_is_refused(url: str, code: str) -> 
 def test_many_images_are_counted_together() -> None:
     large = uri(size=(6000, 6000))
     assert refusal(body(large, large)) == (URL.replace("content[0]", "content[1]"), "image_too_large")
+
+
+def test_small_images_count_as_what_a_model_makes_of_them() -> None:
+    """One pixel becomes millions of numbers where a model sees 896 x 896."""
+    check(body(*[uri(size=(1, 1))] * 100))
+    assert refusal(body(*[uri(size=(1, 1))] * 101)) == (URL.replace("content[0]", "content[100]"), "image_too_large")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *before: bytes, pixels: bytes = b"") -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def animated(form: str, count: int) -> bytes:
+    made = BytesIO()
+    first, *others = (Image.new("RGB", (8, 8), (at % 256, at // 256, 0)) for at in range(count))
+    first.save(made, form, save_all=True, append_images=others)
+    return made.getvalue()
+
+
+def on_a_canvas(content: bytes, begin: int, size: bytes) -> bytes:
+    return content[:begin] + size + content[begin + len(size) :]
+
+
+BOMBS = {
+    "60,000 x 60,000 in 10 KB": (lambda: png(60_000, 60_000, pixels=zlib.compress(bytes(10_000_000))), False),
+    "one of no height": (lambda: png(5, 0), False),
+    "a text of 300 MB": (lambda: png(8, 8, *[chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**6)))] * 300), False),
+    "a profile of 100 MB": (lambda: png(8, 8, chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(10**8)))), False),
+    "a GIF of 65,535 x 65,535": (lambda: on_a_canvas(animated("GIF", 2), 6, b"\xff" * 4), False),
+    "a WebP of 16 million x 16 million": (lambda: on_a_canvas(animated("WEBP", 2), 24, b"\xff" * 6), False),
+    "an SVG": (lambda: b"<svg><image href='file:///etc/passwd'/></svg>", False),
+    "a TIFF": (lambda: base64.b64decode(uri("TIFF").partition(",")[2]), False),
+    "a GIF of 3,000 frames": (lambda: animated("GIF", 3000), True),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_by_its_header_in_little_memory(name: str) -> None:
+    make, is_taken = BOMBS[name]
+    asked = body("data:image/png;base64," + base64.b64encode(make()).decode())
+    tracemalloc.start()
+    begin = time.process_time()
+    try:
+        check(asked) if is_taken else refusal(asked)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begin < 5
+    assert is_taken or refusal(asked)[0] == URL
 
 
 @pytest.mark.parametrize(
