@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_everything_listens_on_loopback(up: Up) -> None:
     ]
     assert len(listening) > 5
     assert set(listening) <= {"127.0.0.1", "::1"}
+
+
+def test_no_secret_is_in_the_arguments_of_a_process(up: Up) -> None:
+    """Which `ps` shows to every user of the machine; their environment is shown to nobody else."""
+    lines = []
+    for process in up.tree():
+        with suppress(psutil.NoSuchProcess):
+            lines.append(" ".join(process.cmdline()))
+    assert len(lines) > 5
+    assert not [line for line in lines if any(secret in line for secret in (OLD, NEW, *SECRETS.values()))]
 
 
 def test_no_secret_is_in_any_file_page_or_answer(up: Up) -> None:

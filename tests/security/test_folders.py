@@ -95,6 +95,7 @@ def test_the_user_names_any_on_the_command_line_and_by_allow(validate: Any) -> N
     kept = {"storage": {"root": "~/.runs/team"}}
     validate(kept)
     validate(kept, "storage.root=~/.runs/mine", code=EXIT_DONE)  # the store is below it, by the recipe's own words
+    validate({"storage": {"cache": "~/.runs"}}, "storage.cache=~/.models", code=EXIT_DONE)
     validate(kept, "--allow", "~/.runs", code=EXIT_DONE)
     validate(kept, "--allow", "~/.run")
 

@@ -10,8 +10,9 @@ import tokenizers
 
 from runner.cluster.forked import Step
 from runner.errors import RunnerError
+from stages.data.example import Example
 from stages.init import lengths
-from stages.init.lengths import tokenizer_of
+from stages.init.lengths import Counter, tokenizer_of
 
 
 @pytest.fixture
@@ -43,3 +44,16 @@ def test_one_that_is_damaged_is_one_sentence(model: Path) -> None:
     (model / "tokenizer.json").write_text("{")
     with pytest.raises(RunnerError, match=r"the tokenizer in .*tokenizer\.json does not load: EOF"):
         tokenizer_of(str(model), model / "cache")
+
+
+def test_texts_that_it_would_not_end_counting_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hangs:
+        def encode(self, text: str, add_special_tokens: bool) -> Any:
+            while True:
+                pass
+
+    monkeypatch.setattr(lengths, "USED", Step(0.3, 1 << 30))
+    counter = Counter(Hangs())
+    counter.add(Example(id="1", text="a"))
+    with pytest.raises(RunnerError, match=r"the model's tokenizer did not end within 0\.3 s"):
+        _ = counter.found

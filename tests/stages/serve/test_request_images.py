@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -106,7 +107,7 @@ def on_a_canvas(content: bytes, begin: int, size: bytes) -> bytes:
     return content[:begin] + size + content[begin + len(size) :]
 
 
-BOMBS = {
+BOMBS: dict[str, tuple[Callable[[], bytes], bool]] = {
     "60,000 x 60,000 in 10 KB": (lambda: png(60_000, 60_000, pixels=zlib.compress(bytes(10_000_000))), False),
     "one of no height": (lambda: png(5, 0), False),
     "a text of 300 MB": (lambda: png(8, 8, *[chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**6)))] * 300), False),
