@@ -82,6 +82,12 @@ def test_a_folder_of_another_program_is_not_for_a_recipe_file(folder: str, key: 
     assert f"--allow {folder}" in shown
 
 
+def test_a_store_below_a_root_that_is_refused_is_not_told_as_well(validate: Any) -> None:
+    shown = validate({"storage": {"root": "~/.ssh", "artifacts": "~/.ssh/artifacts"}})
+    assert "storage.root = '~/.ssh'" in shown
+    assert "storage.artifacts" not in shown
+
+
 @pytest.mark.parametrize("folder", FREE)
 def test_other_folders_are(folder: str, validate: Any) -> None:
     validate({"storage": {"root": folder}}, code=EXIT_DONE)
