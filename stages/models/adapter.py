@@ -58,13 +58,16 @@ def list_adapters(store: Store) -> list[str]:
     return sorted(ids)
 
 
-def find_adapter(store: Store, adapter_id: str) -> Artifact:
-    """The complete set of that id. Raises AdapterNotFoundError when there is none, or it is not made of safetensors."""
+def find_adapter(store: Store, adapter_id: str, base_model: str | None = None) -> Artifact:
+    """The complete set of that id. Raises AdapterNotFoundError when there is none, or it is not made of safetensors, or
+    it says that it was trained on another model than base_model (`model.source`; None: any)."""
     artifact = store.exists(checked_adapter_id(adapter_id))
     if artifact is None:
         raise AdapterNotFoundError(f"there is no complete adapter {adapter_id!r} in the store")
     if (named := _DIGEST_IN_ID.search(adapter_id)) and not artifact.sha256.startswith(named[1]):
         raise AdapterNotFoundError(f"the set {adapter_id!r} is another one (sha256 {artifact.sha256[:8]}) by now")
+    if base_model is not None and (trained_on := artifact.meta.get("base_model", base_model)) != base_model:
+        raise AdapterNotFoundError(f"the adapter {adapter_id!r} was trained on {trained_on}, and this is {base_model}")
     names = {entry.path for entry in artifact.files}
     if not {WEIGHTS, CONFIG} <= names:
         raise AdapterNotFoundError(f"the set {adapter_id!r} is not a LoRA adapter: it lacks {WEIGHTS} or {CONFIG}")
@@ -94,14 +97,14 @@ class Recent:
         self._until[adapter_id] = now + self._fresh_s
 
 
-def fetch_adapter(store: Store, adapter_id: str, cache: Path) -> Path:
+def fetch_adapter(store: Store, adapter_id: str, cache: Path, base_model: str | None = None) -> Path:
     """Folder on this node that holds the adapter, verified file by file against its manifest.
 
     The folder is named after the set's digest, so that it is right for as long as it exists and all replicas of a node
-    share it; one whose files are damaged is fetched again. Raises AdapterNotFoundError, or RunnerError when a file is
-    damaged in the store.
+    share it; one whose files are damaged is fetched again. Raises AdapterNotFoundError (as `find_adapter`), or
+    RunnerError when a file is damaged in the store.
     """
-    artifact = find_adapter(store, adapter_id)
+    artifact = find_adapter(store, adapter_id, base_model)
     folder = cache.expanduser() / "adapters" / artifact.sha256
     try:
         store.fetch(artifact, folder)

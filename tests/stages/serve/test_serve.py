@@ -219,6 +219,18 @@ def test_refuses_adapters_that_are_not_complete(store: Store, name: str) -> None
         find_adapter(store, name)
 
 
+def test_an_adapter_of_another_base_model_of_the_same_name_is_not_served(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "made" / "adapter_config.json").write_text("{}")
+    meta = Adapter("of-a", "", "", 8, "a/m").meta()
+    made = scan_folder("adapter", tmp_path / "made").model_copy(update={"meta": meta})
+    store.publish(made, "of-a", "adapter")
+    assert find_adapter(store, "of-a", "a/m").sha256 == made.sha256
+    with pytest.raises(AdapterNotFoundError, match="was trained on a/m, and this is b/m"):
+        find_adapter(store, "of-a", "b/m")
+    with pytest.raises(AdapterNotFoundError, match="was trained on a/m"):
+        fetch_adapter(store, "of-a", tmp_path / "cache", "b/m")
+
+
 def test_fetches_an_adapter_into_a_folder_named_after_its_digest(store: Store, tmp_path: Path) -> None:
     folder = fetch_adapter(store, "good", tmp_path / "cache")
     assert folder.name == find_adapter(store, "good").sha256

@@ -52,7 +52,7 @@ class StoreLoader(AdapterLoader):
     """Loads an adapter from the store that the LLM config names (`experimental_configs.adapter_store`)."""
 
     def fetch(self, where: dict[str, str], adapter_id: str) -> Path:
-        return fetch_adapter(open_store(where["uri"]), adapter_id, Path(where["cache"]))
+        return fetch_adapter(open_store(where["uri"]), adapter_id, Path(where["cache"]), where["base_model"])
 
 
 @serve.ingress()
@@ -203,6 +203,7 @@ class OpenAIApi(ReplicaApi):
         self._recent = Recent()
         store = llm_config.experimental_configs.get("adapter_store")
         self._store = open_store(store["uri"]) if store else None
+        self._base_model = store["base_model"] if store else None
 
     def configure(self, user_config: dict[str, Any]) -> None:
         """Take other settings.
@@ -232,7 +233,7 @@ class OpenAIApi(ReplicaApi):
             if self._only is not None and adapter_id not in self._only:
                 raise AdapterNotFoundError("it is none of the adapters that this endpoint serves")
             if adapter_id not in self._recent:
-                await asyncio.to_thread(find_adapter, self._store, adapter_id)
+                await asyncio.to_thread(find_adapter, self._store, adapter_id, self._base_model)
                 self._recent.add(adapter_id)
         except AdapterNotFoundError as error:
             return f"The model {model_id[:200]!r} does not exist: {error}."

@@ -67,7 +67,8 @@ def llm_config(
         config["lora_config"] = {"max_num_adapters_per_replica": recipe.serve.max_adapters_per_replica}
         if "://" in adapters:
             config["lora_config"]["dynamic_lora_loading_path"] = adapters
-        config["experimental_configs"]["adapter_store"] = {"uri": adapters, "cache": recipe.storage.cache}
+        place = {"uri": adapters, "cache": recipe.storage.cache, "base_model": recipe.model.source}
+        config["experimental_configs"]["adapter_store"] = place
     return config
 
 
