@@ -34,6 +34,10 @@ def callback(reporter: Reporter) -> Any:
             if any(seen) and state.global_step < state.max_steps:
                 control.should_save = True  # where a node leaves, training continues with it until it is gone
                 control.should_training_stop = control.should_training_stop or seen.is_stopping
+            _log_what_is_kept(state, control)
+
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            _log_what_is_kept(state, control)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             reporter.log(state, logs or {})
@@ -50,3 +54,10 @@ def callback(reporter: Reporter) -> Any:
                 raise StoppedError
 
     return Forward()
+
+
+def _log_what_is_kept(state: Any, control: Any) -> None:
+    """Have the trainer log, and so the reporter see the loss, before a checkpoint, an evaluation and the end, whatever
+    `train.args` says of logging: no weights are kept whose loss is not a number."""
+    is_last = control.should_training_stop or state.global_step >= state.max_steps
+    control.should_log = control.should_log or control.should_save or control.should_evaluate or is_last
