@@ -122,7 +122,8 @@ class Dataset(Section):
     prompt: Prompt = Prompt()
     ignore_keys: list[str] = Field(
         default_factory=list,
-        description="Keys of messages, their calls and tools to leave out. Any other key that is not known is refused.",
+        description="Keys of messages, their calls and tools to leave out. Any other key that is not known is refused. "
+        "Also columns next to the messages that are refused by name, such as chat_template_kwargs.",
         examples=[["timestamp"]],
     )
     roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(

@@ -19,7 +19,7 @@ from stages.data.shapes.conversation import (
     parsed,
     with_system,
 )  # fmt: skip
-from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, tools_of, without_media
+from stages.data.shapes.extras import MEDIA, PLACEHOLDERS, images_of, refuse_settings, tools_of, without_media
 from stages.data.shapes.history import history_of
 from stages.data.shapes.kto import label_of
 from stages.data.shapes.pictures import holds_images, placed
@@ -100,6 +100,7 @@ def conversation_fields(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, A
         messages = with_system(dataset, turns, row) if plain else in_order(dataset, turns, row)
         return {"messages": messages, **_named_media(dataset, messages, row)}
     messages = in_order(dataset, from_column(dataset, row, prompt.conversations), row)
+    refuse_settings(row, columns_used(dataset), dataset.ignore_keys)
     tools = tools_of(row, columns_used(dataset), dataset.ignore_keys)
     messages = without_filled(messages, tools)
     check_calls(messages, tools)
@@ -111,6 +112,7 @@ def _pair(dataset: Dataset, row: Mapping[str, Any]) -> dict[str, Any]:
     made = pair_fields(dataset, row)
     if dataset.prompt.conversations is None:
         return {**made, **_named_media(dataset, made["messages"], row)}
+    refuse_settings(row, columns_used(dataset), dataset.ignore_keys)
     tools = tools_of(row, columns_used(dataset), dataset.ignore_keys)
     made = {name: without_filled(each, tools) for name, each in made.items()}
     for answer in ("chosen", "rejected"):

@@ -1,4 +1,4 @@
-"""Columns that belong to the conversation, next to its messages: tools and images."""
+"""Columns that belong to the conversation, next to its messages: tools, images, and what no training reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from stages.data.example import BadRowError
-from stages.data.messages import kind
+from stages.data.messages import FLAGS, kind
 from stages.data.readers.filled import TOOLS
 from stages.data.readers.json_values import value_of
 from stages.data.shapes.pictures import PLACE, image_value
@@ -17,12 +17,34 @@ _NULLS = ("default", "const")
 _SCHEMAS = ("input_schema", "inputSchema")
 """Anthropic's and MCP's names of a tool's parameters."""
 _TOOLS = 'Write a list, or its JSON: [{"name": "...", "description": "...", "parameters": {...}}].'
+_VARIABLES = "chat_template_kwargs"
+"""TRL's name of a column of the chat template's variables."""
 _IMAGES = ("images", "image")
 _OTHER_MEDIA = ("videos", "video", "audios", "audio")
 MEDIA = frozenset((*_IMAGES, *_OTHER_MEDIA))
 """Columns of images, audio and video."""
 PLACEHOLDERS = ("<image>", "<video>", "<audio>")
 """What stands in a text for an image, video or audio of such a column."""
+
+
+def refuse_settings(row: Mapping[str, Any], used: Collection[str], ignore: Collection[str] = ()) -> None:
+    """Raise BadRowError for a column that says how this row alone is learned or rendered. ignore: to leave out."""
+    named = [name for name in (*FLAGS, _VARIABLES) if name in row and name not in used and name not in ignore]
+    for name in named:
+        value = _opened(row[name])
+        leave_out = f"leave the column out by dataset.ignore_keys=[{name}]."
+        if name in FLAGS and type(value) in (bool, int, float) and (value == 0 or (name == "weight" and value != 1)):
+            why = f"has {value!r} in its column {name!r}, and every row is learned as much as the others"
+            raise BadRowError(why, f"Remove the row, or {leave_out}")
+        if name == _VARIABLES and (said := _said(value)):
+            why = f"has {said[0]!r} in its column {name!r}, and all rows share the chat template's variables"
+            raise BadRowError(why, f"Set model.chat_template_kwargs for all of them, and {leave_out}")
+
+
+def _said(variables: Any) -> list[str]:
+    """Names of the variables that have a value."""
+    given = variables.items() if isinstance(variables, Mapping) else ()
+    return [str(name) for name, value in given if value not in (None, "", [], {})]
 
 
 def tools_of(row: Mapping[str, Any], used: Collection[str], ignore: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -61,12 +83,12 @@ def tools_of(row: Mapping[str, Any], used: Collection[str], ignore: Collection[s
     return made
 
 
-def _opened(tool: Any) -> Any:
-    """The tool, which may be JSON text."""
-    if isinstance(tool, str):
+def _opened(value: Any) -> Any:
+    """A tool, or a cell, which may be JSON text."""
+    if isinstance(value, str):
         with suppress(ValueError):
-            return value_of(tool)
-    return tool
+            return value_of(value)
+    return value
 
 
 def _tool(tool: dict[str, Any], ignore: Collection[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -267,3 +268,41 @@ def test_answers_in_a_row_are_one_answer_where_the_recipe_joins_them(what: str) 
 def test_answers_in_a_row_that_one_answer_cannot_say_are_not_joined(turns: list[dict[str, Any]]) -> None:
     with pytest.raises(BadRowError, match="cannot be joined"):
         made([ASK, *turns], TOOLS, prompt={"conversations": "m", "consecutive": "join"})
+
+
+def beside(column: str, value: Any, **dataset: Any) -> Example:
+    section = Dataset.model_validate({"source": "data", "prompt": {"conversations": "m"}, **dataset})
+    return make_example(section, "sft", "train")({"m": [ASK, SAY], column: value}, "0", "a:1")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("weight", 0, "has 0 in its column 'weight', and every row is learned as much as the others"),
+        ("weight", 0.5, "has 0.5 in its column 'weight'"),
+        ("train", False, "has False in its column 'train'"),
+        ("chat_template_kwargs", {"xml_tools": [], "enable_thinking": False}, "has 'enable_thinking' in its column"),
+        ("chat_template_kwargs", '{"custom_instructions": "Be brief."}', "has 'custom_instructions' in its column"),
+    ],
+)
+def test_a_column_that_says_how_one_row_is_learned_or_rendered_is_refused_unless_it_is_left_out(
+    column: str, value: Any, why: str
+) -> None:
+    with pytest.raises(BadRowError, match=re.escape(why)) as error:
+        beside(column, value)
+    assert f"dataset.ignore_keys=[{column}]" in error.value.fix
+    assert beside(column, value, ignore_keys=[column]).messages == [ASK, SAY]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("weight", 1),
+        ("weight", None),
+        ("train", "a"),
+        ("loss", 0.7),
+        ("chat_template_kwargs", {"xml_tools": [], "x": ""}),
+    ],
+)
+def test_a_column_that_says_nothing_of_that_is_a_column(column: str, value: Any) -> None:
+    assert beside(column, value).columns[column] == value
