@@ -18,7 +18,7 @@ from stages.engines.base import load_engine
 from stages.engines.work import Answers
 from stages.ingest.parity import sample_of
 from stages.models.chat_template import ChatTemplate
-from stages.models.endpoint_form import RefusedRowError, strip_thought, without_reasoning
+from stages.models.endpoint_form import RefusedRowError, strip_thought, template_messages, without_reasoning
 from stages.models.learned import Sample, learned
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check_one(recipe: Recipe, template: ChatTemplate, answers: Answers, example:
     asked = [{key: value for key, value in each.items() if key != "train"} for each in asked]  # the last one is read
     try:
         last = learned(template, asked, example.tools, last_only=True)[-1:]
-        (message,) = template.messages(asked[-1:])
+        (message,) = template_messages(asked[-1:], split_thoughts=True)  # a `<think>` block is read as reasoning
     except RefusedRowError as error:
         raise RunnerError(f"{where}: {error.message}", error.hint) from error
     expected = Answer(message["content"], calls_of(message), message.get("reasoning"))

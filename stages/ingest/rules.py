@@ -64,6 +64,7 @@ def _render(recipe: Recipe, folder: Path, rows: Mapping[str, Example]) -> None:
     """Raises RunnerError where the template refuses a row, or makes of it something else for training."""
     try:
         tokenizer = LightTokenizer(folder)
+        tokenizer("", add_special_tokens=False)
     except Exception:  # tokenizers raises nothing more precise; of these ingest tells
         return
     template = ChatTemplate(tokenizer, recipe.model.chat_template, recipe.model.chat_template_kwargs)

@@ -17,6 +17,7 @@ from runner.errors import RunnerError, nearest
 from runner.storage.small import MIB, read_small
 from stages.models.chat.end_of_turn import Stop, lead_of, stop_of
 from stages.models.chat.jinja import variables_of
+from stages.models.chat.refusal import refusal
 from stages.models.endpoint_form import RefusedRowError, rendered_messages, template_messages, template_tools
 from stages.models.time_limit import LOADED, USED
 from stages.models.vision import Vision, model_type_of_vision, processor_template
@@ -30,7 +31,7 @@ _SUFFIXES = (".jinja", ".jinja2", ".j2")
 _MOST_BYTES = 4 * MIB
 _GIVEN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})  # by others
 _PROBE = "q7Zx-probe"
-_ABOUT_IDS = "call ID"  # in the words of templates that ask for ids of a form
+_PART_AS_CODE = re.compile(r"""["']type["']\s*:\s*["']text""")  # a list written where a text was expected
 
 
 def built_in_names() -> list[str]:
@@ -85,12 +86,12 @@ class ChatTemplate:
         kwargs: Mapping[str, Any] | None = None,
         vision: Vision | None = None,
         *,
-        in_parts: bool = False,
+        in_parts: bool | None = None,
     ) -> None:
-        """vision: of a model that takes images. in_parts: content is given to the template as a list of parts, as it is
-        with vision in any case."""
+        """vision: of a model that takes images. in_parts: whether content is given to the template as a list of parts;
+        None: as `reads_parts` finds."""
         self.tokenizer, self.kwargs, self.vision = tokenizer, dict(kwargs or {}), vision
-        self._in_parts = in_parts or vision is not None
+        self._told_in_parts = in_parts
         self._chosen = template_text(chosen)
         self.images: Sequence[str] = ()
 
@@ -181,6 +182,30 @@ class ChatTemplate:
             )
 
     @cached_property
+    def in_parts(self) -> bool:
+        """Whether content is given to the template as a list of parts, and not as text."""
+        if self._told_in_parts is not None:
+            return self._told_in_parts
+        return self.reads_parts(sees=self.vision is not None)
+
+    def reads_parts(self, *, sees: bool) -> bool:
+        """Whether the template is to be given content as a list of parts. sees: of a model that takes images.
+
+        What it writes of each form shows it: parts where the model sees, and text where it does not, unless the
+        template writes a content of the other form alone.
+        """
+        return sees if self._writes(in_parts=sees) or not self._writes(in_parts=not sees) else not sees
+
+    def _writes(self, *, in_parts: bool) -> bool:
+        """Whether the template writes content of this form as it is."""
+        given = rendered_messages([{"role": "user", "content": _PROBE}], in_parts=in_parts)
+        try:
+            text = self._rendered(given, None, ask=True)
+        except RunnerError:
+            return False
+        return _PROBE in text and _PART_AS_CODE.search(text) is None
+
+    @cached_property
     def renders_reasoning(self) -> bool:
         """Whether the template writes an answer's reasoning where it is the last message."""
         messages = [
@@ -257,13 +282,14 @@ class ChatTemplate:
         return self.ids(self.text(self.messages(messages), template_tools(tools), ask=True))
 
     def _render(self, messages: list[dict[str, Any]], tools: Any, *, ask: bool) -> str:
-        import jinja2
+        return self._rendered(rendered_messages(messages, in_parts=self.in_parts), tools, ask=ask)
 
+    def _rendered(self, messages: list[dict[str, Any]], tools: Any, *, ask: bool) -> str:
         try:
             with USED:
                 return str(
                     self.tokenizer.apply_chat_template(
-                        rendered_messages(messages, in_parts=self._in_parts),
+                        messages,
                         tools=tools,
                         chat_template=self.source(tools),
                         add_generation_prompt=ask,
@@ -271,36 +297,7 @@ class ChatTemplate:
                         **self.kwargs,
                     )
                 )
-        except jinja2.TemplateSyntaxError as error:
-            raise RunnerError(
-                f"the chat template is not valid Jinja: {error.message} (line {error.lineno})",
-                "Correct it, or set model.chat_template.",
-            ) from error
-        except (jinja2.UndefinedError, jinja2.exceptions.SecurityError) as error:
-            raise RefusedRowError(
-                f"the chat template fails: {error}",
-                "Set model.chat_template to one without it, or the variable in model.chat_template_kwargs.",
-            ) from error
-        except jinja2.TemplateError as error:
-            raise RefusedRowError(*_refusal(messages, str(error))) from error
         except RunnerError:
             raise
         except Exception as error:
-            raise RefusedRowError(
-                f"the chat template fails on the row: {type(error).__name__}: {error}", "Set model.chat_template."
-            ) from error
-
-
-def _refusal(messages: list[dict[str, Any]], refusal: str) -> tuple[str, str]:
-    """(message, hint) for a template that raised an error of its own."""
-    if any(message["role"] == "system" for message in messages) and "system" in refusal.lower():
-        return (
-            f"the chat template takes no system message: {refusal!r}",
-            "Set dataset.prompt.system=null and put its text into dataset.prompt.user, or set model.chat_template.",
-        )
-    ids = " Or leave out the ids of calls by dataset.ignore_keys=[id, tool_call_id]." if _ABOUT_IDS in refusal else ""
-    return (
-        f"the chat template refuses the conversation: {refusal!r}",
-        f"Its turns are {', '.join(message['role'] for message in messages)}. Correct the rows, or set "
-        f"model.chat_template.{ids}",
-    )
+            raise refusal(error, messages) from error

@@ -1,7 +1,9 @@
 """Messages and tools in the one form that chat templates are given: the form in which vLLM's endpoint gives them.
 
-Content is text; a call's arguments are an object; reasoning stands under both names that templates use; a tool has a
-description and parameters, null where it lacks them. What has no place in this form is refused by name.
+Content is text, or a list of parts where the chat template reads no text (`rendered_messages`); a call's arguments are
+an object; reasoning stands under both names that templates use; a tool has a description and parameters, null where it
+lacks them. Keys have the endpoint's order, which templates show that write an object as JSON. What has no place in this
+form is refused by name.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def template_messages(messages: Sequence[Mapping[str, Any]], *, split_thoughts: 
     """Messages of an Example as the chat template is given them.
 
     split_thoughts: `<think>...</think>` at the start of an answer becomes its reasoning, for templates that render it.
-    Content is a text; a message with images has `parts` as well, of which `rendered_messages` makes its content.
+    Content is a text; a message with images, or without content, has `parts` as well, of which `rendered_messages`
+    makes its content.
     Raises RefusedRowError for parts that are neither text nor image, and for keys that have no meaning here.
     """
     found = enumerate(with_ids(messages), 1)
@@ -66,15 +69,17 @@ def _template_message(number: int, message: Mapping[str, Any], split_thoughts: b
     made: dict[str, Any] = {"role": message["role"], "content": _text(number, message["content"])}
     if has_images(message):
         made["parts"] = [dict(part) for part in message["content"]]
+    elif message["content"] is None:
+        made["parts"] = []
     reasoning = message.get("reasoning_content")
     if message["role"] == "assistant" and split_thoughts and (found := _THOUGHT.match(made["content"])):
         reasoning = found.group(1).strip("\n") if reasoning is None else reasoning
         made["content"] = made["content"][found.end() :]
-    if reasoning is not None:
-        made |= {"reasoning": reasoning, "reasoning_content": reasoning}
     if calls := message.get("tool_calls"):
         made["tool_calls"] = [_call(number, call) for call in calls]
-    return made | {key: message[key] for key in ("name", "tool_call_id") if message.get(key) is not None}
+    if reasoning is not None:
+        made |= {"reasoning": reasoning, "reasoning_content": reasoning}
+    return made | {key: message[key] for key in ("tool_call_id", "name") if message.get(key) is not None}
 
 
 def has_images(message: Mapping[str, Any]) -> bool:
@@ -83,15 +88,14 @@ def has_images(message: Mapping[str, Any]) -> bool:
 
 
 def rendered_messages(messages: Sequence[Mapping[str, Any]], *, in_parts: bool) -> list[dict[str, Any]]:
-    """The messages as the template's program reads them. in_parts: content is a list, as vLLM gives it to the templates
-    of models that take images."""
-    if not in_parts:
-        return [dict(message) for message in messages]
+    """The messages as the template's program reads them. in_parts: content is a list of parts, as vLLM gives it, which
+    gives a tool's result as text to these templates, too."""
     made = []
     for message in messages:
-        text = [{"type": "text", "text": message["content"]}] if message["content"] else []
-        made.append({**message, "content": message.get("parts", text)})
-        made[-1].pop("parts", None)
+        content: Any = message["content"]
+        if in_parts and message["role"] != "tool":
+            content = message.get("parts", [{"type": "text", "text": content}])
+        made.append({**{key: each for key, each in message.items() if key != "parts"}, "content": content})
     return made
 
 
@@ -118,8 +122,7 @@ def _call(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
                 f"message {number} calls {function.get('name')!r} with arguments that are not JSON: {arguments[:80]!r}",
                 "Write the arguments as a JSON object.",
             ) from error
-    made = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
-    return {"id": call["id"], **made}
+    return {"id": call["id"], "function": {"arguments": arguments, "name": function["name"]}, "type": "function"}
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:

@@ -17,8 +17,9 @@ from stages.models.chat_template import OPEN_THOUGHT, ChatTemplate
 from stages.models.endpoint_form import RefusedRowError, template_tools, without_reasoning
 
 NO_LOSS = -100
-_PROBE = "q7Zx-part"
 _THOUGHT_BLOCK = re.compile(r"<think>\s*</think>\s*")
+_NO_THOUGHT = re.compile(r"\s*(?:<think>)?\s*</think>\s*")  # the start may be the request's end
+_SWITCHES = ("enable_thinking", "thinking")  # variables that templates read
 _TAKE_OTHER = "Set model.chat_template to a template that has it (chatml has), or remove it from the rows."
 
 
@@ -164,41 +165,35 @@ def _check_answer(template: ChatTemplate, answer: str, message: Mapping[str, Any
     where = answer.find(content.strip(), at)
     if where < 0:
         raise RefusedRowError(
-            f"the chat template drops or changes the answer {content.strip()[:60]!r}{_of_parts(template)}",
+            f"the chat template drops or changes the answer {content.strip()[:60]!r}",
             "Set model.chat_template to a template that writes it as it is.",
         )
     calls = message.get("tool_calls") or []
     extra = answer[:where] if reasoning is None else _THOUGHT_BLOCK.sub("", answer[:where], count=1)
     if content.strip() and not (reasoning and reasoning.strip()) and extra.strip() and not template.drops(extra):
-        raise RefusedRowError(*_added(extra))
-    if not content.strip() and reasoning is None and not calls and _THOUGHT_BLOCK.match(answer):
-        raise RefusedRowError(*_added(_THOUGHT_BLOCK.match(answer).group()))  # type: ignore[union-attr]
+        raise RefusedRowError(*_added(template, extra))
+    if not content.strip() and reasoning is None and (block := _NO_THOUGHT.match(answer)):
+        raise RefusedRowError(*_added(template, block.group()))
     for call in calls:
         _check_call(answer[where:], call["function"])
     return not answer[where - _leading(content) :].startswith(content) if content.strip() else False
-
-
-def _of_parts(template: ChatTemplate) -> str:
-    """A clause where the template takes a content only as a list of parts, as models that take images have it."""
-    parts: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
-    try:
-        plain = template.text([{"role": "user", "content": _PROBE}], None, ask=True)
-        wanted = template.vision is None and _PROBE not in plain and _PROBE in template.text(parts, None, ask=True)
-    except RefusedRowError:
-        return ""
-    return ": it reads a content as a list of parts, and that of a model of text alone is a text" if wanted else ""
 
 
 def _leading(content: str) -> int:
     return len(content) - len(content.lstrip())
 
 
-def _added(extra: str) -> tuple[str, str]:
+def _added(template: ChatTemplate, extra: str) -> tuple[str, str]:
     shown = f"the chat template writes {extra!r} before the row's answer, which would be learned and is not in the row"
     if "think" in extra:
+        switch = next((name for name in _SWITCHES if name in (template.variables or ())), None)
+        way = (
+            f"Set model.chat_template_kwargs.{switch}=false, which moves it into the prompt; where"
+            if switch
+            else "Where"
+        )
         return shown, (
-            "Set model.chat_template_kwargs.enable_thinking=false, which moves it into the prompt; where others have "
-            "reasoning, give this one some, too, or write the empty block before its answer."
+            f"{way} others have reasoning, give this one some, too, or write the empty block before its answer."
         )
     return shown, "Set model.chat_template_kwargs or model.chat_template so that the answer follows the prompt."
 
@@ -212,12 +207,14 @@ def _check_call(answer: str, function: Mapping[str, Any]) -> None:
             "Set model.chat_template to a template that writes them with `| tojson`.",
         )
     for text in (function["name"], *_leaves(function["arguments"])):
-        if (
-            text not in answer
-            and json.dumps(text, ensure_ascii=False)[1:-1] not in answer
-            and json.dumps(text)[1:-1] not in answer
-        ):
+        if not _is_written(text, answer):
             raise RefusedRowError(f"the chat template drops the tool call {function['name']!r}", _TAKE_OTHER)
+
+
+def _is_written(text: str, where: str) -> bool:
+    """Whether the text is there as it is, or as JSON has it."""
+    ways = (text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1])
+    return any(each in where for each in ways)
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -239,10 +236,10 @@ def _nothing_dropped(template: ChatTemplate, messages: list[dict[str, Any]], too
     for number, message in enumerate(messages, 1):
         texts = [part.get("text", "") for part in message.get("parts", ())] or [message["content"]]
         for content in map(str.strip, texts):
-            if content and content not in text:
+            # a tool's result is written as JSON by Llama 3's templates, among others
+            if content and not (_is_written(content, text) if message["role"] == "tool" else content in text):
                 raise RefusedRowError(
-                    f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}"
-                    f"{_of_parts(template)}",
+                    f"the chat template drops or changes message {number}, the {message['role']}'s: {content[:60]!r}",
                     "Set model.chat_template, or change the rows.",
                 )
     named = [message["name"] for message in messages if message.get("name") and message["role"] != "tool"]

@@ -61,7 +61,7 @@ _FRONTEND_RESERVED = {
     "lora_modules": "the published adapter is served",
     "chat_template": "set model.chat_template",
     "default_chat_template_kwargs": "set model.chat_template_kwargs",
-    "chat_template_content_format": "content is given to the chat template as text",
+    "chat_template_content_format": "the chat template itself shows whether it reads content as text or as parts",
     "tool_call_parser": "set model.tool_parser",
     "enable_auto_tool_choice": "it is on when model.tool_parser is set",
     "trust_request_chat_template": "requests use model.chat_template, as training does",

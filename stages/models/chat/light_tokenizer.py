@@ -20,13 +20,17 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 
 
 class LightTokenizer:
-    """The tokenizer in a folder that has tokenizer.json."""
+    """The tokenizer in a folder that has tokenizer.json; without it there are templates alone, and no tokens."""
 
     def __init__(self, folder: Path) -> None:
+        self.name_or_path = str(folder)
+        self._folder = folder
+
+    @cached_property
+    def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        self.name_or_path = str(folder)
-        self._folder, self._tokenizer = folder, Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return Tokenizer.from_file(str(self._folder / "tokenizer.json"))
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stages.engines.vllm.serving.server import chat_kwargs
 from stages.models.chat.light_tokenizer import LightTokenizer
 from stages.models.chat.template_here import tokenizer_folder
 from stages.models.chat_template import ChatTemplate
@@ -30,6 +31,16 @@ def test_the_light_tokenizer_makes_the_tokens_of_transformers(family: str, tmp_p
     assert learned(light, ASKED) == learned(own, ASKED)
     assert light.stop == own.stop
     assert light.tokenizer.decode(learned(own, ASKED)[0].ids) == tokenizer.decode(learned(own, ASKED)[0].ids)
+
+
+@pytest.mark.parametrize(("family", "form"), [("parts", "openai"), ("chatml", "string"), ("base", "string")])
+def test_the_endpoint_is_given_content_in_the_form_that_the_template_reads(
+    family: str, form: str, tmp_path: Path
+) -> None:
+    tokenizer = tokenizer_of(family)
+    tokenizer.save_pretrained(tmp_path)
+    assert ChatTemplate(tokenizer).in_parts == (form == "openai")
+    assert chat_kwargs(recipe_of(), tmp_path)["chat_template_content_format"] == form
 
 
 def keys_of(folder: Path, family: str, system: str | None = None, **model: Any) -> dict[str, Any]:

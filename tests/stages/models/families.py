@@ -20,6 +20,7 @@ _DATED = (
     "{% for m in rest %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+_SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
 # Earlier turns lose their thoughts; the last answer always has a think block; without thinking a request has it too.
 _THINKING = (
     "{% if tools %}<|im_start|>system\n# Tools\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
@@ -29,9 +30,9 @@ _THINKING = (
     "</tool_call>{% endfor %}<|im_end|>\n"
     "{% elif m.role == 'tool' %}<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
     "{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n" + _SWITCH + "{% endif %}"
 )
+_ALWAYS_THINKING = _THINKING.replace(_SWITCH, "<think>\n")
 _NO_SYSTEM = (
     "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
@@ -58,6 +59,47 @@ _MARKED = (
     "{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Content is a list of parts in turns, as templates of models that see have it, and a tool's result is a text.
+_PARTS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'tool' %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
+    "{% for c in m.tool_calls or [] %}<tool_call>\n"
+    "{{ {'name': c.function.name, 'arguments': c.function.arguments} | tojson }}\n</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# A call is an object that is written as JSON whole.
+_WHOLE_CALLS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# The system message stands before the first question, and content may be a text or parts.
+_FOLDED = (
+    "{{ bos_token }}{% set first = '' %}{% set rest = messages %}{% if messages[0].role == 'system' %}{% set rest = messages[1:] %}"
+    "{% set first = (messages[0].content if messages[0].content is string else messages[0].content[0].text) + '\n\n' %}{% endif %}"
+    "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ first if loop.first }}"
+    "{% if m.content is string %}{{ m.content | trim }}{% else %}{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}"
+    "<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+# Calls as XML, whose values are texts.
+_XML_CALLS = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}<function><name>{{ t.function.name }}</name></function>{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response>{% else %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>\n<function={{ c.function.name }}>\n"
+    "{% for name, value in c.function.arguments | items %}<parameter={{ name }}>\n"
+    "{{ value if value is string else value | tojson }}\n</parameter>\n{% endfor %}</function>\n</tool_call>{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# A request without thinking ends a thought that nobody began.
+_CLOSED_THOUGHT = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}<|Assistant|></think>"
+    "{{ m.content.split('</think>', 1)[-1] }}{{ eos_token }}{% elif m.role == 'user' %}<|User|>{{ m.content }}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|>{{ '<think>' if thinking else '</think>' }}{% endif %}"
+)
 
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 ONE_CALL = "{% set n = messages | length + 6 %}{{ n ** 500000000 }}"
@@ -74,6 +116,12 @@ FAMILIES: dict[str, tuple[list[str], str, str, str | None]] = {
     "mistral": (["<s>", "</s>", "[INST]", "[/INST]"], "<s>", "</s>", _STRICT),
     "phi": (["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"], "<|endoftext|>", "<|endoftext|>", _PHI),
     "deepseek-r1": (["<|bos|>", "<|eos|>", "<|User|>", "<|Assistant|>", *_THINK], "<|bos|>", "<|eos|>", _OPEN_THOUGHT),
+    "parts": (_CHATML, "<|endoftext|>", "<|im_end|>", _PARTS),
+    "hermes": (_CHATML, "<|endoftext|>", "<|im_end|>", _WHOLE_CALLS),
+    "gemma3": (["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"], "<bos>", "<eos>", _FOLDED),
+    "qwen3-coder": (_CHATML, "<|endoftext|>", "<|im_end|>", _XML_CALLS),
+    "qwen3-thinking": (_CHATML, "<|endoftext|>", "<|im_end|>", _ALWAYS_THINKING),
+    "deepseek-v3.1": (["<|bos|>", "<|eos|>", "<|User|>", "<|Assistant|>", *_THINK], "<|bos|>", "<|eos|>", _CLOSED_THOUGHT),
     "base": (_CHATML, "<|endoftext|>", "<|endoftext|>", None),
     "generation marks": (_CHATML, "<|endoftext|>", "<|im_end|>", _MARKED),
 }  # fmt: skip

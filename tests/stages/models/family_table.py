@@ -94,6 +94,14 @@ CASES = (
     Case("phi", "system message, two turns", [_SYSTEM[0], *_TURNS]),
     Case("deepseek-r1", "reasoning", _THOUGHT, {"reasoning_parser": "deepseek_r1"}),
     Case("deepseek-r1", "no reasoning", _ASKED),
+    Case("parts", "system message, two turns", [_SYSTEM[0], *_TURNS]),
+    Case("parts", "tools, call and result", _CALLED, {"tool_parser": "hermes"}, _TOOLS),
+    Case("hermes", "tools, call and result", _CALLED, {"tool_parser": "hermes"}, _TOOLS),
+    Case("qwen3-coder", "tools, call and result", _CALLED, {"tool_parser": "qwen3_coder"}, _TOOLS),
+    Case("gemma3", "system message, two turns", [_SYSTEM[0], *_TURNS]),
+    Case("qwen3-thinking", "reasoning", _THOUGHT, {"reasoning_parser": "deepseek_r1"}),
+    Case("qwen3-thinking", "no reasoning", _ASKED),
+    Case("deepseek-v3.1", "system message, two turns", [_SYSTEM[0], *_TURNS]),
     Case("base", "question and answer", _ASKED),
     Case("base", "system message, two turns", [_SYSTEM[0], *_TURNS], {"chat_template": "chatml"}),
     Case("base", "reasoning", _THOUGHT, {"chat_template": "chatml", "reasoning_parser": "deepseek_r1"}),
@@ -142,7 +150,7 @@ async def _client(recipe: Recipe, folder: Path, example: Example) -> list[int]:
     from vllm.renderers import renderer_from_config
     from vllm.renderers.online_renderer import OnlineRenderer
 
-    kwargs = chat_kwargs(recipe)
+    kwargs = chat_kwargs(recipe, folder)
     model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
     endpoint = OnlineRenderer(
         model,

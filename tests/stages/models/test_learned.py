@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from stages.models.chat_template import ChatTemplate
-from stages.models.endpoint_form import RefusedRowError, sent_messages
+from stages.models.endpoint_form import RefusedRowError, rendered_messages, sent_messages
 from stages.models.learned import NO_LOSS, Sample, asked_ids, learned
 from tests.stages.models.families import sentencepiece_like, tokenizer_of
 
@@ -272,6 +273,11 @@ def test_arguments_that_a_template_wants_as_a_text_are_refused() -> None:
     )
     with pytest.raises(RefusedRowError, match="as Python does, "):
         learned(template_of("chatml", text), CALLED[:2])
+    added = text.replace(
+        "{{ c.function.name }}{{ c.function.arguments }}", "{{ c.function.name + c.function.arguments }}"
+    )
+    with pytest.raises(RefusedRowError, match="wants the arguments of calls as a text"):
+        learned(template_of("chatml", added), CALLED[:2])
 
 
 def test_a_message_that_is_not_to_be_learned_contradicts_prompts_that_are() -> None:
@@ -279,7 +285,62 @@ def test_a_message_that_is_not_to_be_learned_contradicts_prompts_that_are() -> N
         learned(template_of("chatml"), [ASKED[0], {**ASKED[1], "train": False}, *TALK[2:]], on_prompt=True)
 
 
-def test_a_template_that_reads_parts_alone_is_told_as_such() -> None:
-    parts = "{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}</s>{% endfor %}"
-    with pytest.raises(RefusedRowError, match="reads a content as a list of parts"):
-        learned(template_of("chatml", parts), ASKED)
+def test_a_template_that_reads_parts_alone_is_given_parts_and_one_that_reads_both_texts() -> None:
+    parts = (
+        "{% for m in messages %}<|im_start|>{% if m.content is string %}{{ m.content }}{% else %}"
+        "{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endif %}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    alone = parts.replace("m.content is string", "false")
+    (both,), (only,) = (learned(template_of("chatml", text), ASKED) for text in (parts, alone))
+    decoded = [tokenizer_of("chatml").decode(each.ids) for each in (both, only)]
+    assert decoded[1] == decoded[0].replace("<|im_end|>", "<|im_end|>" * 2)
+
+
+def test_a_template_that_reads_parts_alone_has_a_tool_s_result_as_vllm_gives_it() -> None:
+    template = template_of("parts")
+    assert template.in_parts
+    (sample,) = learned(template, CALLED, TOOLS, last_only=True)
+    assert "<|im_start|>tool\n2<|im_end|>" in template.tokenizer.decode(sample.ids)
+
+
+def test_a_tool_s_result_may_be_written_as_json() -> None:
+    rows = [*CALLED[:2], {**CALLED[2], "content": '{"left": 2,\n "of": "rye €"}'}, CALLED[3]]
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m.content | tojson if m.role == 'tool' else m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    (sample,) = learned(template_of("chatml", text), rows, last_only=True)
+    assert '{\\"left\\": 2' in template_of("chatml").tokenizer.decode(sample.ids)
+    with pytest.raises(RefusedRowError, match="drops or changes message 1"):
+        learned(
+            template_of("chatml", text.replace("m.role == 'tool'", "m.role == 'user'")),
+            [{"role": "user", "content": 'a "b"'}, ASKED[1]],
+        )
+
+
+def test_a_call_after_an_empty_thought_that_the_row_does_not_have_is_refused() -> None:
+    with pytest.raises(RefusedRowError, match="before the row's answer") as error:
+        learned(template_of("qwen3"), CALLED[:2], TOOLS)
+    assert "enable_thinking=false" in error.value.hint
+    assert learned(template_of("qwen3", enable_thinking=False), CALLED[:2], TOOLS)
+
+
+def test_a_switch_of_thinking_is_named_only_where_the_template_has_one() -> None:
+    with pytest.raises(RefusedRowError, match="before the row's answer") as error:
+        learned(template_of("qwen3-thinking"), ASKED)
+    assert "enable_thinking" not in error.value.hint
+    assert "give this one some" in error.value.hint
+
+
+def test_keys_have_the_order_of_the_endpoint_where_a_template_writes_a_message_as_json() -> None:
+    """What `vllm.entrypoints.chat_utils.parse_chat_messages` makes of the same messages of a parsed request."""
+    row = {**CALLED[1], "reasoning_content": "r", "name": "x"}
+    made = template_of("qwen3").messages([CALLED[0], row, {**CALLED[2], "name": "stock"}])
+    call = '{"id": "c1", "function": {"arguments": {"item": "rye"}, "name": "stock"}, "type": "function"}'
+    whole = f'"tool_calls": [{call}], "reasoning": "r", "reasoning_content": "r", "name": "x"}}'
+    assert json.dumps(rendered_messages(made, in_parts=False)[1:]) == (
+        f'[{{"role": "assistant", "content": "", {whole}, '
+        '{"role": "tool", "content": "2", "tool_call_id": "c1", "name": "stock"}]'
+    )

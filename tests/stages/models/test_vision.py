@@ -87,7 +87,7 @@ async def _read(recipe: Recipe, folder: Path, example: Example, batch: dict[str,
 
     model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
     renderer = renderer_from_config(VllmConfig(model_config=model))
-    kwargs = chat_kwargs(recipe, takes_images=True)
+    kwargs = chat_kwargs(recipe, folder)
     endpoint = OnlineRenderer(
         model, renderer, request_logger=None, chat_template=None,
         chat_template_content_format=kwargs["chat_template_content_format"],
@@ -108,6 +108,18 @@ def test_a_text_with_the_token_of_an_image_and_a_template_that_drops_images_are_
     dropping = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}</s>{% endfor %}"
     with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 images"):
         learned(ChatTemplate.load(folder, dropping, {}).seeing(example.images), example.messages)
+
+
+@pytest.mark.environment("llamafactory")
+def test_a_template_of_texts_alone_takes_the_texts_of_a_model_that_sees(folder: Path) -> None:
+    texts = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    template = ChatTemplate.load(folder, texts, {})
+    assert not template.in_parts
+    assert ChatTemplate.load(folder, None, {}).in_parts
+    plain: list[Any] = [{"role": "user", "content": "Red?"}, {"role": "assistant", "content": "Yes."}]
+    assert learned(template, plain)
+    with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 images"):
+        learned(template.seeing(shown().images), shown().messages)
 
 
 @pytest.mark.environment("llamafactory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from runner.cluster import environments
@@ -10,8 +11,9 @@ from runner.cluster.session import worker_bundle
 from stages.engines.base import RUNS_IN
 from stages.engines.vllm.cpu import cpu_engine_env
 from stages.engines.vllm.lora import engine_rank
+from stages.models.chat.content_form import requests_in_parts
 from stages.models.chat_template import template_text
-from stages.models.vision import model_type_of_vision, processor_template
+from stages.models.vision import processor_template
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
 from stages.sections.recipe import Recipe
 
@@ -33,9 +35,7 @@ def llm_config(
     bundle = {key: amount for key, amount in worker_bundle(resources).items() if not key.startswith("accelerator_type")}
     runtime_env = environments.with_variables(resources.runtime_env, env)
     actor = {"num_cpus": 0, **({"num_gpus": bundle.pop("GPU")} if has_gpu_itself(recipe) else {})}
-    chat = chat_kwargs(recipe, takes_images=model_type_of_vision(model_path) is not None)
-    if "chat_template" not in chat and (own := processor_template(model_path)) is not None:
-        chat["chat_template"] = own  # for requests with tools as well
+    chat = chat_kwargs(recipe, model_path)
     config: dict[str, Any] = {
         "model_loading_config": {"model_id": recipe.serve.model_id, "model_source": model_path},
         "callback_config": {"callback_class": "stages.engines.vllm.serving.replica:LocalModel"},
@@ -96,19 +96,23 @@ def engine_kwargs(recipe: Recipe, *, with_adapters: bool) -> dict[str, Any]:
     return {"max_lora_rank": engine_rank(recipe.train.lora_rank), **kwargs, "enable_lora": True, "max_loras": max_loras}
 
 
-def chat_kwargs(recipe: Recipe, *, takes_images: bool = False) -> dict[str, Any]:
+def chat_kwargs(recipe: Recipe, model_path: Path | str) -> dict[str, Any]:
     """Chat template and parsers, as vLLM's endpoint takes them: those of training and batch inference."""
-    return {**template_kwargs(recipe, takes_images=takes_images), **parser_kwargs(recipe)}
+    return {**template_kwargs(recipe, model_path), **parser_kwargs(recipe)}
 
 
-def template_kwargs(recipe: Recipe, *, takes_images: bool = False) -> dict[str, Any]:
+def template_kwargs(recipe: Recipe, model_path: Path | str) -> dict[str, Any]:
     """The chat template and its variables.
 
-    Content is given to the template as it is there: as text, or as parts where the model takes images. Raises
-    RunnerError when the template cannot be read.
+    Content is given to the template as it is there: as text, or as parts. vLLM would tell by the template's loops, and
+    so give parts to many that write texts as well. Raises RunnerError when the template cannot be read.
     """
-    kwargs: dict[str, Any] = {"chat_template_content_format": "openai" if takes_images else "string"}
-    if (text := template_text(recipe.model.chat_template)) is not None:
+    in_parts = requests_in_parts(recipe, model_path)
+    kwargs: dict[str, Any] = {"chat_template_content_format": "openai" if in_parts else "string"}
+    text = template_text(recipe.model.chat_template)
+    if text is None:
+        text = processor_template(model_path)  # for requests with tools as well
+    if text is not None:
         kwargs["chat_template"] = text
     if recipe.model.chat_template_kwargs:
         kwargs["default_chat_template_kwargs"] = dict(recipe.model.chat_template_kwargs)
