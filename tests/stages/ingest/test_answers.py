@@ -23,6 +23,7 @@ CALL: Message = {
     "tool_calls": [{"type": "function", "function": {"name": "stock", "arguments": {"item": "rye"}}}],
 }
 THOUGHT: Message = {"role": "assistant", "content": "Two.", "reasoning_content": "Count them."}
+WRITTEN_THOUGHT: Message = {"role": "assistant", "content": "<think>\nCount them.\n</think>\n\nTwo."}
 CALLED = Example("1", [ASKED, CALL], tools=[TOOL], source="train.jsonl:1")
 
 
@@ -50,9 +51,7 @@ def test_a_call_without_tools_is_refused_because_no_request_would_get_it() -> No
         check_needed(recipe_of(tool_parser="hermes"), Example("1", [ASKED, CALL]))
 
 
-@pytest.mark.parametrize(
-    "answer", [THOUGHT, {"role": "assistant", "content": "<think>\nCount them.\n</think>\n\nTwo."}]
-)
+@pytest.mark.parametrize("answer", [THOUGHT, WRITTEN_THOUGHT])
 def test_reasoning_that_is_learned_and_not_scored_is_not_served_within_the_answer(answer: Message) -> None:
     example = Example("1", [ASKED, answer])
     with pytest.raises(RunnerError, match="scored without it and would be served with it") as caught:
@@ -69,6 +68,7 @@ def test_reasoning_that_is_learned_and_not_scored_is_not_served_within_the_answe
         ("base", {"chat_template": "chatml", "tool_parser": "hermes"}, CALLED),
         ("qwen3", {"reasoning_parser": "qwen3"}, Example("1", [ASKED, THOUGHT])),
         ("deepseek-r1", {"reasoning_parser": "deepseek_r1"}, Example("1", [ASKED, THOUGHT])),
+        ("chatml", {"reasoning_parser": "qwen3"}, Example("1", [ASKED, WRITTEN_THOUGHT])),
         (
             "qwen3",
             {"reasoning_parser": "qwen3", "chat_template_kwargs": {"enable_thinking": False}},

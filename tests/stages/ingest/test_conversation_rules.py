@@ -22,7 +22,7 @@ pytestmark = pytest.mark.environment("llamafactory")
 ASKED = [{"role": "user", "content": "Open é 你好?"}, {"role": "assistant", "content": "At eight.", "name": None}]
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "deepseek-r1")])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "deepseek-r1", "qwen3-thinking")])
 def test_the_light_tokenizer_makes_the_tokens_of_transformers(family: str, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(family)
     tokenizer.save_pretrained(tmp_path)

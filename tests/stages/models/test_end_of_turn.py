@@ -11,7 +11,7 @@ from tests.stages.models.families import FAMILIES, sentencepiece_like, tokenizer
 pytestmark = pytest.mark.environment("llamafactory")
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "phi", "gemma")])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("base", "phi", "gemma", "gemma3")])
 def test_a_template_that_ends_turns_as_its_tokenizer_does_adds_no_stop(family: str) -> None:
     assert ChatTemplate(tokenizer_of(family), None, {"date_string": "1 May 2024"}).stop == Stop()
 
