@@ -73,7 +73,7 @@ class RunnerError(Exception):
 
 
 class UsageError(RunnerError):
-    """The command line asks for what cannot be done."""
+    """The command line or the recipe asks for what cannot be done, or is not there; nothing was begun."""
 
     exit_code = EXIT_INVALID_RECIPE
 

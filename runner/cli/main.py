@@ -11,10 +11,10 @@ from select import POLLERR, poll
 from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
+from runner.cli.interrupted import noted_ctrl_c, say_interrupted
 from runner.cli.verbs.table import VERBS
 from runner.errors import (
     EXIT_DONE,
-    EXIT_INTERRUPTED,
     EXIT_INVALID_RECIPE,
     Problem,
     RecipeError,
@@ -34,18 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # of what the terminal's encoding lacks the code is shown
             stream.reconfigure(errors="backslashreplace")
     line = CommandLine("", [word for word in argv if word in ("format=json", "hydra.verbose=true")])
-    try:
-        line = read_command_line(argv)
-        if line.about_itself:
-            return _about_itself(line)
-        _check_place(argv)
-        return dispatch(line)
-    except (RunnerError, OSError) as error:
-        if line.verbose or (isinstance(error, BrokenPipeError) and _is_unread()):
-            raise
-        return _explain(error, line)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    with noted_ctrl_c() as seen:
+        try:
+            line = read_command_line(argv)
+            if line.about_itself:
+                return _about_itself(line)
+            _check_place(argv)
+            return dispatch(line)
+        except KeyboardInterrupt:
+            return say_interrupted(line.text)
+        except Exception as error:
+            if seen:  # a library took it for a failure of its own
+                return say_interrupted(line.text)
+            is_unread = isinstance(error, BrokenPipeError) and _is_unread()
+            if line.verbose or is_unread or not isinstance(error, RunnerError | OSError):
+                raise
+            return _explain(error, line)
 
 
 def _check_place(argv: Sequence[str]) -> None:

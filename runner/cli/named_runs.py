@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cli.asked import Call
-from runner.errors import Problem, RecipeError, RunnerError
+from runner.errors import Problem, RecipeError, UsageError
 from runner.pipeline.runs import LATEST, find_run, known_roots, state_of_run
 from runner.recipe.extension import recipe_class
 from runner.recipe.load import Composed, section_of
@@ -19,7 +19,7 @@ from runner.sweep.state import Sweep
 def named_runs(call: Call) -> list[Path]:
     """Folders of the runs that the command line names: by `runs`, `sweep`, or the newest of the recipe.
 
-    Raises RunnerError for one that cannot be found.
+    Raises UsageError for one that cannot be found.
     """
     options, recipe = call.options, call.recipe_name()
     if options.sweep_id is not None:
@@ -28,7 +28,7 @@ def named_runs(call: Call) -> list[Path]:
         verb = call.line.verb
         hint = "Name them: runs=[latest], runs=[ID,ID], recipe=NAME for its newest"
         hint += ", or sweep=ID top=3 for a sweep's best." if verb == "serve" else "."
-        raise RunnerError(f"{verb} needs the runs to {verb}", hint)
+        raise UsageError(f"{verb} needs the runs to {verb}", hint)
     return [find_named(call, name) for name in options.runs or [LATEST]]
 
 
@@ -56,7 +56,7 @@ def serving(call: Call) -> tuple[Composed, RunOptions]:
     """The first run's recipe with the others in `serve.runs`, and options that run just serve and query.
 
     Keys given on the command line win over the run's recipe; the endpoint stays up until Ctrl-C unless they say
-    otherwise. Raises RunnerError when no run is named, or one cannot be found.
+    otherwise. Raises UsageError when no run is named, or one cannot be found.
     """
     first, *others = named_runs(call)
     served = recipe_of_run(call.composed, first)
@@ -66,7 +66,7 @@ def serving(call: Call) -> tuple[Composed, RunOptions]:
         serve["keep_alive"] = True
     only = [name for name in ("serve", "query") if name in served.values["pipeline"]]
     if "serve" not in only:
-        raise RunnerError(f"the pipeline of the run {first.name} has no serve stage", "Name another run first.")
+        raise UsageError(f"the pipeline of the run {first.name} has no serve stage", "Name another run first.")
     return served, RunOptions(only=only, force=only)
 
 
@@ -76,13 +76,13 @@ def best_of_sweep(root: Path, options: RunOptions) -> list[str]:
     try:
         sweep = Sweep.load(folder)
     except FileNotFoundError:
-        raise RunnerError(
+        raise UsageError(
             f"there is no sweep {options.sweep_id!r} below {root / 'sweeps'}", "Name one of its folders."
         ) from None
     scored = [job for job in sweep.jobs if job.status == "done" and job.value is not None]
     best = sorted(scored, key=lambda job: -(job.value or 0.0))[: options.top]
     if not best:
-        raise RunnerError(f"no job of the sweep {options.sweep_id} has a score", "Continue the sweep first.")
+        raise UsageError(f"no job of the sweep {options.sweep_id} has a score", "Continue the sweep first.")
     return [job.run_id for job in best]
 
 

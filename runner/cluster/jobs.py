@@ -27,6 +27,7 @@ from runner.errors import (
     Problem,
     RecipeError,
     RunnerError,
+    UsageError,
 )
 from runner.recipe.load import RECIPES_DIR
 from runner.recipe.schema import Recipe, RunOptions
@@ -194,7 +195,7 @@ def job_settings(
     command = entrypoint(recipe, overrides, has_config=config_dir is not None)
     for name, value in passed.items():
         if len(value) >= 8 and value in command:
-            raise RunnerError(
+            raise UsageError(
                 f"the value of {name} is part of the command line, which the cluster shows to everybody",
                 f"Write ${{oc.env:{name}}} into the recipe instead.",
             )
@@ -286,7 +287,7 @@ def _info(client: Client, job: str) -> Any:
     except RuntimeError as error:
         if "does not exist" not in str(error):
             raise RunnerError(f"the cluster does not say how {job} is: {_last_line(error)}") from error
-        raise RunnerError(f"the cluster has no job {job!r}", "`ray job list` names those that it has.") from error
+        raise UsageError(f"the cluster has no job {job!r}", "`ray job list` names those that it has.") from error
 
 
 def status(job: str, address: str, as_json: bool, connect_to: Callable[[str], Client] = connect) -> int:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runner.errors import Problem, RecipeError, RunnerError, nearest
+from runner.errors import Problem, RecipeError, RunnerError, UsageError, nearest
 from runner.pipeline.manifest import MANIFEST
 from runner.storage.atomic import read_state, write_text
 from runner.storage.digest import digest_bytes
@@ -65,7 +65,7 @@ def find_run(root: Path, name: str, recipe: str | None = None, elsewhere: Sequen
     """The folder of the run of that name.
 
     recipe: look at this recipe's runs only. elsewhere: other roots, looked at where there is none below `root`.
-    Raises RunnerError when there is none, or the name fits several.
+    Raises UsageError when there is none, or the name fits several.
     """
     if by_path := _of_path(root, name):
         return by_path
@@ -101,7 +101,7 @@ def state_of_run(folder: Path, name: str) -> dict[str, Any]:
 
 
 def run_of_id(root: Path, run_id: str) -> Path:
-    """The folder of the run of that id, or whose id alone begins so. Raises RunnerError."""
+    """The folder of the run of that id, or whose id alone begins so. Raises UsageError."""
     found = _of_id(run_folders(root), run_id)
     if found is None:
         raise _missing(root, run_id, None, ())
@@ -115,7 +115,7 @@ def _of_id(folders: Iterable[Path], run_id: str) -> Path | None:
     fitting = [folder for folder in folders if len(run_id) >= _SHORTEST and folder.name.startswith(run_id)]
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting[:5])
-        raise RunnerError(f"{len(fitting)} runs have an id that begins with {run_id}: {names}", "Write more of it.")
+        raise UsageError(f"{len(fitting)} runs have an id that begins with {run_id}: {names}", "Write more of it.")
     return fitting[0] if fitting else None
 
 
@@ -136,7 +136,7 @@ def _best(root: Path, sweep: str) -> str:
     return ""
 
 
-def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path]) -> RunnerError:
+def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path]) -> UsageError:
     known = [folder.name for folder in run_folders(root, recipe)]
     wanted = f"run {name!r}" if name != LATEST else f"run of {recipe}" if recipe else "run"
     if name.endswith(BEST):
@@ -144,7 +144,7 @@ def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path
     places = f", nor in {len(elsewhere)} other places of runs" if elsewhere else ""
     guess = nearest(name, known)
     hint = f"Did you mean {guess}?" if guess else "Start one, or say where: storage.root=..."
-    return RunnerError(f"there is no {wanted} below {root}{places}", hint)
+    return UsageError(f"there is no {wanted} below {root}{places}", hint)
 
 
 def unusable_root(root: Path, *, to_write: bool = False) -> str:
@@ -161,9 +161,9 @@ def unusable_root(root: Path, *, to_write: bool = False) -> str:
 
 
 def check_writable(folder: str) -> None:
-    """Raise RunnerError when no file can be written below the folder, which may be missing as yet."""
+    """Raise UsageError when no file can be written below the folder, which may be missing as yet."""
     if why := unusable_root(Path(folder).expanduser().absolute(), to_write=True):
-        raise RunnerError(why, ANOTHER_ROOT)
+        raise UsageError(why, ANOTHER_ROOT)
 
 
 def of_the_system(folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.cluster.session import RaySession
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from runner.pipeline import plan as planning
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import StageRecord
@@ -46,16 +46,16 @@ class Wanted:
 def find_results(recipe: Recipe, root: Path) -> Wanted:
     """The model and the adapter that the recipe's finished stages have made.
 
-    Raises RunnerError when one of them has yet to run, GateError when the gate refused the result.
+    Raises UsageError when one of them has yet to run, GateError when the gate refused the result.
     """
     before = recipe.pipeline[: recipe.pipeline.index("serve")] if "serve" in recipe.pipeline else []
     if not before:
-        raise RunnerError("the pipeline has no serve stage after others", "Add `serve` to pipeline.")
+        raise UsageError("the pipeline has no serve stage after others", "Add `serve` to pipeline.")
     plan = planning.build(recipe, RunOptions(only=before), planning.PastRuns(root))
     records: list[StageRecord] = []
     for step in plan.steps:
         if step.record is None and step.action == "run":
-            raise RunnerError(
+            raise UsageError(
                 f"there is no result to deploy below {root}: {step.name} has not run as the recipe says ({step.why})",
                 "Run it first: `run` with stop_after=evaluate, or `submit` on the cluster.",
             )

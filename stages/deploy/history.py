@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.pipeline.runs import run_folders
 from runner.storage.atomic import read_state
 
@@ -47,12 +47,12 @@ def place_of(folder: Path) -> str:
 
 
 def before_the_present(root: Path, recipe: str, address: str) -> Path:
-    """The run that was served before the present one. Raises RunnerError when there is none."""
+    """The run that was served before the present one. Raises UsageError when there is none."""
     found = deploys(root, recipe, address)
     earlier = next((each for each in found[1:] if each.adapters[:1] != found[0].adapters[:1]), None)
     if earlier is None:
         known = f"only {found[0].run.name}" if found else "none"
-        raise RunnerError(
+        raise UsageError(
             f"{recipe} was served at {address} by no other run before: there is {known}",
             "Name the run that is to be served: deploy runs=[ID].",
         )

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from runner.cluster.jobs import dashboard_address, no_answer
-from runner.errors import EXIT_DONE, RunnerError
+from runner.errors import EXIT_DONE, RunnerError, UsageError
 from runner.pipeline.run_locks import one_run
 from runner.recipe.machine import is_loopback
 from runner.storage.atomic import write_state
@@ -240,7 +240,7 @@ def undeploy(recipe: Recipe, say: Callable[[str], None], connect_to: Callable[[s
     refuse_foreign(details, name)
     before = declared(details)
     if find_application(before, name) is None:
-        raise RunnerError(f"the cluster serves no application {name!r}", "`serve status` names those that it does.")
+        raise UsageError(f"the cluster serves no application {name!r}", "`serve status` names those that it does.")
     client.deploy_applications(without_application(without_application(before, name), name + TRIAL))
     wait_until_gone(client, name, recipe)
     say(f"{name} is no longer served")
@@ -260,10 +260,10 @@ def details_of(client: Client, patience_s: float = _PATIENCE_S) -> dict[str, Any
 
 
 def refuse_open(details: Mapping[str, Any], recipe: Recipe) -> None:
-    """Raise RunnerError when the cluster's Ray Serve can be reached from elsewhere and the recipe names no keys."""
+    """Raise UsageError when the cluster's Ray Serve can be reached from elsewhere and the recipe names no keys."""
     host = details.get("http_options", {}).get("host") if details["applications"] else recipe.serve.host
     if not is_loopback(host) and recipe.serve.api_keys is None:
-        raise RunnerError(
+        raise UsageError(
             f"the cluster's Ray Serve listens on {host}, and the recipe names no API keys",
             "Set serve.api_keys.file or serve.api_keys.env.",
         )

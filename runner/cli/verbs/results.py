@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.cli.asked import Asked, Call, needed, print_json
 from runner.cli.named_runs import find_named, recipe_of_run, serving
-from runner.errors import EXIT_DONE, RunnerError, printable
+from runner.errors import EXIT_DONE, RunnerError, UsageError, printable
 from runner.pipeline.runs import LATEST
 
 
@@ -55,7 +55,7 @@ def of_run(call: Call) -> tuple[Call, Path | None]:
     if not call.options.runs:
         return call, None
     if len(call.options.runs) > 1:
-        raise RunnerError(f"{call.line.verb} is about one run, and runs names {len(call.options.runs)}", "Name one.")
+        raise UsageError(f"{call.line.verb} is about one run, and runs names {len(call.options.runs)}", "Name one.")
     folder = find_named(call, call.options.runs[0])
     return Call(call.line, recipe_of_run(call.composed, folder)), folder
 

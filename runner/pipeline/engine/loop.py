@@ -62,10 +62,12 @@ def run(
 
     observers: called with every event. origins: dotted key -> the file or override that set it, kept with the run.
     Raises LockedError when the same recipe is already running, and RunnerError when the plan cannot be made, or the
-    folder of the runs cannot be written to.
+    folder of the runs cannot be written to. KeyboardInterrupt before the first stage and after the last one.
     """
     try:
         return _run(recipe, options, command, observers, origins)
+    except Interrupted:  # before the first stage, or when the results were being described
+        raise KeyboardInterrupt from None
     except OSError as error:
         raise os_failure(error, f"storage.root={recipe.storage.root}") from error
 

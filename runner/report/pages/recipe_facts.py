@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.pipeline.results import Chart, FinishedRun, Part, Series
 from runner.pipeline.runs import run_folders
 from runner.recipe.load import flatten
@@ -20,11 +20,11 @@ def recipe_facts(root: Path, name: str) -> dict[str, Any]:
     """`{name, runs, figures, keys, charts, omitted, damaged}`; the newest run first.
 
     A run is `{id, status, created_at, wall_s, link, changed, figures}`; figures: what its stages follow from run to
-    run; changed: keys of the recipe that are not the same in all runs. Raises RunnerError when there is no run.
+    run; changed: keys of the recipe that are not the same in all runs. Raises UsageError when there is no run.
     """
     folders = list(reversed(run_folders(root, name)))
     if not folders:
-        raise RunnerError(f"there is no run of {name} below {root}", "Start one, or say where: storage.root=...")
+        raise UsageError(f"there is no run of {name} below {root}", "Start one, or say where: storage.root=...")
     runs, damaged = [], []
     for folder in folders[:_MAX_RUNS]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from runner.storage.atomic import write_text
 from runner.storage.digest import digest_bytes
 from stages.deploy.export import kubernetes, platforms
@@ -24,7 +24,7 @@ _MARK = "# made by recipe-runner, sha256 "
 
 
 def files_of(target: str, facts: Facts) -> dict[str, str]:
-    """The target's files by name. Raises RunnerError when one would hold a path of this machine."""
+    """The target's files by name. Raises UsageError when one would hold a path of this machine."""
     refuse_own_paths(target, facts)
     return TARGETS[target](facts)
 
@@ -33,11 +33,11 @@ def write_files(files: dict[str, str], folder: Path) -> list[str]:
     """Write the files below the folder. Returns for each what was done: `wrote PATH`, `replaced PATH`, `same PATH`.
 
     Every file ends with a digest of itself, by which one that was edited by hand is known.
-    Raises RunnerError naming such a file, before any is written.
+    Raises UsageError naming such a file, before any is written.
     """
     texts = {folder / name: f"{text}{_MARK}{digest_bytes(text.encode())[:16]}\n" for name, text in files.items()}
     if edited := [path for path in texts if path.is_file() and not _is_own(path.read_text(encoding="utf-8"))]:
-        raise RunnerError(
+        raise UsageError(
             f"{edited[0]} was edited, or is not of the runner, and would be overwritten",
             "Move it away, or name another folder: export_to=...",
         )
@@ -51,7 +51,7 @@ def write_files(files: dict[str, str], folder: Path) -> list[str]:
             except OSError as error:
                 hint = "Name a folder that you may write to: export_to=FOLDER."
                 reason = (error.strerror or str(error)).lower()
-                raise RunnerError(f"{error.filename or folder}: {reason}", hint) from error
+                raise UsageError(f"{error.filename or folder}: {reason}", hint) from error
     return lines
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from runner.pipeline import plan as planning
 from runner.pipeline.rules.resources import num_workers
 from runner.recipe.schema import RunOptions
@@ -73,7 +73,7 @@ def task_overrides(overrides: Sequence[str]) -> tuple[str, ...]:
 def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, Any]:
     """The Ray Serve config of the adapter that the newest run has evaluated, or of the base model without `publish`.
 
-    Raises RunnerError when there is no such run, GateError when its gate refused.
+    Raises UsageError when there is no such run, GateError when its gate refused.
     """
     from stages.engines.base import load_engine
     from stages.serve.config import serve_config
@@ -86,7 +86,7 @@ def served_config(recipe: Recipe, options: RunOptions, root: Path) -> dict[str, 
     wanted = ["model", *(["adapter"] if "publish" in recipe.pipeline else [])]
     wanted += ["scores"] if "evaluate" in recipe.pipeline else []
     if missing := [name for name in wanted if name not in made]:
-        raise RunnerError(
+        raise UsageError(
             f"no finished run of {recipe.name} has made its {' and '.join(missing)}, which a service needs",
             "Run the same recipe with stop_after=evaluate first.",
         )

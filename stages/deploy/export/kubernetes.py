@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from stages.deploy.export.facts import SECRET, Facts
 from stages.deploy.export.text import document, yaml_text
 
@@ -14,10 +14,10 @@ _HEAD_CPUS = 2
 
 
 def kuberay(facts: Facts) -> dict[str, str]:
-    """rayjob.yaml, and rayservice.yaml. Raises RunnerError when the endpoint would listen on loopback only."""
+    """rayjob.yaml, and rayservice.yaml. Raises UsageError when the endpoint would listen on loopback only."""
     assert facts.serve is not None
     if facts.recipe.serve.host in _LOOPBACK:
-        raise RunnerError(
+        raise UsageError(
             f"serve.host={facts.recipe.serve.host} cannot be reached from outside a pod",
             "Set serve.host=0.0.0.0 and serve.api_keys.",
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from stages.deploy.export.facts import Facts
 
 _HOW = (
@@ -32,15 +32,15 @@ def portable_env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def refuse_own_paths(target: str, facts: Facts) -> None:
-    """Raise RunnerError, naming the value, when a file of the target would hold a path of this machine."""
+    """Raise UsageError, naming the value, when a file of the target would hold a path of this machine."""
     keys = facts.recipe.serve.api_keys
     if target in _CONTAINERS and keys is not None and keys.file is not None:
         message = f"serve.api_keys.file={keys.file} is a file that no container of {target} has"
-        raise RunnerError(message, "Set serve.api_keys.env, and put the variable into the service's secret.")
+        raise UsageError(message, "Set serve.api_keys.env, and put the variable into the service's secret.")
     folders = own_folders()
     for where, value in _texts(facts):
         if any(_is_below(part, folder) for part in _paths_in(value) for folder in folders):
-            raise RunnerError(f"{where} names a path of this machine, which the cluster does not see: {value}", _HOW)
+            raise UsageError(f"{where} names a path of this machine, which the cluster does not see: {value}", _HOW)
 
 
 def _texts(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import UsageError
 from stages.data.sources import scheme_of
 from stages.deploy.export.facts import Facts
 from stages.deploy.export.text import document
@@ -197,14 +197,14 @@ def workflow(facts: Facts) -> dict[str, str]:
 
 
 def _in_the_repository(facts: Facts) -> None:
-    """Raise RunnerError for a folder or a recipe file that a checkout of the repository does not have."""
+    """Raise UsageError for a folder or a recipe file that a checkout of the repository does not have."""
     named = [("--config-dir", facts.config_dir or "")]
     named += [("recipe", text[7:]) for text in facts.overrides if text.startswith("recipe=") and "/" in text]
     for key, value in named:
         path = PurePosixPath(value.strip("'\""))
         if path.is_absolute() or ".." in path.parts:
             hint = "Give the command in the repository's top folder, with a path below it."
-            raise RunnerError(f"{key}={value} is not in the repository that the workflow checks out", hint)
+            raise UsageError(f"{key}={value} is not in the repository that the workflow checks out", hint)
 
 
 # pytest ends with 5 where there are no tests.

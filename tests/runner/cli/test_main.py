@@ -217,7 +217,7 @@ def test_an_error_of_the_system_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a_file").touch()
     words = ["export", "recipe=viggo_quickstart", "target=ray-job", f"export_to={tmp_path}/a_file/x"]
-    assert main(words) == EXIT_STAGE_FAILED
+    assert main(words) == EXIT_INVALID_RECIPE
     text = printed_error(capsys)
     assert f"{tmp_path}/a_file/x: not a directory" in text
     assert "not a directory" in text

@@ -94,9 +94,9 @@ def test_sweep_is_the_group_where_it_names_a_file() -> None:
     ("overrides", "message", "code"),
     [
         ([], "is needed by serve", EXIT_INVALID_RECIPE),
-        (["runs=[gone]"], "there is no run 'gone'", EXIT_STAGE_FAILED),
-        (["sweep=gone"], "there is no sweep 'gone'", EXIT_STAGE_FAILED),
-        (["runs=[gone@best]"], "there is no finished job of a sweep for gone@best", EXIT_STAGE_FAILED),
+        (["runs=[gone]"], "there is no run 'gone'", EXIT_INVALID_RECIPE),
+        (["sweep=gone"], "there is no sweep 'gone'", EXIT_INVALID_RECIPE),
+        (["runs=[gone@best]"], "there is no finished job of a sweep for gone@best", EXIT_INVALID_RECIPE),
     ],
 )
 def test_what_is_not_there_is_named(
@@ -116,7 +116,7 @@ def test_status_finds_a_run_by_the_start_of_its_id_and_from_another_folder(
     for words in (["runs=[latest]"], [f"runs=[{run_ids[1]}]"], [f"runs=[{run_ids[1][:-1]}]"], []):
         assert main(["status", *words, "format=json"]) == EXIT_DONE
         assert json.loads(capsys.readouterr().out)["run_id"] == run_ids[1]
-    assert main(["status", "storage.root=here"]) == EXIT_STAGE_FAILED
+    assert main(["status", "storage.root=here"]) == EXIT_INVALID_RECIPE
 
 
 def test_a_run_is_named_by_its_folder_as_status_prints_it(
@@ -144,7 +144,7 @@ def test_a_run_whose_folder_was_not_copied_whole_is_told_so(
 def test_an_id_that_fits_several_runs_is_refused_with_their_names(
     run_ids: list[str], local: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["status", f"runs=[{run_ids[0][:6]}]", *local]) == EXIT_STAGE_FAILED
+    assert main(["status", f"runs=[{run_ids[0][:6]}]", *local]) == EXIT_INVALID_RECIPE
     shown = " ".join(capsys.readouterr().err.split())
     assert "2 runs have an id that begins with" in shown
     assert run_ids[0] in shown

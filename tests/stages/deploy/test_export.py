@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, RunnerError
 from runner.recipe.load import compose, to_recipe
 from stages.deploy.export import TARGETS, files_of, write_files
 from stages.deploy.export.facts import Facts, task_overrides
@@ -199,7 +199,7 @@ def test_the_verb_writes_files_and_says_which(
     wanted = ["recipe=viggo_quickstart", "action=export"]
     assert main([*wanted, "target=ci", f"export_to={tmp_path}/out"]) == EXIT_DONE
     assert capsys.readouterr().out == f"wrote {tmp_path}/out/.github/workflows/viggo-quickstart.yml\n"
-    assert main([*wanted, "target=serve-config", f"export_to={tmp_path}/out"]) == EXIT_STAGE_FAILED
+    assert main([*wanted, "target=serve-config", f"export_to={tmp_path}/out"]) == EXIT_INVALID_RECIPE
     assert "no finished run of viggo_quickstart has made its model and adapter" in capsys.readouterr().err
     assert main(wanted) != EXIT_DONE
     assert "Add target=NAME: ray-job, serve-config" in capsys.readouterr().err
@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_written_is_reported_by_its_own_key(
 ) -> None:
     (tmp_path / "file").write_text("")
     words = ["export", "recipe=viggo_quickstart", "target=ci", f"export_to={tmp_path}/file"]
-    assert main(words) == EXIT_STAGE_FAILED
+    assert main(words) == EXIT_INVALID_RECIPE
     shown = capsys.readouterr().err
     assert f"{tmp_path}/file" in shown
     assert "export_to=FOLDER" in shown
