@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from runner.errors import LockedError
-from runner.storage.lock import Lock, hold, holder_of, holders_in
+from runner.storage.lock import Holder, Lock, hold, holder_of, holders_in
 
 _FOLDER = ".locks"
 _CLEAN = "clean"
@@ -18,6 +19,11 @@ _CLEAN = "clean"
 def lock_path(root: Path, recipe_sha256: str) -> Path:
     """The lock of the recipe of that digest."""
     return root / _FOLDER / recipe_sha256[:16]
+
+
+def holder_of_run(folder: Path, identity: Mapping[str, Any]) -> Holder | None:
+    """The process that runs what is in the run's folder; None when there is none. identity: of its identity.json."""
+    return holder_of(lock_path(folder.parent.parent, str(identity.get("recipe_sha256", ""))))
 
 
 @contextmanager

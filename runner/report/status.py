@@ -9,10 +9,9 @@ from typing import Any
 
 from runner.pipeline.engine.progress import read_progress
 from runner.pipeline.manifest import Manifest
-from runner.pipeline.run_locks import lock_path
+from runner.pipeline.run_locks import holder_of_run
 from runner.pipeline.runs import IDENTITY, state_of_run
 from runner.report.progress_text import progress_text
-from runner.storage.lock import holder_of
 from runner.text import duration_text
 
 
@@ -25,7 +24,7 @@ def status_of(folder: Path) -> dict[str, Any]:
     """
     manifest, progress = Manifest.load(folder), read_progress(folder) or {}
     identity = state_of_run(folder, IDENTITY)
-    holder = holder_of(lock_path(folder.parent.parent, identity["recipe_sha256"]))
+    holder = holder_of_run(folder, identity)
     alive = manifest.status == "running" and holder is not None
     now = time.time()
     ended = {record.name for record in manifest.stages}

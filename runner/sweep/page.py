@@ -54,6 +54,6 @@ def _is_above_base(best: Job | None) -> bool | None:
 
 
 def _link(job: Job, folder: Path) -> str:
-    """The run's report relative to the sweep's folder, so that the whole root can be moved; "" without one."""
-    page = Path(job.folder) / "report.html"
+    """The run's report relative to the sweep's folder, also below a root that was moved; "" without one."""
+    page = folder.parent.parent / Path(*Path(job.folder).parts[-2:]) / "report.html"
     return os.path.relpath(page, folder) if job.folder and page.is_file() else ""

@@ -17,8 +17,18 @@ from runner.pipeline.results import FinishedRun
 from runner.pipeline.rules.check import trusted_values
 from runner.recipe.extension import extension, recipe_class
 from runner.recipe.load import flatten
-from runner.report.pages.parts import StagePart, finished_run, outcomes_of, parts_of, state_of, verdict_of
+from runner.report.pages.parts import (
+    StagePart,
+    finished_run,
+    outcomes_of,
+    parts_of,
+    state_of,
+    status_now,
+    stopped_in,
+    verdict_of,
+)
 from runner.storage.artifact import Artifact
+from runner.text import count_text
 
 _LOG_LINES, _LOG_BYTES = 40, 16_384
 _COLOURING = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
@@ -61,7 +71,7 @@ def _run(run: FinishedRun, identity: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": manifest.run_id,
         "recipe": manifest.recipe,
-        "status": manifest.status,
+        "status": status_now(run),
         "created_at": manifest.created_at,
         "machine": manifest.machine,
         "wall_s": sum(record.wall_s for record in manifest.stages),
@@ -78,10 +88,10 @@ def _settings(run: FinishedRun, parts: list[StagePart], keys: list[dict[str, Any
 
 
 def _failure(run: FinishedRun, command: str) -> dict[str, Any] | None:
-    """Of a run that failed or was interrupted: the stage, the end of its log, and the command that continues it."""
-    if run.manifest.status not in ("failed", "interrupted"):
+    """Of a run that ended early: the stage, the end of its log, and the command that continues it."""
+    if status_now(run) not in ("failed", "interrupted", "killed"):
         return None
-    stopped = next((each.name for each in run.manifest.stages if each.status in ("failed", "interrupted")), "")
+    stopped = stopped_in(run)
     log = run.folder / "logs" / f"{stopped}.log"
     return {"stage": stopped, "log": str(log), "end": log_end(log), "command": command}
 
@@ -187,7 +197,7 @@ def _remarks(run: FinishedRun) -> Iterator[str]:
     for record in manifest.stages:
         skipped = record.metrics.get("skipped")
         if isinstance(skipped, dict) and sum(skipped.values()):
-            yield f"{record.name} left out {sum(skipped.values())} rows that could not be used."
+            yield f"{record.name} left out {count_text(sum(skipped.values()), 'row')} that could not be used."
     reused = [record.name for record in manifest.stages if record.origin_run and record.origin_run != manifest.run_id]
     if reused:
         yield f"Reused from earlier runs: {', '.join(reused)}."

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RecipeError, RunnerError
+from runner.pipeline.engine.progress import read_progress
 from runner.pipeline.manifest import Manifest
 from runner.pipeline.registry import LOAD_ERRORS, load_stage
 from runner.pipeline.results import FinishedRun, HasOutcome, HasPage, Outcome, Part, Verdict
+from runner.pipeline.run_locks import holder_of_run
+from runner.pipeline.runs import IDENTITY
 from runner.storage.atomic import read_state
 
 
@@ -66,18 +69,33 @@ def outcomes_of(run: FinishedRun) -> list[Outcome]:
     return found
 
 
+def status_now(run: FinishedRun) -> str:
+    """The manifest's status, or `killed` where it says running and no process is at it."""
+    status = run.manifest.status
+    if status == "running" and holder_of_run(run.folder, state_of(run.folder / IDENTITY)) is None:
+        return "killed"
+    return status
+
+
+def stopped_in(run: FinishedRun) -> str:
+    """The stage in which a run ended early: by its record, else the one that its progress names; "" for none."""
+    ended = next((each.name for each in run.manifest.stages if each.status in ("failed", "interrupted")), "")
+    return ended or str((read_progress(run.folder) or {}).get("stage", ""))
+
+
 def verdict_of(run: FinishedRun, outcomes: list[Outcome]) -> Verdict:
     """What became of the run: why it ended early, else the verdict of a stage, else the last stage's note."""
-    manifest = run.manifest
+    manifest, status = run.manifest, status_now(run)
     failed = next((record for record in manifest.stages if record.status == "failed"), None)
     if manifest.status == "failed" and failed:
         return Verdict("bad", f"{failed.name} failed", failed.error or "")
     own = next((outcome.verdict for outcome in outcomes if outcome.verdict), None)
     if manifest.status == "gate_refused":
         return own or Verdict("bad", "The quality gate refused the result", _missed(run))
-    if manifest.status != "done":
-        stopped = next((record.name for record in manifest.stages if record.status == "interrupted"), "")
-        title = manifest.status.replace("_", " ").capitalize()
+    if status == "running":
+        return own or Verdict("plain", "Running", _last_note(manifest))
+    if status != "done":
+        title, stopped = status.replace("_", " ").capitalize(), stopped_in(run)
         return Verdict("bad", f"{title} during {stopped}" if stopped else title)
     return own or Verdict("plain", "Done", _last_note(manifest))
 

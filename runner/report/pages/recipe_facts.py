@@ -10,7 +10,7 @@ from runner.errors import RunnerError, UsageError
 from runner.pipeline.results import Chart, FinishedRun, Part, Series
 from runner.pipeline.runs import run_folders
 from runner.recipe.load import flatten
-from runner.report.pages.parts import finished_run, parts_of
+from runner.report.pages.parts import finished_run, parts_of, status_now
 
 _MAX_RUNS = 100
 _MAX_CURVES = 5  # as many as there are colours
@@ -56,7 +56,7 @@ def _row(run: FinishedRun, figures: Mapping[str, float], changed: Mapping[str, A
     page = run.folder / "report.html"
     return {
         "id": manifest.run_id,
-        "status": manifest.status,
+        "status": status_now(run),
         "created_at": manifest.created_at,
         "wall_s": sum(record.wall_s for record in manifest.stages),
         "link": f"{run.folder.name}/report.html" if page.is_file() else "",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_DONE, EXIT_STAGE_FAILED
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.pipeline.engine.progress import PROGRESS, ProgressFile, read_progress
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.run_locks import one_run
@@ -71,9 +71,9 @@ def test_status_of_a_finished_run(fake_stages: Any, local: list[str], capfd: pyt
 
 
 def test_no_run_is_named(local: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["action=status", *local]) == EXIT_STAGE_FAILED
+    assert main(["action=status", *local]) == EXIT_INVALID_RECIPE
     assert "there is no run below" in capfd.readouterr().err
-    assert main(["action=status", "runs=[gone]", *local]) == EXIT_STAGE_FAILED
+    assert main(["action=status", "runs=[gone]", *local]) == EXIT_INVALID_RECIPE
     assert "there is no run 'gone' below" in capfd.readouterr().err
 
 

@@ -210,6 +210,18 @@ def test_a_best_job_no_better_than_its_base_is_not_good(tmp_path: Path, low: flo
     assert ("no job is better than it beyond chance" in html) is shown
 
 
+def test_pages_of_jobs_are_linked_below_a_root_that_was_moved(tmp_path: Path) -> None:
+    sweep, folder = open_sweep(tmp_path / "before", ["a=1,2"], "python -m runner -m a=1,2")
+    job = sweep.job(["a=1"])
+    job.run_id, job.folder = "20260101-120000-abcdef", str(tmp_path / "before" / "mine" / "20260101-120000-abcdef")
+    Path(job.folder).mkdir(parents=True)
+    (Path(job.folder) / "report.html").touch()
+    sweep.save(folder)
+    (tmp_path / "before").rename(tmp_path / "after")
+    html = write_sweep_report(tmp_path / "after" / "sweeps" / folder.name)[0].read_text()
+    assert 'href="../../mine/20260101-120000-abcdef/report.html"' in html
+
+
 def test_a_sweep_without_scores_has_a_report(tmp_path: Path) -> None:
     sweep, folder = open_sweep(tmp_path, ["a=1,2"], "python -m runner -m a=1,2")
     sweep.job(["a=<script>"]).status = "failed"

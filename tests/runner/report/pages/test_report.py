@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.manifest import Manifest, StageRecord
 from runner.pipeline.results import Chart, Series
+from runner.pipeline.run_locks import one_run
 from runner.report.pages import write_report
 from runner.report.pages.charts import draw, running_mean, thinned
 from runner.report.pages.facts import run_facts
@@ -21,7 +23,7 @@ from runner.storage.atomic import read_state, write_state
 from stages.data.prediction import Prediction
 from stages.evaluate.difference import difference
 from stages.infer.predictions import write_parts
-from tests.runner.report.pages.conftest import EVIL
+from tests.runner.report.pages.conftest import EVIL, record
 
 
 class Page(HTMLParser):
@@ -236,3 +238,31 @@ def test_an_interrupted_run_shows_the_logs_end_without_its_colours(run_folder: P
     html = write_report(run_folder)[0].read_text()
     assert "<pre>(Worker pid=1) step 7 [0]</pre>" in html
     assert ">interrupted</td>" in html
+
+
+def test_a_run_that_is_at_work_is_not_shown_as_a_failure(run_folder: Path, tmp_path: Path) -> None:
+    manifest = Manifest.load(run_folder)
+    manifest.status, manifest.stages = "running", manifest.stages[:2]
+    manifest.save(run_folder)
+    write_state(run_folder / "identity.json", {"command": "python -m runner run", "recipe_sha256": "e" * 64})
+    with one_run(tmp_path / "runs", "e" * 64, "python -m runner run"):
+        facts = run_facts(run_folder)
+    assert (facts["verdict"].kind, facts["verdict"].title, facts["failure"]) == ("plain", "Running", None)
+
+
+def test_a_run_that_was_killed_says_where_and_how_to_continue(run_folder: Path) -> None:
+    manifest = Manifest.load(run_folder)
+    manifest.status, manifest.stages = "running", manifest.stages[:1]
+    manifest.save(run_folder)
+    ProgressFile(run_folder, ["train", "publish"], lambda: "").begin("publish")
+    facts = run_facts(run_folder)
+    assert (facts["verdict"].kind, facts["verdict"].title) == ("bad", "Killed during publish")
+    assert facts["failure"]["command"] == "python -m runner recipe=viggo_quickstart"
+    assert facts["failure"]["log"] == str(run_folder / "logs" / "publish.log")
+
+
+def test_one_row_that_was_left_out_is_one_row(run_folder: Path) -> None:
+    manifest = Manifest.load(run_folder)
+    manifest.stages.insert(0, record("ingest", [], {"rows": {"train": 9}, "skipped": {"train": 1}}, 1.0))
+    manifest.save(run_folder)
+    assert "ingest left out 1 row that could not be used." in run_facts(run_folder)["remarks"]
