@@ -122,8 +122,19 @@ def _of_names(source: str, names: Sequence[str], name: str, pattern: str = "") -
         raise RunnerError(f"data: {source} has no file to train on; it holds: {shown}", "Name the file of the rows.")
     left = [each for each in rows if each not in kept]
     remarks = [f"left out of {source}: {', '.join(left[:10])}{', ...' if len(left) > 10 else ''}"] if left else []
+    remarks += _texts_by_folder(kept) if form == "text" else []
     files = {split: _named(each, kept, pattern) for split, each in splits.items()}
     return Found(source, files, name or "data", remarks)
+
+
+def _texts_by_folder(names: Sequence[str]) -> list[str]:
+    """What to know of text files in several folders, which may be meant as their labels."""
+    folders = sorted({name.rpartition("/")[0] for name in names} - {""})
+    if len(folders) < 2:
+        return []
+    shown = f"{', '.join(folders[:5])}{', ...' if len(folders) > 5 else ''}"
+    return [f"each line of the text files is a row, and the folders ({shown}) are not its label: to learn labels, "
+            "write a CSV with the columns text and label"]  # fmt: skip
 
 
 def _may_hold_rows(name: str) -> bool:

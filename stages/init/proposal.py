@@ -18,7 +18,7 @@ from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
 from stages.data.sources import Wanted, open_splits
 from stages.ingest.rows.bad_rows import lines as bad_lines
-from stages.ingest.rows.collect import Collected, Watch, collect
+from stages.ingest.rows.collect import Collected, Kind, Watch, collect
 from stages.ingest.rows.remarks import remarks as data_remarks
 from stages.init.columns import columns_of, headless
 from stages.init.found import Found
@@ -34,6 +34,13 @@ MOST_ROWS = 20_000
 _MOST_BAD = 0.5
 _SEED = 42
 _CHATML = "<|im_start|>"
+_UNKNOWN_KEY = re.compile(r"Remove it, or name it in dataset\.ignore_keys=\[([\w-]+)\]\.")
+_UNKNOWN_ROLE = re.compile(r"has the role '([\w -]+)'; there are: ")
+_ROLES = {
+    **dict.fromkeys(("customer", "client", "visitor", "guest", "caller", "patient", "student", "buyer"), "user"),
+    **dict.fromkeys(("agent", "operator", "support", "advisor", "representative", "seller", "staff"), "assistant"),
+}
+"""Whose part those play who are called so in chats of a service."""
 _RULE = re.compile(r"dataset\.prompt\.(consecutive|systems|assistant_first|unanswered)=(join|drop)")
 Rows = list[tuple[str, "dict[str, Any] | BadRowError"]]
 
@@ -107,6 +114,8 @@ def propose(
         *found.remarks,
         *filter(None, [headless(good)]),
         *_bad(seen.splits),
+        *(f"messages have the key {key!r}, which nothing reads: it is left out" for key in shape.ignored),
+        *(f"messages of {name!r} are read as the {role}'s, a guess by the name" for name, role in shape.roles.items()),
         *seen.remarks,
         *(label_remarks(seen.answers) if labels else []),
     ]
@@ -116,14 +125,16 @@ def propose(
 
 def read(found: Found, folder: Path) -> dict[str, Rows]:
     """The first rows of each split, one more than MOST_ROWS where there are more."""
-    placed = open_splits(Wanted(_dataset(found, {}), found.splits, _SEED, folder), lambda done, total: None)
+    placed = open_splits(Wanted(_dataset(found), found.splits, _SEED, folder), lambda done, total: None)
     return {split: list(islice(each, MOST_ROWS + 1)) for split, each in placed.items()}
 
 
-def _dataset(found: Found, prompt: Mapping[str, Any]) -> Dataset:
+def _dataset(found: Found, shape: Shape | None = None) -> Dataset:
     files = {split: list(names) for split, names in found.files.items()}
-    given = {"files": {"train": None, "val": None, "test": None, **files}} if files else {}
-    return Dataset.model_validate({"source": found.source, "prompt": dict(prompt), **given})
+    given: dict[str, Any] = {"files": {"train": None, "val": None, "test": None, **files}} if files else {}
+    if shape is not None:
+        given |= {"prompt": shape.prompt, "ignore_keys": list(shape.ignored), "roles": shape.roles}
+    return Dataset.model_validate({"source": found.source, **given})
 
 
 @dataclass
@@ -141,15 +152,26 @@ def _settled(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: An
     """The shape with the rules that its conversations need, and what becomes of the rows then."""
     while True:
         seen = _seen(found, shape, rows, tokenizer, folder)
-        fixes = [kind.fix for each in seen.splits.values() for kind in each.kinds.values()]
-        rule = next((match for fix in fixes if (match := _RULE.search(fix)) and match[1] not in shape.prompt), None)
-        if rule is None:
+        kinds = [kind for each in seen.splits.values() for kind in each.kinds.values()]
+        better = next((made for kind in kinds if (made := _corrected(shape, kind)) is not None), None)
+        if better is None:
             return shape, seen
-        shape = Shape(shape.kind, shape.stage, shape.prompt | {rule[1]: rule[2]}, shape.doubt)
+        shape = better
+
+
+def _corrected(shape: Shape, kind: Kind) -> Shape | None:
+    """The shape with what makes such rows usable: a rule, a key of messages left out, a role; None for others."""
+    if (rule := _RULE.search(kind.fix)) and rule[1] not in shape.prompt:
+        return replace(shape, prompt=shape.prompt | {rule[1]: rule[2]})
+    if key := _UNKNOWN_KEY.fullmatch(kind.fix):
+        return replace(shape, ignored=(*shape.ignored, key[1]))
+    if (named := _UNKNOWN_ROLE.search(kind.why)) and (role := _ROLES.get(named[1].lower())):
+        return replace(shape, roles={**shape.roles, named[1]: role})
+    return None
 
 
 def _seen(found: Found, shape: Shape, rows: Mapping[str, Rows], tokenizer: Any, folder: Path) -> _Seen:
-    dataset, counter, answers = _dataset(found, shape.prompt), Counter(tokenizer), Counts[str]()
+    dataset, counter, answers = _dataset(found, shape), Counter(tokenizer), Counts[str]()
     parts = set[str]()
     paths = {split: folder / f"{split}.jsonl" for split in rows}
 

@@ -96,6 +96,10 @@ def _dataset(made: Proposal) -> Iterator[str]:
         yield f"  max_bad_share: {made.max_bad_share:g}"
     for remark in made.remarks:
         yield from comment(f"Remark: {remark}", "  ")
+    if made.shape.ignored:
+        yield f"  ignore_keys: {quoted(list(made.shape.ignored))}"
+    if made.shape.roles:
+        yield f"  roles: {quoted(made.shape.roles)}"
     yield "  prompt:"
     yield from _prompt(made)
 

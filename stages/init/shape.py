@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -21,12 +21,17 @@ _VERDICTS = ("true", "false")
 
 @dataclass(frozen=True)
 class Shape:
-    """kind: as people call it. stage: `train.stage`. prompt: `dataset.prompt`. doubt: why it is a guess, or ""."""
+    """kind: as people call it. stage: `train.stage`. prompt: `dataset.prompt`. doubt: why it is a guess, or "".
+
+    ignored: `dataset.ignore_keys`. roles: `dataset.roles`.
+    """
 
     kind: str
     stage: str
     prompt: dict[str, Any]
     doubt: str = ""
+    ignored: tuple[str, ...] = ()
+    roles: dict[str, str] = field(default_factory=dict)
 
 
 def shape_of(rows: Sequence[Mapping[str, Any]], user: str | None = None, answer: str | None = None) -> Shape:

@@ -1,6 +1,7 @@
 """CSV and TSV: a header, then rows of as many fields, as text. Quotes, line breaks inside them and a BOM are known.
 
-Columns without a name, such as the index that pandas writes, are left out; so are rows without a text in any field.
+Columns without a name before those with one, such as the index that pandas writes, are left out, and so are empty
+ones after them; so are rows without a text in any field.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.example import BadRowError, trimmed
 from stages.data.readers import Numbered, OnBytes
-from stages.data.readers.dialect import MOST_LINES, delimiter_of, header_at
+from stages.data.readers.dialect import MOST_LINES, delimiter_of, header_at, title_lines
 from stages.data.readers.opened import MOST_ROW_CHARS, open_text, text_flaw
 from stages.data.readers.sniff import Form
 
@@ -42,6 +45,12 @@ class _Header:
         """Fields that a row has at least: those up to the last column with a name."""
         return max((at for at, name in enumerate(self.names, 1) if name), default=len(self.names))
 
+    @cached_property
+    def unnamed(self) -> list[int]:
+        """The fields without a name after the first one with a name. Those before it are an index."""
+        first = next((at for at, name in enumerate(self.names) if name), len(self.names))
+        return [at for at, name in enumerate(self.names) if not name and at > first]
+
 
 def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Numbered:
     """The rows with the number of their first line. Raises RunnerError for a header that names a column twice."""
@@ -59,6 +68,9 @@ def read(path: Path, name: str, form: Form, split: str, on_bytes: OnBytes) -> Nu
         except csv.Error as error:
             raise RunnerError(f"{name} has a header that cannot be read: {_explained(error)}", _FIX) from error
         if len(names) == 1:
+            if above := title_lines(head[before:]):
+                many = f"{count_text(above, 'line')} above its header, the first {names[0]!r}"
+                raise RunnerError(f"{name} has {many}", f"Remove them: the header is line {before + above + 1}.")
             before += rows.line_num
             rows = csv.reader(lines, delimiter=_NONE, strict=True)
         padded = spaced and all(each[-1:] == " " for each in between[:-1])
@@ -108,11 +120,19 @@ def _row(values: list[str], text: str, header: _Header, is_first: bool) -> dict[
         return _REPEATED
     if is_first and count > 1 and all(_DASHES.fullmatch(value) for value in values if value):
         return _RULE
+    if any(values[at] for at in header.unnamed if at < len(values)):
+        return _unnamed(header)
     if header.padded:
         values = [value.strip(" ") for value in values]
     row = dict(zip(names, values, strict=False))
     row.pop("", None)
     return row
+
+
+def _unnamed(header: _Header) -> BadRowError:
+    named = list(filter(None, header.names))
+    why = f"has {len(header.names)} fields, and the header names {len(named)} of them: {', '.join(map(repr, named))}"
+    return BadRowError(why, "Remove what is above the header, such as a title, or name every column in it.")
 
 
 def _explained(error: csv.Error) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 DELIMITERS = (",", ";", "\t", "|")
 MOST_LINES = 50
 """Lines of a table that tell how it is written."""
+_LEAST_LINES = 5
 _SEP = re.compile(r'"?sep\s*=\s*(.)"?', re.IGNORECASE)
 
 
@@ -28,6 +29,21 @@ def header_at(lines: Sequence[str]) -> int:
     delimiter = _delimiter(lines[end:])
     own, next_line = (bare(lines[at]).count(delimiter) for at in (end - 1, end))
     return end - 1 if own == next_line else end  # a header may begin with #, too
+
+
+def title_lines(lines: Sequence[str]) -> int:
+    """How many lines without a delimiter are above a table's header, such as the title of a report; 0 for none.
+
+    A table is told by at least so many lines that have a delimiter equally often. A single line above them may be the
+    name of a column whose texts hold a delimiter each.
+    """
+    for delimiter in DELIMITERS:
+        counts = [bare(line).count(delimiter) for line in lines if line.strip()]
+        tail = next((at for at, count in enumerate(reversed(counts)) if count != counts[-1]), len(counts))
+        if counts and counts[-1] and tail >= _LEAST_LINES:
+            first = [at for at, line in enumerate(lines) if line.strip()][len(counts) - tail]
+            return first if first > 1 else 0
+    return 0
 
 
 def _is_sep(line: str) -> bool:

@@ -17,9 +17,9 @@ _PAIRS = (
 )  # fmt: skip
 _ANSWERS = (
     ("better", "worse"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("winner", "loser"),
-    ("chosen_response", "rejected_response"), ("response_chosen", "response_rejected"), ("accepted", "rejected"),
+    ("chosen", "rejected"), ("accepted", "rejected"), ("good", "bad"),
 )  # fmt: skip
-"""Other names of a chosen and a rejected answer."""
+"""Other names of a chosen and a rejected answer, or words in which both names differ: good_answer, bad_answer."""
 _QUESTIONS = ("prompt", "question", "instruction", "query")
 _TALKS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "contents")
 _WORSE = ("rejected_response", "rejected_messages")
@@ -80,7 +80,16 @@ def _system(row: Mapping[str, Any]) -> str:
 
 def _named_otherwise(row: Mapping[str, Any]) -> tuple[str, str] | None:
     """A preference pair of texts in columns of other names."""
-    pair = next((pair for pair in _ANSWERS if all(isinstance(row.get(name), str) for name in pair)), None)
+    texts = [name for name, value in row.items() if isinstance(value, str)]
+    pair = next(
+        (
+            (name, other)
+            for better, worse in _ANSWERS
+            for name in texts
+            if better in name and (other := name.replace(better, worse)) in texts
+        ),
+        None,
+    )
     asked = next((name for name in (*_QUESTIONS, "input") if isinstance(row.get(name), str)), None)
     if pair is None or asked is None:
         return None

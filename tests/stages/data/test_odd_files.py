@@ -58,10 +58,12 @@ def read(tmp_path: Path, name: str, data: bytes) -> list[tuple[int, Any]]:
 READ: dict[str, tuple[str, bytes, list[Any]]] = {
     "German Excel": ("x.csv", GERMAN, [{"q": "Wie viel?", "a": "1,80"}]),
     "pandas' index": ("x.csv", b",q,a\n0,Open?,At eight.\n", [ROW]),
+    "pandas' index of two levels": ("x.csv", b",,q,a\n0,b,Open?,At eight.\n", [ROW]),
     "trailing delimiters": ("x.csv", b"q,a,,\nOpen?,At eight.,,\n", [ROW]),
     "delimiters after the last field": ("x.csv", b"q,a\nOpen?,At eight.,\n", [ROW]),
     "spaces after delimiters": ("x.csv", b'q, a\n"Open?", "At eight."\n', [ROW]),
     "empty rows": ("x.csv", b"q,a\n,\nOpen?,At eight.\n,\n", [ROW]),
+    "one column of texts with a comma each": ("x.csv", b"text\n" + b"One, two\n" * 6, [{"text": "One, two"}] * 6),
     "one column with commas": ("x.csv", b'text\nOne, two\n"Three, ""four"""\n',
                                [{"text": "One, two"}, {"text": 'Three, "four"'}]),
     "commas in a .tsv": ("x.tsv", b"q,a\nOpen?,At eight.\n", [ROW]),
@@ -127,6 +129,11 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         "several lists of objects",
     ),
     "JSON within JSON": ("x.jsonl", json.dumps(LINE.decode()).encode(), "is not JSON: it starts with"),
+    "lines above the header": (
+        "x.csv",
+        b"Report: tickets\n\nq;a\n" + b"Open?;No\n" * 5,
+        "has 2 lines above its header",
+    ),
     "a comment": ("x.jsonl", b"// mine\n" + LINE, "is not JSON: it starts with '// mine'"),
 }
 
@@ -146,6 +153,20 @@ BAD: dict[str, tuple[str, bytes, int, str, str]] = {
     "two objects on a line": ("x.jsonl", b'{"q": 1}\n{"q": 1} {"q": 2}\n', 2, "after it comes '{\"q\": 2}'", "a line"),
     "Python's objects": ("x.jsonl", b"{'q': 1}\n", 1, "not JSON", "json.dumps"),
     "a header that lacks a name": ("x.csv", b'"q","a"\n"1","b","c"\n', 2, "has 3 fields, and the header has 2", "name"),
+    "a title with the table's delimiters": (
+        "x.csv",
+        b"Report;;\nq;a;b\nOpen?;No;1\n",
+        2,
+        "has 3 fields, and the header names 1 of them",
+        "above the header",
+    ),
+    "a column without a name between others": (
+        "x.csv",
+        b"q,,a\n1,,3\n1,2,3\n",
+        3,
+        "has 3 fields, and the header names 2 of them: 'q', 'a'",
+        "name every",
+    ),
     "tables put together": ("x.csv", b"q,a\n1,2\n\xef\xbb\xbfq,a\n3,4\n", 3, "repeats the header", "joined"),
     "a value nested without end": (
         "x.jsonl",

@@ -326,6 +326,42 @@ def test_a_subject_comes_before_the_body() -> None:
     assert init("data=data.jsonl").dataset.prompt.user == "{Subject|}\n{Body}"
 
 
+def test_pairs_whose_names_differ_in_a_word_are_preferences() -> None:
+    write(
+        "data.jsonl", [{"question": f"Q {at}", "good_answer": f"A {at}", "bad_answer": f"B {at}"} for at in range(30)]
+    )
+    recipe = init("data=data.jsonl")
+    assert recipe.train.stage == "dpo"
+    assert (recipe.dataset.prompt.chosen, recipe.dataset.prompt.rejected) == ("{good_answer}", "{bad_answer}")
+
+
+def test_keys_and_roles_of_chats_of_a_service_are_proposed_with_a_remark(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [
+        {"messages": [{"from": who, "at": "2026-11-01", "text": f"{who} {at}"} for who in ("customer", "agent")]}
+        for at in range(30)
+    ])  # fmt: skip
+    recipe = init("data=data.jsonl")
+    assert recipe.dataset.ignore_keys == ["at"]
+    assert recipe.dataset.roles == {"customer": "user", "agent": "assistant"}
+    shown = capsys.readouterr().out
+    assert "messages have the key 'at', which nothing reads: it is left out" in shown
+    assert "messages of 'agent' are read as the assistant's, a guess by the name" in shown
+
+
+def test_a_role_that_no_name_tells_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    write("data.jsonl", [{"messages": [{"from": "Ann", "text": f"Hello {at}"}]} for at in range(30)])
+    assert "has the role 'Ann'" in refused(capsys, "data=data.jsonl")
+
+
+def test_text_files_in_folders_are_told_to_be_without_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("praise", "complaint"):
+        Path("letters", name).mkdir(parents=True)
+        Path("letters", name, "1.txt").write_text("".join(f"Dear all, {name} {at}.\n" for at in range(30)))
+    init("data=letters", "recipe=data.yaml")
+    shown = capsys.readouterr().out
+    assert "the folders (complaint, praise) are not its label: to learn labels, write a CSV" in shown
+
+
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main(["init", *words]) == EXIT_INVALID_RECIPE
     shown = capsys.readouterr().err
