@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from runner.errors import RunnerError
+from runner.pipeline.moved import below, root_before
 from runner.storage.artifact import Artifact
 from runner.storage.atomic import indented, read_state, sealed, write_text
 
@@ -80,19 +81,30 @@ class Manifest(BaseModel):
 
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:
-        """Read a run's manifest. `damage` says so when it had to be taken from its copy.
+        """Read a run's manifest, its artifacts where a root that was moved is now. `damage` says so when it had to be
+        taken from its copy.
 
         Raises RunnerError naming the file when both are corrupt, edited, or not manifests; OSError when it is missing.
         """
         try:
-            return cls._read(run_dir / MANIFEST)
+            return cls._read(run_dir / MANIFEST)._placed(run_dir)
         except RunnerError as error:
             try:
                 manifest = cls._read(run_dir / _COPY)
             except (RunnerError, FileNotFoundError):
                 raise error from None
             manifest.damage = f"{error.message}; its copy {run_dir / _COPY} is used"
-            return manifest
+            return manifest._placed(run_dir)
+
+    def _placed(self, run_dir: Path) -> Manifest:
+        root = run_dir.resolve().parent.parent
+        artifacts = [artifact for record in self.stages for artifact in record.artifacts]
+        run_ids = {self.run_id, *(record.origin_run for record in self.stages if record.origin_run)}
+        before = root_before(artifacts, self.recipe, run_ids)
+        if before is not None and before != root:
+            for record in self.stages:
+                record.artifacts = [below(root, before, each) for each in record.artifacts]
+        return self
 
     @classmethod
     def _read(cls, path: Path) -> Manifest:
