@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from runner.errors import RunnerError
 from stages.trainers.checkpoints import ADAPTER, LOG
 
 TRAINER_LOG = "trainer_log.jsonl"
@@ -44,7 +45,7 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str, figure
     Nothing of this machine stays in the adapter: its config names the base model by the recipe's source, and lists
     modules in a fixed order (peft keeps them in a set), so equal trainings have equal digests. `figures` are kept as
     figures.json, because all_results.json is wrong after a resumption: the trainer then divides the last attempt's loss
-    and time by the steps and rows of all.
+    and time by the steps and rows of all. Raises RunnerError where no weights were left.
     """
     for name in (ADAPTER, LOG):
         (final / name).mkdir(parents=True)
@@ -53,6 +54,8 @@ def collect(output: Path, final: Path, args: dict[str, Any], source: str, figure
             shutil.move(path, final / LOG / path.name)
         elif is_model_file(path, code=args["trust_remote_code"]):
             shutil.move(path, final / ADAPTER / path.name)
+    if not any((final / ADAPTER).glob("*.safetensors")):
+        raise RunnerError("the training has left no weights as safetensors", "The stage's log names what was saved.")
     described = final / ADAPTER / "adapter_config.json"
     if described.is_file():
         _write(described, portable_config(json.loads(described.read_text()), source))

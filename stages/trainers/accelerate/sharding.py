@@ -7,6 +7,9 @@ from typing import Any
 
 ARGUMENTS = ("deepspeed", "fsdp")
 
+# Of FSDP's checkpoints: each worker writes its shard, or the first one all that it has gathered of the others.
+SHARDED, WHOLE = "SHARDED_STATE_DICT", "FULL_STATE_DICT"
+
 # Of DeepSpeed, filled in by transformers with its own arguments.
 _BY_ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(
@@ -22,7 +25,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("deepspeed"):
         return {**config, "deepspeed": _deepspeed(config["deepspeed"])}
     if config.get("fsdp"):
-        return {**config, "fsdp_config": {"version": 2, **(config.get("fsdp_config") or {})}}
+        own = {"version": 2, "state_dict_type": WHOLE if config.get("save_only_model") else SHARDED}
+        return {**config, "fsdp_config": {**own, **(config.get("fsdp_config") or {})}}
     return dict(config)
 
 

@@ -33,11 +33,13 @@ def made(args: dict[str, Any], callbacks: list[Any]) -> Any:
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
+    from stages.patches.deepspeed_checkpoints import in_parts
+
     config_class, trainer_class = _classes(args["method"])
     rows = load_from_disk(args["tokenized_path"])
     trust = args["trust_remote_code"]
     config = _configured(config_class, args)
-    return trainer_class(
+    return in_parts(trainer_class)(
         model=_started(args) if args["start"] else args["model_name_or_path"],
         args=config,
         train_dataset=rows["train"],

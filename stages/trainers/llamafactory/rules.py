@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.errors import Problem
+from runner.errors import Problem, nearest
 from stages.sections.recipe import Recipe
 from stages.trainers.fit import training_fits
-from stages.trainers.llamafactory import packages, schedule_rules, template_rules
+from stages.trainers.llamafactory import packages, schedule_rules, sharding_rules
 from stages.trainers.llamafactory.effects import EFFECTS
 from stages.trainers.llamafactory.images import PLUGINS
 from stages.trainers.llamafactory.mappings import LLAMAFACTORY
 from stages.trainers.llamafactory.setup import setup_of
 from stages.trainers.llamafactory.values import argument
-from stages.trainers.rules import schedule
+from stages.trainers.rules import schedule, spread, template
 from stages.trainers.rules.conflicts import (
     COMMON,
     HISTORY_OR_PROMPT,
@@ -48,6 +48,7 @@ _OWN_REFERENCE = ("orpo", "simpo")
 CONFLICTS = (
     *COMMON,
     *schedulers("lr_scheduler_type"),
+    *spread.CONFLICTS,
     Conflict(
         "do_eval",
         lambda get: get("do_eval") and not get("eval_dataset") and not get("val_size"),
@@ -138,6 +139,7 @@ _ON_GPU = {
     "flash_attn": (("fa2", "fa3"), "Set train.args.flash_attn=auto."),
     "quantization_bit": ((), "Remove it."),
     "ddp_backend": ON_GPU_BACKENDS,
+    "fsdp": ((), "Remove it, or set train.trainer=accelerate, which spreads a model over CPUs, too."),
 }
 
 
@@ -166,6 +168,16 @@ def stage_has_what_it_needs(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("train.max_samples", recipe.train.max_samples, "does not go with train.args.streaming", hint)
 
 
+def named_template_is_known(recipe: Recipe) -> Iterator[Problem]:
+    name, known = recipe.model.template, LLAMAFACTORY.content["templates"]
+    if name is None or name in known:
+        return
+    guess = nearest(name, known)
+    message = f"is none of the {len(known)} templates of {LLAMAFACTORY.versioned}"
+    hint = f"Did you mean {guess}?" if guess else f"There are: {', '.join(known)}."
+    yield Problem("model.template", name, message, hint)
+
+
 RULES = (
     agreement(CONFLICTS, argument),
     stage_has_what_it_needs,
@@ -173,7 +185,9 @@ RULES = (
     number_of_workers_may_change(LLAMAFACTORY, setup_of, argument, ("deepspeed", "fsdp")),
     hardware_can_train(argument, _ON_GPU, ("bf16", "pure_bf16")),
     training_fits(LLAMAFACTORY, setup_of),
-    *template_rules.RULES,
+    *sharding_rules.RULES,
+    named_template_is_known,
+    *template.RULES,
     *schedule_rules.RULES,
     *schedule.schedule_rules(argument),
     *packages.RULES,

@@ -74,6 +74,14 @@ def _warmup_is_given_once(argument: Argument, recipe: Recipe) -> Iterator[Proble
         yield Problem("train.args.warmup_ratio", ratio, message, "Remove one of them, or set it to null or 0.")
 
 
+def _warmup_ends(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
+    """As far as the recipe says how many steps there are; else a worker finds it (`worker.callback`)."""
+    warmup, steps = argument(recipe, "warmup_steps"), argument(recipe, "max_steps")
+    if _is_number(warmup) and _is_number(steps) and 0 < steps < warmup:
+        message = f"is more than max_steps={steps:g}: the learning rate would never be train.learning_rate"
+        yield Problem("train.args.warmup_steps", warmup, message, "Lower it, or set train.args.max_steps higher.")
+
+
 def _nothing_is_saved(argument: Argument, recipe: Recipe) -> Iterator[Problem]:
     strategy, every_s = argument(recipe, "save_strategy"), recipe.train.checkpoints.every_s
     if strategy == "no" and every_s > 0:
@@ -114,6 +122,7 @@ def schedule_rules(argument: Argument) -> tuple[Rule, ...]:
         _evaluation_has_a_strategy,
         _best_model_was_saved,
         _warmup_is_given_once,
+        _warmup_ends,
         _nothing_is_saved,
     )
     return (*(partial(rule, argument) for rule in found), targets_are_modules)

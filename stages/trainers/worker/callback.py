@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from runner.errors import RunnerError
 from stages.trainers.worker.precision import widen
 from stages.trainers.worker.reporter import Reporter
 
@@ -13,12 +14,32 @@ class StoppedError(Exception):
     """The run is to end; what was trained so far is saved."""
 
 
+def require_warm(warmup_steps: int, num_steps: int) -> None:
+    """Raise RunnerError for a training that ends before its learning rate is the recipe's."""
+    if warmup_steps > num_steps:
+        raise RunnerError(
+            f"the {warmup_steps} steps of warm-up are more than the training's {num_steps}: its learning rate would "
+            "never be train.learning_rate",
+            "Lower train.args.warmup_steps, or raise train.num_epochs.",
+        )
+
+
+def save_in_one_piece() -> None:
+    """Have what is saved from now on be the whole model, where FSDP has saved the shard of each worker so far."""
+    from accelerate.state import AcceleratorState, is_initialized
+
+    plugin = getattr(AcceleratorState(), "fsdp_plugin", None) if is_initialized() else None
+    if plugin is not None:
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+
+
 def callback(reporter: Reporter) -> Any:
     """The reporter as a callback of transformers' trainer."""
     from transformers import TrainerCallback
 
     class Forward(TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            require_warm(args.get_warmup_steps(state.max_steps), state.max_steps)
             widen(kwargs.get("model"))
             rows: Any = getattr(
                 kwargs.get("train_dataloader"), "dataset", None
@@ -50,6 +71,7 @@ def callback(reporter: Reporter) -> Any:
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             reporter.flush(wait=True)
+            save_in_one_piece()
             if state.global_step < state.max_steps and reporter.is_stopping:
                 raise StoppedError
 

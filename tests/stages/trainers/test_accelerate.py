@@ -126,6 +126,19 @@ def test_a_sharded_model_needs_a_process_group(args: dict[str, Any], shards: boo
     assert Accelerate().shards(trl_args(recipe_of(train={"args": args}), **WHERE)) == shards
 
 
+@pytest.mark.parametrize(
+    ("args", "kind"),
+    [
+        ({}, "SHARDED_STATE_DICT"),
+        ({"fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}, "FULL_STATE_DICT"),
+        ({"save_only_model": True}, "FULL_STATE_DICT"),
+    ],
+)
+def test_each_worker_saves_its_shard_unless_the_whole_is_needed(args: dict[str, Any], kind: str) -> None:
+    found = trl_args(recipe_of(train={"args": {"fsdp": "full_shard", **args}}), **WHERE)
+    assert found["config"]["fsdp_config"]["state_dict_type"] == kind
+
+
 @pytest.mark.environment("llamafactory")
 def test_a_pair_is_one_prompt_with_its_system_message_and_two_answers() -> None:
     made = encoder("dpo")

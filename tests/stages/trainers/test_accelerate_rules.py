@@ -59,6 +59,7 @@ def test_every_number_that_the_trainer_takes_has_a_reviewed_range() -> None:
         ({"attn_implementation": "someone/kernel", "flash_attn": None}, "runs code that is fetched from a hub"),
         ({"learning_rate": 1}, "has a key of its own in the recipe: train.learning_rate"),
         ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "has no warm-up"),
+        ({"warmup_steps": 6, "max_steps": 5}, "more than max_steps=5"),
         ({"packing_strategy": "bfd_split"}, "has no effect: it goes with packing"),
         ({"bnb_4bit_quant_type": "fp4"}, "has no effect: it goes with load_in_4bit"),
         ({"dataloader_prefetch_factor": 2}, "has no effect: it goes with dataloader_num_workers"),
@@ -180,10 +181,15 @@ ZERO3 = {
 }
 
 
+BEST = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_dataset": "val", "save_steps": 500}
+IN_SHARDS = {"fsdp": "full_shard", "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}}
+
+
 @pytest.mark.parametrize("recipe", [QUICKSTART, QWEN])
 @pytest.mark.parametrize(
     "args",
     [
+        IN_SHARDS,
         {"deepspeed": {"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000}}},
         {"deepspeed": {"zero_optimization": ZERO3}},
         {"fsdp": "full_shard auto_wrap"},
@@ -230,6 +236,13 @@ def test_a_model_is_spread_by_keys_on_any_hardware(args: dict[str, Any], recipe:
         ({"fsdp": "full_shard", "fsdp_config": {"version": 1}}, "fsdp_config.version", "one of 2"),
         ({"fsdp": "full_shard", "fsdp_config": {"cpu_offload": True}}, "fsdp_config.cpu_offload", "is not taken"),
         ({"fsdp_config": {"version": 2}}, "fsdp_config", "goes with fsdp only"),
+        (
+            {"fsdp": "full_shard", "fsdp_config": {"state_dict_type": "LOCAL_STATE_DICT"}},
+            "fsdp_config.state_dict_type",
+            "must be one of SHARDED_STATE_DICT, FULL_STATE_DICT",
+        ),
+        ({**BEST, "fsdp": "full_shard"}, "load_best_model_at_end", "each has a part of the best"),
+        ({**IN_SHARDS, "save_only_model": True}, "save_only_model", "saves the model in one piece"),
     ],
 )
 def test_settings_of_a_spread_model_are_judged_like_keys(args: dict[str, Any], key: str, says: str) -> None:

@@ -25,7 +25,7 @@ SHARDED: dict[str, dict[str, Any]] = {
     "zero2": {"deepspeed": {"zero_optimization": {"stage": 2}}},
     "zero3": {"deepspeed": {"zero_optimization": {"stage": 3}}},
 }
-IN_CHECKPOINTS = {"fsdp2": "pytorch_model_fsdp.bin", "zero2": "zero_pp_rank_1_*", "zero3": "zero_pp_rank_1_*"}
+IN_CHECKPOINTS = {"fsdp2": "__1_0.distcp", "zero2": "zero_pp_rank_1_*", "zero3": "zero_pp_rank_1_*"}
 WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors"}
 
 # The others run with `make chaos`.
@@ -66,7 +66,9 @@ def test_killed_workers_resume_and_make_the_same_weights(
 ) -> None:
     recipe = recipe_of(finetuning_type=kind, max_steps=60, save_steps=10, **SHARDED[name])
     check_a_killed_worker_resumes(recipe, inputs, ray_session, watch, tmp_path, kill_at=35)
-    assert list((tmp_path / "whole" / "checkpoints").rglob(IN_CHECKPOINTS[name])), "copies were trained"
+    checkpoints = tmp_path / "whole" / "checkpoints"
+    assert list(checkpoints.rglob(IN_CHECKPOINTS[name])), "copies were trained"
+    assert not list(checkpoints.glob(f"*/*/{WEIGHTS[kind]}")), "the whole was gathered before the end"
 
 
 @pytest.mark.parametrize(("name", "kind"), CHOSEN)

@@ -33,6 +33,7 @@ def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"use_galore": True}, "use_galore"),
         ({"use_badam": True}, "use_badam"),
         ({"warmup_ratio": 0.1, "warmup_steps": 10}, "warmup_ratio"),
+        ({"max_steps": 5, "warmup_steps": 6}, "warmup_steps"),
         ({"lr_scheduler_type": "constant", "warmup_ratio": 0.1}, "lr_scheduler_type"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type"),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type"),
@@ -43,7 +44,6 @@ def with_every_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"do_eval": True}, "do_eval"),
         ({"do_predict": True}, "do_predict"),
         ({"shift_attn": True}, "shift_attn"),
-        ({"fsdp": "fully_shard"}, "fsdp"),
         ({"finetuning_type": "full", "use_llama_pro": True}, "use_llama_pro"),
         ({"ddp_backend": "nccl"}, "ddp_backend"),
     ],
@@ -79,12 +79,70 @@ def test_arguments_that_exclude_each_other_on_a_gpu_are_refused(args: dict[str, 
         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
         {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 5}},
         {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4},
-        {"fsdp": "full_shard auto_wrap", "eval_on_start": True, "val_size": 0.1},
+        {"eval_on_start": True, "val_size": 0.1},
         {"pref_beta": 0.1, "quantization_type": "nf4", "packing": False},
     ],
 )
 def test_arguments_that_go_together_are_fine(args: dict[str, Any]) -> None:
     assert problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}) == {}
+
+
+GATHERED = {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"fsdp": "full_shard auto_wrap", "eval_on_start": True, "val_size": 0.1},
+        {"fsdp": "full_shard", "fsdp_config": {"version": 2, "reshard_after_forward": False}},
+        {"fsdp": "full_shard", "fsdp_config": {"reshard_after_forward": "shard_grad_op", "min_num_params": 1000}},
+        {"deepspeed": {"zero_optimization": GATHERED}},
+        {"deepspeed": {"zero_optimization": {"stage": 2}}},
+    ],
+)
+def test_a_model_is_spread_over_gpus(args: dict[str, Any]) -> None:
+    assert problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}, QWEN) == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "key", "says"),
+    [
+        ({"fsdp": "fully_shard"}, "fsdp", "must be of full_shard"),
+        ({"fsdp": "full_shard", "deepspeed": {"zero_optimization": {"stage": 2}}}, "deepspeed", "exclude each other"),
+        ({"fsdp_config": {"version": 2}}, "fsdp_config", "goes with fsdp only"),
+        (
+            {
+                "deepspeed": {"zero_optimization": GATHERED},
+                "load_best_model_at_end": True,
+                "eval_strategy": "steps",
+                "val_size": 0.1,
+            },
+            "load_best_model_at_end",
+            "each has a part of the best",
+        ),
+        (
+            {"fsdp": "full_shard", "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}},
+            "fsdp_config.state_dict_type",
+            "is not taken by train.trainer=llamafactory",
+        ),
+        ({"fsdp": "full_shard", "fsdp_config": {"version": 3}}, "fsdp_config.version", "must be one of 1, 2"),
+        (
+            {"deepspeed": {"zero_optimization": {"stage": 3}}},
+            "deepspeed.zero_optimization.stage3_gather_16bit_weights_on_model_save",
+            "no weights are left",
+        ),
+    ],
+)
+def test_settings_of_a_spread_model_are_used_or_refused(args: dict[str, Any], key: str, says: str) -> None:
+    found = problems({**TRAIN_ONLY, **{f"train.args.{name}": value for name, value in args.items()}}, QWEN)
+    assert list(found) == [f"train.args.{key}"]
+    assert says in found[f"train.args.{key}"].message
+
+
+def test_a_model_is_not_spread_over_cpus() -> None:
+    """There the library would train copies of it without a word."""
+    found = problems({**TRAIN_ONLY, "train.args.fsdp": "full_shard", "resources.train.num_workers": 2})
+    assert found["train.args.fsdp"].message == "needs a GPU, and cluster.accelerator is cpu"
 
 
 WITHOUT_EFFECT = {

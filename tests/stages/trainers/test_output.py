@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runner.errors import RunnerError
 from runner.storage.artifact import scan_folder
 from stages.trainers.output import collect, is_model_file
 
@@ -59,6 +60,14 @@ def test_adapter_has_the_same_digest_wherever_it_was_trained(tmp_path: Path) -> 
         final = collect(output, tmp_path / name / "final", ARGS, "org/model", FIGURES)
         digests.add(scan_folder("checkpoint", final / "adapter").sha256)
     assert len(digests) == 1
+
+
+def test_a_training_that_left_no_weights_has_failed(tmp_path: Path) -> None:
+    """As of a model in shards that no library has put together: all that is there is a tokenizer."""
+    output = output_folder(tmp_path / "out", [], "x")
+    (output / "adapter_model.safetensors").unlink()
+    with pytest.raises(RunnerError, match="has left no weights"):
+        collect(output, tmp_path / "final", ARGS, "org/model", FIGURES)
 
 
 def test_kept_arguments_name_no_folder_of_the_worker(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_what_is_refused_is_an_argument_and_has_one_reason() -> None:
         ({"lr_scheduler": "reduce_lr_on_plateau"}, "follows the loss of an evaluation"),
         ({"dataloader_prefetch_factor": 4}, "has no effect: it goes with dataloader_num_workers"),
         ({"warmup_ratio": 0.1, "warmup_steps": 10}, "and warmup_steps=10 exclude each other"),
+        ({"warmup_steps": 6, "max_steps": 5}, "more than max_steps=5"),
         ({"save_steps": 10, "save_strategy": "epoch"}, "goes with save_strategy=steps only"),
         ({"eval_strategy": "steps"}, "there is nothing to evaluate on"),
         ({"save_steps": 2.5}, "must be a whole number of steps"),
