@@ -98,12 +98,19 @@ def weights_only(args: Mapping[str, Any]) -> bool:
 
 
 def fetched(checkpoint: Any, work: Path, args: dict[str, Any]) -> Path | None:
-    """The checkpoint to resume from as a folder on this node, its log moved to the output folder; None for none."""
+    """The checkpoint to resume from as a folder on this node, its log copied to the output folder; None for none.
+
+    One in a local file system is read where it is: every worker would copy the parts of all.
+    """
+    from pyarrow.fs import LocalFileSystem
+
     if checkpoint is None:
         return None
-    resume, output = work / "resume", work / args["output_dir"]
-    checkpoint.to_directory(str(resume))
+    is_here, output = isinstance(checkpoint.filesystem, LocalFileSystem), work / args["output_dir"]
+    resume = Path(checkpoint.path) if is_here else work / "resume"
+    if not is_here:
+        checkpoint.to_directory(str(resume))
     output.mkdir(parents=True, exist_ok=True)
     if (resume / TRAINER_LOG).is_file():
-        shutil.move(resume / TRAINER_LOG, output / TRAINER_LOG)
+        shutil.copyfile(resume / TRAINER_LOG, output / TRAINER_LOG)
     return resume

@@ -227,20 +227,6 @@ def test_fewer_workers_gather_more_batches_each(within: tuple[str, ...]) -> None
         for_workers(of(3), within, most=4, now=5)
 
 
-class FakeCheckpoint:
-    def to_directory(self, path: str) -> str:
-        Path(path).mkdir()
-        (Path(path) / "trainer_log.jsonl").write_text("earlier\n")
-        return path
-
-
-def test_resumes_from_the_checkpoint_and_continues_its_log(tmp_path: Path) -> None:
-    args = {"stage": "sft", "finetuning_type": "lora", "output_dir": "out"}
-    resume = fetched(FakeCheckpoint(), tmp_path, args)
-    assert resumed(args, resume) == {**args, "resume_from_checkpoint": str(tmp_path / "resume")}
-    assert (tmp_path / "out" / "trainer_log.jsonl").read_text() == "earlier\n"
-
-
 def test_reward_model_gets_its_adapter_back_too(tmp_path: Path) -> None:
     args = {"stage": "rm", "finetuning_type": "lora", "output_dir": "out"}
     assert resumed(args, tmp_path / "resume")["adapter_name_or_path"] == str(tmp_path / "resume")

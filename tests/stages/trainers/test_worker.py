@@ -1,8 +1,10 @@
-"""What a worker asks of transformers' trainer when a training begins and ends, and the type that it trains in."""
+"""What a worker does around a training: it finds its checkpoint, its type and its steps, and saves the whole model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from runner.errors import RunnerError
 from stages.trainers.worker import precision
 from stages.trainers.worker.callback import require_warm, save_in_one_piece
+from stages.trainers.worker.loop import fetched
 
 
 @pytest.fixture
@@ -60,3 +63,29 @@ def test_bfloat16_is_widened_where_the_cpu_does_not_compute_in_it(
     assert model[0].weight.dtype == (torch.float32 if widened else torch.bfloat16)
     assert optimizer.param_groups[0]["params"][0] is model[1].weight is trained
     assert precision.widen(None) is False
+
+
+LOG = "trainer_log.jsonl"
+ARGS = {"output_dir": "out"}
+
+
+def test_resumes_from_a_far_checkpoint_and_continues_its_log(tmp_path: Path) -> None:
+    def to_directory(path: str) -> None:
+        Path(path).mkdir()
+        (Path(path) / LOG).write_text("earlier\n")
+
+    far = SimpleNamespace(filesystem=None, path="bucket/checkpoint_1", to_directory=to_directory)
+    assert fetched(far, tmp_path, ARGS) == tmp_path / "resume"
+    assert (tmp_path / "out" / LOG).read_text() == "earlier\n"
+
+
+def test_a_checkpoint_on_a_disk_of_the_node_is_read_where_it_is(tmp_path: Path) -> None:
+    from pyarrow.fs import LocalFileSystem
+
+    saved, work = tmp_path / "checkpoint_1", tmp_path / "work"
+    saved.mkdir()
+    (saved / LOG).write_text("earlier\n")
+    assert fetched(SimpleNamespace(filesystem=LocalFileSystem(), path=str(saved)), work, ARGS) == saved
+    assert (saved / LOG).read_text() == (work / "out" / LOG).read_text() == "earlier\n"
+    assert [path.name for path in work.iterdir()] == ["out"]
+    assert fetched(None, work, ARGS) is None
