@@ -8,7 +8,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.pipeline.context import RunContext
 from runner.pipeline.manifest import Manifest
-from runner.pipeline.runs import run_of_id
+from runner.pipeline.runs import BEST, LATEST, find_run, run_of_id
 from runner.storage.artifact import Artifact
 from runner.storage.verify import Digests, damage
 from stages.models.weights import Adapter
@@ -33,6 +33,9 @@ class ServedRun:
 def run_folder(recipe: Recipe, run_id: str, key: str) -> Path:
     """The run's folder. key: the recipe's key that names it. Raises RunnerError when there is no such run."""
     root = recipe.storage.runs
+    if run_id == LATEST or run_id.endswith(BEST):
+        meant = find_run(root, run_id).name
+        raise RunnerError(f"{key} takes the id of a run, and {run_id} is another one later", f"Write {key}={meant}.")
     try:
         return run_of_id(root, run_id)
     except RunnerError as error:

@@ -16,7 +16,7 @@ from runner.storage.store import open_store
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.weights import Adapter, found_weights
 from stages.sections.recipe import Recipe
-from stages.serve.other_runs import predictions_of_run, same_rows, served_runs
+from stages.serve.other_runs import predictions_of_run, run_folder, same_rows, served_runs
 from stages.serve.stage import with_capacity
 
 MODEL = Artifact(name="model", uri="/model", sha256="m" * 64)
@@ -126,6 +126,15 @@ def test_a_run_that_is_not_there_is_named(runs: Runs, quickstart: Recipe) -> Non
     Manifest(run_id="early", recipe="any").save(runs.root / "any" / "early")
     with pytest.raises(RunnerError, match=r"the run 'early', which has no predictions"):
         predictions_of_run(recipe, "early", "evaluate.compare_run")
+
+
+def test_a_name_that_means_another_run_later_is_refused_with_the_id(runs: Runs, quickstart: Recipe) -> None:
+    runs.add("one")
+    with pytest.raises(RunnerError, match=r"train\.start_from takes the id of a run, and latest is another") as found:
+        run_folder(runs.context(quickstart).recipe, "latest", "train.start_from")
+    assert found.value.hint == "Write train.start_from=one."
+    with pytest.raises(RunnerError, match="no finished job of a sweep for @best"):
+        run_folder(runs.context(quickstart).recipe, "@best", "train.start_from")
 
 
 def test_predictions_are_compared_only_over_the_same_test_set(runs: Runs, quickstart: Recipe) -> None:
