@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -96,3 +97,20 @@ def test_an_older_incomplete_one_is_removed_too(tmp_path: Path, reported: Report
     (before / "optimizer.pt").write_bytes(b"")
     assert repair(str(tmp_path), NAME) == [f"{before.name}: optimizer.pt has 0 of 5 bytes"]
     assert names(reported) == [newest.name]
+
+
+@pytest.mark.parametrize("lost", ["__0_0.distcp", "__1_0.distcp", ".metadata"])
+def test_a_shard_or_the_list_of_shards_that_is_gone_is_missed(lost: str, tmp_path: Path, reported: Reported) -> None:
+    """Each worker seals what it wrote into the folder of shards that all share."""
+    folder = tmp_path / NAME / "checkpoint_2026-01-01_00-00-01.000"
+    for rank, names in enumerate((["__0_0.distcp", ".metadata"], ["__1_0.distcp"])):
+        own = tmp_path / f"part-{rank}"
+        (own / "pytorch_model_fsdp_0").mkdir(parents=True)
+        for name in names:
+            (own / "pytorch_model_fsdp_0" / name).write_text(name)
+        seal(own, rank, 2, {"step": 1}, NAME)
+        copytree(own, folder, dirs_exist_ok=True)
+    assert repair(str(tmp_path), NAME) == []
+    (folder / "pytorch_model_fsdp_0" / lost).unlink()
+    (found,) = repair(str(tmp_path), NAME)
+    assert found.startswith(f"{folder.name}: pytorch_model_fsdp_0/{lost} has 0 of")
