@@ -90,8 +90,7 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
     """A turn of the library with the arguments that the stage gives it. env: added to this process's own."""
     folder, trainer = work.root / "bare" / f"train-{number}", load_trainer(work.recipe)
     env = {**(env or {}), **of_the_library(work), "HF_DATASETS_CACHE": str(folder / "cache")}
-    arguments, how = arguments_with_tokens(work, folder)
-    job = {"args": arguments, "trainer": work.recipe.train.trainer, "prepare": str(how)}
+    job = job_of_the_library(work, folder)
     workers = work.recipe.resources_of("train").most_workers
     turn = run_bare("bare_train", job, folder, env, num_processes=workers, environment=trainer.environment)
     first_step = turn.figures["first_step_at"] - turn.began_at
@@ -106,8 +105,8 @@ def of_the_library(work: Work) -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in common}
 
 
-def arguments_with_tokens(work: Work, folder: Path) -> tuple[dict[str, Any], Path]:
-    """The library's arguments, and a pickle of how it makes tokens of the rows before it trains, in the folder."""
+def job_of_the_library(work: Work, folder: Path) -> dict[str, Any]:
+    """For `benchmarks.bare_train`: the library's arguments, and a pickle of how tokens are made of the rows first."""
     trainer, tokens = load_trainer(work.recipe), str(folder / "tokens")
     model, dataset_dir = str(work.folders["model"]), str(work.folders["train_set"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +115,7 @@ def arguments_with_tokens(work: Work, folder: Path) -> tuple[dict[str, Any], Pat
     arguments = trainer.arguments(
         work.recipe, model=model, dataset_dir=dataset_dir, output_dir=str(folder / "output"), tokens=tokens
     )
-    return arguments, folder / "prepare.pickle"
+    return {"args": arguments, "trainer": work.recipe.train.trainer, "prepare": str(folder / "prepare.pickle")}
 
 
 def figures(
