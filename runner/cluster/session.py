@@ -35,6 +35,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_worker_niceness": "0",  # Ray's own 15 lets anything else on the machine slow a run several times over
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # as for the replicas, see `serve_engine.engine_env`
+    # A loaded machine's proxy would be killed for starting slowly (5 s); one that ends is seen without these.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     "PYTHONSAFEPATH": "1",  # no process imports from the folder that the run is started in, see `ray_start`
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray Train ends three polls after the last step; the default is 2 s
 }

@@ -87,16 +87,17 @@ class Manifest(BaseModel):
         Raises RunnerError naming the file when both are corrupt, edited, or not manifests; OSError when it is missing.
         """
         try:
-            return cls._read(run_dir / MANIFEST)._placed(run_dir)
+            return cls._read(run_dir / MANIFEST).placed(run_dir)
         except RunnerError as error:
             try:
                 manifest = cls._read(run_dir / _COPY)
             except (RunnerError, FileNotFoundError):
                 raise error from None
             manifest.damage = f"{error.message}; its copy {run_dir / _COPY} is used"
-            return manifest._placed(run_dir)
+            return manifest.placed(run_dir)
 
-    def _placed(self, run_dir: Path) -> Manifest:
+    def placed(self, run_dir: Path) -> Manifest:
+        """Itself, with its artifacts below the root that the run's folder is in now, where they are there."""
         root = run_dir.resolve().parent.parent
         artifacts = [artifact for record in self.stages for artifact in record.artifacts]
         run_ids = {self.run_id, *(record.origin_run for record in self.stages if record.origin_run)}

@@ -36,12 +36,12 @@ def refuse_settings(row: Mapping[str, Any], used: Collection[str], ignore: Colle
         if name in FLAGS and type(value) in (bool, int, float) and (value == 0 or (name == "weight" and value != 1)):
             why = f"has {value!r} in its column {name!r}, and every row is learned as much as the others"
             raise BadRowError(why, f"Remove the row, or {leave_out}")
-        if name == _VARIABLES and (said := _said(value)):
-            why = f"has {said[0]!r} in its column {name!r}, and all rows share the chat template's variables"
+        if name == _VARIABLES and (given := _given(value)):
+            why = f"has {given[0]!r} in its column {name!r}, and all rows share the chat template's variables"
             raise BadRowError(why, f"Set model.chat_template_kwargs for all of them, and {leave_out}")
 
 
-def _said(variables: Any) -> list[str]:
+def _given(variables: Any) -> list[str]:
     """Names of the variables that have a value."""
     given = variables.items() if isinstance(variables, Mapping) else ()
     return [str(name) for name, value in given if value not in (None, "", [], {})]

@@ -34,6 +34,7 @@ _HINTS = (
         "Compare infer.engine_kwargs.max_lora_rank and the adapter's targets with what this vLLM supports.",
     ),
 )
+_RUN_AGAIN = "Run the same command again: it continues. A machine under heavy load starts Ray Serve's proxy too slowly."
 _HINT = "Look into the log; the arguments of the engine are infer.engine_kwargs."
 
 
@@ -51,6 +52,8 @@ def batch_failure(error: BaseException, since: float) -> RunnerError:
         if only_points(reason):
             reason = root_cause(f"{engine_log(since)}\n{text}")
         return RunnerError(f"batch inference failed: {reason}", hint_for(reason))
+    if "ProxyActor" in text:  # of the endpoint whose engine the job asks
+        return RunnerError(f"the endpoint's proxy ended: {last_line(text)}", _RUN_AGAIN)
     if "creation task" in text:  # the end of its traceback may be the engine's own, or only point at the engine's log
         reason = root_cause(f"{engine_log(since)}\n{text}")
         return RunnerError(f"the engine did not start: {reason or last_line(text)}", hint_for(reason))

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ from runner.errors import EXIT_INTERRUPTED
 from runner.pipeline.engine import loop
 from runner.report import pages
 from tests.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal sends it. A shell has what it starts in the background ignore it, and so this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _ctrl_c(*_: Any, **__: Any) -> Any:

@@ -347,6 +347,13 @@ LOGGED = "(EngineCore pid=7) ERROR 11-23 15:38:00 [core.py:9] "
         ),
         ("ActorDiedError", DEAD, "", "as when memory runs out", "max_num_seqs"),
         (
+            "ActorDiedError",
+            "The actor died unexpectedly before finishing this task.\n\tclass_name: ProxyActor\n\tkilled by its owner",
+            "",
+            "the endpoint's proxy ended: killed by its owner",
+            "under heavy load",
+        ),
+        (
             "RayTaskError",
             f"vllm.v1.engine.exceptions.{DEAD_ENGINE}",
             f"{LOGGED}ValueError: No memory for the KV cache",

@@ -270,7 +270,7 @@ def test_answers_in_a_row_that_one_answer_cannot_say_are_not_joined(turns: list[
         made([ASK, *turns], TOOLS, prompt={"conversations": "m", "consecutive": "join"})
 
 
-def beside(column: str, value: Any, **dataset: Any) -> Example:
+def with_column(column: str, value: Any, **dataset: Any) -> Example:
     section = Dataset.model_validate({"source": "data", "prompt": {"conversations": "m"}, **dataset})
     return make_example(section, "sft", "train")({"m": [ASK, SAY], column: value}, "0", "a:1")
 
@@ -289,9 +289,9 @@ def test_a_column_that_says_how_one_row_is_learned_or_rendered_is_refused_unless
     column: str, value: Any, why: str
 ) -> None:
     with pytest.raises(BadRowError, match=re.escape(why)) as error:
-        beside(column, value)
+        with_column(column, value)
     assert f"dataset.ignore_keys=[{column}]" in error.value.fix
-    assert beside(column, value, ignore_keys=[column]).messages == [ASK, SAY]
+    assert with_column(column, value, ignore_keys=[column]).messages == [ASK, SAY]
 
 
 @pytest.mark.parametrize(
@@ -305,4 +305,4 @@ def test_a_column_that_says_how_one_row_is_learned_or_rendered_is_refused_unless
     ],
 )
 def test_a_column_that_says_nothing_of_that_is_a_column(column: str, value: Any) -> None:
-    assert beside(column, value).columns[column] == value
+    assert with_column(column, value).columns[column] == value
