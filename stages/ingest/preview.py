@@ -19,6 +19,7 @@ from typing import Any
 
 from runner.cluster.environments.call import call
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
 from stages.ingest import parity
@@ -246,19 +247,25 @@ def preview_lines(found: dict[str, Any]) -> list[str]:
             which = f" ({row['title']})" if row["title"] else ""
             lines += [f"{row['id']}, {title}{which}: {row['num_tokens']} tokens{loss}", text, ""]
         lengths = part["lengths"]
+        if not lengths["longest"]:
+            lines += [f"no row of the {split} split can be learned or asked; why stands below", ""]
+            continue
         if not part["rows"]:
             lines += [
                 f"the {split} split has no such row (it has 0 to {lengths['num_rows'] - 1} here), or it is refused",
                 "",
             ]
         spread = "  ".join(f"{name} % {value}" for name, value in lengths["percentiles"].items())
-        over = f"{lengths['num_over']} rows are longer" if lengths["num_over"] else "all rows fit"
-        if split == "train" and lengths["num_over"]:
+        num_over = lengths["num_over"]
+        over = (
+            f"{count_text(num_over, 'row')} {'is' if num_over == 1 else 'are'} longer" if num_over else "all rows fit"
+        )
+        if split == "train" and num_over:
             over += (
                 f", and {_OVER.get(part['too_long'], 'their prompts will be cut')} (train.too_long={part['too_long']})"
             )
         lines += [
-            f"{split} tokens of {lengths['num_rows']:,} rows: {spread}  longest {lengths['longest']}; "
+            f"{split} tokens of {count_text(lengths['num_rows'], 'row')}: {spread}  longest {lengths['longest']}; "
             f"{lengths['limit_is']}: {over}",
             "",
         ]

@@ -49,8 +49,12 @@ def test_the_terminal_shows_loss_limits_and_why_the_run_would_end() -> None:
     problem = {"message": "they differ", "hint": "Set a key."}
     lines = preview_lines({"train": part, "test": None, "problems": [problem]})
     assert lines[:2] == ["train-000000, as training learns it: 2 tokens, 1 of them with loss, between « and »", "a«b»"]
-    assert lines[3].endswith("1 rows are longer, and the run will end before training (train.too_long=fail)")
+    assert lines[3].endswith("1 row is longer, and the run will end before training (train.too_long=fail)")
     assert lines[-2:] == ["NOT FIT TO TRAIN: they differ", "  Set a key."]
+    part = {**part, "rows": [], "lengths": _lengths([0, 0], 5, "cutoff_len 5")}
+    lines = preview_lines({"train": part, "test": None, "problems": [problem]})
+    assert lines[:2] == ["no row of the train split can be learned or asked; why stands below", ""]
+    assert not any("all rows fit" in line for line in lines)
 
 
 def test_a_tokenizer_that_needs_a_network_which_is_not_there_is_explained(
