@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -33,14 +34,16 @@ def test_a_model_without_a_template_is_refused_with_the_key_that_gives_it_one() 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json", "preprocessor_config.json"])
 def test_code_that_a_model_carries_runs_where_it_is_trusted_alone(file: str, trusted: bool, tmp_path: Path) -> None:
-    model, ran = tmp_path / "model", tmp_path / "ran"
+    # transformers keeps modules of models by name: each case has one of its own, which no other has imported.
+    code = f"odd_{uuid4().hex}"
+    model, ran = tmp_path / code, tmp_path / "ran"
     tokenizer_of("chatml").save_pretrained(model)
     held = json.loads((model / file).read_text()) if (model / file).is_file() else {}
     held |= {"tokenizer_class": "Odd", "image_processor_type": "Odd", "model_type": "odd"}
     names = ("AutoConfig", "AutoProcessor", "AutoImageProcessor", "AutoModelForCausalLM")
-    held["auto_map"] = {"AutoTokenizer": ["odd.Odd", "odd.Odd"], **dict.fromkeys(names, "odd.Odd")}
+    held["auto_map"] = {"AutoTokenizer": [f"{code}.Odd", f"{code}.Odd"], **dict.fromkeys(names, f"{code}.Odd")}
     (model / file).write_text(json.dumps(held))
-    (model / "odd.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    (model / f"{code}.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
     with suppress(RunnerError):
         ChatTemplate.load(model, None, {}, trust_remote_code=trusted)
     assert ran.exists() is (trusted and file != "preprocessor_config.json")  # read for a model that sees
