@@ -19,7 +19,7 @@ from benchmarks.common.load import measure_endpoint
 from benchmarks.common.stages import Work, parser, prepare, process, run_bare, run_recipe, say, with_defaults, workspace
 from benchmarks.inference.batch import job as batch_job
 from benchmarks.serving.serve import bodies, by_bare, free_port
-from benchmarks.training.train import job_of_the_library
+from benchmarks.training.train import arguments_with_tokens
 from runner.pipeline.manifest import Manifest
 from stages.data.example import Example, read_examples
 from stages.engines.base import load_engine
@@ -109,10 +109,11 @@ def _work(overrides: list[str], model: Path, root: Path) -> Work:
 
 def _train(work: Work, defaults: bool) -> float:
     where = work.root / "train"
-    job, environment = job_of_the_library(work, where), load_trainer(work.recipe).environment
+    arguments = arguments_with_tokens(work, where, {})
     if defaults:
-        job["args"] = {name: value for name, value in job["args"].items() if name not in _TRAINER_SETTINGS}
+        arguments = {name: value for name, value in arguments.items() if name not in _TRAINER_SETTINGS}
     env = {} if defaults else worker_env(work.recipe.resources_of("train"))
+    job, environment = {"args": arguments, "trainer": work.recipe.train.trainer}, load_trainer(work.recipe).environment
     return run_bare("bare_train", job, where, env, environment=environment).wall_s
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from stages.trainers.output import TRAINER_LOG
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Train with the job's `args`. Returns when the first step ended, the rate, and the losses."""
-    make_tokens(Path(job["prepare"]))
     clock = _clock()
     _LIBRARIES[job["trainer"]](job["args"], clock)
     output = Path(job["args"]["output_dir"])
@@ -28,19 +26,6 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     losses = [entry["loss"] for line in lines if (entry := json.loads(line)).get("loss") is not None]
     own = output / "train_results.json"
     return {**clock.figures, **(json.loads(own.read_text()) if own.is_file() else {}), "losses": losses}
-
-
-def make_tokens(job: Path) -> None:
-    """Make tokens of the rows, which a command of the library does before it trains; all but torchrun's first process
-    wait for it. job: a pickle of the trainer's function, the recipe, and the folders that it is given."""
-    done = job.with_suffix(".done")
-    if os.environ.get("RANK", "0") != "0":
-        while not done.exists():
-            time.sleep(0.05)
-        return
-    prepare, recipe, *folders = pickle.loads(job.read_bytes())  # noqa: S301
-    prepare(recipe, *folders)
-    done.touch()
 
 
 def _clock() -> Any:

@@ -23,8 +23,10 @@ from typing import Any
 from benchmarks.common import measure
 from benchmarks.common.stages import (
     Work,
+    interpreter,
     parser,
     prepare,
+    process,
     run_bare,
     run_stage,
     say,
@@ -90,7 +92,8 @@ def by_bare(work: Work, number: int, env: Mapping[str, str] | None = None) -> di
     """A turn of the library with the arguments that the stage gives it. env: added to this process's own."""
     folder, trainer = work.root / "bare" / f"train-{number}", load_trainer(work.recipe)
     env = {**(env or {}), **of_the_library(work), "HF_DATASETS_CACHE": str(folder / "cache")}
-    job = job_of_the_library(work, folder)
+    arguments = arguments_with_tokens(work, folder, env)
+    job = {"args": arguments, "trainer": work.recipe.train.trainer}
     workers = work.recipe.resources_of("train").most_workers
     turn = run_bare("bare_train", job, folder, env, num_processes=workers, environment=trainer.environment)
     first_step = turn.figures["first_step_at"] - turn.began_at
@@ -105,17 +108,18 @@ def of_the_library(work: Work) -> dict[str, str]:
     return {name: value for name, value in own.items() if name not in common}
 
 
-def job_of_the_library(work: Work, folder: Path) -> dict[str, Any]:
-    """For `benchmarks.bare_train`: the library's arguments, and a pickle of how tokens are made of the rows first."""
+def arguments_with_tokens(work: Work, folder: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    """The library's arguments, once the rows have been made tokens of, as the stage does it, in the folder."""
     trainer, tokens = load_trainer(work.recipe), str(folder / "tokens")
     model, dataset_dir = str(work.folders["model"]), str(work.folders["train_set"])
     folder.mkdir(parents=True, exist_ok=True)
     to_prepare = (trainer.prepare(), with_template_text(work.recipe), model, dataset_dir, tokens)
     (folder / "prepare.pickle").write_bytes(pickle.dumps(to_prepare))
-    arguments = trainer.arguments(
+    prepared = [interpreter(trainer.environment), "-m", "benchmarks.bare_tokens", str(folder / "prepare.pickle")]
+    process(prepared, folder / "tokens.log", env)
+    return trainer.arguments(
         work.recipe, model=model, dataset_dir=dataset_dir, output_dir=str(folder / "output"), tokens=tokens
     )
-    return {"args": arguments, "trainer": work.recipe.train.trainer, "prepare": str(folder / "prepare.pickle")}
 
 
 def figures(
