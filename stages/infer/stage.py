@@ -49,7 +49,7 @@ class Infer:
     """Makes `predictions`: of each test row by the adapter (`tuned`) and, if asked for, by the base model (`base`)."""
 
     name: ClassVar[str] = "infer"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[str, ...]] = (
         "seed",
         "model.trust_remote_code",

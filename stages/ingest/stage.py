@@ -43,7 +43,7 @@ class Ingest:
     """Makes `train_set` (train.jsonl, val.jsonl) and `test_set` (test.jsonl), each line an Example, and `model`."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
         "dataset.prompt", "dataset.ignore_keys", "dataset.roles", "dataset.on_bad_row", "dataset.endpoint_url",

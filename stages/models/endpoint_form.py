@@ -2,8 +2,8 @@
 
 Content is text, or a list of parts where the chat template reads no text (`rendered_messages`); a call's arguments are
 an object; reasoning stands under both names that templates use; a tool has a description and parameters, null where it
-lacks them. Keys have the endpoint's order, which templates show that write an object as JSON. What has no place in this
-form is refused by name.
+lacks them. Keys have the endpoint's order, which templates show that write an object as JSON; those of calls have
+OpenAI's, in the endpoint too (`with_calls_in_order`). What has no place in this form is refused by name.
 """
 
 from __future__ import annotations
@@ -122,7 +122,32 @@ def _call(number: int, call: Mapping[str, Any]) -> dict[str, Any]:
                 f"message {number} calls {function.get('name')!r} with arguments that are not JSON: {arguments[:80]!r}",
                 "Write the arguments as a JSON object.",
             ) from error
-    return {"id": call["id"], "function": {"arguments": arguments, "name": function["name"]}, "type": "function"}
+    return {"id": call["id"], "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def with_calls_in_order(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with the keys of calls in OpenAI's order: id, type, function, and name before arguments.
+
+    vLLM gives templates `arguments` first, in the order of the openai package's types. Templates that write a call as
+    JSON whole (Mistral's do) would show models calls in another order than they were trained on before, which parsers
+    that read an answer as it comes do not take.
+    """
+    return [
+        {**message, "tool_calls": [_in_order(call) for call in calls]}
+        if isinstance(calls := message.get("tool_calls"), list)
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _in_order(call: Mapping[str, Any]) -> dict[str, Any]:
+    made = _first(call, "id", "type", "function")
+    return made | {"function": _first(call["function"], "name", "arguments")} if "function" in call else made
+
+
+def _first(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """The values, those of the keys first."""
+    return {key: values[key] for key in keys if key in values} | dict(values)
 
 
 def template_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]] | None:

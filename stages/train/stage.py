@@ -64,7 +64,7 @@ class Train:
     """
 
     name: ClassVar[str] = "train"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "model.source", "model.template", "model.chat_template", "model.chat_template_kwargs",
         "model.trust_remote_code", "train.trainer", "train.stage", "train.reasoning", "train.too_long",

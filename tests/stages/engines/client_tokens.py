@@ -11,20 +11,20 @@ from pathlib import Path
 from stages.data.example import Example, read_examples
 from stages.query.stage import request_of
 from stages.sections.recipe import Recipe
+from tests.stages.engines.endpoint_renderer import endpoint_renderer
 
 
 def asked_by_client(recipe: Recipe, rows: list[Example]) -> list[list[int]]:
     """Token ids of each row's request."""
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import ModelConfig
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.renderers import renderer_from_config
     from vllm.renderers.online_renderer import OnlineRenderer
 
     folder = recipe.model.source
     model = ModelConfig(model=folder, tokenizer=folder, dtype="float32", max_model_len=2048)
     endpoint = OnlineRenderer(
         model,
-        renderer_from_config(VllmConfig(model_config=model)),
+        endpoint_renderer(model),
         request_logger=None,
         chat_template=None,
         chat_template_content_format="auto",

@@ -66,6 +66,7 @@ def test_reasoning_that_is_learned_and_not_scored_is_not_served_within_the_answe
     ("family", "model", "example"),
     [
         ("base", {"chat_template": "chatml", "tool_parser": "hermes"}, CALLED),
+        ("hermes", {"tool_parser": "hermes"}, CALLED),  # its template writes a call as JSON whole
         ("qwen3", {"reasoning_parser": "qwen3"}, Example("1", [ASKED, THOUGHT])),
         ("deepseek-r1", {"reasoning_parser": "deepseek_r1"}, Example("1", [ASKED, THOUGHT])),
         ("chatml", {"reasoning_parser": "qwen3"}, Example("1", [ASKED, WRITTEN_THOUGHT])),

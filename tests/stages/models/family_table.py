@@ -27,6 +27,7 @@ from stages.models.chat_template import ChatTemplate
 from stages.models.learned import learned
 from stages.query.stage import request_of
 from stages.sections.recipe import Recipe
+from tests.stages.engines.endpoint_renderer import endpoint_renderer
 from tests.stages.models.families import save_model
 
 BEGIN, END = "<!-- made by python -m tests.stages.models.family_table -->", "<!-- end -->"
@@ -145,16 +146,15 @@ def _recipe(case: Case, folder: Path) -> Recipe:
 
 async def _client(recipe: Recipe, folder: Path, example: Example) -> list[int]:
     """Token ids that vLLM's chat endpoint makes of a client's request."""
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import ModelConfig
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.renderers import renderer_from_config
     from vllm.renderers.online_renderer import OnlineRenderer
 
     kwargs = chat_kwargs(recipe, folder)
     model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
     endpoint = OnlineRenderer(
         model,
-        renderer_from_config(VllmConfig(model_config=model)),
+        endpoint_renderer(model),
         request_logger=None,
         chat_template=kwargs.get("chat_template"),
         chat_template_content_format=kwargs["chat_template_content_format"],

@@ -335,10 +335,11 @@ def test_a_switch_of_thinking_is_named_only_where_the_template_has_one() -> None
 
 
 def test_keys_have_the_order_of_the_endpoint_where_a_template_writes_a_message_as_json() -> None:
-    """What `vllm.entrypoints.chat_utils.parse_chat_messages` makes of the same messages of a parsed request."""
+    """What `vllm.entrypoints.chat_utils.parse_chat_messages` makes of the same messages of a parsed request, but for
+    the keys of calls, which have OpenAI's order in both."""
     row = {**CALLED[1], "reasoning_content": "r", "name": "x"}
     made = template_of("qwen3").messages([CALLED[0], row, {**CALLED[2], "name": "stock"}])
-    call = '{"id": "c1", "function": {"arguments": {"item": "rye"}, "name": "stock"}, "type": "function"}'
+    call = '{"id": "c1", "type": "function", "function": {"name": "stock", "arguments": {"item": "rye"}}}'
     whole = f'"tool_calls": [{call}], "reasoning": "r", "reasoning_content": "r", "name": "x"}}'
     assert json.dumps(rendered_messages(made, in_parts=False)[1:]) == (
         f'[{{"role": "assistant", "content": "", {whole}, '

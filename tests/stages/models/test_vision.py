@@ -22,6 +22,7 @@ from stages.models.learned import learned
 from stages.patches.vllm_process import prepare
 from stages.query.stage import request_of
 from stages.sections.recipe import Recipe
+from tests.stages.engines.endpoint_renderer import endpoint_renderer
 from tests.stages.models.vision import TOKENS, picture, save_llava
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.filterwarnings("default")]
@@ -80,13 +81,12 @@ def test_training_batch_and_endpoint_have_the_same_tokens_and_the_images_in_the_
 
 async def _read(recipe: Recipe, folder: Path, example: Example, batch: dict[str, Any]) -> tuple[Any, Any]:
     """What vLLM makes of batch inference's request, and of a client's."""
-    from vllm.config import ModelConfig, VllmConfig
+    from vllm.config import ModelConfig
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-    from vllm.renderers import renderer_from_config
     from vllm.renderers.online_renderer import OnlineRenderer
 
     model = ModelConfig(model=str(folder), tokenizer=str(folder), dtype="float32", max_model_len=2048)
-    renderer = renderer_from_config(VllmConfig(model_config=model))
+    renderer = endpoint_renderer(model)
     kwargs = chat_kwargs(recipe, folder)
     endpoint = OnlineRenderer(
         model, renderer, request_logger=None, chat_template=None,

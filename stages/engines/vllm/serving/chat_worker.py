@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from stages.engines.vllm.serving.side_process import READY, LostError, Workers, limit_memory
+from stages.models.endpoint_form import with_calls_in_order
 
 NUM_WORKERS = 2
 _PARAM = "messages"
@@ -28,7 +29,6 @@ class Question:
 
 def run(connection: Connection, model_config: Any) -> None:
     """Answer each Question with (the prompt, ""), or with why the template does not take it. Says READY first."""
-    from vllm.renderers.hf import safe_apply_chat_template
     from vllm.tokenizers import cached_tokenizer_from_config
 
     tokenizer = cached_tokenizer_from_config(model_config)
@@ -40,10 +40,20 @@ def run(connection: Connection, model_config: Any) -> None:
         except EOFError:  # the replica is gone
             return
         try:
-            made = safe_apply_chat_template(model_config, tokenizer, asked.conversation, **asked.kwargs), ""
+            made = prompt_of(model_config, tokenizer, asked.conversation, **asked.kwargs), ""
         except Exception as error:  # whatever a template raises is its answer
             made = None, _reason(error)
         connection.send(made)
+
+
+def prompt_of(model_config: Any, tokenizer: Any, conversation: Any, **kwargs: Any) -> str | list[int]:
+    """What vLLM's renderer makes of the conversation, but for the order of the keys of calls, which is training's."""
+    from vllm.renderers.hf import safe_apply_chat_template
+
+    made: str | list[int] = safe_apply_chat_template(
+        model_config, tokenizer, with_calls_in_order(conversation), **kwargs
+    )
+    return made
 
 
 def _reason(error: BaseException) -> str:
