@@ -39,6 +39,7 @@ def run(connection: Connection, model_config: Any) -> None:
             asked: Question = connection.recv()
         except EOFError:  # the replica is gone
             return
+        made: tuple[Any, str]
         try:
             made = prompt_of(model_config, tokenizer, asked.conversation, **asked.kwargs), ""
         except Exception as error:  # whatever a template raises is its answer
