@@ -57,7 +57,7 @@ def run(config: dict[str, Any], training: Training) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None and is_final(checkpoint):
         return  # an earlier attempt finished, but its results were not kept
-    with work_folder(ray.get_runtime_context().get_job_id(), rank, context.get_node_rank()) as work:
+    with work_folder(ray.get_runtime_context().get_job_id(), context.get_node_rank()) as work:
         notice = ray.train.get_preemption_info if config["nodes_may_go"] else None
         can_resume = training.can_resume(args) and not weights_only(args)
         reporter = Reporter(

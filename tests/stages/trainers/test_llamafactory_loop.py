@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,29 +252,54 @@ def test_checkpoints_without_the_optimizer_are_not_resumed_from() -> None:
     assert not weights_only({"config": {}})
 
 
-def test_work_folder_is_fresh_and_goes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ray Train's working directory of a run."""
     monkeypatch.setenv("HF_DATASETS_CACHE", "")
-    (tmp_path / "job-1" / "rank-0").mkdir(parents=True)
-    (tmp_path / "job-1" / "rank-0" / "incomplete").touch()
-    with work_folder("1", 0, 0) as work:
+    folder = tmp_path / "session_1" / "artifacts" / "run"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_work_folder_is_fresh_and_goes_again(session: Path) -> None:
+    with work_folder("1", 0) as work:
         assert Path.cwd() == work
-        assert list(work.iterdir()) == []
-    assert Path.cwd() == tmp_path
+    assert Path.cwd() == session
     assert not work.exists()
+    work.mkdir()  # as a killed worker leaves it
+    (work / "incomplete").touch()
+    with work_folder("1", 0) as again:
+        assert list(again.iterdir()) == []
 
 
-def test_two_runs_of_a_recipe_on_a_node_have_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_DATASETS_CACHE", "")
-    with work_folder("1", 0, 0) as one:
+def test_the_work_folder_of_the_next_run_has_the_same_name(session: Path, tmp_path: Path) -> None:
+    """By which CUDA finds what cuDNN has compiled."""
+    with work_folder("1", 0) as one:
+        pass
+    later = tmp_path / "session_2" / "artifacts" / "run"
+    later.mkdir(parents=True)
+    os.chdir(later)
+    with work_folder("2", 0) as two:
+        assert two == one
+        assert os.environ["HF_DATASETS_CACHE"] == str(later / "job-2" / "datasets-0")
+
+
+def test_two_workers_on_a_node_have_folders_of_their_own(session: Path) -> None:
+    with work_folder("1", 0) as one:
         (one / "output").touch()
-        monkeypatch.chdir(tmp_path)
-        with work_folder("2", 0, 0):
-            pass
+        os.chdir(session)
+        with work_folder("2", 0) as two:
+            assert two != one
         assert (one / "output").exists()
+
+
+def test_a_folder_of_these_names_that_is_another_user_s_is_not_used(
+    session: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    with work_folder("1", 0) as work:
+        assert work.parent == session
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
