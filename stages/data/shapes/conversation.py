@@ -9,6 +9,7 @@ from stages.data.example import BadRowError, Message, Role, is_blank, text_of
 from stages.data.messages import ROLE_NAMES, check_message, kind
 from stages.data.prompt import cell, has, names, only_column, render
 from stages.data.readers.json_values import NOT_JSON, value_of
+from stages.data.shapes.blocks import with_calls
 from stages.sections.dataset import Dataset
 
 SYSTEMS = ("system", "systemInstruction", "system_instruction")
@@ -51,8 +52,7 @@ def read_messages(
     if not isinstance(value, list):
         fix = "Remove the row, or give it messages." if value is None else ""
         raise BadRowError(f"{where} is {kind(value)}, not a list of messages", fix)
-    found = enumerate(value, 1)
-    return [check_message(each, f"message {number} of {where}", ignore, roles or {}) for number, each in found]
+    return [check_message(each, at, ignore, roles or {}) for at, each in with_calls(value, where, ignore)]
 
 
 def _by_message(value: Mapping[str, Any], where: str) -> list[Any]:

@@ -10,6 +10,7 @@ from stages.data.example import BadRowError
 from stages.data.messages import FLAGS, kind
 from stages.data.readers.filled import TOOLS
 from stages.data.readers.json_values import value_of
+from stages.data.shapes.declared import functions
 from stages.data.shapes.pictures import PLACE, image_value
 
 _NULLS = ("default", "const")
@@ -66,10 +67,10 @@ def tools_of(row: Mapping[str, Any], used: Collection[str], ignore: Collection[s
             raise BadRowError(f"column {name!r} is text that is not JSON, not a list of tools", _TOOLS) from None
         if tools is None:
             return []
-    if isinstance(tools, Mapping) and {"function", "name"} & tools.keys():
+    if isinstance(tools, Mapping) and {"function", "name", "functionDeclarations"} & tools.keys():
         tools = [tools]
     if isinstance(tools, list):
-        tools = [_opened(each) for each in tools]
+        tools = list(functions([_opened(each) for each in tools]))
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         entry = (
             next((each for each in tools if not isinstance(each, Mapping)), None) if isinstance(tools, list) else None

@@ -56,7 +56,7 @@ REFUSED = {
     "names of tools": ([ASK, SAY], ["stock"], "a list of which one entry is text"),
     "arguments as text": ([ASK, calling(call(arguments="rye")), result(), SAY], TOOLS, "are not JSON"),
     "a refusal": ([ASK, {"role": "assistant", "content": None, "refusal": "No."}], None, "unknown key 'refusal'"),
-    "a tool's use in parts": ([ASK, parts({"type": "tool_use"}, role="assistant")], None, "type 'tool_use'"),
+    "a nameless use of a tool": ([ASK, parts({"type": "tool_use"}, role="assistant")], None, "no function with a name"),
     "a prefilled answer": ([ASK, {**SAY, "prefix": True}], None, "unknown key 'prefix'"),
     "an empty turn": ([parts(), SAY], None, "user message is empty"),
     "a pair in place of a message": ([{"user": "Any rye?", "assistant": "Two."}], None, "neither role nor content"),
