@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runner.errors import RunnerError
+from runner.errors import DamagedError, RunnerError
 from runner.storage import atomic as durable
 
 _TRIES = 10
@@ -69,7 +69,7 @@ class FolderBlobs:
     def _path(self, key: str) -> Path:
         path = self._root / key
         if not path.resolve().is_relative_to(self._root.resolve()):
-            raise RunnerError(f"{path} leads out of the store {self._root} through a link")
+            raise DamagedError(f"{path} leads out of the store {self._root} through a link")
         return path
 
     def put_file(self, source: Path, key: str, on_bytes: Callable[[int], None]) -> None:

@@ -269,11 +269,11 @@ class Store:
             artifact = Artifact.model_validate(values)
             if digest_files(artifact.files) != artifact.sha256:
                 raise ValueError("its digest is not that of its files")
+            for entry in artifact.files:
+                checked_key(entry.path)
         except (ValueError, RunnerError) as error:
             why = f"{uri}/{SET_MANIFEST} is damaged: {error}" if isinstance(error, ValueError) else str(error)
             raise DamagedError(why, "Remove that file, and force the stage that published it.") from error
-        for entry in artifact.files:
-            checked_key(entry.path)
         return artifact
 
     def check_writable(self) -> None:

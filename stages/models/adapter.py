@@ -11,10 +11,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from runner.errors import DamagedError, RunnerError
 from runner.storage.artifact import Artifact
+from runner.storage.local import ObjectInfo
 from runner.storage.store import SET_MANIFEST, Store
 
 WEIGHTS = "adapter_model.safetensors"
@@ -22,6 +24,7 @@ CONFIG = "adapter_config.json"
 
 _CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".py", ".pyc", ".so")
 _DIGEST_IN_ID = re.compile(r"-([0-9a-f]{8})$")  # the end of every id that publish gives
+_NUM_PARALLEL_READS = 8
 _ADAPTER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -48,14 +51,37 @@ def checked_adapter_id(adapter_id: str) -> str:
     return adapter_id
 
 
-def list_adapters(store: Store) -> list[str]:
-    """Ids of the complete adapters in the store, sorted."""
-    ids = []
-    for info in store.list():
-        adapter_id, _, rest = info.key.partition("/")
-        if rest == SET_MANIFEST and _ADAPTER_ID.fullmatch(adapter_id):
-            ids.append(adapter_id)
-    return sorted(ids)
+class Catalogue:
+    """The adapters of a store that can be asked for: those that `find_adapter` finds. base_model: as there.
+
+    A manifest is read once, and again when the store lists it with another size, time or tag.
+    """
+
+    def __init__(self, store: Store, base_model: str | None = None) -> None:
+        self._store, self._base_model = store, base_model
+        self._known: dict[ObjectInfo, bool] = {}
+
+    def ids(self) -> list[str]:
+        """Ids of the adapters that are there now, sorted. Raises RunnerError when the store does not answer."""
+        listed = [info for info in self._store.list() if _ADAPTER_ID.fullmatch(_set_of(info))]
+        new = [info for info in listed if info not in self._known]
+        with ThreadPoolExecutor(_NUM_PARALLEL_READS) as pool:
+            found = dict(zip(new, pool.map(self._is_found, new), strict=True))
+        self._known = {info: found[info] if info in found else self._known[info] for info in listed}
+        return sorted(_set_of(info) for info in listed if self._known[info])
+
+    def _is_found(self, info: ObjectInfo) -> bool:
+        try:
+            find_adapter(self._store, _set_of(info), self._base_model)
+        except (AdapterNotFoundError, DamagedError):
+            return False
+        return True
+
+
+def _set_of(info: ObjectInfo) -> str:
+    """The set whose manifest the file is; "" for any other file."""
+    key, _, rest = info.key.partition("/")
+    return key if rest == SET_MANIFEST else ""
 
 
 def find_adapter(store: Store, adapter_id: str, base_model: str | None = None) -> Artifact:

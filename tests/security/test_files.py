@@ -17,7 +17,7 @@ from runner.storage.artifact import scan_folder
 from runner.storage.atomic import write_state
 from runner.storage.store import SET_MANIFEST, Store, checked_key, open_store
 from stages.data.sources.fetch import fetch_files
-from stages.models.adapter import AdapterNotFoundError, fetch_adapter, find_adapter, list_adapters
+from stages.models.adapter import AdapterNotFoundError, Catalogue, fetch_adapter, find_adapter
 from stages.models.chat_template import template_text
 from stages.serve.other_runs import run_folder
 from stages.trainers.output import is_model_file
@@ -132,7 +132,7 @@ def test_an_adapter_with_files_that_can_run_code_is_not_served(name: str, store:
             ask(store, "evil")
     assert not canary.exists()
     assert not (tmp_path / "cache").exists()
-    assert list_adapters(store) == ["evil", "good"]
+    assert Catalogue(store).ids() == ["good"]
 
 
 @pytest.mark.parametrize(

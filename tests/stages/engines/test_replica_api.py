@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from runner.storage.artifact import scan_folder
+from runner.storage.store import Store, open_store
 from stages.engines.vllm.sampling.effect import Engine
+from stages.models.adapter import CONFIG, WEIGHTS, Catalogue, Recent
 from stages.models.chat.end_of_turn import Stop
+from stages.models.weights import Adapter
 from stages.sections.serve import Limits
 from stages.serve.guard.front import GuardedFront
 
@@ -58,8 +63,8 @@ class Server:
         return answers()
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[TestClient]:
+def api_of(store: Store | None) -> Any:
+    """The API of a replica of `base`, trained from org/model. store: of its adapters."""
     import ray.serve  # noqa: F401
     from ray.llm._internal.serve.core.configs.openai_api_models import ModelCard
 
@@ -69,10 +74,18 @@ def client() -> Iterator[TestClient]:
     front.configure({"keys": None, "limits": Limits(max_tokens=64).model_dump()})
     api = OpenAIApi.__new__(OpenAIApi)
     card = ModelCard(id="base", object="model", owned_by="us", permission=[], metadata={})
-    for name, value in {"_server": Server(), "_front": front, "_only": None, "_store": None}.items():
+    catalogue = Catalogue(store, "org/model") if store else None
+    for name, value in {"_server": Server(), "_front": front, "_only": None, "_catalogue": catalogue}.items():
+        setattr(api, name, value)
+    for name, value in {"_store": store, "_base_model": "org/model", "_recent": Recent()}.items():
         setattr(api, name, value)
     api._model_cards = {"base": card}
-    with TestClient(api.app(), raise_server_exceptions=False) as made:
+    return api
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(api_of(None).app(), raise_server_exceptions=False) as made:
         yield made
 
 
@@ -154,3 +167,25 @@ def test_answers_end_where_the_chat_template_ends_a_turn() -> None:
     completion = SimpleNamespace(prompt="a", stop=None, stop_token_ids=None)
     AdapterServer.complete(server, completion)
     assert completion.stop_token_ids is None
+
+
+def test_every_model_that_is_listed_can_be_asked_for(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    made = tmp_path / "made"
+    for name, trained_on, files in (
+        ("mine", "org/model", (WEIGHTS, CONFIG)),
+        ("of-another", "org/other", (WEIGHTS, CONFIG)),
+        ("no-adapter", "org/model", ("notes.json",)),
+        ("with-code", "org/model", (WEIGHTS, CONFIG, "x.pkl")),
+        ("changed-0123abcd", "org/model", (WEIGHTS, CONFIG)),
+    ):
+        (made / name).mkdir(parents=True)
+        for file in files:
+            (made / name / file).write_text("{}")
+        meta = Adapter(name, "", "", 8, trained_on).meta()
+        store.publish(scan_folder("adapter", made / name).model_copy(update={"meta": meta}), name, "adapter")
+    with TestClient(api_of(store).app(), raise_server_exceptions=False) as client:
+        listed = [card["id"] for card in client.get("/v1/models").json()["data"]]
+        assert listed == ["base", "base:mine"]
+        for name in [*listed, "base:of-another", "base:no-adapter", "base:with-code", "base:changed-0123abcd"]:
+            assert client.get(f"/v1/models/{name}").status_code == (200 if name in listed else 404), name

@@ -15,7 +15,8 @@ from runner.errors import GateError, RunnerError
 from runner.pipeline.context import RunContext
 from runner.recipe.load import compose, to_recipe
 from runner.recipe.show import shown_values
-from runner.storage.artifact import Artifact, scan_folder
+from runner.storage.artifact import Artifact, FileEntry, digest_files, scan_folder
+from runner.storage.atomic import write_state
 from runner.storage.store import Store, open_store
 from runner.testing import assert_golden
 from stages.data.example import Example, Message, write_examples
@@ -25,11 +26,11 @@ from stages.engines.vllm.serving.server import engine_env, engine_kwargs, llm_co
 from stages.evaluate.scores import Scores, Verdict
 from stages.models.adapter import (
     AdapterNotFoundError,
+    Catalogue,
     Recent,
     checked_adapter_id,
     fetch_adapter,
     find_adapter,
-    list_adapters,
 )
 from stages.models.weights import Adapter
 from stages.patches.vllm_forkserver import ENGINE_IN_REPLICA
@@ -194,7 +195,43 @@ def test_needs_the_scores_only_when_the_pipeline_evaluates() -> None:
 
 
 def test_lists_complete_adapters_only(store: Store) -> None:
-    assert list_adapters(store) == ["good", "other"]
+    assert Catalogue(store).ids() == ["good"]
+
+
+def test_what_comes_to_the_store_and_what_leaves_it_is_in_the_next_list(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "made" / "adapter_config.json").write_text("{}")
+    catalogue, artifact = Catalogue(store), scan_folder("checkpoint", tmp_path / "made")
+    assert catalogue.ids() == ["good"]
+    store.publish(artifact, "later", "adapter")
+    assert catalogue.ids() == ["good", "later"]
+    (Path(store.uri) / "good" / "_manifest.json").write_text("{}")
+    assert catalogue.ids() == ["later"]
+    store.delete_set(find_adapter(store, "later"))
+    assert catalogue.ids() == []
+
+
+def test_a_list_reads_a_manifest_that_is_as_it_was_no_second_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = Catalogue(store)
+    catalogue.ids()
+    monkeypatch.setattr("stages.models.adapter.find_adapter", None)
+    assert catalogue.ids() == ["good"]
+
+
+@pytest.mark.parametrize("harm", ["link", "path", "cut"])
+def test_a_set_that_cannot_be_read_leaves_the_list_of_others_as_it_is(harm: str, store: Store, tmp_path: Path) -> None:
+    manifest = Path(store.uri) / "other" / "_manifest.json"
+    if harm == "link":
+        manifest.rename(tmp_path / "outside.json")
+        manifest.symlink_to(tmp_path / "outside.json")
+    elif harm == "path":
+        values = {name: value for name, value in json.loads(manifest.read_text()).items() if name != "self_sha256"}
+        files = [FileEntry.model_validate({**values["files"][0], "path": "../x"})]
+        write_state(manifest, {**values, "files": [files[0].model_dump()], "sha256": digest_files(files)})
+    else:
+        manifest.write_text("{")
+    assert Catalogue(store).ids() == ["good"]
 
 
 @pytest.mark.parametrize("name", ["../good", "..", ".", "a/b", "", "good/", "a\\b", "-x", "a:b", "x" * 200])
@@ -208,7 +245,7 @@ def test_refuses_adapter_ids_that_are_not_a_plain_name(store: Store, name: str) 
 def test_an_adapter_that_leaves_the_store_is_served_no_more(store: Store) -> None:
     artifact = find_adapter(store, "good")
     store.delete_set(artifact)
-    assert list_adapters(store) == ["other"]
+    assert Catalogue(store).ids() == []
     with pytest.raises(AdapterNotFoundError):
         find_adapter(store, "good")
 

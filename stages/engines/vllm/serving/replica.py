@@ -37,7 +37,7 @@ from stages.engines.vllm.serving.pacing import Pacer
 from stages.engines.vllm.serving.pieces import answer_piece
 from stages.engines.vllm.serving.side_process import Worker, Workers
 from stages.engines.work import Front, Work
-from stages.models.adapter import AdapterNotFoundError, Recent, adapter_name, fetch_adapter, find_adapter, list_adapters
+from stages.models.adapter import AdapterNotFoundError, Catalogue, Recent, adapter_name, fetch_adapter, find_adapter
 from stages.models.chat.end_of_turn import Stop, with_stop
 from stages.models.chat_template import ChatTemplate
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
@@ -204,6 +204,7 @@ class OpenAIApi(ReplicaApi):
         store = llm_config.experimental_configs.get("adapter_store")
         self._store = open_store(store["uri"]) if store else None
         self._base_model = store["base_model"] if store else None
+        self._catalogue = Catalogue(self._store, self._base_model) if self._store else None
 
     def configure(self, user_config: dict[str, Any]) -> None:
         """Take other settings.
@@ -265,8 +266,8 @@ class OpenAIApi(ReplicaApi):
         return self._card(model)
 
     async def models(self) -> ModelList:
-        """OpenAI's list of models: the base model, then every complete adapter in the store."""
-        adapters = await asyncio.to_thread(list_adapters, self._store) if self._store else []
+        """OpenAI's list of models: the base model, then every adapter in the store that can be asked for."""
+        adapters = await asyncio.to_thread(self._catalogue.ids) if self._catalogue else []
         adapters = [each for each in adapters if self._only is None or each in self._only]
         names = [name for base in self.model_cards for name in (base, *(adapter_name(base, each) for each in adapters))]
         return ModelList(data=[self._card(name) for name in names])
