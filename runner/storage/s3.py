@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from runner.errors import DamagedError, RunnerError
 from runner.storage.checksums import check_stored
-from runner.storage.local import ObjectInfo
+from runner.storage.local import MOST_READ_BYTES, ObjectInfo
 
 _CONNECT_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 60.0  # between two pieces of an answer
@@ -285,6 +285,8 @@ class S3Blobs:
                 if status == 404 and error_code(error) != "NoSuchBucket":
                     return None
                 raise
+            if answer.get("ContentLength", 0) > MOST_READ_BYTES:
+                raise DamagedError(f"{self._uri(key)} is larger than {MOST_READ_BYTES >> 20} MiB", "Remove it.")
             try:
                 body: bytes = answer["Body"].read()
             except (HTTPClientError, IncompleteReadError) as error:  # botocore leaves this to who reads

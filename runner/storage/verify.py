@@ -13,6 +13,7 @@ from runner.errors import RunnerError
 from runner.storage.artifact import Artifact, FileEntry
 from runner.storage.atomic import read_state, unsealed, write_state
 from runner.storage.digest import digest_bytes, digest_file
+from runner.storage.small import read_small
 
 SET_MANIFEST = "_manifest.json"
 _ALWAYS_READ_BYTES = 16 << 20
@@ -92,7 +93,7 @@ def _manifest_damage(artifact: Artifact) -> str:
         return ""
     path = artifact.path / SET_MANIFEST
     try:
-        values = unsealed(path.read_bytes(), str(path))
+        values = unsealed(read_small(path), str(path))
     except FileNotFoundError:
         return f"is incomplete: {path} is gone"
     except (OSError, RunnerError) as error:

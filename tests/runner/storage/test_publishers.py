@@ -149,11 +149,14 @@ def test_uploads_in_parts_that_were_cut_off_are_given_up(s3_client: Any, bucket:
 
 def test_what_killed_writers_left_in_a_folder_goes_after_a_day(tmp_path: Path) -> None:
     import os
+    import uuid
 
     partial = tmp_path / "store" / ".partial"
     partial.mkdir(parents=True)
-    for name in ("old", "new"):
+    old, new = uuid.uuid4().hex, uuid.uuid4().hex
+    for name in (old, new, "of-somebody-else"):
         (partial / name).write_bytes(b"half")
-    os.utime(partial / "old", (1e9, 1e9))
+    for name in (old, "of-somebody-else"):
+        os.utime(partial / name, (1e9, 1e9))
     open_store(str(tmp_path / "store")).publish(make_set(tmp_path / "one", b"1"), "a", "x")
-    assert [path.name for path in partial.iterdir()] == ["new"]
+    assert {path.name for path in partial.iterdir()} == {new, "of-somebody-else"}

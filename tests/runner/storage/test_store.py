@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.errors import RunnerError
-from runner.storage import atomic, s3
+from runner.storage import s3
 from runner.storage.artifact import Artifact, FileEntry, digest_files, scan_folder
 from runner.storage.atomic import sealed
 from runner.storage.local import FolderBlobs
@@ -130,8 +131,10 @@ def test_the_names_of_new_folders_are_on_the_disk_up_to_the_first_that_was_there
     adapter: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[Path] = set()
-    real = atomic.sync_folder
-    monkeypatch.setattr(atomic, "sync_folder", lambda folder: (synced.add(Path(folder)), real(folder)))
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (synced.add(Path(f"/proc/self/fd/{handle}").readlink()), real(handle))
+    )
     open_store(str(tmp_path / "deep" / "store")).publish(adapter, "adapters/m/a", "adapter")
     assert {tmp_path, tmp_path / "deep", *(tmp_path / "deep" / "store" / key for key in ("", "adapters"))} <= synced
 

@@ -88,10 +88,16 @@ def test_what_is_cut_or_gone_is_reported(artifact: Artifact, tmp_path: Path) -> 
     assert "thing is gone" in damage(artifact, Digests(None))
 
 
-@pytest.mark.parametrize("harm", ["gone", "cut"])
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("harm", ["gone", "cut", "pipe"])
 def test_a_set_of_a_store_without_its_manifest_is_incomplete(artifact: Artifact, harm: str, tmp_path: Path) -> None:
     published = open_store(str(tmp_path / "store")).publish(artifact, "a", "thing")
     assert damage(published, Digests(None)) == ""
     manifest = published.path / SET_MANIFEST
-    manifest.unlink() if harm == "gone" else manifest.write_bytes(manifest.read_bytes()[:-5])
+    content = manifest.read_bytes()
+    manifest.unlink()
+    if harm == "cut":
+        manifest.write_bytes(content[:-5])
+    elif harm == "pipe":
+        os.mkfifo(manifest)
     assert "thing is incomplete" in damage(published, Digests(None))
