@@ -47,7 +47,9 @@ MINE = dict.fromkeys(("thesis.txt", "weights", "a/weights"), "mine")
 
 
 @pytest.mark.parametrize("leads", ["outside", "inside"])
-def test_the_folder_of_unfinished_files_is_no_link(leads: str, store: Store, made: Artifact, outside: Path) -> None:
+def test_a_link_in_place_of_the_folder_of_unfinished_files_is_refused(
+    leads: str, store: Store, made: Artifact, outside: Path
+) -> None:
     """Publishing removes what is a day old there."""
     there = outside if leads == "outside" else Path(store.uri) / "kept"
     there.mkdir(exist_ok=True)

@@ -210,7 +210,7 @@ def test_what_comes_to_the_store_and_what_leaves_it_is_in_the_next_list(store: S
     assert catalogue.ids() == []
 
 
-def test_a_list_reads_a_manifest_that_is_as_it_was_no_second_time(
+def test_a_manifest_that_has_not_changed_is_read_once_for_all_lists(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue = Catalogue(store)
