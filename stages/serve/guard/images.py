@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
+from stages.serve.guard.image_parts import why_too_costly
 from stages.serve.guard.refusal import bad_request
 
 MOST_PIXELS = 50_000_000
@@ -21,13 +22,15 @@ _BEGIN = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 
 def refuse_images(images: Iterable[tuple[str, str]]) -> None:
-    """Raise RefusedError naming the first image that the endpoint does not take. Reads no more than their headers.
+    """Raise RefusedError naming the first image that the endpoint does not take. Decodes none.
 
     images: of `images_of`.
     """
     pixels = 0
     for param, url in images:
         content = _content(url, param)
+        if why := why_too_costly(content):
+            raise bad_request(f"{param} {why}.", param, "image_too_large")
         pixels += max(_num_pixels(content, param), LEAST_PIXELS)
         if pixels > MOST_PIXELS:
             counted = f"where a small one counts as {LEAST_PIXELS}"

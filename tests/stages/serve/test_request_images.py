@@ -17,6 +17,7 @@ from PIL import Image
 from stages.serve.guard.images import images_of, refuse_images
 from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.refusal import RefusedError
+from tests.chaos.image_bombs import chunk, jpeg_of_scans, saved
 
 URL = "messages[0].content[0].image_url.url"
 
@@ -87,10 +88,6 @@ def test_small_images_count_as_what_a_model_makes_of_them() -> None:
     assert refusal(body(*[uri(size=(1, 1))] * 101)) == (URL.replace("content[0]", "content[100]"), "image_too_large")
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png(width: int, height: int, *before: bytes, pixels: bytes = b"") -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -133,6 +130,70 @@ def test_a_bomb_is_refused_by_its_header_in_little_memory(name: str) -> None:
         tracemalloc.stop()
     assert time.process_time() - begin < 5
     assert is_taken or refusal(asked)[0] == URL
+
+
+JPEG, PNG, GIF = saved("JPEG"), saved("PNG"), saved("GIF")
+EXIF = b"\xff\xe1\0\x09Exif\0\0a"
+GIF_HEAD = 13 + (3 << (GIF[10] & 7) + 1 if GIF[10] & 0x80 else 0)
+ENDLESS: dict[str, Callable[[], bytes]] = {
+    "a JPEG of 101 scans of 49 million pixels": lambda: jpeg_of_scans(100),
+    "a JPEG of 101 scans behind much else": lambda: jpeg_of_scans(100, 64).replace(JPEG[:2], JPEG[:2] + EXIF * 1500, 1),
+    "a JPEG of arithmetic coding": lambda: jpeg_of_scans(1, 64).replace(b"\xff\xc2", b"\xff\xca"),
+    "a JPEG of 300,000 segments": lambda: JPEG[:2] + EXIF * 300_000 + JPEG[2:],
+    "a JPEG of empty segments": lambda: JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
+    "a PNG of 600,000 chunks": lambda: PNG[:33] + chunk(b"abCd", b"") * 600_000 + PNG[33:],
+    "a PNG of 3,000 chunks before the pixels": lambda: PNG[:33] + chunk(b"abCd", b"") * 3_000 + PNG[33:],
+    "a PNG of 600,000 chunks behind the pixels": lambda: PNG[:-12] + chunk(b"abCd", b"") * 600_000 + PNG[-12:],
+    "a GIF of 2,000,000 blocks": lambda: GIF[:GIF_HEAD] + b"!\xfe" + b"\1a" * 2_000_000 + b"\0" + GIF[GIF_HEAD:],
+    "a GIF of 1,000,000 comments": lambda: GIF[:GIF_HEAD] + b"!\xfe\1a\0" * 1_000_000 + GIF[GIF_HEAD:],
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_image_of_parts_without_number_is_refused_before_any_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = body("data:image/png;base64," + base64.b64encode(ENDLESS[name]()).decode())
+    monkeypatch.setattr(Image, "open", None)
+    begin = time.process_time()
+    assert refusal(asked) == (URL, "image_too_large")
+    assert time.process_time() - begin < 1
+
+
+def progressive(**more: Any) -> bytes:
+    made = BytesIO()
+    Image.effect_noise((640, 480), 50).convert("RGB").save(made, "JPEG", progressive=True, **more)
+    return made.getvalue()
+
+
+USUAL: dict[str, Callable[[], bytes]] = {
+    "a progressive JPEG": progressive,
+    "a JPEG with a profile of 3 MB": lambda: progressive(icc_profile=bytes(3_000_000)),
+    "a JPEG with small ones in it": lambda: (
+        JPEG[:2] + b"\xff\xe1\xff\0" + (EXIF[4:] + progressive())[:65278] + JPEG[2:]
+    ),
+    "a JPEG with a film behind it": lambda: progressive() + b"\xff\xda\0\1\xff\xca" * 10_000,
+    "a JPEG of 100 scans": lambda: jpeg_of_scans(99, 64),
+    "a PNG of 1,000 texts": lambda: PNG[:33] + chunk(b"tEXt", b"a\0b") * 1_000 + PNG[33:],
+    "a PNG of 9,000 pieces": lambda: PNG[:-12] + chunk(b"IDAT", b"") * 9_000 + PNG[-12:],
+    "a GIF with a comment of 100 KB": lambda: (
+        GIF[:GIF_HEAD] + b"!\xfe" + (b"\xff" * 256) * 400 + b"\0" + GIF[GIF_HEAD:]
+    ),
+    "a GIF of 300 frames": lambda: saved("GIF", frames=300),
+    "a PNG of 300 frames": lambda: saved("PNG", frames=300),
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_what_cameras_and_programs_write_is_taken(name: str) -> None:
+    check(body("data:image/png;base64," + base64.b64encode(USUAL[name]()).decode()))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xd8", b"\xff\xd8\xff", b"\x89PNG", b"GIF89a", b"GIF89a" + bytes(7), JPEG[:30]]
+)
+def test_an_image_that_ends_in_its_beginning_is_refused(content: bytes) -> None:
+    assert refusal(body("data:image/png;base64," + base64.b64encode(content).decode())) == (URL, "invalid_image")
 
 
 @pytest.mark.parametrize(
