@@ -16,10 +16,12 @@ class Extension(Protocol):
     """What `EXTENSION` names.
 
     hosts: keys that name another host, and what is sent there. stores: the same of keys that name a store.
+    secrets: keys that name a file whose content lets others in, and where.
     """
 
     hosts: ClassVar[Mapping[str, str]]
     stores: ClassVar[Mapping[str, str]]
+    secrets: ClassVar[Mapping[str, str]]
 
     def is_public(self, key: str, values: Mapping[str, Any]) -> bool:
         """Whether nothing of the user's is sent to the host that the key names, by the other values of the recipe."""

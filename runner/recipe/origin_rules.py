@@ -1,7 +1,8 @@
 """What only the command line or the user's own settings file may say, and a recipe file may not.
 
 A recipe is data that may come from a stranger: it chooses no verb and no option of a run, names no variable of the
-environment that leaves this machine, and no host or bucket that is sent anything, but where the user allows the place.
+environment that leaves this machine, no host or bucket that is sent anything, and no file of keys that others may know,
+but where the user allows the place.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from runner.errors import Problem
 from runner.recipe.extension import extension
 from runner.recipe.grants import GRANTS
 from runner.recipe.hydra.compose import Composed
-from runner.recipe.places import STORE_VARIABLE, is_allowed, is_here, is_own_store
+from runner.recipe.places import OWN_FOLDERS, STORE_VARIABLE, is_allowed, is_here, is_kept_by_user, is_own_store
 from runner.recipe.schema import RunOptions
 
 SETTINGS_FILE = "~/.config/recipe-runner/settings.yaml"
@@ -43,6 +44,14 @@ def misplaced(composed: Composed) -> Iterator[Problem]:
             yield Problem(
                 key, value, f"{what}, which a recipe file may not say", _hint(key, value), composed.origin(key)
             )
+    for key, what in extension().secrets.items():
+        value = _at(composed.values, key)
+        if isinstance(value, str) and not composed.is_given(key) and not is_kept_by_user(value, composed.allowed):
+            hint = (
+                f"If nobody else knows its content, give {key}=... on the command line, or write `allow: "
+                f"[{_shown(value)}]` in {SETTINGS_FILE}, or keep it in {' or '.join(OWN_FOLDERS)}."
+            )
+            yield Problem(key, value, f"{what}, which a recipe file may not say", hint, composed.origin(key))
     yield from _swept(composed)
 
 
@@ -56,7 +65,8 @@ def _swept(composed: Composed) -> Iterator[Problem]:
     for text in composed.swept:
         key = text.lstrip("+~").partition("@")[0]
         own = key in (_VERB, *RunOptions.model_fields) or key.partition(".")[0] in ("hydra", "storage")
-        if own or any(each == key or each.startswith(f"{key}.") for each in leaving()):
+        users = (*leaving(), *extension().secrets)
+        if own or any(each == key or each.startswith(f"{key}.") for each in users):
             hint = f"Remove it, and sweep it on the command line: -m {key}=A,B"
             message = "is for the command line to say, and a recipe file sweeps it"
             yield Problem(f"hydra.sweeper.params.{text}", None, message, hint, composed.origin("hydra.sweeper.params"))

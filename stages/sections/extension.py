@@ -21,6 +21,7 @@ class LanguageModels:
         "dataset.endpoint_url": "sends requests, signed by your credentials, to another host",
     }
     stores: ClassVar[Mapping[str, str]] = {"train.storage_path": "sends checkpoints to another host"}
+    secrets: ClassVar[Mapping[str, str]] = {"serve.api_keys.file": "lets those in who know what is in that file"}
 
     def is_public(self, key: str, values: Mapping[str, Any]) -> bool:
         """An endpoint that is asked without credentials."""

@@ -16,7 +16,7 @@ from runner.cli.main import main
 from runner.cluster import environments
 from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE
 from runner.recipe import places
-from runner.recipe.extension import recipe_class
+from runner.recipe.extension import extension, recipe_class
 from runner.recipe.load import section_of
 from runner.recipe.origin_rules import leaving
 from tests.paths import ROOT
@@ -145,6 +145,39 @@ def test_public_data_may_be_asked_for_anywhere(run: Any) -> None:
     }
     code, printed = run(public)
     assert "dataset.endpoint_url" not in printed, code
+
+
+KEYS = "a-good-key-0123456789\n"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_file_of_keys_is_named_by_who_runs_the_recipe(host: str, run: Any, tmp_path: Path) -> None:
+    known = tmp_path / "keys.txt"
+    known.write_text(KEYS)
+    known.chmod(0o644)  # as files that a cluster mounts are
+    values = {"serve.host": host, "serve.api_keys.file": str(known)}
+    code, printed = run(values)
+    assert code == EXIT_INVALID_RECIPE
+    assert "serve.api_keys.file" in printed
+    for granted in (["--allow", str(known)], ["--allow", str(tmp_path)], [f"serve.api_keys.file={known}"]):
+        assert run(values, *granted)[0] == EXIT_DONE, granted
+    assert run({"serve.host": host}, f"serve.api_keys={{file: {known}}}")[0] == EXIT_DONE
+    assert run(values, "--allow", str(tmp_path / "key"))[0] == EXIT_INVALID_RECIPE
+
+
+def test_a_file_of_keys_beside_the_users_settings_is_the_users(run: Any, tmp_path: Path) -> None:
+    settings("allow: []\n")
+    folder = Path(os.environ["XDG_CONFIG_HOME"]) / "recipe-runner"
+    for file in (folder / "keys", tmp_path / "keys"):
+        file.write_text(KEYS)
+    assert run({"serve.api_keys.file": str(folder / "keys")})[0] == EXIT_DONE
+    up = os.path.relpath(tmp_path / "keys", folder)
+    assert run({"serve.api_keys.file": f"{folder}/{up}"})[0] == EXIT_INVALID_RECIPE
+
+
+def test_every_key_that_names_a_file_of_keys_asks_the_user() -> None:
+    named = [key for key in texts_of(recipe_class()) if key.endswith("keys.file")]
+    assert named == list(extension().secrets)
 
 
 @pytest.mark.parametrize(

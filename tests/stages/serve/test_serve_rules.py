@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
+from runner.errors import Problem
 from runner.testing import problems_of
-from tests.runner.recipes import given, problems
+from tests.runner.recipes import given as by_command_line
 
 KEY = "a-good-key-0123456789"
+
+
+def problems(changes: dict[str, Any]) -> dict[str, Problem]:
+    return problems_of(by_command_line(changes))
 
 
 @pytest.fixture
@@ -65,7 +70,7 @@ def test_keys_that_are_nowhere_are_a_problem(places: dict[str, Any], key: str) -
 
 def test_keys_of_another_cluster_s_machine_are_not_looked_for() -> None:
     changes = {"serve.api_keys": {"file": "/etc/keys"}, "cluster.address": "10.0.0.1:6379"}
-    assert "serve.api_keys.file" not in problems_of(given(changes))
+    assert "serve.api_keys.file" not in problems(changes)
 
 
 def test_without_serve_nobody_needs_the_keys() -> None:
