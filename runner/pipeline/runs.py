@@ -55,6 +55,25 @@ def runs_of(home: Path, identity: str, say: Callable[[str], None] = lambda messa
             yield folder
 
 
+def link_out_of(folder: Path) -> Path | None:
+    """A link in the run's folder, or the folder itself, that leads out of it. Runs make none."""
+    home, real = folder.parent.resolve(), folder.resolve()
+    if real.parent != home:
+        return folder
+    for above, folders, files in os.walk(folder):
+        for path in (Path(above, name) for name in (*folders, *files)):
+            if path.is_symlink() and not _resolved(path).is_relative_to(real):
+                return path
+    return None
+
+
+def _resolved(path: Path) -> Path:
+    """Where the link leads; nowhere for links that lead to each other."""
+    with suppress(RuntimeError):
+        return path.resolve()
+    return Path("/")
+
+
 def _folders_in(folder: Path) -> list[Path]:
     with suppress(OSError):
         return [path for path in folder.iterdir() if path.is_dir()]

@@ -93,6 +93,15 @@ def test_other_folders_are(folder: str, validate: Any) -> None:
     validate({"storage": {"root": folder}}, code=EXIT_DONE)
 
 
+def test_the_folder_of_the_recipe_s_runs_is_no_link_to_another_program_s(validate: Any) -> None:
+    Path("runs").mkdir()
+    Path("runs", "mine").symlink_to(Path("~/.ssh").expanduser())
+    shown = validate({"storage": {"root": "runs"}, "name": "mine"})
+    assert "storage.root = 'runs' is in .ssh" in shown
+    validate({"storage": {"root": "runs"}, "name": "other"}, code=EXIT_DONE)
+    validate({"name": "mine"}, "storage.root=runs", code=EXIT_DONE)
+
+
 def test_checkpoints_are_written_to_no_such_folder(validate: Any) -> None:
     assert "train.storage_path = '~/.ssh'" in validate({"train": {"storage_path": "~/.ssh"}})
 

@@ -16,7 +16,7 @@ from runner.pipeline.engine.output import Output
 from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
 from runner.pipeline.manifest import Manifest
-from runner.pipeline.runs import IDENTITY, runs_of
+from runner.pipeline.runs import IDENTITY, link_out_of, runs_of
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.machine import machine_name
 from runner.recipe.schema import Recipe, RunOptions
@@ -139,11 +139,17 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
 
 
 def _unfinished(home: Path, identity: str, say: Callable[[str], None]) -> Manifest | None:
-    """The newest run of the recipe of that digest, if it did not finish. `say` gets remarks about damaged files."""
+    """The newest run of the recipe of that digest, if it did not finish. `say` gets remarks about damaged files, and
+    about a run whose logs and journals would be written to elsewhere."""
     for folder in runs_of(home, identity, say):
         with suppress(RunnerError, OSError):  # PastRuns has reported it
             manifest = Manifest.load(folder)
-            return manifest if manifest.status in ("running", "failed", "interrupted") else None
+            if manifest.status not in ("running", "failed", "interrupted"):
+                return None
+            if link := link_out_of(folder):
+                say(f"{link} is a link that leads out of its run's folder; {folder.name} is not continued")
+                return None
+            return manifest
     return None
 
 

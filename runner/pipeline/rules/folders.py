@@ -36,7 +36,9 @@ def folders_of_files(composed: Composed) -> Iterator[Problem]:
             continue
         with suppress(RuntimeError, ValueError):  # no such user's home, and a NUL, which other rules tell
             path = Path(value).expanduser().absolute()
+            home = path / str(values.get("name", "")) if key == "storage.root" else path  # of the recipe's runs
             why = _kept_for_others(path, allowed) or _kept_for_others(path.resolve(), allowed)
+            why = why or _kept_for_others(home.resolve(), allowed)
             if why and not any(map(path.is_relative_to, refused)):  # the store follows the root
                 refused.append(path)
                 yield Problem(key, value, why, _hint(key, value), composed.origin(key))

@@ -116,6 +116,35 @@ def test_the_same_command_continues_a_failed_run_in_its_folder(fake_stages: Any,
     assert fake_stages.runs == ["infer", "evaluate", "serve", "query", "cleanup"]
 
 
+@pytest.mark.parametrize("linked", ["log", "folder of logs", "run"])
+def test_a_run_that_would_be_written_to_elsewhere_is_not_continued(
+    linked: str, fake_stages: Any, local: list[str], tmp_path: Path
+) -> None:
+    """As one that came with a stranger's recipe: what its stages print would go into the user's file."""
+    fake_stages.fail.add("infer")
+    _, first = run_once(local)
+    fake_stages.fail.clear()
+    folder = tmp_path / "runs" / "viggo_quickstart" / first["run_id"]
+    place = {"log": folder / "logs" / "infer.log", "folder of logs": folder / "logs", "run": folder}[linked]
+    outside = tmp_path / "outside"
+    place.rename(outside)
+    place.symlink_to(outside)
+    before = {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()}
+    code, second = run_once(local)
+    assert (code, second["run_id"] != first["run_id"]) == (EXIT_DONE, True)
+    assert {path: path.read_bytes() for path in [outside, *outside.rglob("*")] if path.is_file()} == before
+
+
+def test_a_link_within_the_run_s_folder_does_not_keep_it_from_being_continued(
+    fake_stages: Any, local: list[str], tmp_path: Path
+) -> None:
+    fake_stages.fail.add("infer")
+    _, first = run_once(local)
+    fake_stages.fail.clear()
+    (tmp_path / "runs" / "viggo_quickstart" / first["run_id"] / "newest.log").symlink_to("logs/infer.log")
+    assert run_once(local)[1]["run_id"] == first["run_id"]
+
+
 def test_what_a_continued_run_made_is_reused_by_the_next(fake_stages: Any, local: list[str]) -> None:
     fake_stages.fail.add("infer")
     run_once(local)
