@@ -154,6 +154,8 @@ class FolderBlobs:
         except OSError as error:
             if error.errno in _NO_FILE:
                 return None
+            if error.errno == errno.ELOOP:
+                raise DamagedError(f"{self._root / key} became a link while it was looked for") from error
             raise
         if stat.S_ISREG(os.fstat(handle).st_mode):
             return os.fdopen(handle, "rb")

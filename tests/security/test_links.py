@@ -80,18 +80,17 @@ def test_links_that_lead_to_each_other_are_refused_in_a_sentence(store: Store) -
 # What leads out of the store may come between the look at the path and its use.
 
 
-def swapped(monkeypatch: pytest.MonkeyPatch, folder: Path, target: Path) -> None:
-    """From the next look at a path on, the folder is a link."""
-    real = FolderBlobs._real
+def after_the_look(monkeypatch: pytest.MonkeyPatch, store: Store, swap: Callable[[], Any]) -> None:
+    """Have `swap` called once, when it is known where a path in the store leads."""
+    real, left = Path.resolve, [swap]
 
-    def then_swap(self: FolderBlobs, key: str) -> tuple[str, ...]:
-        found = real(self, key)
-        if not folder.is_symlink():
-            folder.rename(folder.with_name("put-aside"))
-            folder.symlink_to(target)
+    def then_swap(self: Path, strict: bool = False) -> Path:
+        found = real(self, strict)
+        if left and str(self).startswith(f"{store.uri}/a"):
+            left.pop()()
         return found
 
-    monkeypatch.setattr(FolderBlobs, "_real", then_swap)
+    monkeypatch.setattr(Path, "resolve", then_swap)
 
 
 OPERATIONS: dict[str, Callable[[FolderBlobs, Path], Any]] = {
@@ -110,7 +109,13 @@ def test_a_folder_that_became_a_link_meanwhile_is_not_followed(
 ) -> None:
     blobs = FolderBlobs(Path(store.uri))
     blobs.put_new(b"weights", "a/weights")
-    swapped(monkeypatch, Path(store.uri) / "a", outside)
+    folder = Path(store.uri) / "a"
+
+    def swap() -> None:
+        folder.rename(tmp_path / "put-aside")
+        folder.symlink_to(outside)
+
+    after_the_look(monkeypatch, store, swap)
     with pytest.raises(DamagedError, match="is a link"):
         OPERATIONS[operation](blobs, tmp_path)
     assert content_of(outside) == MINE
@@ -124,21 +129,14 @@ def test_a_file_that_became_something_else_meanwhile_is_not_read(
 ) -> None:
     blobs, path = FolderBlobs(Path(store.uri)), Path(store.uri) / "a" / "weights"
     blobs.put_new(b"weights", "a/weights")
-    real = FolderBlobs._real
-
-    def then_swap(self: FolderBlobs, key: str) -> tuple[str, ...]:
-        found = real(self, key)
-        path.unlink()
-        {
-            "link": lambda: path.symlink_to(outside / "thesis.txt"),
-            "pipe": lambda: os.mkfifo(path),
-            "folder": path.mkdir,
-        }[kind]()
-        return found
-
-    monkeypatch.setattr(FolderBlobs, "_real", then_swap)
+    put = {
+        "link": lambda: path.symlink_to(outside / "thesis.txt"),
+        "pipe": lambda: os.mkfifo(path),
+        "folder": path.mkdir,
+    }
+    after_the_look(monkeypatch, store, lambda: (path.unlink(), put[kind]()))
     if kind == "link":
-        with pytest.raises((DamagedError, OSError)):
+        with pytest.raises(DamagedError, match="became a link"):
             blobs.read("a/weights")
     else:
         assert blobs.read("a/weights") is None
