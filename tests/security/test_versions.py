@@ -88,7 +88,7 @@ def test_an_earlier_publish_laid_over_the_recorded_one_is_never_taken_for_it(
         assert folder is not None
         assert scan_folder("adapter", folder).sha256 == later.sha256
     else:
-        with pytest.raises(RunnerError, match="not the|is damaged"):
+        with pytest.raises(RunnerError, match=r"not the|is damaged"):
             local_adapter(bucket.context(adapter))
     if laid == "a file":  # which its digest in the manifest tells
         with pytest.raises(RunnerError, match=WEIGHTS):
