@@ -108,3 +108,46 @@ def test_a_name_that_stands_twice_in_a_header_is_refused(part: str, tmp_path: Pa
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + bytes(16))
     with pytest.raises(RunnerError, match="stands twice"):
         tensors_not_finite(tmp_path / "x")
+
+
+def raw(path: Path, header: dict[str, Any] | str, data: bytes) -> Path:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_it_is_found_in_both_halves_of_complex_numbers(place: int, tmp_path: Path) -> None:
+    halves = [0, 0, 0, 0]
+    halves[2 + place] = BAD_BITS["F32"]
+    header = {"a": {"dtype": "C64", "shape": [2], "data_offsets": [0, 16]}}
+    assert tensors_not_finite(raw(tmp_path / "x", header, struct.pack("<4I", *halves))) == ["a"]
+
+
+def test_it_is_found_in_scales_that_have_no_infinity(tmp_path: Path) -> None:
+    header = {"a": {"dtype": "F8_E8M0", "shape": [2], "data_offsets": [0, 2]}}
+    assert tensors_not_finite(raw(tmp_path / "x", header, b"\x00\xfe")) == []
+    assert tensors_not_finite(raw(tmp_path / "x", header, b"\x00\xff")) == ["a"]
+
+
+def test_two_numbers_of_four_bits_are_a_byte(tmp_path: Path) -> None:
+    header = {"a": {"dtype": "F4", "shape": [2, 3], "data_offsets": [0, 3]}}
+    assert tensors_not_finite(raw(tmp_path / "x", header, b"\xff\xff\xff")) == []
+
+
+def test_an_empty_tensor_is_where_another_begins(tmp_path: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    assert tensors_not_finite(raw(tmp_path / "x", {"b": GOOD, "a": empty}, bytes(8))) == []
+
+
+def test_a_header_is_read_up_to_the_library_s_limit_alone(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.write(struct.pack("<Q", (100 << 20) + 1))
+        file.truncate((100 << 20) + 100)
+    with pytest.raises(RunnerError, match="its header is too long"):
+        tensors_not_finite(tmp_path / "x")
+
+
+def test_a_header_nested_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunnerError, match="x is not a safetensors file"):
+        tensors_not_finite(raw(tmp_path / "x", '{"a": ' + "[" * 100_000, b""))

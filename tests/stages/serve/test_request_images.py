@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.serve.guard.images import images_of, refuse_images
+from stages.serve.guard.images import MOST_PIXELS, images_of, refuse_images
 from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.refusal import RefusedError
 from tests.chaos.image_bombs import chunk, jpeg_of_scans, saved
@@ -75,6 +75,28 @@ def test_an_address_is_refused_and_nothing_is_fetched(url: Any) -> None:
 )
 def test_an_image_of_an_unknown_form_or_size_is_refused(url: str, code: str) -> None:
     assert refusal(body(url)) == (URL, code)
+
+
+@pytest.mark.parametrize("wrong", ["?", " ", "\n", "=", "data:image/png;base64,"])
+def test_characters_that_are_not_of_base64_are_not_passed_over(wrong: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        refuse_images([(URL, f"{uri()[:40]}{wrong}{uri()[40:]}")])
+    assert caught.value.refusal.message == f"{URL} is not valid base64."
+
+
+def test_a_url_begins_with_its_type() -> None:
+    for before in ("x", " ", "http://127.0.0.1:1/"):
+        with pytest.raises(RefusedError, match="is not an image in the request itself"):
+            refuse_images([(URL, before + uri())])
+
+
+def test_the_limit_of_pixels_is_the_last_that_is_taken() -> None:
+    def of(width: int, height: int) -> dict[str, Any]:
+        return body("data:image/png;base64," + base64.b64encode(png(width, height)).decode())
+
+    check(of(MOST_PIXELS // 50_000, 50_000))
+    assert refusal(of(MOST_PIXELS + 1, 1)) == (URL, "image_too_large")
+    assert refusal(of(60_000, 60_000)) == (URL, "image_too_large")  # which Pillow refuses itself
 
 
 def test_many_images_are_counted_together() -> None:
@@ -172,7 +194,7 @@ USUAL: dict[str, Callable[[], bytes]] = {
     "a JPEG with small ones in it": lambda: (
         JPEG[:2] + b"\xff\xe1\xff\0" + (EXIF[4:] + progressive())[:65278] + JPEG[2:]
     ),
-    "a JPEG with a film behind it": lambda: progressive() + b"\xff\xda\0\1\xff\xca" * 10_000,
+    "a JPEG with a film behind it": lambda: progressive() + b"\xff\xda\0\1\xff\xca" * 30_000,
     "a JPEG of 100 scans": lambda: jpeg_of_scans(99, 64),
     "a PNG of 1,000 texts": lambda: PNG[:33] + chunk(b"tEXt", b"a\0b") * 1_000 + PNG[33:],
     "a PNG of 9,000 pieces": lambda: PNG[:-12] + chunk(b"IDAT", b"") * 9_000 + PNG[-12:],
