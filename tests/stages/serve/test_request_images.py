@@ -160,6 +160,9 @@ GIF_HEAD = 13 + (3 << (GIF[10] & 7) + 1 if GIF[10] & 0x80 else 0)
 ENDLESS: dict[str, Callable[[], bytes]] = {
     "a JPEG of 101 scans of 49 million pixels": lambda: jpeg_of_scans(100),
     "a JPEG of 101 scans behind much else": lambda: jpeg_of_scans(100, 64).replace(JPEG[:2], JPEG[:2] + EXIF * 1500, 1),
+    "a JPEG of 101 scans behind the end of a small one": lambda: (
+        b"\xff\xd8\xff\xe1\0\4\xff\xd9" + jpeg_of_scans(100, 64)[2:]
+    ),
     "a JPEG of arithmetic coding": lambda: jpeg_of_scans(1, 64).replace(b"\xff\xc2", b"\xff\xca"),
     "a JPEG of 300,000 segments": lambda: JPEG[:2] + EXIF * 300_000 + JPEG[2:],
     "a JPEG of empty segments": lambda: JPEG[:2] + b"\xff\xe5\0\2" * 1_000_000 + JPEG[2:],
@@ -167,6 +170,9 @@ ENDLESS: dict[str, Callable[[], bytes]] = {
     "a PNG of 3,000 chunks before the pixels": lambda: PNG[:33] + chunk(b"abCd", b"") * 3_000 + PNG[33:],
     "a PNG of 600,000 chunks behind the pixels": lambda: PNG[:-12] + chunk(b"abCd", b"") * 600_000 + PNG[-12:],
     "a GIF of 2,000,000 blocks": lambda: GIF[:GIF_HEAD] + b"!\xfe" + b"\1a" * 2_000_000 + b"\0" + GIF[GIF_HEAD:],
+    "a GIF of 2,000,000 blocks behind colours that look like an image": lambda: (
+        GIF[:10] + b"\xf7\0\0" + b"," * 768 + b"!\xfe" + b"\1a" * 2_000_000 + b"\0" + GIF[GIF_HEAD:]
+    ),
     "a GIF of 1,000,000 comments": lambda: GIF[:GIF_HEAD] + b"!\xfe\1a\0" * 1_000_000 + GIF[GIF_HEAD:],
 }
 
