@@ -78,9 +78,9 @@ REFUSED: dict[str, Callable[[], list[str]]] = {
     "half a WebP": lambda: [url(saved("WEBP", (512, 512))[:-50], "webp")],
     "a text that unpacks to 900 MiB": lambda: [url(png(64, 64, before=text_bomb(900, 1)))],
     "texts that unpack to 2 GiB": lambda: [url(png(64, 64, before=text_bomb(1, 2000)))],
-    "texts behind the pixels that unpack to 900 MiB": lambda: [url(png(64, 64, after=text_bomb(900, 1)))],
     "a JPEG of 20,000 scans": lambda: [url(jpeg_of_scans(20_000), "jpeg")],
     "a PNG of 300,000 chunks": lambda: [url(saved("PNG")[:33] + chunk(b"abCd", b"") * 300_000 + saved("PNG")[33:])],
+    "a JPEG of 100 scans of 49 million pixels": lambda: [url(jpeg_of_scans(99), "jpeg")],
     "SVG": lambda: [
         url(b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>', "svg+xml")
     ],
@@ -98,7 +98,9 @@ REFUSED: dict[str, Callable[[], list[str]]] = {
 
 TAKEN: dict[str, Callable[[], list[str]]] = {
     "49 million pixels": lambda: [url(png(_SIDE, _SIDE))],
-    "a JPEG of 100 scans of 49 million pixels": lambda: [url(jpeg_of_scans(99), "jpeg")],
+    "texts behind the pixels that unpack to 900 MiB": lambda: [url(png(64, 64, after=text_bomb(900, 1)))],
+    "a JPEG of 10 scans of 49 million pixels": lambda: [url(jpeg_of_scans(9), "jpeg")],
+    "a JPEG of 100 scans of 4 million pixels": lambda: [url(jpeg_of_scans(99, 2_000), "jpeg")],
     "a JPEG that is called PNG": lambda: [url(saved("JPEG"))],
     "500 frames of GIF": lambda: [url(saved("GIF", frames=500), "gif")],
     "200 frames of WebP": lambda: [url(saved("WEBP", frames=200), "webp")],

@@ -87,7 +87,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
             made.client.close()
 
 
-def told(name: str, up: Up, took: list[float], alone: float, more: int) -> None:
+def report(name: str, up: Up, took: list[float], alone: float, more: int) -> None:
     print(json.dumps({
         "image": name, "answered_s": [round(min(took), 2), round(max(took), 2)], "others_alone_s": round(alone, 2),
         "others_s": round(max(up.times, default=0.0), 2), "more_mib": more >> 20,
@@ -95,7 +95,7 @@ def told(name: str, up: Up, took: list[float], alone: float, more: int) -> None:
 
 
 def sent(name: str, urls: list[str], up: Up) -> tuple[list[httpx.Response], list[float]]:
-    """The answers to AT_ONCE such requests at once, and their times, told with what they cost."""
+    """The answers to AT_ONCE such requests at once, and their times; prints what they cost."""
     with up.asked_by_another():
         time.sleep(1.0)
     alone, before, most = max(up.times), up.num_bytes(), [0]
@@ -113,7 +113,7 @@ def sent(name: str, urls: list[str], up: Up) -> tuple[list[httpx.Response], list
         found = [each.result() for each in asking]
         time.sleep(0.2)
     took = [each for _, each in found]
-    told(name, up, took, alone, max(0, most[0] - before))
+    report(name, up, took, alone, max(0, most[0] - before))
     assert max(up.times) < alone + LATE_S
     assert most[0] - before < MOST_MORE_BYTES
     return [answer for answer, _ in found], took

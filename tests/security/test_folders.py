@@ -93,7 +93,7 @@ def test_other_folders_are(folder: str, validate: Any) -> None:
     validate({"storage": {"root": folder}}, code=EXIT_DONE)
 
 
-def test_the_folder_of_the_recipe_s_runs_is_no_link_to_another_program_s(validate: Any) -> None:
+def test_the_folder_of_the_recipe_s_runs_is_looked_at_behind_a_link(validate: Any) -> None:
     Path("runs").mkdir()
     Path("runs", "mine").symlink_to(Path("~/.ssh").expanduser())
     shown = validate({"storage": {"root": "runs"}, "name": "mine"})

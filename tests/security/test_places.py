@@ -165,7 +165,7 @@ def test_a_file_of_keys_is_named_by_who_runs_the_recipe(host: str, run: Any, tmp
     assert run(values, "--allow", str(tmp_path / "key"))[0] == EXIT_INVALID_RECIPE
 
 
-def test_a_file_of_keys_beside_the_users_settings_is_the_users(run: Any, tmp_path: Path) -> None:
+def test_a_file_of_keys_next_to_the_users_settings_is_the_users(run: Any, tmp_path: Path) -> None:
     settings("allow: []\n")
     folder = Path(os.environ["XDG_CONFIG_HOME"]) / "recipe-runner"
     for file in (folder / "keys", tmp_path / "keys"):

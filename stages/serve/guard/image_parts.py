@@ -7,15 +7,19 @@ on them, and nothing can end it in its thread.
 
 from __future__ import annotations
 
+import math
 import re
 
 MOST_SCANS = 100
-"""Of a JPEG; encoders write ten, and cameras put small pictures beside the large one."""
+"""Of a JPEG."""
+USUAL_SCANS = 10
+"""Of a progressive JPEG, as encoders write it."""
 MOST_BEFORE = 2_000
 """Segments of a JPEG, and chunks of a PNG and blocks of a GIF before the first pixels."""
 MOST_CHUNKS = 10_000
 """Of a PNG."""
 
+_JPEG = b"\xff\xd8"
 _MARKER = re.compile(rb"\xff+([\x01\xc0-\xcf\xd8-\xfe])")  # but for those within a scan
 _SCAN, _END = b"\xda", b"\xd9"
 _ALONE = (b"\x01", b"\xd8")  # without a length
@@ -25,26 +29,33 @@ _TABLE, _EXTENSION = 0x80, 0x21
 
 def why_too_costly(content: bytes) -> str:
     """Why the file costs more than its pixels say, or "". What is cut off or wrong is left to its reader."""
-    if content.startswith(b"\xff\xd8"):
-        return _of_jpeg(content)
+    if content.startswith(_JPEG):
+        return _of_jpeg(content)[1]
     if content.startswith(b"\x89PNG"):
         return _of_png(content)
     return _of_gif(content) if content.startswith(b"GIF8") else ""
 
 
-def _of_jpeg(content: bytes) -> str:
+def num_passes(content: bytes) -> int:
+    """How often all pixels are decoded: once in a usual file, more often in a JPEG of more scans."""
+    scans = _of_jpeg(content)[0] if content.startswith(_JPEG) else 0
+    return max(1, math.ceil(scans / USUAL_SCANS))
+
+
+def _of_jpeg(content: bytes) -> tuple[int, str]:
+    """How many scans it has, and why it costs too much, or ""."""
     at, scans = 2, 0
     for _ in range(MOST_BEFORE):
         found = _MARKER.search(content, at)
         if found is None or found[1] == _END:
-            return ""
+            return scans, ""
         if found[1][0] in _CODED_OTHERWISE:
-            return "is a JPEG of a kind that no browser shows"
+            return scans, "is a JPEG of a kind that no browser shows"
         scans += found[1] == _SCAN
         if scans > MOST_SCANS:
-            return f"has more than {MOST_SCANS} scans"
+            return scans, f"has more than {MOST_SCANS} scans"
         at = found.end() + (0 if found[1] in _ALONE else int.from_bytes(content[found.end() : found.end() + 2], "big"))
-    return f"has more than {MOST_BEFORE} segments"
+    return scans, f"has more than {MOST_BEFORE} segments"
 
 
 def _of_png(content: bytes) -> str:

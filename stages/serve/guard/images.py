@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from stages.serve.guard.image_parts import why_too_costly
+from stages.serve.guard.image_parts import USUAL_SCANS, num_passes, why_too_costly
 from stages.serve.guard.refusal import bad_request
 
 MOST_PIXELS = 50_000_000
@@ -31,9 +31,9 @@ def refuse_images(images: Iterable[tuple[str, str]]) -> None:
         content = _content(url, param)
         if why := why_too_costly(content):
             raise bad_request(f"{param} {why}.", param, "image_too_large")
-        pixels += max(_num_pixels(content, param), LEAST_PIXELS)
+        pixels += max(_num_pixels(content, param) * num_passes(content), LEAST_PIXELS)
         if pixels > MOST_PIXELS:
-            counted = f"where a small one counts as {LEAST_PIXELS}"
+            counted = f"where a small one counts as {LEAST_PIXELS}, and a JPEG once for every {USUAL_SCANS} scans"
             words = f"The request's images have more than {MOST_PIXELS} pixels, {counted}."
             raise bad_request(words, param, "image_too_large")
 

@@ -99,6 +99,16 @@ def test_the_limit_of_pixels_is_the_last_that_is_taken() -> None:
     assert refusal(of(60_000, 60_000)) == (URL, "image_too_large")  # which Pillow refuses itself
 
 
+@pytest.mark.parametrize(("scans", "side"), [(10, 7_000), (20, 4_900), (100, 2_000)])
+def test_a_jpeg_counts_once_for_every_ten_scans(scans: int, side: int) -> None:
+    def of(scans: int) -> dict[str, Any]:
+        return body("data:image/jpeg;base64," + base64.b64encode(jpeg_of_scans(scans - 1, side)).decode())
+
+    check(of(scans))
+    if scans < 100:
+        assert refusal(of(scans + 1)) == (URL, "image_too_large")
+
+
 def test_many_images_are_counted_together() -> None:
     large = uri(size=(6000, 6000))
     assert refusal(body(large, large)) == (URL.replace("content[0]", "content[1]"), "image_too_large")

@@ -142,6 +142,7 @@ def engine_env(recipe: Recipe, environment: str | None = None) -> dict[str, str]
     if one_rank_on_cpu or has_gpu_itself(recipe):
         env[ENGINE_IN_REPLICA] = recipe.cluster.accelerator
     if recipe.cluster.accelerator == "cpu":
+        env["VLLM_MEDIA_LOADING_THREAD_COUNT"] = "1"  # images of some requests would take all cores from the others
         env |= cpu_engine_env(recipe.cluster, recipe.resources_of("serve").cpus_per_worker, environment)
     if recipe.storage.endpoint_url:
         env["AWS_ENDPOINT_URL"] = recipe.storage.endpoint_url
