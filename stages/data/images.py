@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
+from runner.storage.small import read_small
 from runner.storage.store import checked_key
 from stages.data.example import BadRowError
 from stages.data.sources.names import folder_of, scheme_of
@@ -93,10 +94,10 @@ def _bytes_of(path: Path, name: str) -> bytes:
     try:
         size = path.stat().st_size
         if size <= MOST_BYTES:
-            return path.read_bytes()
+            return read_small(path, MOST_BYTES)
     except OSError as error:
         raise BadRowError(
-            f"its image {name!r} cannot be read: {error.strerror}", "Give its path relative to dataset.source."
+            f"its image {name!r} cannot be read: {error.strerror or error}", "Give its path relative to dataset.source."
         ) from None
     raise BadRowError(
         f"its image {name!r} has {size:,} bytes, and at most {MOST_BYTES:,} are taken", "Make it smaller."

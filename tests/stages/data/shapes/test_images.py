@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from stages.data.example import BadRowError, Example
 from stages.data.images import Images
 from stages.data.shapes.convert import make_example
+from stages.data.sources.local import LocalFiles
 from stages.models.vision import image_bytes
 from stages.sections.dataset import Dataset
 
@@ -115,6 +117,16 @@ def test_an_image_that_cannot_be_used_is_refused_by_name(source: Path, what: str
     row, words = BAD[what]
     with pytest.raises(BadRowError, match=words):
         example(source, row)
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_became_a_pipe_meanwhile_is_not_waited_for(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(LocalFiles, "checked", lambda self, name: tmp_path / "pipe")
+    with pytest.raises(BadRowError, match="cannot be read: it is a device, a pipe or a folder"):
+        Images(Dataset(source=str(source))).load("red.png")
 
 
 def test_only_supervised_training_takes_images(source: Path) -> None:
