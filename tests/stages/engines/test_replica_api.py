@@ -169,6 +169,18 @@ def test_answers_end_where_the_chat_template_ends_a_turn() -> None:
     assert completion.stop_token_ids is None
 
 
+def test_a_deploy_changes_how_long_a_template_may_take_for_a_request() -> None:
+    from stages.engines.vllm.serving.replica import AdapterServer
+
+    configured: list[Any] = []
+    server: Any = SimpleNamespace(
+        _api=SimpleNamespace(configure=configured.append), _rendering=SimpleNamespace(timeout_s=5.0)
+    )
+    settings = {"guard": {"limits": {"template_timeout_s": 2.5}}}
+    AdapterServer.reconfigure(server, settings)
+    assert (server._rendering.timeout_s, configured) == (2.5, [settings])
+
+
 def test_every_model_that_is_listed_can_be_asked_for(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     made = tmp_path / "made"
