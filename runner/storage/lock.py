@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from runner.errors import LockedError
+from runner.errors import LockedError, UsageError, os_failure
 from runner.storage.digest import digest_bytes
 
 LEASE_S = 60.0
@@ -121,13 +121,18 @@ def hold(
     what: str = "the same recipe is already running",
     on_lost: Callable[[], None] = lambda: None,
 ) -> Iterator[Lock]:
-    """Hold the lock while the block runs. Raises LockedError naming the holder when another process has it.
+    """Hold the lock while the block runs. Raises LockedError naming the holder when another process has it,
+    and UsageError where the lock cannot be written.
 
     command: what to show to those who want the lock. what: says to them what it means that it is held.
     on_lost: called once, in a thread, when the lock has been lost.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _acquire(path, command, what)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(path, command, what)
+    except OSError as error:
+        failure = os_failure(error, str(path.parent))
+        raise UsageError(failure.message, failure.hint) from error
     lock.tidy()
     stop = threading.Event()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.pipeline.optional import LooksOutside, WritesOutside
 from runner.pipeline.stage import Stage
 from runner.recipe.schema import Recipe
@@ -37,7 +37,7 @@ def look_outside(stages: Iterable[Stage], recipe: Recipe, say: Callable[[str], N
 
 
 def check_destinations(stages: Iterable[Stage], recipe: Recipe) -> None:
-    """Raise RunnerError naming the key when a place that one of the stages will write to takes nothing."""
+    """Raise UsageError naming the key when a place that one of the stages will write to takes nothing."""
     checks = {
         key: check
         for stage in stages
@@ -50,4 +50,4 @@ def check_destinations(stages: Iterable[Stage], recipe: Recipe) -> None:
                 future.result()
             except RunnerError as error:
                 message = f"{key}, where results are to be written, takes none: {error.message}"
-                raise RunnerError(message, error.hint.replace("storage.root", key)) from error
+                raise UsageError(message, error.hint.replace("storage.root", key)) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import EXIT_DONE, RunnerError
+from runner.errors import EXIT_DONE, EXIT_INVALID_RECIPE, RunnerError
 from runner.pipeline.engine import run
 from runner.recipe.load import compose, to_recipe
 from runner.report.observers import OnTerminal
@@ -72,14 +72,16 @@ def test_a_store_that_takes_nothing_ends_the_run_before_its_first_stage(
         run_with(tmp_path, *(each.format(port=free_port()) for each in overrides))
     assert named in raised.value.message
     assert raised.value.hint
+    assert raised.value.exit_code == EXIT_INVALID_RECIPE, "nothing was begun"
     assert stages.runs == []
     assert time.monotonic() - begin < 20
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run_before_its_first_stage(stages: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunnerError, match=r"takes none: .*file"):
+    with pytest.raises(RunnerError, match=r"takes none: .*file") as raised:
         run_with(tmp_path, f"storage.artifacts={tmp_path}/file/store")
+    assert raised.value.exit_code == EXIT_INVALID_RECIPE
     assert stages.runs == []
 
 

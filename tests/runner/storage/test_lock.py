@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from runner.cli.main import main
-from runner.errors import EXIT_LOCKED, LockedError
+from runner.errors import EXIT_INVALID_RECIPE, EXIT_LOCKED, LockedError
 from runner.pipeline.engine import run
 from runner.pipeline.run_locks import lock_path, no_runs, one_run
 from runner.recipe.load import compose, to_recipe
@@ -382,3 +382,15 @@ def test_a_lock_goes_to_another_machine_once_its_holder_is_dead_and_not_before(p
             later = iter(second.stdout.readline, "")
             assert next(line for line in later if line != "locked\n").startswith("held")
             second.kill()
+
+
+def test_a_lock_that_cannot_be_written_ends_the_command_as_one_that_has_begun_nothing(
+    fake_stages: Any, local: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir(exist_ok=True)
+    (tmp_path / "runs" / ".locks").touch()
+    assert main(["run", "recipe=viggo_quickstart", *local, f"storage.root={tmp_path}/runs"]) == EXIT_INVALID_RECIPE
+    shown = capfd.readouterr().err
+    assert f"{tmp_path}/runs/.locks" in shown
+    assert "Traceback" not in shown
+    assert fake_stages.runs == []
