@@ -26,17 +26,26 @@ def duration_text(seconds: float) -> str:
     return f"{whole} s"
 
 
-def count_text(count: float, unit: str) -> str:
-    """A number with its unit in the right form: 1 step, 2 steps, 1,200 rows."""
-    return f"{count:,g} {unit if count == 1 else plural(unit)}" if count < 1e6 else f"{count:,.0f} {plural(unit)}"
+def count_text(count: float, unit: str, units: str | None = None) -> str:
+    """A number with its unit in the right form: 1 step, 2 steps, 1,200 rows.
+
+    units: of several, where they are more than `plural` knows: ("row is", "rows are").
+    """
+    number = f"{count:,g}" if count < 1e6 else f"{count:,.0f}"
+    one, many = (unit, units) if units else (singular(unit), plural(unit))
+    return f"{number} {one if count == 1 else many}"
 
 
 def plural(unit: str) -> str:
+    """row -> rows, batch -> batches, class -> classes; what is plural already remains."""
+    if unit.endswith(("ss", "ch", "sh", "x")):
+        return f"{unit}es"
     return unit if unit.endswith("s") else f"{unit}s"
 
 
 def singular(unit: str) -> str:
-    return unit.removesuffix("s")
+    """rows -> row; class and s (a second) remain."""
+    return unit if unit == "s" or unit.endswith("ss") else unit.removesuffix("s")
 
 
 def rate_text(per_s: float, unit: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from runner.recipe.machine import cpu_features, gpu_models, memory_bytes
 from runner.recipe.schema import Recipe
+from runner.text import count_text
 
 WITHOUT_BFLOAT16 = ("V100", "P100", "T4", "P4", "K80")  # before Ampere
 _FREE = 0.92  # of a GPU's memory, less its context and what its driver keeps
@@ -98,7 +99,9 @@ def named_accelerator(recipe: Recipe, stage: str) -> Accelerator | None:
 def cpu_cores(cores: float, lanes: int) -> Accelerator:
     """So many cores of this machine whose vectors have so many numbers of 32 bits."""
     flops = cores * _CLOCK * _OPERATIONS * lanes
-    return Accelerator(f"{cores:g} CPU cores", memory_bytes(), flops, cores * _CORE_BANDWIDTH, "this machine")
+    return Accelerator(
+        f"{count_text(cores, 'CPU core')}", memory_bytes(), flops, cores * _CORE_BANDWIDTH, "this machine"
+    )
 
 
 def _cpu(cores: float) -> Accelerator:

@@ -20,6 +20,7 @@ from runner.errors import RunnerError
 from runner.patches import ray_haproxy as haproxy
 from runner.patches import ray_start, ray_state, ray_store
 from runner.recipe.schema import Cluster, StageResources
+from runner.text import count_text
 
 _POLL_S = 0.5
 _PATIENCE_S, _PATIENCE_WITH_OTHERS_S = 5.0, 45.0  # another's head may be restarted; Ray gives up after a minute
@@ -323,7 +324,7 @@ def not_started_in_time(error: Exception) -> RunnerError | None:
         return None
     load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
     return RunnerError(
-        f"Ray's processes did not start within 30 s; this machine's load is {load:.1f}, on {cpus} CPUs",
+        f"Ray's processes did not start within 30 s; this machine's load is {load:.1f}, on {count_text(cpus, 'CPU')}",
         "Run the same command again when less else is running. Their logs lie in /tmp/ray/session_latest/logs.",
     )
 

@@ -16,6 +16,7 @@ from runner.errors import Problem, RecipeError, RunnerError, UsageError, nearest
 from runner.pipeline.manifest import MANIFEST
 from runner.storage.atomic import read_state, write_text
 from runner.storage.digest import digest_bytes
+from runner.text import count_text
 
 LATEST, BEST = "latest", "@best"
 SWEEPS, SWEEP = "sweeps", "sweep.json"
@@ -134,7 +135,9 @@ def _of_id(folders: Iterable[Path], run_id: str) -> Path | None:
     fitting = [folder for folder in folders if len(run_id) >= _SHORTEST and folder.name.startswith(run_id)]
     if len(fitting) > 1:
         names = ", ".join(folder.name for folder in fitting[:5])
-        raise UsageError(f"{len(fitting)} runs have an id that begins with {run_id}: {names}", "Write more of it.")
+        raise UsageError(
+            f"{count_text(len(fitting), 'run')} have an id that begins with {run_id}: {names}", "Write more of it."
+        )
     return fitting[0] if fitting else None
 
 
@@ -160,7 +163,7 @@ def _missing(root: Path, name: str, recipe: str | None, elsewhere: Sequence[Path
     wanted = f"run {name!r}" if name != LATEST else f"run of {recipe}" if recipe else "run"
     if name.endswith(BEST):
         wanted = f"finished job of a sweep for {name}"
-    places = f", nor in {len(elsewhere)} other places of runs" if elsewhere else ""
+    places = f", nor in {count_text(len(elsewhere), 'other place')} of runs" if elsewhere else ""
     guess = nearest(name, known)
     hint = f"Did you mean {guess}?" if guess else "Start one, or say where: storage.root=..."
     return UsageError(f"there is no {wanted} below {root}{places}", hint)

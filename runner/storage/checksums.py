@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import DamagedError
+from runner.text import count_text
 
 _PIECE_BYTES = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -21,7 +22,8 @@ def check_stored(head: Mapping[str, Any], path: Path, shown: str) -> None:
     size_bytes = path.stat().st_size
     if size_bytes != head["ContentLength"]:
         raise DamagedError(
-            f"{shown} has {head['ContentLength']:,} bytes in the store, and {size_bytes:,} bytes here", "Run again."
+            f"{shown} has {count_text(head['ContentLength'], 'byte')} in the store, and {size_bytes:,} here",
+            "Run again.",
         )
     for name, stored, compute in stored_checksums(head):
         if (here := compute(path)) != stored:

@@ -27,6 +27,7 @@ from runner.storage.atomic import sealed, unsealed
 from runner.storage.digest import digest_file
 from runner.storage.local import Blobs, FolderBlobs, ObjectInfo
 from runner.storage.verify import SET_MANIFEST as SET_MANIFEST
+from runner.text import count_text
 
 CLAIM = "_publishing."
 _PROBE = "_writable/probe"
@@ -353,8 +354,8 @@ def _verify(path: Path, entry: FileEntry, shown: str) -> None:
     """Raises DamagedError unless the file has the entry's size and SHA-256; `shown` is what to call it."""
     size = path.stat().st_size if path.is_file() else None
     if size != entry.size_bytes:
-        found = "is missing" if size is None else f"has {size} bytes"
-        raise DamagedError(f"{shown} {found}, not the {entry.size_bytes} bytes that its manifest says")
+        found = "is missing" if size is None else f"has {count_text(size, 'byte')}"
+        raise DamagedError(f"{shown} {found}, not the {count_text(entry.size_bytes, 'byte')} that its manifest says")
     if (digest := digest_file(path)) != entry.sha256:
         raise DamagedError(f"{shown} is damaged: its SHA-256 is {digest[:12]}..., not {entry.sha256[:12]}...")
 

@@ -14,6 +14,7 @@ from runner.storage.artifact import Artifact, FileEntry
 from runner.storage.atomic import read_state, unsealed, write_state
 from runner.storage.digest import digest_bytes, digest_file
 from runner.storage.small import read_small
+from runner.text import count_text
 
 SET_MANIFEST = "_manifest.json"
 _ALWAYS_READ_BYTES = 16 << 20
@@ -79,7 +80,7 @@ def _file_damage(artifact: Artifact, entry: FileEntry, digests: Digests) -> str:
         return f"is gone: {path}"
     size = path.stat().st_size
     if size != entry.size_bytes:
-        return f"is damaged: {path} has {size} bytes, not {entry.size_bytes}"
+        return f"is damaged: {path} has {count_text(size, 'byte')}, not {entry.size_bytes}"
     try:
         same = digests.of(path) == entry.sha256
     except OSError as error:

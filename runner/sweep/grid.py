@@ -49,6 +49,7 @@ from runner.sweep.capacity import Machine, Share, cluster_nodes, shares
 from runner.sweep.jobs import Planned, Process, run_side_by_side, start_process
 from runner.sweep.state import Job, Sweep, open_sweep, outcome
 from runner.sweep.view import show_sweep
+from runner.text import count_text
 
 
 def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
@@ -109,7 +110,7 @@ def _shares(overrides: list[str], loaded: list[tuple[Recipe, RunOptions]]) -> li
     nodes = [] if options.max_parallel_jobs == 1 else cluster_nodes(recipes[0].cluster)
     parts, why = shares(recipes, stages, options.max_parallel_jobs, Machine.here(), nodes)
     how = f"{len(parts)} at a time" if len(parts) > 1 else ": ".join(filter(None, ("one after another", why)))
-    Report().say(f"{len(loaded)} jobs, {how}")
+    Report().say(f"{count_text(len(loaded), 'job')}, {how}")
     return parts
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.answer import answer_text, calls_of
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -120,7 +121,7 @@ class Example:
 
 def _plain(value: Any) -> str:
     """A value of a column that JSON does not have."""
-    return f"({len(value):,} bytes)" if isinstance(value, bytes) else str(value)
+    return f"({count_text(len(value), 'byte')})" if isinstance(value, bytes) else str(value)
 
 
 quoted = json.encoder.encode_basestring

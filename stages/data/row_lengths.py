@@ -11,6 +11,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.pipeline.estimates.figure import Known
 from runner.pipeline.estimates.past import newest_record
+from runner.text import count_text
 from stages.data.example import BadRowError, Example, Message, read_examples, text_of
 from stages.data.look import light_rows
 from stages.data.shapes.convert import make_example
@@ -66,7 +67,7 @@ def of_examples(examples: Sequence[Example]) -> RowLengths | None:
     prompt = (sum(map(len, prompts)) / CHARACTERS_PER_TOKEN + sum(around)) / count
     answer = sum(map(len, answers)) / CHARACTERS_PER_TOKEN / count + _MESSAGE_TOKENS
     shared = _common(prompts) / CHARACTERS_PER_TOKEN if count > 1 else 0.0
-    return RowLengths(prompt, answer, shared, f"the texts of {count:,} rows")
+    return RowLengths(prompt, answer, shared, f"the texts of {count_text(count, 'row')}")
 
 
 def _common(texts: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from runner.pipeline.results import FinishedRun, Outcome, Verdict
+from runner.text import count_text
 from stages.data.prediction import BASE, TUNED
 
 _SIGNIFICANT = 0.05
@@ -53,7 +54,7 @@ def comparison(scores: Mapping[str, Any]) -> str:
     name = main_metric(scores)
     if name not in main:
         return ""
-    text = f"{name.replace('_', ' ').capitalize()} is {main[name]:.3f} on {main['n']} rows"
+    text = f"{name.replace('_', ' ').capitalize()} is {main[name]:.3f} on {count_text(main['n'], 'row')}"
     if f"{name}_ci" in main:
         low, high = main[f"{name}_ci"]
         text += f" ({scores.get('confidence', 0.95):.0%} interval {low:.3f} to {high:.3f})"
@@ -68,9 +69,10 @@ def remarks_on(scores: Mapping[str, Any], run: FinishedRun) -> Iterator[str]:
     """What a reader of the scores should know before believing them."""
     main = scores.get(TUNED) or scores[BASE]
     if main.get("num_errors"):
-        yield f"The engine refused {main['num_errors']} of {main['n']} rows; they count as wrong."
+        counts = "it counts" if main["num_errors"] == 1 else "they count"
+        yield f"The engine refused {main['num_errors']} of {count_text(main['n'], 'row')}; {counts} as wrong."
     if main["n"] < _FEW_ROWS:
-        yield f"Only {main['n']} rows were scored; the intervals are wide."
+        yield f"Only {count_text(main['n'], 'row was', 'rows were')} scored; the intervals are wide."
     if TUNED in scores and BASE not in scores:
         yield "The base model was not scored (evaluate.compare_base=false): nothing says what training gained."
     if TUNED in scores and run.manifest.artifact("adapter") and not scores.get("adapter_sha256"):

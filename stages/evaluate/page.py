@@ -10,6 +10,7 @@ from typing import Any
 from runner.errors import RunnerError
 from runner.pipeline.results import FinishedRun, Part
 from runner.recipe.comparison import parse_comparison
+from runner.text import count_text
 from stages.data.prediction import BASE, TUNED
 from stages.evaluate.cases import MAX_ROWS, Cases
 from stages.evaluate.outcome import main_metric
@@ -92,7 +93,8 @@ def _about(pictures: Pictures) -> str:
     """What is missing of the rows' images."""
     if pictures.damage:
         return f"Images are not shown: {pictures.damage}."
-    return f"{pictures.omitted} images are not shown: the page would be too large." if pictures.omitted else ""
+    omitted = count_text(pictures.omitted, "image is", "images are")
+    return f"{omitted} not shown: the page would be too large." if pictures.omitted else ""
 
 
 def _gate(keys: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -137,13 +139,15 @@ def _scores(scores: Mapping[str, Any], main: str) -> dict[str, Any]:
 
 def _counts(own: Mapping[str, Any], delta: Mapping[str, Any], denominator: str) -> str:
     """Right, wrong and refused rows in words, what they are a share of, and what changed against the base model."""
-    text = f"{own['n']} rows, {own['num_errors']} refused by the engine"
+    text = f"{count_text(own['n'], 'row')}, {own['num_errors']} refused by the engine"
     if "num_wrong" in own:
         right = own["n"] - own["num_wrong"] - own["num_errors"]
-        text = f"Of {own['n']} rows {right} are exactly right, {own['num_wrong']} wrong and {own['num_errors']} refused"
+        text = f"Of {count_text(own['n'], 'row')} {count_text(right, 'is', 'are')} exactly right, "
+        text += f"{own['num_wrong']} wrong and {own['num_errors']} refused"
     text += f"; the denominator is {denominator}." if denominator else "."
     if "gained" in delta:
-        text += f" {delta['gained']} rows are right that the base model got wrong, {delta['lost']} the other way round."
+        gained = count_text(delta["gained"], "row is", "rows are")
+        text += f" {gained} right that the base model got wrong, {delta['lost']} the other way round."
     return text
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from runner.errors import RunnerError, nearest
+from runner.text import count_text
 from stages.data.prediction import Prediction
 from stages.evaluators.base import offered_slices
 
@@ -80,6 +81,6 @@ def length_buckets(lengths: Sequence[int]) -> list[str]:
     bounds = bounds if len(ordered) >= _NUM_BUCKETS else ordered[-1:]
     names, low = {}, ordered[0] if ordered else 0
     for bound in bounds:
-        names[bound] = f"{low} to {bound} characters" if low < bound else f"{bound} characters"
+        names[bound] = f"{low} to {bound} characters" if low < bound else count_text(bound, "character")
         low = bound + 1
     return [names[next(bound for bound in bounds if length <= bound)] for length in lengths]

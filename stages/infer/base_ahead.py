@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.pipeline.context import RunContext
+from runner.text import count_text
 from stages.data.prediction import BASE
 from stages.infer.base import base_file, keep, made_once
 from stages.infer.figures import Figures, collect
@@ -57,7 +58,8 @@ def start(ctx: RunContext[Recipe], stage: Any) -> None:
 def _in_thread(ctx: RunContext[Recipe], kept: Path, progress: Quiet) -> None:
     try:
         if num_rows := make(ctx, kept, progress):
-            ctx.say(f"  {ctx.stage}: the base model's {num_rows:,} predictions are made")
+            made = count_text(num_rows, "prediction is", "predictions are")
+            ctx.say(f"  {ctx.stage}: the base model's {made} made")
     except StoppedError:
         pass
     except Exception as error:

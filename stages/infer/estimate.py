@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from runner.cluster.accelerators import accelerator_of
 from runner.pipeline.estimates.figure import Computed, Estimate, Known, time, unknown
 from runner.pipeline.estimates.rates import measured, never_ran
+from runner.text import count_text
 from stages.data.row_facts import known_rows
 from stages.data.row_lengths import RowLengths, known_lengths
 from stages.engines.base import load_engine
@@ -29,7 +30,7 @@ def estimate(known: Known[Recipe]) -> Iterator[Estimate]:
         return
     variants = 2 if adapted and known.recipe.evaluate.compare_base else 1
     by = "adapter and base model" if variants == 2 else "one model"
-    yield Estimate("predictions", rows * variants, "rows", f"{rows:,} rows ({facts.basis}) by {by}")
+    yield Estimate("predictions", rows * variants, "rows", f"{count_text(rows, 'row')} ({facts.basis}) by {by}")
     yield time(_seconds(known, rows, variants))
 
 

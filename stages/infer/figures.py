@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from runner.text import count_text
 from stages.infer.journal import Journal
 from stages.serve.health import Progress
 
@@ -60,7 +61,8 @@ def continued_text(journal: Journal) -> str:
     """What of an interrupted attempt is reused, in a sentence; "" when there was none."""
     parts = []
     if journal.count:
-        parts.append(f"continued: {journal.count:,} of {journal.num_expected:,} predictions were done")
+        were = count_text(journal.num_expected, "prediction was", "predictions were")
+        parts.append(f"continued: {journal.count:,} of {were} done")
     if journal.num_damaged:
         parts.append(f"{journal.num_damaged:,} damaged and predicted again")
     return ", ".join(parts)
@@ -68,7 +70,7 @@ def continued_text(journal: Journal) -> str:
 
 def note(metrics: Mapping[str, Any]) -> str:
     """One line of what was predicted and how fast."""
-    parts = [f"{metrics['num_rows']} rows by {' and '.join(metrics['variants'])}"]
+    parts = [f"{count_text(metrics['num_rows'], 'row')} by {' and '.join(metrics['variants'])}"]
     if metrics["num_continued"] < metrics["num_predictions"]:
         parts.append(f"{metrics['output_tokens_per_s']:.0f} output tokens/s")
         parts.append(f"engine ready in {metrics['engine_start_s']:.0f} s")

@@ -17,6 +17,7 @@ from typing import IO
 
 from runner.errors import RunnerError
 from runner.storage.digest import digest_bytes
+from runner.text import count_text
 from stages.data.prediction import Prediction
 
 JOURNAL = "journal.jsonl"
@@ -131,7 +132,7 @@ class Journal:
             missing = offsets.count(-1)
             if missing:
                 raise RunnerError(
-                    f"{missing} of {len(offsets)} test rows have no prediction ({variant}), "
+                    f"{missing} of {count_text(len(offsets), 'test row')} without a prediction ({variant}), "
                     f"row {offsets.index(-1)} for one",
                     "Give the same command again: it predicts just these. A lost row is a fault of the engine or of "
                     "the cluster.",

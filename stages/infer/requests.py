@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.answer import Answer
 from stages.data.example import Example
 from stages.data.prediction import Prediction
@@ -208,7 +209,9 @@ def answer(
     error, example = row["__inference_error__"] or None, Example.from_json(row["text"])
     learned = row.get("num_learned_tokens")
     if not error and learned is not None and learned != row["num_input_tokens"]:
-        error = f"the engine reads the prompt as {row['num_input_tokens']} tokens, and {learned} were learned"
+        error = (
+            f"the engine reads the prompt as {count_text(row['num_input_tokens'], 'token')}, and {learned} were learned"
+        )
     text = "" if error else row["generated_text"].removeprefix(lead)
     received = None if error else read(text, example)
     made = Prediction.of(example, row["variant"], {**row, "generated_text": text}, error, received)

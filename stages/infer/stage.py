@@ -21,6 +21,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.storage.artifact import scan_folder
 from runner.storage.atomic import read_state, write_state
+from runner.text import count_text
 from stages.data.prediction import BASE, TUNED
 from stages.engines.base import Engine as Backend
 from stages.engines.base import batch_mappings, engine_environment, engine_rules, load_engine, start_state
@@ -169,7 +170,8 @@ class Infer:
             journal = held.enter_context(Journal(path, rows.num_rows, variants, identity=ctx.fingerprint))
             continued = continued_text(journal)
             if kept and (taken := reuse_kept(kept, journal, rows.num_rows)):
-                ctx.say(f"  {self.name}: {taken:,} predictions of the base model are reused")
+                are = count_text(taken, "prediction of the base model is", "predictions of the base model are")
+                ctx.say(f"  {self.name}: {are} reused")
             figures = Figures(begin, continued=journal.count)
             if continued:
                 ctx.say(f"  {self.name}: {continued}")

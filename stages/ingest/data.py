@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.artifact import Artifact, scan_folder
+from runner.text import count_text
 from stages.data.prompt import TEMPLATES, braced, prompt_columns
 from stages.data.shapes.conversation import SYSTEMS
 from stages.data.shapes.extras import MEDIA
@@ -123,7 +124,7 @@ def _left_out(recipe: Recipe, read: Mapping[str, Collected], groups: Groups | No
     rule = recipe.dataset.split
     if not count or rule is None:
         return []
-    return [f"left out {count:,} of {read['train'].num_rows:,} rows, whose {rule.column!r} means none"]
+    return [f"left out {count:,} of {count_text(read['train'].num_rows, 'row')}, whose {rule.column!r} means none"]
 
 
 def used_columns(recipe: Recipe) -> set[str]:

@@ -245,7 +245,7 @@ def preview_lines(found: dict[str, Any]) -> list[str]:
             loss = f", {row['num_loss_tokens']} of them with loss, between « and »" if split == "train" else ""
             text = "".join(f"«{each['text']}»" if each["loss"] else each["text"] for each in row["parts"])
             which = f" ({row['title']})" if row["title"] else ""
-            lines += [f"{row['id']}, {title}{which}: {row['num_tokens']} tokens{loss}", text, ""]
+            lines += [f"{row['id']}, {title}{which}: {count_text(row['num_tokens'], 'token')}{loss}", text, ""]
         lengths = part["lengths"]
         if not lengths["longest"]:
             lines += [f"no row of the {split} split can be learned or asked; why stands below", ""]

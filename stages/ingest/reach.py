@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.text import count_text
 from stages.ingest.answers import without_end
 from stages.ingest.parity import sample_of
 from stages.models.chat_template import ChatTemplate
@@ -23,16 +24,18 @@ def out_of_reach(recipe: Recipe, template: ChatTemplate, test: Path) -> list[str
     if not {"infer", "evaluate"} <= set(recipe.pipeline) or not (isinstance(most, int) or stops):
         return []
     answers = [ids for each in sample_of(test, recipe.seed) if (ids := _answer(recipe, template, each))]
-    lines, shown = [], f"of {len(answers)} answers looked at"
+    lines, shown = [], f"of {count_text(len(answers), 'answer')} looked at"
     lengths = [len(ids) for ids in answers if isinstance(most, int) and len(ids) > most]
     if lengths:
+        have = "has" if len(lengths) == 1 else "have"
         lines.append(
-            f"test: {len(lengths)} {shown} have more tokens than infer.sampling.max_tokens={most}, up to "
+            f"test: {len(lengths)} {shown} {have} more tokens than infer.sampling.max_tokens={most}, up to "
             f"{max(lengths)}: no prediction can be equal to them"
         )
     for stop in stops:
         if count := sum(stop in template.tokenizer.decode(ids) for ids in answers):
-            lines.append(f"test: {count} {shown} hold {stop!r}, at which infer.sampling.stop ends a prediction")
+            hold = "holds" if count == 1 else "hold"
+            lines.append(f"test: {count} {shown} {hold} {stop!r}, at which infer.sampling.stop ends a prediction")
     return lines
 
 

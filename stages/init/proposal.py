@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.example import BadRowError, Example
 from stages.data.prompt import only_column
 from stages.data.shapes.convert import make_example
@@ -211,11 +212,11 @@ def _of_limits(made: Proposal) -> list[str]:
     limits, lines = made.limits, []
     if limits.num_over:
         lines.append(
-            f"{limits.num_over:,} rows are longer than {limits.cutoff_len:,} tokens and will be cut: the longest has "
-            f"{'' if made.exact else 'about '}{limits.longest:,}"
+            f"{count_text(limits.num_over, 'row is', 'rows are')} longer than {limits.cutoff_len:,} tokens and will be "
+            f"cut: the longest has {'' if made.exact else 'about '}{limits.longest:,}"
         )
     if not made.whole:
         lines.append(f"the first {MOST_ROWS:,} rows of each split were looked at, and not those after them")
     if len(made.labels) > MOST_LISTED:
-        lines.append(f"there are {len(made.labels)} labels, too many to list in the prompt")
+        lines.append(f"there are {count_text(len(made.labels), 'label')}, too many to list in the prompt")
     return lines

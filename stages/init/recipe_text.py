@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from runner.text import count_text
 from stages.init.proposal import Proposal
 from stages.init.target import usual_engine
 
@@ -48,7 +49,7 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def _head(made: Proposal, name: str, command: str) -> Iterator[str]:
     rows = " + ".join(f"{count:,} {split}" for split, count in made.num_rows.items())
-    what = f"{len(made.labels)} labels" if made.labels else _METHODS[made.shape.stage]
+    what = count_text(len(made.labels), "label") if made.labels else _METHODS[made.shape.stage]
     yield "# @package _global_"
     yield f"# yaml-language-server: $schema={SCHEMA}"
     yield from comment(f"{made.found.source}: {rows} rows of the shape {made.shape.kind}, {what}.")
@@ -133,7 +134,7 @@ def _train(made: Proposal) -> Iterator[str]:
     yield f"  learning_rate: {quoted(made.target.learning_rate(stage))}"
     yield f"  num_epochs: {made.target.num_epochs(num_train)}"
     basis = "" if made.exact else f" ({_ESTIMATED})"
-    spread = f"about {limits.p50:,} tokens (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
+    spread = f"about {count_text(limits.p50, 'token')} (median), {limits.p99:,} (99 %), at most {limits.longest:,}"
     yield from comment(f"Rows have {spread}{basis}.", "  ")
     if "eval_steps" in args:
         yield from comment("The loss on the val rows is measured after each fifth of the steps.", "  ")

@@ -15,6 +15,7 @@ from typing import Any
 
 from runner.errors import RunnerError
 from runner.storage.small import read_small
+from runner.text import count_text
 from stages.models.endpoint_form import IMAGE, RefusedRowError
 
 
@@ -86,7 +87,8 @@ class Vision:
         wanted = sum(part == IMAGE for message in messages for part in message.get("parts", ()))
         if (found := text.count(self.place)) != wanted:
             raise RefusedRowError(
-                f"the chat template writes {self.place!r} {found} times for {wanted} images",
+                f"the chat template writes {self.place!r} {count_text(found, 'time')} for "
+                f"{count_text(wanted, 'image')}",
                 "Set model.chat_template to the template of the vision-language model.",
             )
 

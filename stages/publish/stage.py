@@ -18,6 +18,7 @@ from runner.pipeline.stage import StageResult
 from runner.storage.artifact import Artifact, digest_files
 from runner.storage.atomic import read_state, write_state
 from runner.storage.store import Store, open_store
+from runner.text import count_text
 from stages.models.adapter import CONFIG, WEIGHTS
 from stages.models.finite import tensors_not_finite
 from stages.models.known import MODEL, conditions
@@ -97,7 +98,7 @@ class Publish:
             "size_bytes": sum(artifact.size_bytes for artifact in published),
             "num_left_out": left_out,
         }
-        kept_back = f" ({left_out} files of the training left out)" if left_out else ""
+        kept_back = f" ({count_text(left_out, 'file')} of the training left out)" if left_out else ""
         return StageResult(published, metrics, f"{adapter.id} -> {adapter.uri}{kept_back}")
 
 
@@ -165,7 +166,8 @@ def check_finite(artifact: Artifact) -> None:
     for entry in artifact.files:
         if entry.path.endswith(".safetensors") and (names := tensors_not_finite(artifact.path / entry.path)):
             raise RunnerError(
-                f"{artifact.path / entry.path} holds NaN or infinity in {len(names)} tensors, the first {names[0]}",
+                f"{artifact.path / entry.path} holds NaN or infinity in {count_text(len(names), 'tensor')}, "
+                f"the first {names[0]}",
                 "It is not published. Lower train.learning_rate, or train with bf16 instead of fp16; see the losses in "
                 "the log of train.",
             )

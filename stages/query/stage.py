@@ -20,6 +20,7 @@ from runner.recipe.machine import is_loopback
 from runner.recipe.schema import StageResources
 from runner.storage.artifact import Artifact, scan_folder
 from runner.storage.atomic import write_json
+from runner.text import count_text
 from stages.data.example import Example, read_examples
 from stages.data.prediction import BASE, TUNED, read_predictions
 from stages.infer.sampling import drawn_by_seed, request_sampling
@@ -127,7 +128,8 @@ def ask_near_endpoint(
     free = ray.available_resources() if len(ray.nodes()) == 1 else {}
     if free and options["num_cpus"] > free.get("CPU", 0.0):
         raise RunnerError(
-            f"query asks for {options['num_cpus']:g} CPUs and {free.get('CPU', 0.0):g} are free next to the endpoint",
+            f"query asks for {count_text(options['num_cpus'], 'CPU')} and next to the endpoint "
+            f"{count_text(free.get('CPU', 0.0), 'is', 'are')} free",
             "Set resources.query.cpus_per_worker=0 (it waits for the network), or raise cluster.num_cpus.",
         )
     options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -138,7 +140,7 @@ def ask_near_endpoint(
         )
     except ray.exceptions.GetTimeoutError as error:
         raise RunnerError(
-            f"query did not finish in time: are {options['num_cpus']:g} CPUs free on this node?",
+            f"query did not finish in time: has this node {count_text(options['num_cpus'], 'free CPU')}?",
             "Set resources.query.cpus_per_worker=0 (it waits for the network).",
         ) from error
     except ray.exceptions.RayTaskError as error:

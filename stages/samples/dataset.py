@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.example import Example, read_examples
 from stages.models.chat_template import ChatTemplate
 from stages.models.time_limit import MAKERS_CODE, within
@@ -108,26 +109,27 @@ def judge(counts: Encoded, rules: Rules, split: str) -> None:
         shown = "".join(f"\n  {line}" for line in counts.refused)
         more = counts.num_refused - len(counts.refused)
         raise RunnerError(
-            f"{counts.num_refused:,} rows of the {split} split cannot be learned as they are:{shown}"
+            f"{count_text(counts.num_refused, 'row')} of the {split} split cannot be learned:{shown}"
             + (f"\n  and {more:,} more" if more else ""),
             "Correct the rows or the keys named above.",
         )
     if counts.too_long and rules.too_long == "fail":
         name = rules.limit_name
         raise RunnerError(
-            f"{counts.too_long:,} of the {split} split's samples are longer than {name}={rules.limit} tokens, the "
-            f"longest {counts.longest:,}",
+            f"{split}: {_longer(counts.too_long, name, rules)} tokens, the longest {counts.longest:,}",
             f"Raise train.args.{name}, or set train.too_long to what is to be done: drop, cut_start or cut_middle.",
         )
     if not counts.samples:
         name = rules.limit_name
-        longer = (
-            f": all {counts.too_long:,} samples are longer than {name}={rules.limit} tokens" if counts.too_long else ""
-        )
+        longer = f": {_longer(counts.too_long, name, rules)} tokens" if counts.too_long else ""
         raise RunnerError(
             f"the {split} split has nothing to learn{longer}",
             f"Raise train.args.{name} (the longest sample has {counts.longest:,} tokens), or correct the data.",
         )
+
+
+def _longer(count: int, name: str, rules: Rules) -> str:
+    return f"{count_text(count, 'sample is', 'samples are')} longer than {name}={rules.limit}"
 
 
 def remarks(counts: dict[str, Any], too_long: str, method: str) -> list[str]:
@@ -144,12 +146,15 @@ def remarks(counts: dict[str, Any], too_long: str, method: str) -> list[str]:
                 if each["unanswerable"] and too_long != "drop"
                 else ""
             )
-            lines.append(f"{split}: {each['too_long']:,} samples are too long and {cut}{alone}")
-        if method == "sft" and each["samples"] > each["rows"]:
             lines.append(
-                f"{split}: {each['rows']:,} conversations are {each['samples']:,} samples, because the chat template "
-                "renders earlier turns otherwise than the last"
+                f"{split}: {count_text(each['too_long'], 'sample is', 'samples are')} too long and {cut}{alone}"
+            )
+        if method == "sft" and each["samples"] > each["rows"]:
+            rows = count_text(each["rows"], "conversation is", "conversations are")
+            lines.append(
+                f"{split}: {rows} {count_text(each['samples'], 'sample')}, because the chat template renders earlier "
+                "turns otherwise than the last"
             )
         if each["trimmed"]:
-            lines.append(f"{split}: the chat template trims white space around {each['trimmed']:,} answers")
+            lines.append(f"{split}: the chat template trims white space around {count_text(each['trimmed'], 'answer')}")
     return lines

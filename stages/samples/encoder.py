@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol
 
+from runner.text import count_text
 from stages.data.example import Example
 from stages.models.chat_template import ChatTemplate
 from stages.models.endpoint_form import RefusedRowError
@@ -150,7 +151,9 @@ class Encoder:
         whole = [*prompt, *({**message, "train": True} for message in answer or [] if message["role"] == "assistant")]
         found = learned(self.template, whole, example.tools, reasoning=self.rules.reasoning)
         if len(found) != 1:
-            raise RefusedRowError(f"its {which} answer is {len(found)} answers", "Give one answer of the assistant.")
+            raise RefusedRowError(
+                f"its {which} answer is {count_text(len(found), 'answer')}", "Give one answer of the assistant."
+            )
         return found[0]
 
     def _kept(self, example: Example) -> list[Sample]:

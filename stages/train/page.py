@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.pipeline.results import Card, Chart, FinishedRun, Part, Points, Series
-from runner.text import duration_text
+from runner.text import count_text, duration_text
 from stages.trainers.base import DEFAULT, TRAINERS, trainer_named
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -105,4 +105,4 @@ def _batch_size(rows: int, accumulated: int) -> str:
 
 def _cards(metrics: Mapping[str, Any]) -> list[Card]:
     rate = metrics.get("samples_per_s")
-    return [Card("training", f"{rate:.1f} rows/s", f"{metrics.get('num_steps', 0):,} steps")] if rate else []
+    return [Card("training", f"{rate:.1f} rows/s", count_text(metrics.get("num_steps", 0), "step"))] if rate else []

@@ -30,6 +30,7 @@ from runner.pipeline.stage import StageResult
 from runner.recipe.arguments.mapped import Mapped
 from runner.recipe.schema import StageResources, WorkerRange
 from runner.storage.artifact import scan_folder
+from runner.text import count_text
 from stages.models.chat_template import template_meaning, with_template_text
 from stages.models.weights import found_weights
 from stages.samples import without_torch
@@ -405,7 +406,7 @@ def keep(checkpoint: Any, stage_dir: Path, source: str, metrics: dict[str, Any],
 
 def note(metrics: dict[str, Any]) -> str:
     """One line for the terminal: `128 steps, loss 2.955 -> 0.062, 1.4 rows/s`."""
-    parts = [f"{metrics['num_steps']} steps"]
+    parts = [f"{count_text(metrics['num_steps'], 'step')}"]
     if metrics["loss_first"] is not None:
         parts.append(f"loss {metrics['loss_first']:.3f} -> {metrics['loss_last']:.3f}")
     if metrics["samples_per_s"]:

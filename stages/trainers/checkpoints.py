@@ -15,6 +15,7 @@ from runner.errors import RunnerError
 from runner.patches import ray_train
 from runner.storage.atomic import unsealed, write_state
 from runner.storage.digest import digest_file
+from runner.text import count_text
 
 # Folders of the last checkpoint, in which the worker reports what it leaves: the adapter or model, and the log.
 ADAPTER, LOG = "adapter", "log"
@@ -92,7 +93,7 @@ def check(fs: Any, folder: str, training: str, *, digests: bool) -> dict[str, An
         raise ValueError(f"it is of another training, {strange[0]}")
     for name, (size, sha256) in (item for each in seals for item in each["files"].items()):
         if sizes.get(name) != size:
-            raise ValueError(f"{name} has {sizes.get(name, 0)} of {size} bytes")
+            raise ValueError(f"{name} has {sizes.get(name, 0)} of {count_text(size, 'byte')}")
         if digests and _digest(fs, f"{folder}/{name}") != sha256:
             raise ValueError(f"{name} has changed")
     metrics: dict[str, Any] = first["metrics"]

@@ -11,6 +11,7 @@ from runner.cluster.accelerators import accelerator_of
 from runner.pipeline.estimates.figure import Computed, Estimate, Known, Parts, memory, time, unknown
 from runner.pipeline.estimates.rates import Conditions, measured, never_ran
 from runner.pipeline.fingerprint import value_at
+from runner.text import count_text
 from stages.data.row_facts import known_rows
 from stages.data.row_lengths import known_lengths
 from stages.models.known import MODEL, conditions, known_model
@@ -46,7 +47,8 @@ def _seconds(known: Known[Recipe], setup: Setup, num_rows: float) -> tuple[float
         return _computed(known, setup, num_rows)
     around = found.record.wall_s - figures["train_runtime_s"]
     rate = figures["samples_per_s"]
-    basis = f"{found.basis}: {rate:.3g} rows/s over {figures['num_samples']} rows, and {around:.0f} s around them"
+    rows = count_text(figures["num_samples"], "row")
+    basis = f"{found.basis}: {rate:.3g} rows/s over {rows}, and {around:.0f} s around them"
     return num_rows / rate + around, basis
 
 
@@ -76,7 +78,7 @@ def train(known: Known[Recipe], setup: Setup) -> Iterator[Estimate]:
         yield unknown("checkpoints", "bytes", model.basis)
     else:
         parts = train_memory(recipe, setup, model.architecture, model.num_params)
-        basis = f"batches of {setup.batch} rows of {setup.length} tokens; {model.basis}"
+        basis = f"batches of {count_text(setup.batch, 'row')} of {setup.length} tokens; {model.basis}"
         yield _within(known, setup, parts, basis)
         trained = trained_params(recipe, setup, model.architecture, model.num_params)
         each = trained if isinstance(trained, str) else checkpoint_bytes(setup, trained)
@@ -140,7 +142,7 @@ def _steps(known: Known[Recipe], setup: Setup) -> Estimate:
     workers = recipe.resources_of("train").most_workers
     per_epoch = max(1, math.ceil(math.ceil(math.ceil(counted / max(1, batch)) / workers) / max(1, gather)))
     where = f"train.max_samples; {basis}" if bounded else basis
-    worked = f"{counted:,} rows ({where}) x {epochs:g} epoch{'' if epochs == 1 else 's'} in batches of {batch}"
+    worked = f"{count_text(counted, 'row')} ({where}) x {count_text(epochs, 'epoch')} in batches of {batch}"
     worked += f" x {workers} workers" if workers > 1 else ""
     worked += f" x {gather} gathered" if gather > 1 else ""
     return Estimate("steps", math.ceil(epochs * per_epoch), "steps", worked, most=bounded)

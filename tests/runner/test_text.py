@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
 import pytest
 
 from runner.report.live import fitting
 from runner.report.progress_text import progress_text
 from runner.text import count_text, duration_text, rate_text, size_text
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,32 @@ def test_rates_have_the_unit_that_reads_best(per_s: float, unit: str, text: str)
 
 def test_counts_have_the_unit_in_the_right_form() -> None:
     assert [count_text(count, "row") for count in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
+    assert [count_text(1, unit) for unit in ("rows", "class", "s", "CPU")] == ["1 row", "1 class", "1 s", "1 CPU"]
+    assert [count_text(2, unit) for unit in ("rows", "class", "batch")] == ["2 rows", "2 classes", "2 batches"]
+    assert [count_text(count, "row is", "rows are") for count in (1, 2)] == ["1 row is", "2 rows are"]
+
+
+COUNTED = re.compile(
+    r"^ (more |different |test |train )?(row|sample|file|prediction|job|image|step|tensor|label|run|answer|pair)s\b"
+)
+
+
+def _counts_in(tree: ast.AST) -> Iterator[int]:
+    """Lines of f-strings with a number, known by its format or by `len`, and a plural. Constants are more than one."""
+    for text in (node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)):
+        for each, after in pairwise(text.values):
+            if isinstance(each, ast.FormattedValue) and isinstance(after, ast.Constant):
+                number = ast.unparse(each.value)
+                counted = number.startswith("len(") or "," in ast.unparse(each.format_spec or ast.Constant(""))
+                if counted and not number.isupper() and COUNTED.match(str(after.value)):
+                    yield text.lineno
+
+
+def test_a_count_of_a_message_is_written_with_its_unit_by_count_text() -> None:
+    """No "1 rows"."""
+    files = [path for folder in ("runner", "stages") for path in (ROOT / folder).rglob("*.py")]
+    found = [f"{path}:{line}" for path in files for line in _counts_in(ast.parse(path.read_text()))]
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(

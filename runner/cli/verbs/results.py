@@ -9,6 +9,7 @@ from runner.cli.asked import Asked, Call, needed, print_json
 from runner.cli.named_runs import find_named, recipe_of_run, serving
 from runner.errors import EXIT_DONE, RunnerError, UsageError, printable
 from runner.pipeline.runs import LATEST
+from runner.text import count_text
 
 
 def status(call: Call) -> int:
@@ -119,7 +120,7 @@ def clean(call: Call) -> int:
         _remove(own, root / "latest")
         if own:
             shutil.rmtree(home / DRAWINGS, ignore_errors=True)
-    print(f"removed {len(own)} run{'s' if len(own) != 1 else ''} of {name}")
+    print(f"removed {count_text(len(own), 'run')} of {name}")
     return EXIT_DONE
 
 

@@ -16,6 +16,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.generated.grammar import SPLIT_BUCKETS, RowsSpec, Split, count_of, pairs_of
 
 QUESTION = "What do you see?"
@@ -65,7 +66,9 @@ def generate(spec: PictureSpec, split: Split) -> Iterator[dict[str, str]]:
         if zlib.crc32(key.encode()) % 100 not in SPLIT_BUCKETS[split] or key in seen:
             misses += 1
             if misses > _MOST_MISSES:
-                message = f"there are only {made} different {split} pictures, not {spec.num_rows(split)}"
+                message = (
+                    f"only {count_text(made, 'different picture')} can be made for {split}, not {spec.num_rows(split)}"
+                )
                 raise RunnerError(message, "Ask for fewer rows.")
             continue
         if split != "train":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError, first_line
+from runner.text import count_text
 from stages.data.example import BadRowError
 from stages.data.readers import Numbered, OnBytes, Row
 from stages.data.readers.filled import TOOLS, may_be_filled, unfilled
@@ -109,7 +110,9 @@ def by_name(value: Any, labels: Labels) -> Any:
     if not -1 <= value < len(labels):
         shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
         hint = "Correct the rows, or write the file with the names of all classes."
-        raise RunnerError(f"a class label is {value}, and the file names {len(labels)} classes: {shown}", hint)
+        raise RunnerError(
+            f"a class label is {value}, and the file names {count_text(len(labels), 'class')}: {shown}", hint
+        )
     return labels[value] if value >= 0 else None
 
 

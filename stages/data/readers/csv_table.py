@@ -111,7 +111,7 @@ def _row(values: list[str], text: str, header: _Header, is_first: bool) -> dict[
     """The row of a record. text: of all its fields. is_first: whether it comes right after the header."""
     names, count = header.names, len(header.names)
     if len(values) != count and (len(values) < header.least or any(values[count:])):
-        fields = f"{len(values)} field{'s' if len(values) > 1 else ''}"
+        fields = count_text(len(values), "field")
         fix = _FEWER if len(values) < count else f"{_FIX} The header has a name for each field."
         return BadRowError(f"has {fields}, and the header has {count}", fix)
     if flaw := "" if text.isascii() and "\0" not in text else text_flaw(text):

@@ -15,6 +15,7 @@ from shlex import quote
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.readers.dialect import DELIMITERS, bare, delimiter_of
 from stages.data.readers.refused import BEGINNINGS, encoding_of, of_members
 
@@ -118,7 +119,9 @@ def _zip_head(path: Path, name: str) -> tuple[str, bytes]:
                 raise _refused(name, *known)
             if len(members) != 1:
                 shown = ", ".join(members[:5]) or "none"
-                raise _refused(name, f"is a zip of {len(members)} files ({shown})", "Unpack it, and name the files.")
+                raise _refused(
+                    name, f"is a zip of {count_text(len(members), 'file')} ({shown})", "Unpack it, and name the files."
+                )
             if archive.getinfo(members[0]).flag_bits & 1:
                 raise _refused(name, "is a zip with a password", "Unpack it first.")
             with archive.open(members[0]) as file:

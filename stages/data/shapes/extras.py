@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from runner.text import count_text
 from stages.data.example import BadRowError
 from stages.data.messages import FLAGS, kind
 from stages.data.readers.filled import TOOLS
@@ -140,6 +141,8 @@ def _refuse_places(row: Mapping[str, Any], used: Collection[str], texts: Iterabl
 def without_media(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row with how many images a column has in place of them."""
     return {
-        name: f"({len(value) if isinstance(value, list) else 1} images)" if name in _IMAGES and value else value
+        name: f"({count_text(len(value) if isinstance(value, list) else 1, 'image')})"
+        if name in _IMAGES and value
+        else value
         for name, value in row.items()
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from runner.text import count_text
 from stages.data.example import BadRowError, Message
 from stages.data.messages import kind
 
@@ -38,9 +39,8 @@ def placed(messages: Sequence[Message], images: Sequence[Any], load: Load) -> tu
     if images and not places:
         made = _before_the_question(made, len(images))
     elif places != len(images):
-        have = "image" if len(images) == 1 else "images"
         raise BadRowError(
-            f"has {len(images)} {have} in its column and {places} places for them",
+            f"has {count_text(len(images), 'image')} in its column and {count_text(places, 'place')} for them",
             f"Write one {PLACE} for each image where it belongs, or none at all.",
         )
     column, found = iter(images), list[str]()

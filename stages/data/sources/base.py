@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner.errors import RunnerError
+from runner.text import count_text
 
 NAME_HINT = "Name the split's files in dataset.files.{train,val,test}, or null where the dataset has none."
 
@@ -105,7 +106,7 @@ def matching(source: str, pattern: str, there: Iterable[str]) -> list[str]:
         shown = ", ".join(there[:10]) or "nothing"
         raise RunnerError(f"dataset.source={source} has no file like {pattern}; it holds: {shown}", NAME_HINT)
     if len(found) > MOST_FILES:
-        text = f"{pattern} means {len(found):,} files, and a split has {MOST_FILES:,} at most"
+        text = f"{pattern} means {count_text(len(found), 'file')}, and a split has {MOST_FILES:,} at most"
         raise RunnerError(f"dataset.source={source}: {text}", NARROWER)
     if missing := _missing_shard(found, pattern):
         hint = "Get the file, or list the files' names in dataset.files."

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.sources.base import NAME_HINT, Count, is_pattern
 from stages.sections.dataset import data_file
 
@@ -127,7 +128,7 @@ def _download(url: str, target: Path, count: Count) -> None:
                 count.expect(size and -size)
                 raise
     if size is not None and (found := target.stat().st_size) != size:
-        raise RunnerError(f"{shown(url)}: {found} bytes arrived instead of {size}", "Run again.")
+        raise RunnerError(f"{shown(url)}: {count_text(found, 'byte')} arrived instead of {size}", "Run again.")
 
 
 def open_source(source: str, endpoint_url: str | None, anonymous: bool) -> WebFiles:

@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.cluster.accelerators import accelerator_of
 from runner.pipeline.estimates.figure import Estimate, Known, memory, unknown
+from runner.text import count_text
 from stages.engines.vllm import batch as batch_engine
 from stages.engines.vllm.fit import usable, ways
 from stages.engines.vllm.memory import context_length, engine_memory, kv_element_bytes
@@ -49,5 +50,6 @@ def _engine(known: Known[Recipe], stage: str, kwargs: dict[str, Any]) -> Iterato
     if stored is not None:
         each = kv_bytes_per_token(model.architecture, stored)
         layers, heads = model.architecture.num_hidden_layers, model.architecture.num_key_value_heads
-        basis = f"2 x {layers} layers x {heads} KV heads x {head_dim(model.architecture)} wide x {stored} bytes"
+        wide = f"{count_text(heads, 'KV head')} x {head_dim(model.architecture)} wide"
+        basis = f"2 x {count_text(layers, 'layer')} x {wide} x {count_text(stored, 'byte')}"
         yield Estimate("KV cache of a token", each, "bytes", basis)

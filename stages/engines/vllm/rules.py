@@ -14,6 +14,7 @@ from runner.cluster.accelerators import WITHOUT_BFLOAT16
 from runner.cluster.reach import is_this_machine
 from runner.errors import Problem, nearest
 from runner.storage.small import read_small
+from runner.text import count_text
 from stages.engines.vllm.environment import ENVIRONMENT
 from stages.engines.vllm.fit import weights_fit
 from stages.engines.vllm.mappings import VLLM
@@ -139,7 +140,7 @@ def requests_fit(recipe: Recipe, prompt: LongestRow | None) -> Iterator[Problem]
             yield Problem(
                 f"{section}.engine_kwargs.max_model_len",
                 length,
-                f"is too short for a prompt of {prompt.key}={prompt.tokens} tokens and an answer of "
+                f"is too short for a prompt of {prompt.key}={count_text(prompt.tokens, 'token')} and an answer of "
                 f"infer.sampling.max_tokens={answer}",
                 f"Set it to {prompt.tokens + answer} or more, or lower {prompt.key} to {length - answer}.",
             )

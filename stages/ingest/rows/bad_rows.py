@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runner.errors import RunnerError
 from runner.storage.atomic import write_text
+from runner.text import count_text
 from stages.ingest.rows.collect import Collected, Kind
 from stages.sections.dataset import Dataset
 
@@ -47,7 +48,7 @@ def _refuse_empty(dataset: Dataset, split: str, found: Collected) -> None:
 
 
 def _counted(number: int) -> str:
-    return f"{number:,} bad row{'s' if number > 1 else ''}"
+    return count_text(number, "bad row")
 
 
 def lines(splits: Mapping[str, Collected]) -> list[str]:
@@ -60,12 +61,12 @@ def _line(kind: Kind) -> str:
     if kind.count == 1:
         return f"{kind.places[0]}: {kind.why}"
     more = ", ..." if kind.count > len(kind.places) else ""
-    return f"{kind.count:,} rows ({', '.join(kind.places)}{more}): {kind.why}"
+    return f"{count_text(kind.count, 'row')} ({', '.join(kind.places)}{more}): {kind.why}"
 
 
 def _shown(splits: Mapping[str, Collected]) -> str:
     found = lines(splits)
-    more = f"\n  and {len(found) - _MOST_LINES} more kinds" if len(found) > _MOST_LINES else ""
+    more = f"\n  and {count_text(len(found) - _MOST_LINES, 'more kind')}" if len(found) > _MOST_LINES else ""
     return "".join(f"\n  {line}" for line in found[:_MOST_LINES]) + more
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import RunnerError
+from runner.text import count_text
 from stages.data.example import BadRowError
 from stages.data.prompt import as_text, cell, has
 from stages.data.split_column import NONE, split_of_row
@@ -143,8 +144,8 @@ def fewer_than_asked(rule: HeldOut, found: Mapping[str, Collected]) -> Iterator[
         if rule.column is None and share is not None and found[split].num_rows < wanted * _NEARLY:
             kept = "the same prompt" if rule.by == "hash" else f"the same prompt or {rule.by}"
             yield (
-                f"{split}: has {found[split].num_rows:,} rows and not {wanted:,} as dataset.split.{split} asks: rows "
-                f"with {kept} stay in one split"
+                f"{split}: has {count_text(found[split].num_rows, 'row')} and not {wanted:,} as dataset.split.{split} "
+                f"asks: rows with {kept} stay in one split"
             )
 
 

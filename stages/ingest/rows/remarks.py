@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from runner.text import count_text
 from stages.data.example import Example
 from stages.data.shapes.pictures import PLACE
 from stages.ingest.rows.collect import Collected
@@ -38,13 +39,13 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
         yield from _labels(found)
     if pairs := found.equal_pairs.count:
         yield (
-            f"{split}: {pairs:,} of {found.num_rows:,} preference pairs have equal answers, from which nothing is "
-            f"learned, such as {found.equal_pairs.place}"
+            f"{split}: {_of_pairs(pairs, found)} {'has' if pairs == 1 else 'have'} equal answers, from which nothing "
+            f"is learned, such as {found.equal_pairs.place}"
         )
     if count := found.worse_chosen.count:
         yield (
-            f"{split}: {count:,} of {found.num_rows:,} preference pairs give the chosen answer a lower score than the "
-            f"rejected one, such as {found.worse_chosen.place}"
+            f"{split}: {_of_pairs(count, found)} {'gives' if count == 1 else 'give'} the chosen answer a lower score "
+            f"than the rejected one, such as {found.worse_chosen.place}"
         )
     if count := found.control.count:
         yield (
@@ -57,17 +58,17 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
             f"{found.damaged.what!r} in {found.damaged.place}"
         )
     if count := found.repeating.count:
-        answers = "answer begins" if count == 1 else "answers begin"
-        yield f"{split}: {count:,} {answers} with the question, which is learned again, such as {found.repeating.place}"
+        answers = count_text(count, "answer begins", "answers begin")
+        yield f"{split}: {answers} with the question, which is learned again, such as {found.repeating.place}"
     if count := found.places.count:
         yield f"{split}: {_rows(count)} {PLACE} as a text, and no image, such as {found.places.place}"
     if count := found.contradicted.count:
-        answers = "answer is" if count == 1 else "answers are"
-        yield f"{split}: {count:,} {answers} labelled both good and bad, such as {found.contradicted.place}"
+        answers = count_text(count, "answer is", "answers are")
+        yield f"{split}: {answers} labelled both good and bad, such as {found.contradicted.place}"
     if count := found.missing.count:
-        answers = "answer is a text" if count == 1 else "answers are texts"
+        answers = count_text(count, "answer is a text", "answers are texts")
         yield (
-            f"{split}: {count:,} {answers} that tools write for a missing value, such as {found.missing.what!r} in "
+            f"{split}: {answers} that tools write for a missing value, such as {found.missing.what!r} in "
             f"{found.missing.place}"
         )
 
@@ -84,11 +85,15 @@ def _written(split: str, found: Collected) -> Iterator[str]:
 
 def _share(count: int, total: int) -> str:
     share = count / total
-    return f"{share:.0%}" if share >= 0.01 else f"({count:,} row{'s' if count > 1 else ''})"
+    return f"{share:.0%}" if share >= 0.01 else f"({count_text(count, 'row')})"
+
+
+def _of_pairs(count: int, found: Collected) -> str:
+    return f"{count:,} of {count_text(found.num_rows, 'preference pair')}"
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} {'row holds' if count == 1 else 'rows hold'}"
+    return count_text(count, "row holds", "rows hold")
 
 
 def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
@@ -106,8 +111,8 @@ def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
     same_answer = answers[order][1:] == answers[order][:-1]
     if num_same := int((same_prompt & same_answer).sum()):
         at = int(np.flatnonzero(same_prompt & same_answer)[0])
-        are = "row is a duplicate of another" if num_same == 1 else "rows are duplicates of others"
-        yield f"{split}: {num_same:,} {are}, such as {_places(path, order[at : at + 2])}"
+        are = count_text(num_same, "row is a duplicate of another", "rows are duplicates of others")
+        yield f"{split}: {are}, such as {_places(path, order[at : at + 2])}"
     differ = same_prompt & ~same_answer
     if differ.any() and not found.has_pairs and not found.labels:
         of_prompt = np.concatenate(([0], np.cumsum(~same_prompt)))
@@ -116,7 +121,7 @@ def _duplicates(split: str, found: Collected, path: Path) -> Iterator[str]:
         have = "the same prompt" if num_prompts == 1 else f"{num_prompts:,} prompts"
         at = int(np.flatnonzero(differ)[0])
         places = _places(path, order[at : at + 2])
-        yield f"{split}: {num_rows:,} rows have {have} and different answers, such as {places}"
+        yield f"{split}: {count_text(num_rows, 'row')} have {have} and different answers, such as {places}"
 
 
 def _balance(found: Collected, path: Path) -> Iterator[str]:
@@ -187,7 +192,8 @@ def _overlap(splits: Mapping[str, Collected], paths: Mapping[str, Path]) -> Iter
         if num_shared := int(shared.sum()):
             first = example_at(paths[split], int(np.flatnonzero(shared)[0])).source
             yield (
-                f"{split}: {num_shared:,} of {len(mine):,} {split} rows are training rows, such as {first}: "
+                f"{split}: {num_shared:,} of {count_text(len(mine), f'{split} row')} "
+                f"{'is a training row' if num_shared == 1 else 'are training rows'}, such as {first}: "
                 "scores on them say little"
             )
 

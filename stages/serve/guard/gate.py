@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from pathlib import Path
 from typing import Any
 
+from runner.text import count_text
 from stages.sections.serve import Limits
 from stages.serve.guard.body import read_object
 from stages.serve.guard.costs import refuse_costly, refuse_many
@@ -114,7 +115,7 @@ class Gate:
         if over > 0 and (wait_s := _MINUTE_S - (now - times[over - 1])) > 0:
             return Refusal(
                 429,
-                f"Rate limit reached: {most} requests a minute.",
+                f"Rate limit reached: {count_text(most, 'request')} a minute.",
                 "rate_limit_exceeded",
                 "requests",
                 {"Retry-After": str(math.ceil(wait_s))},
@@ -124,7 +125,7 @@ class Gate:
 
 
 def _too_many(most: int, answers: int) -> Refusal:
-    message = f"The request asks for {answers} answers, and this endpoint gives {most} a minute."
+    message = f"The request asks for {count_text(answers, 'answer')}, and this endpoint gives {most} a minute."
     return Refusal(400, message, "limit_exceeded")
 
 

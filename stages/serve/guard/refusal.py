@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runner.text import count_text
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -56,4 +58,4 @@ ENCODED = Refusal(
 
 def too_large(most: int) -> Refusal:
     """A 413. most: bytes."""
-    return Refusal(413, f"The request's body is larger than {most} bytes.", "request_too_large")
+    return Refusal(413, f"The request's body is larger than {count_text(most, 'byte')}.", "request_too_large")

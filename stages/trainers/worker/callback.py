@@ -18,7 +18,7 @@ def require_warm(warmup_steps: int, num_steps: int) -> None:
     """Raise RunnerError for a training that ends before its learning rate is the recipe's."""
     if warmup_steps > num_steps:
         raise RunnerError(
-            f"the {warmup_steps} steps of warm-up are more than the training's {num_steps}: its learning rate would "
+            f"{warmup_steps} steps of warm-up are more than the training's {num_steps}: its learning rate would "
             "never be train.learning_rate",
             "Lower train.args.warmup_steps, or raise train.num_epochs.",
         )

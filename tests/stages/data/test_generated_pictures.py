@@ -80,5 +80,5 @@ def test_what_a_uri_says_is_used_or_refused(uri: str, message: str) -> None:
 
 
 def test_more_pictures_than_there_are_is_an_error() -> None:
-    with pytest.raises(RunnerError, match=r"only .* different test pictures"):
+    with pytest.raises(RunnerError, match=r"only .* different pictures can be made for test"):
         list(generate(spec(test=5000), "test"))

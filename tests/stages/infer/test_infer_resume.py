@@ -182,7 +182,7 @@ def test_a_lost_row_fails_the_stage_and_is_asked_for_again(
 ) -> None:
     test_set = write_test_set(tmp_path / "few", 200)
     monkeypatch.setattr(infer, "predict", lambda recipe, path, chunks, e: engine.predict(recipe, path, chunks[1:], e))
-    with pytest.raises(RunnerError, match=r"of 200 test rows have no prediction \(tuned\), row 0 for one"):
+    with pytest.raises(RunnerError, match=r"of 200 test rows without a prediction \(tuned\), row 0 for one"):
         run(quickstart, test_set, tmp_path / "infer")
     monkeypatch.setattr(infer, "predict", engine.predict)
     result = run(quickstart, test_set, tmp_path / "infer")

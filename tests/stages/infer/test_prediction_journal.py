@@ -46,7 +46,7 @@ def test_a_lost_row_is_named(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", 3, ["tuned"]) as journal:
         journal.add(0, "tuned", line(0))
         journal.add(2, "tuned", line(2))
-        with pytest.raises(RunnerError, match=r"1 of 3 test rows have no prediction \(tuned\), row 1 for one"):
+        with pytest.raises(RunnerError, match=r"1 of 3 test rows without a prediction \(tuned\), row 1 for one"):
             journal.check_complete()
 
 

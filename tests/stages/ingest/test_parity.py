@@ -69,7 +69,7 @@ def test_a_row_that_the_template_refuses_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("too_long", "cutoff", "words"),
     [
-        ("fail", 200, "1 of the train split's samples are longer than cutoff_len=200 tokens"),
+        ("fail", 200, "train: 1 sample is longer than cutoff_len=200 tokens"),
         ("fail", 900, ""),
         ("drop", 200, ""),
         ("drop", 3, "the train split has nothing to learn"),

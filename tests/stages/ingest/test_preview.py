@@ -213,7 +213,7 @@ def test_rows_that_are_too_long_are_shown_as_they_are_after_the_cut(
     rows = [{"question": "Q" * 100, "answer": "A"}] * 2
     code, found = shown(tmp_path, capsys, "train.args.cutoff_len=40", rows=rows)
     assert code == EXIT_INVALID_RECIPE
-    assert "2 of the train split's samples are longer than cutoff_len=40 tokens" in found["problems"][0]["message"]
+    assert "train: 2 samples are longer than cutoff_len=40 tokens" in found["problems"][0]["message"]
     code, found = shown(tmp_path, capsys, "train.args.cutoff_len=40", "train.too_long=cut_middle", rows=rows)
     (row,) = found["train"]["rows"]
     assert (code, row["num_tokens"]) == (EXIT_DONE, 40)

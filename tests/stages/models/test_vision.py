@@ -106,7 +106,7 @@ def test_a_text_with_the_token_of_an_image_and_a_template_that_drops_images_are_
     with pytest.raises(RefusedRowError, match="has the model's token of an image, '<image>'"):
         learned(ChatTemplate.load(folder, None, {}), [{"role": "user", "content": "<image>"}, example.messages[2]])
     dropping = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}</s>{% endfor %}"
-    with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 images"):
+    with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 image"):
         learned(ChatTemplate.load(folder, dropping, {}).seeing(example.images), example.messages)
 
 
@@ -118,7 +118,7 @@ def test_a_template_of_texts_alone_takes_the_texts_of_a_model_that_sees(folder: 
     assert ChatTemplate.load(folder, None, {}).in_parts
     plain: list[Any] = [{"role": "user", "content": "Red?"}, {"role": "assistant", "content": "Yes."}]
     assert learned(template, plain)
-    with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 images"):
+    with pytest.raises(RefusedRowError, match="writes '<image>' 0 times for 1 image"):
         learned(template.seeing(shown().images), shown().messages)
 
 

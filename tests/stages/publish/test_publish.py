@@ -135,7 +135,7 @@ def test_weights_with_other_than_numbers_are_not_published(recipe: Recipe, tmp_p
     checkpoint, log = artifacts(tmp_path)
     write_safetensors(checkpoint.path / "adapter_model.safetensors", lora_A=[0.5], lora_B=[1.0, value])
     plan = publish_plan(recipe, trained(checkpoint.path), log)
-    with pytest.raises(RunnerError, match="NaN or infinity in 1 tensors, the first lora_B"):
+    with pytest.raises(RunnerError, match="NaN or infinity in 1 tensor, the first lora_B"):
         upload(str(tmp_path / "store"), None, plan, Handle())
     assert not (tmp_path / "store").exists()
 

@@ -151,7 +151,7 @@ def test_samples_that_are_too_long_end_the_run_unless_the_recipe_says_what_to_do
         assert (len(columns), made.counts.too_long) == (kept, 1)
         assert all(len(row["input_ids"]) == 60 and text(made, row["labels"]) == "Yes.<|im_end|>\n" for row in columns)
         if rule == "fail":
-            with pytest.raises(RunnerError, match=r"1 of the train split's samples are longer than cutoff_len=60"):
+            with pytest.raises(RunnerError, match=r"train: 1 sample is longer than cutoff_len=60"):
                 judge(made.counts, made.rules, "train")
 
 
@@ -170,7 +170,7 @@ def test_rows_that_cannot_be_learned_are_named_with_what_to_do() -> None:
 def test_a_split_of_which_no_row_fits_the_limit_ends_the_run_with_its_longest(tmp_path: Path) -> None:
     write_examples(tmp_path / "train.jsonl", [Example("1", [ASKED, answer("x" * 100)])])
     recipe = recipe_of(cutoff_len=60, too_long="cut_start")
-    with pytest.raises(RunnerError, match=r"all 1 samples are longer than cutoff_len=60 tokens") as caught:
+    with pytest.raises(RunnerError, match=r"1 sample is longer than cutoff_len=60 tokens") as caught:
         write_tokens(recipe, ChatTemplate(tokenizer_of("chatml")), tmp_path, tmp_path / "tokens", encoder_of)
     assert "the longest sample has 1" in caught.value.hint
 
@@ -195,7 +195,7 @@ def test_a_template_that_does_not_end_with_some_row_ends_the_training(
 def test_the_remarks_count_what_was_cut_split_and_trimmed() -> None:
     counts = {"train": {"rows": 2, "samples": 3, "too_long": 1, "unanswerable": 0, "trimmed": 1}}
     assert [line.partition(":")[2][:22] for line in remarks(counts, "drop", "sft")] == [
-        " 1 samples are too lon", " 2 conversations are 3", " the chat template tri",
+        " 1 sample is too long ", " 2 conversations are 3", " the chat template tri",
     ]  # fmt: skip
 
 

@@ -100,7 +100,7 @@ BAD = {
     "a way out": (talk("<image>", images=["../a.png"]), "not a path below dataset.source"),
     "no image": (talk("<image>", images=[b"GIF89a"]), "cannot be read as an image"),
     "too few places": (talk("<image> and <image>", images=["b.jpg"]), "has 1 image in its column and 2 places"),
-    "no image in the column": (talk([PLACE]), "0 images in its column and 1 places"),
+    "no image in the column": (talk([PLACE]), "0 images in its column and 1 place for"),
     "an unknown key": (talk([{**PLACE, "image": "b.jpg", "crop": 1}]), "unknown key 'crop'"),
     "a detail": (talk([{"type": "image_url", "image_url": {"url": "b.jpg", "detail": "low"}}]), "detail='low'"),
     "two images in one": (talk([{**PLACE, "image": "b.jpg", "path": "b.jpg"}]), "2 of image"),

@@ -116,9 +116,7 @@ def test_fewer_rows_than_a_split_asks_for_are_remarked(tmp_path: Path) -> None:
     given = [*rows(10, who="x"), {"q": "Other?", "a": "b", "who": "y"}]
     made = ingested(tmp_path, {"train": given}, split={"test": 5, "by": "who"})
     assert made.metrics["rows"] == {"train": 10, "test": 1}
-    assert made.remarks[0].startswith(
-        "test: has 1 rows and not 5 as dataset.split.test asks: rows with the same prompt"
-    )
+    assert made.remarks[0].startswith("test: has 1 row and not 5 as dataset.split.test asks: rows with the same prompt")
 
 
 def test_a_null_or_a_list_where_rows_are_grouped_is_told_by_its_column(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_pairs_whose_chosen_answer_has_the_lower_score_are_remarked(tmp_path: Pa
     given = [{"q": f"{n}?", "chosen": "Yes.", "rejected": "No.", **dict(zip(names, each, strict=True))}
              for n, each in enumerate(scores)]  # fmt: skip
     made = ingested(tmp_path, {"train": given}, train={"stage": "dpo"})
-    words = "1 of 4 preference pairs give the chosen answer a lower score than the rejected one, such as train.jsonl:2"
+    words = "1 of 4 preference pairs gives the chosen answer a lower score than the rejected one, such as train.jsonl:2"
     assert f"train: {words}" in made.remarks
 
 
@@ -276,7 +274,7 @@ def test_rows_beyond_the_millionth_have_their_place_and_number(tmp_path: Path) -
 
 def test_prompts_that_differ_in_white_space_at_their_ends_are_the_same(tmp_path: Path) -> None:
     made = ingested(tmp_path, {"train": rows(9), "test": [{"q": "Question 3? \n", "a": "Answer 3."}]})
-    assert any(line.startswith("test: 1 of 1 test rows are training rows") for line in made.remarks)
+    assert any(line.startswith("test: 1 of 1 test row is a training row") for line in made.remarks)
 
 
 def test_scripts_of_letters_are_told_where_some_are_not_latin(tmp_path: Path) -> None:
