@@ -119,7 +119,7 @@ def adapters_key(recipe: Recipe) -> str:
 
 def adapter_id(recipe: Recipe, sha256: str) -> str:
     """Name of an adapter in the store and at the endpoint: the recipe's name and the start of the adapter's digest."""
-    name = re.sub(r"[^a-z0-9-]", "-", recipe.name).strip("-") or "adapter"
+    name = re.sub(r"[^a-z0-9-]", "-", recipe.name.lower()).strip("-") or "adapter"
     return f"{name}-{sha256[:8]}"
 
 

@@ -59,7 +59,7 @@ def artifacts(tmp_path: Path, *extra: str) -> tuple[Artifact, Artifact]:
 
 
 def test_adapter_id_is_the_plain_name_and_the_digest(recipe: Recipe) -> None:
-    assert adapter_id(recipe, "0123456789abcdef") == "viggo--wen7b-01234567"
+    assert adapter_id(recipe, "0123456789abcdef") == "viggo-qwen7b-01234567"
 
 
 def test_adapter_goes_below_the_model_and_results_below_the_adapter(recipe: Recipe, tmp_path: Path) -> None:
