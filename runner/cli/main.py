@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.command_line import CommandLine, read_command_line
 from runner.cli.interrupted import noted_ctrl_c, say_interrupted
+from runner.cli.light_base import not_installed
 from runner.cli.verbs.table import VERBS
 from runner.errors import (
     EXIT_DONE,
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if seen:  # a library took it for a failure of its own
                 return say_interrupted(line.text)
+            if isinstance(error, ModuleNotFoundError):
+                error = not_installed(error) or error
             is_unread = isinstance(error, BrokenPipeError) and _is_unread()
             if line.verbose or is_unread or not isinstance(error, RunnerError | OSError):
                 raise

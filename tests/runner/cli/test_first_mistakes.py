@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,3 +165,28 @@ def test_a_path_longer_than_the_system_takes_is_a_mistake_of_the_command_line(
 ) -> None:
     shown = answer(capsys, *(word.replace("PATH", path) for word in words))
     assert len(shown) < 10 * len(path) + 3000
+
+
+@pytest.mark.parametrize("module", ["psutil", "numpy.linalg"])
+def test_a_package_that_the_light_base_lacks_is_named_with_what_installs_it(
+    module: str, fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr("runner.pipeline.engine.run", lacking)
+    assert main(["run", "recipe=viggo_quickstart", *local]) == EXIT_INVALID_RECIPE
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"needs the package {module.partition('.')[0]}, which is not installed" in shown
+    assert "install 'recipe-runner[stack]'" in shown
+
+
+def test_a_module_that_no_package_of_ours_brings_is_shown_as_the_fault_that_it_is(
+    fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: Any, **__: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'mine'", name="mine")
+
+    monkeypatch.setattr("runner.pipeline.engine.run", lacking)
+    with pytest.raises(ModuleNotFoundError):
+        main(["run", "recipe=viggo_quickstart", *local])
