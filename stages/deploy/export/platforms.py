@@ -150,7 +150,7 @@ def workflow(facts: Facts) -> dict[str, str]:
     _in_the_repository(facts)
     folder = PurePosixPath(facts.config_dir) if facts.config_dir else None
     below = "**" if folder == PurePosixPath() else f"{folder}/**"
-    paths = [below if folder else "**.yaml", "tests/**", *_data_paths(facts.recipe.dataset.source)]
+    paths = [below if folder else "**.yaml", "tests/**", "**/test_*.py", *_data_paths(facts.recipe.dataset.source)]
     paths.append(f".github/workflows/{facts.name}.yml")
     setup = [
         {"uses": "actions/checkout@v5"},

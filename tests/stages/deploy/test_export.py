@@ -287,7 +287,7 @@ def test_the_workflow_runs_when_the_data_of_the_repository_changes(
     (text,) = TARGETS["ci"](Facts(changed, QWEN, "image", config_dir="mine")).values()
     events = yaml.safe_load(text)["on"]
     for event in ("pull_request", "push"):
-        assert events[event]["paths"][1:-1] == ["tests/**", *expected]
+        assert events[event]["paths"][1:-1] == ["tests/**", "**/test_*.py", *expected]
 
 
 @pytest.mark.parametrize("target", ["kuberay", "anyscale"])
