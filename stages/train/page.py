@@ -29,7 +29,7 @@ _FOLLOWED = ("loss_last", "eval_loss_last")
 
 def page(run: FinishedRun) -> Part:
     metrics, points = run.metrics("train"), log_points(run)
-    loss, eval_loss, rate = (series(points, name) for name in ("loss", "eval_loss", "lr"))
+    loss, eval_loss, rate, chosen = (series(points, name) for name in ("loss", "eval_loss", "lr", "accuracy"))
     charts = {}
     if len(loss) > 1:
         lines = [Series("training", loss, "smooth")]
@@ -37,7 +37,11 @@ def page(run: FinishedRun) -> Part:
         charts["loss"] = Chart("step", lines)
     if len(rate) > 1 and charts:
         charts["rate"] = Chart("step", [Series("learning rate", rate)])
-    figures = _figures(metrics)
+    if len(chosen) > 1:
+        charts["chosen"] = Chart("step", [Series("share of the pairs", chosen, "smooth")])
+    figures = _figures(metrics) + [
+        ("pairs with the chosen answer preferred", f"{share:.0%}") for _, share in chosen[-1:]
+    ]
     has_part = bool(charts or figures)
     return Part(
         order=20,
@@ -86,9 +90,9 @@ def _figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _settings(keys: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What decides most about a training, in the words of the recipe."""
     args = keys.get("args") or {}
-    batch = args.get("per_device_train_batch_size")
+    batch, stage = args.get("per_device_train_batch_size"), keys.get("stage") or "sft"
     named = {
-        "method": args.get("finetuning_type", "lora"),
+        "method": ", ".join([*([stage] if stage != "sft" else []), args.get("finetuning_type", "lora")]),
         "LoRA rank": keys.get("lora_rank") if args.get("finetuning_type", "lora") == "lora" else None,
         "learning rate": keys.get("learning_rate"),
         "epochs": keys.get("num_epochs"),

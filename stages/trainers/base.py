@@ -113,7 +113,8 @@ class Trainer(Protocol):
         """Whether a file belongs to the adapter or model. code: Python files may, too."""
 
     def log_points(self, log: Path) -> list[dict[str, Any]]:
-        """The steps of a LOG folder: `current_steps`, and as far as there are `loss`, `eval_loss` and `lr`.
+        """The steps of a LOG folder: `current_steps`, and as far as there are `loss`, `eval_loss`, `lr` and
+        `accuracy`, the share of a step's pairs whose chosen answer the model prefers.
 
         Raises OSError or ValueError when they are gone or damaged."""
 

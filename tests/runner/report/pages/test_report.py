@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import xml.dom.minidom
@@ -184,6 +185,19 @@ def test_artifacts_that_are_gone_are_left_out(run_folder: Path, tmp_path: Path) 
     training = next(each.part for each in run_facts(run_folder)["parts"] if each.stage == "train")
     assert training.charts == {}
     write_report(run_folder)
+
+
+def test_a_training_on_pairs_shows_its_method_and_how_many_of_them_it_tells_apart(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    steps = [{"current_steps": n, "loss": 0.7 / n, "lr": 1e-3, "accuracy": n / 4} for n in (1, 2, 3)]
+    (tmp_path / "training_log" / "trainer_log.jsonl").write_text("\n".join(map(json.dumps, steps)))
+    write_state(run_folder / "recipe.json", {**read_state(run_folder / "recipe.json"), "train": {"stage": "dpo"}})
+    write_report(run_folder)
+    text = " ".join(Page((run_folder / "report.html").read_text()).text.split())
+    assert "method dpo, lora" in text
+    assert "whose chosen answer the model prefers" in text
+    assert "pairs with the chosen answer preferred 75%" in text
 
 
 def test_curves_are_drawings_in_the_pages_colours() -> None:
