@@ -196,6 +196,12 @@ def test_an_answer_that_is_both_good_and_bad_is_remarked(tmp_path: Path) -> None
     assert "train: 1 answer is labelled both good and bad, such as train.jsonl:5" in made.remarks
 
 
+def test_bad_answers_that_predictions_will_be_compared_with_are_remarked(tmp_path: Path) -> None:
+    given = [{**row, "label": n % 2 == 0} for n, row in enumerate(rows(6))]
+    made = ingested(tmp_path, {"train": given[:2], "test": given[2:]}, train={"stage": "kto"})
+    assert any(line.startswith("test: 2 of 4 answers are labelled bad") for line in made.remarks), made.remarks
+
+
 def test_a_missing_value_in_the_place_of_the_worse_answer_is_remarked(tmp_path: Path) -> None:
     given = [{"q": f"{n}?", "chosen": "Yes.", "rejected": "nan" if n == 2 else "No."} for n in range(4)]
     made = ingested(tmp_path, {"train": given}, train={"stage": "dpo"})
