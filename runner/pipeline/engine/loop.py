@@ -292,11 +292,20 @@ def _close(run_: Run, ray: RaySession) -> None:
             _undo(run_)
             ray.close()
             for left in run_.leaks.sweep(ray.started):
-                run_.say(left)
+                _report_leak(run_, left)
         finally:
             run_.notify(WorkEnded())
             run_.output.release()
             run_.notify(OutputMoved(run_.output.terminal))
+
+
+def _report_leak(run_: Run, text: str) -> None:
+    """What an interruption has left, and is ended by now, is not a stage's fault: it is for the log."""
+    if run_.manifest.status != "interrupted" or run_.output.log is None:
+        run_.say(text)
+        return
+    with suppress(OSError), run_.output.log.open("a", encoding="utf-8") as log:
+        log.write(f"{text}\n")
 
 
 def _undo(run_: Run) -> None:

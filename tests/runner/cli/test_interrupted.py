@@ -16,6 +16,7 @@ from runner.cli.main import main
 from runner.errors import EXIT_INTERRUPTED
 from runner.pipeline.engine import loop
 from runner.report import pages
+from tests import conftest
 from tests.paths import ROOT
 
 
@@ -61,6 +62,21 @@ def test_ctrl_c_before_the_first_stage_and_after_the_last_one_says_how_to_contin
     shown = capfd.readouterr()
     assert "interrupted; continue with: python -m runner run recipe=viggo_quickstart" in shown.err
     assert "Traceback" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_what_an_interrupted_stage_leaves_is_ended_and_noted_in_its_log(
+    interrupted: bool, fake_stages: Any, local: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("runner.cluster.leaks.Leaks.sweep", lambda *_, **__: ["left behind: process 7, ended"])
+    if interrupted:
+        monkeypatch.setattr(conftest.Ingest, "run", _ctrl_c)
+    main(["run", "recipe=viggo_quickstart", *local, "pipeline=[ingest]"])
+    shown = "".join(capfd.readouterr())
+    assert ("process 7" in shown) is not interrupted
+    logs = "".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert ("process 7" in logs) is interrupted
 
 
 @pytest.mark.parametrize(("module", "shown"), [
