@@ -7,8 +7,10 @@ sweep: `@best` of the newest one, `SWEEP@best` of the one whose id begins so.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from runner.storage.digest import digest_bytes
 from runner.text import count_text
 
 LATEST, BEST = "latest", "@best"
+_STAMP, _STAMP_CHARS, _SECOND_NS = "%Y%m%d-%H%M%S", 15, 10**9
 SWEEPS, SWEEP = "sweeps", "sweep.json"
 IDENTITY = "identity.json"
 _SHORTEST = 4  # characters of the start of an id; fewer are a typing mistake
@@ -139,6 +142,23 @@ def _of_id(folders: Iterable[Path], run_id: str) -> Path | None:
             f"{count_text(len(fitting), 'run')} have an id that begins with {run_id}: {names}", "Write more of it."
         )
     return fitting[0] if fitting else None
+
+
+def next_stamp(names: Iterable[str]) -> str:
+    """Now, as the ids of runs and sweeps begin with it; after the newest of the names where the clock was set back,
+    since ids are compared by their times."""
+    now, newest = time.strftime(_STAMP), ""
+    for name in names:
+        with suppress(ValueError):
+            newest = max(newest, f"{datetime.strptime(name[:_STAMP_CHARS], _STAMP):{_STAMP}}")
+    return now if newest <= now else f"{datetime.strptime(newest, _STAMP) + timedelta(seconds=1):{_STAMP}}"
+
+
+def mark_newest(root: Path, folder: Path) -> None:
+    """Have `latest` mean this run, which begins or continues now, whatever the clock says."""
+    newest = max((_began(other) for other in run_folders(root) if other != folder), default=0)
+    if _began(folder) <= newest:
+        os.utime(folder / "recipe.json", ns=(newest + _SECOND_NS,) * 2)
 
 
 def _began(folder: Path) -> int:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_STAGE_FAILED, RunnerError
 from runner.pipeline.optional import Objective
-from runner.pipeline.runs import SWEEP, SWEEPS
+from runner.pipeline.runs import SWEEP, SWEEPS, next_stamp
 from runner.storage.atomic import read_state, write_state
 from runner.storage.digest import digest_json
 
@@ -111,7 +111,7 @@ def open_sweep(root: Path, overrides: list[str], command: str) -> tuple[Sweep, P
             if found.identity == identity and found.status != "done":
                 return found, path.parent
             break
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{identity[:6]}"
+    name = f"{next_stamp(path.name for path in home.glob('*'))}-{identity[:6]}"
     count, folder = 1, home / name
     while folder.exists():  # two sweeps within a second
         count += 1

@@ -16,7 +16,7 @@ from runner.pipeline.engine.output import Output
 from runner.pipeline.engine.progress import ProgressFile
 from runner.pipeline.events import Event, Observers, OutputMoved, Remarked, StageProgressed
 from runner.pipeline.manifest import Manifest
-from runner.pipeline.runs import IDENTITY, link_out_of, runs_of
+from runner.pipeline.runs import IDENTITY, link_out_of, mark_newest, next_stamp, run_folders, runs_of
 from runner.pipeline.shared_cache import SharedCache
 from runner.recipe.machine import machine_name
 from runner.recipe.schema import Recipe, RunOptions
@@ -121,7 +121,11 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
     home = root / recipe.name
     manifest = _unfinished(home, identity, watched.say) if not options.force else None
     if manifest is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
+        stamp = next_stamp(other.name for other in run_folders(root, recipe.name))
+        if stamp > time.strftime("%Y%m%d-%H%M%S"):
+            watched.say(
+                "the clock is behind the newest run of this recipe: the new run's id has the time after that one's"
+            )
         manifest = Manifest(run_id=f"{stamp}-{identity[:6]}", recipe=recipe.name, created_at=time.time())
         count = 1
         while (home / manifest.run_id).exists():  # two runs within a second
@@ -134,6 +138,7 @@ def open_run(recipe: Recipe, options: RunOptions, command: str, watched: Watched
     write_state(folder / "recipe.json", redact(recipe.model_dump(mode="json")))
     write_state(folder / IDENTITY, {"recipe_sha256": identity, "command": command})
     durable.write_bytes(folder / _RESERVE, bytes(_RESERVED_BYTES))
+    mark_newest(root, folder)
     _point_latest(root, folder)
     return Run(recipe, options, command, watched, manifest, folder)
 
