@@ -27,12 +27,15 @@ def holder_of_run(folder: Path, identity: Mapping[str, Any]) -> Holder | None:
 
 
 @contextmanager
-def one_run(root: Path, recipe_sha256: str, command: str) -> Iterator[Lock]:
-    """Be the only run of the recipe while the block lasts. When the lock is lost, this process gets SIGTERM.
+def one_run(
+    root: Path, recipe_sha256: str, command: str, what: str = "the same recipe is already running"
+) -> Iterator[Lock]:
+    """Be the only run of the recipe, or of the sweep of that digest, while the block lasts. When the lock is lost, this
+    process gets SIGTERM.
 
-    Raises LockedError when another run of it is active, or run folders are being removed.
+    what: says that another one is active. Raises LockedError then, and when run folders are being removed.
     """
-    with hold(lock_path(root, recipe_sha256), command, on_lost=_end) as lock:
+    with hold(lock_path(root, recipe_sha256), command, what, _end) as lock:
         # Both this and `no_runs` take their own lock first and look for the other's then, so that one of them sees it.
         if (holder := holder_of(root / _FOLDER / _CLEAN)) is not None:
             raise LockedError(f"run folders are being removed: {holder}", "Run again when that is done.")

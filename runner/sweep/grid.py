@@ -38,6 +38,7 @@ from runner.patches.hydra_classes import GRID_SWEEPER
 from runner.pipeline.optional import Objective
 from runner.pipeline.plan import PastRuns, build, select
 from runner.pipeline.registry import objective_of
+from runner.pipeline.run_locks import one_run
 from runner.recipe.hydra.compose import accept_new_keys, compose, prepared
 from runner.recipe.hydra.folders import RECIPES_DIR, Folders
 from runner.recipe.hydra.overrides import COMMAND_LINE, as_text, parsed, readable
@@ -70,10 +71,24 @@ def sweep(overrides: list[str], config_dir: Path | None, command: str) -> int:
             problems += [problem for problem in error.problems if problem not in problems]
     if problems:
         raise RecipeError(problems)
+    what = [*_of_the_jobs(overrides), str(config_dir or "")]
+    with one_run(loaded[0][0].storage.runs, digest_json(what), command, "the same sweep is already running"):
+        return _run_all(overrides, config_dir, command, jobs, loaded, what)
+
+
+def _run_all(
+    overrides: list[str],
+    config_dir: Path | None,
+    command: str,
+    jobs: list[list[str]],
+    loaded: list[tuple[Recipe, RunOptions]],
+    what: list[str],
+) -> int:
+    """Run the jobs, checked as they are. what: says which sweep it is. Returns the exit code."""
     parts = _shares(overrides, loaded)
     recipe = loaded[0][0]
     root = recipe.storage.runs
-    state, folder = open_sweep(root, [*_of_the_jobs(overrides), str(config_dir or "")], command)
+    state, folder = open_sweep(root, what, command)
     state.recipe, state.objective = recipe.name, objective_of(recipe)[0]
     try:
         if len(parts) > 1:

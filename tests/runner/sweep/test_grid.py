@@ -18,6 +18,7 @@ from runner.errors import (
     EXIT_GATE_REFUSED,
     EXIT_INTERRUPTED,
     EXIT_INVALID_RECIPE,
+    EXIT_LOCKED,
     EXIT_STAGE_FAILED,
     RecipeError,
 )
@@ -303,3 +304,21 @@ def test_options_that_would_run_nothing_or_something_else_are_refused(
 ) -> None:
     assert main([*words, "recipe=viggo_quickstart"]) == EXIT_INVALID_RECIPE
     assert message in capsys.readouterr().err
+
+
+def test_the_same_sweep_is_refused_while_it_runs(
+    scores: dict[int, float], fake_stages: Any, local: list[str], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original, codes = fake_stages.run, list[int]()
+
+    def run(self: Any, ctx: Any) -> StageResult:
+        if not codes:
+            codes.append(begin(local, "train.lora_rank=4,8"))
+        result: StageResult = original(self, ctx)
+        return result
+
+    monkeypatch.setattr(fake_stages, "run", run)
+    assert begin(local, "train.lora_rank=4,8") == EXIT_DONE
+    assert codes == [EXIT_LOCKED]
+    assert "the same sweep is already running" in capfd.readouterr().err
