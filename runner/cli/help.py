@@ -52,8 +52,9 @@ shell completion: echo 'eval "$(recipe-runner completion bash)"' >> ~/.bashrc
                   (zsh: completion zsh, and ~/.zshrc)
 
 exit codes: 0 done, 1 a stage or what else was begun failed, 2 nothing was
-begun: the recipe or command line is invalid, or names a run or job that is not
-there, 3 a quality gate failed, 4 another run holds the lock, 130 interrupted
+begun: the recipe or command line is invalid, names a run or job that is not
+there or a place that cannot be written, 3 a quality gate failed, 4 another run
+holds the lock, 130 interrupted
 """
 _COMPLETION = """\
 usage: python -m runner completion bash|zsh

@@ -189,7 +189,7 @@ def _joined(thoughts: list[Any], at: str) -> str:
 
 
 def _add_item(made: list[tuple[str, Any]], item: Mapping[str, Any], at: str, ignore: Collection[str]) -> None:
-    """An item of Responses that is not a message: a call belongs to the assistant's message before it, if there is one."""
+    """An item of Responses that is not a message. A call belongs to the assistant's message before it, if any."""
     rest = {key: value for key, value in item.items() if key not in ("type", "id", "status", *ignore)}
     if item["type"] == "function_call_output":
         found = _renamed(rest, call_id="tool_call_id", output="content")
