@@ -77,8 +77,11 @@ def test_messages_that_the_template_does_not_end_with_are_refused_and_hold_nobod
     from vllm.exceptions import VLLMValidationError
 
     begun = time.monotonic()
-    with pytest.raises((VLLMValidationError, ValueError), match=why):
+    with pytest.raises((VLLMValidationError, ValueError), match=why) as caught:
         rendered(worker, text, 1)
+    if text == "hang":  # a 400 that names the parameter
+        assert isinstance(caught.value, VLLMValidationError)
+        assert caught.value.parameter == "messages"
     assert time.monotonic() - begun < 15
     assert rendered(worker, "Hi").startswith("<|im_start|>user\nHi")
 

@@ -189,6 +189,14 @@ def test_bundles_count_replicas_and_ranks() -> None:
     assert num_bundles(recipe) == 8
 
 
+@pytest.mark.usefixtures("one_kind_of_cpu")
+def test_an_engine_on_cpus_decodes_one_image_at_a_time_and_leaves_cores_to_other_requests(
+    quickstart: Recipe, qwen: Recipe
+) -> None:
+    assert engine_env(quickstart)["VLLM_MEDIA_LOADING_THREAD_COUNT"] == "1"
+    assert "VLLM_MEDIA_LOADING_THREAD_COUNT" not in engine_env(qwen)
+
+
 def test_needs_the_scores_only_when_the_pipeline_evaluates() -> None:
     assert Serve().needs(recipe_of("viggo_quickstart")) == ("model", "adapter", "scores")
     assert Serve().needs(recipe_of("viggo_quickstart", "pipeline=[ingest,serve]")) == ("model",)
