@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.errors import Problem, RecipeError, RunnerError
+from runner.errors import Problem, RecipeError, RunnerError, UsageError
 from runner.pipeline.fingerprint import explain, fingerprint, fingerprint_inputs
 from runner.pipeline.fingerprint.remote import Seen
 from runner.pipeline.manifest import Manifest, StageRecord
@@ -211,7 +211,8 @@ def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[St
     """The plan: a step for each selected stage, in order, without those that `done` holds the records of.
 
     The engine plans again after each stage that ran, since only then the digests of what it made are known.
-    Raises RunnerError when a selected stage needs an artifact of one that is left out and has no cached result.
+    Raises UsageError when a selected stage needs an artifact of one that is left out and has no cached result;
+    RunnerError where stages were done before.
     """
     chosen = select(recipe, options)
     finished = {record.name: record for record in done}
@@ -226,7 +227,7 @@ def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[St
             continue
         step = decide(stage, recipe, known, past, forced=name in options.force)
         if name in chosen:
-            _require(step, recipe, left_out)
+            _require(step, recipe, left_out, RunnerError if finished else UsageError)
             steps.append(step)
         elif step.record is None:
             left_out |= dict.fromkeys(stage.provides, step)
@@ -240,11 +241,11 @@ def build(recipe: Recipe, options: RunOptions, past: PastRuns, done: Sequence[St
     return Plan(_settle(steps, recipe, options, past, ran), borrowed)
 
 
-def _require(step: Step, recipe: Recipe, left_out: dict[str, Step]) -> None:
+def _require(step: Step, recipe: Recipe, left_out: dict[str, Step], kind: type[RunnerError]) -> None:
     for name in step.stage.needs(recipe):
         if name in left_out:
             provider = left_out[name]
-            raise RunnerError(
+            raise kind(
                 f"stage {step.name} needs {name!r} of stage {provider.name}, which is left out and has no result to "
                 f"reuse ({provider.why})",
                 f"Include {provider.name}, or run the whole pipeline.",

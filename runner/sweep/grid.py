@@ -98,6 +98,7 @@ def _run_all(
             with prepared(overrides, config_dir) as (texts, folders):
                 _hand_to_hydra(texts, folder, lambda config: _job(state, folder, folders))
     except KeyboardInterrupt:
+        state.interrupt()
         _finish(state, folder, Report())
         Report().say(f"interrupted; continue with: {command}")
         return EXIT_INTERRUPTED

@@ -25,7 +25,7 @@ class Job(BaseModel):
 
     number: int
     overrides: list[str]
-    status: Literal["running", "done", "gate_refused", "failed"] = "running"
+    status: Literal["running", "done", "gate_refused", "failed", "interrupted"] = "running"
     run_id: str = ""
     folder: str = ""
     value: float | None = None
@@ -48,7 +48,7 @@ class Sweep(BaseModel):
     recipe: str = ""
     objective: str = ""
     created_at: float = 0.0
-    status: Literal["running", "done", "failed"] = "running"
+    status: Literal["running", "done", "failed", "interrupted"] = "running"
     jobs: list[Job] = Field(default_factory=list)
 
     def save(self, folder: Path) -> None:
@@ -73,6 +73,12 @@ class Sweep(BaseModel):
                 return job
         self.jobs.append(Job(number=len(self.jobs), overrides=wanted))
         return self.jobs[-1]
+
+    def interrupt(self) -> None:
+        """Note that the sweep, and its jobs that were at work, were interrupted."""
+        self.status = "interrupted"
+        for job in self.jobs:
+            job.status = "interrupted" if job.status == "running" else job.status
 
     def best(self) -> Job | None:
         """The finished job with the highest objective; one that the gate refused only when none passed."""
@@ -109,6 +115,7 @@ def open_sweep(root: Path, overrides: list[str], command: str) -> tuple[Sweep, P
         with suppress(RunnerError, OSError):
             found = Sweep.load(path.parent)
             if found.identity == identity and found.status != "done":
+                found.status = "running"
                 return found, path.parent
             break
     name = f"{next_stamp(path.name for path in home.glob('*'))}-{identity[:6]}"

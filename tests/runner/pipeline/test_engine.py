@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_STAGE_FAILED, LockedError, RunnerError
+from runner.errors import EXIT_DONE, EXIT_GATE_REFUSED, EXIT_STAGE_FAILED, LockedError, RunnerError, UsageError
 from runner.pipeline.engine import run
 from runner.pipeline.manifest import Manifest
 from runner.pipeline.run_locks import lock_path
@@ -251,7 +251,7 @@ def test_only_uses_the_results_of_earlier_runs(fake_stages: Any, local: list[str
 
 
 def test_only_says_what_is_missing_when_there_is_no_earlier_result(fake_stages: Any, local: list[str]) -> None:
-    with pytest.raises(RunnerError, match="needs 'predictions' of stage infer"):
+    with pytest.raises(UsageError, match="needs 'predictions' of stage infer"):  # nothing was begun
         run_once([*local, "only=[evaluate]"])
 
 

@@ -115,7 +115,8 @@ def test_an_interrupted_sweep_is_continued(
 
     monkeypatch.setattr(fake_stages, "run", interrupted)
     assert begin(local, "train.lora_rank=4,8") == EXIT_INTERRUPTED
-    assert [job.status for job in Sweep.load(sweep_folder(tmp_path)).jobs] == ["done", "running"]
+    state = Sweep.load(sweep_folder(tmp_path))
+    assert ([job.status for job in state.jobs], state.status) == (["done", "interrupted"], "interrupted")
     monkeypatch.setattr(fake_stages, "run", run)
     fake_stages.runs.clear()
     assert begin(local, "train.lora_rank=4,8") == EXIT_DONE
