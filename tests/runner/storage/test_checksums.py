@@ -41,5 +41,5 @@ def test_only_checksums_of_the_whole_content_count(tmp_path: Path, head: dict[st
 
 def test_a_file_of_another_size_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"ab")
-    with pytest.raises(DamagedError, match="has 3 bytes in the store, and 2 bytes here"):
+    with pytest.raises(DamagedError, match="has 3 bytes in the store, and 2 here"):
         check_stored({"ContentLength": 3}, tmp_path / "abc", "s3://b/abc")

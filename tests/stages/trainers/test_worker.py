@@ -44,7 +44,7 @@ def test_a_model_that_each_worker_has_is_saved_as_it_is(state: Any) -> None:
 
 def test_a_training_shorter_than_its_warm_up_is_refused() -> None:
     require_warm(8, 8)
-    with pytest.raises(RunnerError, match="the 9 steps of warm-up are more than the training's 8"):
+    with pytest.raises(RunnerError, match="9 steps of warm-up are more than the training's 8"):
         require_warm(9, 8)
 
 
