@@ -40,9 +40,9 @@ class LooksOutside(Protocol):
 
 @runtime_checkable
 class WritesOutside(Protocol):
-    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
-        """Where the stage will write besides the run's folder: key of the recipe -> a function that raises RunnerError
-        when nothing can be written there. A run calls those of the stages that will run before its first stage."""
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], object]]:
+        """Where the stage will write besides the run's folder, and listen: key of the recipe -> a function that raises
+        RunnerError when it cannot. A run calls those of the stages that will run before its first stage."""
 
 
 @runtime_checkable

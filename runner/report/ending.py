@@ -20,7 +20,10 @@ _LABEL = 12
 def print_end(
     console: SafeConsole, summary: dict[str, Any], folder: Path, command: str, code: int, *, verbose: bool
 ) -> None:
-    """Verdict, remarks, endpoint, report, and the next command; with `verbose` every stage and artifact before."""
+    """Verdict, remarks, endpoint, report, and the next command; with `verbose` every stage and artifact before.
+
+    command: that continues a run which has ended early; "" says nothing of it.
+    """
     if verbose:
         _print_details(console, summary)
     verdict, outcomes = _verdict_and_outcomes(folder, summary)
@@ -38,7 +41,7 @@ def print_end(
                 _line(console, label, text)
     page = folder / "report.html"
     _line(console, "report" if page.is_file() else "run folder", str(page if page.is_file() else folder))
-    if code not in (EXIT_DONE, EXIT_GATE_REFUSED):
+    if command and code not in (EXIT_DONE, EXIT_GATE_REFUSED):
         word = "interrupted" if code == EXIT_INTERRUPTED else "failed"
         console.print(f"{word}; continue with: {command}", markup=False)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.markup import escape
 from rich.table import Table
 
-from runner.errors import Problem, RunnerError, shortened
+from runner.errors import EXIT_INTERRUPTED, Problem, RunnerError, shortened
 from runner.pipeline.manifest import StageRecord
 from runner.pipeline.plan import Step
 from runner.recipe.schema import Recipe
@@ -33,9 +33,10 @@ JobView = tuple[str, str, str, str]
 class Report:
     """Prints a run as it goes: a live line on a terminal, a line now and then in a log."""
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
-        """verbose: show digests and sizes at the end, too."""
-        self._verbose = verbose
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, of_sweep: bool = False) -> None:
+        """verbose: show digests and sizes at the end, too. of_sweep: of a sweep's job, where the sweep itself says how
+        to continue when it is interrupted."""
+        self._verbose, self._of_sweep = verbose, of_sweep
         self._fixed = stream is not None
         self._console = console_for(stream or sys.stdout)
         self._live: LiveLines | None = None
@@ -117,7 +118,8 @@ class Report:
 
     def end(self, summary: dict[str, Any], folder: Path, command: str, code: int) -> None:
         """What became of the run, where to look, and what to do next."""
-        print_end(self._console, summary, folder, command, code, verbose=self._verbose)
+        continues = "" if self._of_sweep and code == EXIT_INTERRUPTED else command
+        print_end(self._console, summary, folder, continues, code, verbose=self._verbose)
 
     def jobs(self, views: Sequence[JobView]) -> None:
         """What runs at the same time, a line each: name, stage, progress, what is special about it. A log gets one for

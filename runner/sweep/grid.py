@@ -279,7 +279,7 @@ def _run_job(overrides: list[str], config_dir: Path | None, job: Job) -> None:
     try:
         composed = compose(overrides, config_dir)
         recipe, options = load_recipe(composed)
-        code, summary = run(recipe, options, command, observers(Report()), composed.origins)
+        code, summary = run(recipe, options, command, observers(Report(of_sweep=True)), composed.origins)
     except RunnerError as error:
         Report(sys.stderr).error(error, error.problems if isinstance(error, RecipeError) else ())
         job.status, job.error = "failed", error.message

@@ -22,7 +22,7 @@ from stages.data.sources import Wanted
 from stages.data.sources.names import scheme_of, split_names
 from stages.data.split_column import NONE
 from stages.ingest.rows.bad_rows import judge, skipped
-from stages.ingest.rows.choose import NAMES, Groups, fewer_than_asked, hold_out, sample
+from stages.ingest.rows.choose import NAMES, Groups, fewer_than_asked, hold_out, only_good, sample
 from stages.ingest.rows.collect import Collected
 from stages.ingest.rows.pieces import Spread, Update, draws, one_by_one, read_splits
 from stages.ingest.rows.remarks import lengths, remarks
@@ -83,6 +83,9 @@ def _kept(
     if dataset.split and groups:
         found |= hold_out(dataset.split, groups, read["train"], paths)
         _check_needed(recipe, found)
+    if recipe.train.stage == "kto" and found.get("test") and found["test"].num_rows:
+        found["test"] = only_good(paths["test"], "test", found["test"])
+        _check_compared(recipe, found["test"])
     for split, each in list(found.items()):
         limit = getattr(dataset.max_rows, split)
         if draws(recipe) and limit is not None and each.num_rows > limit:
@@ -101,6 +104,17 @@ def _check_needed(recipe: Recipe, found: Mapping[str, Collected]) -> None:
                 f"dataset.split.column={rule.column} names no row's split {split}, whose rows {stages[0]} needs",
                 f"Say in dataset.split.values which of its values mean {split}.",
             )
+
+
+def _check_compared(recipe: Recipe, test: Collected) -> None:
+    """Raise RunnerError when predictions are asked for and no row's answer is good."""
+    asking = next((name for name in ("infer", "query") if name in recipe.pipeline), "")
+    if asking and not test.num_rows:
+        bad = count_text(test.num_bad_answers, "answer")
+        raise RunnerError(
+            f"test: all {bad} are labelled bad, and {asking} compares with good ones",
+            "Name rows with good answers as this split, or leave infer, evaluate and query out of the pipeline.",
+        )
 
 
 def _of_recipe(

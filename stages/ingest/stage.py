@@ -43,7 +43,7 @@ class Ingest:
     """Makes `train_set` (train.jsonl, val.jsonl) and `test_set` (test.jsonl), each line an Example, and `model`."""
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads: ClassVar[tuple[str, ...]] = (
         "seed", "dataset.source", "dataset.files", "dataset.split", "dataset.max_rows", "dataset.max_rows_by",
         "dataset.prompt", "dataset.ignore_keys", "dataset.roles", "dataset.on_bad_row", "dataset.endpoint_url",
@@ -71,7 +71,7 @@ class Ingest:
         """What lies behind a remote source by its tags, such as an object's ETag."""
         return looks(recipe)
 
-    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], object]]:
         """The cache, where models are kept."""
         here = is_this_machine(recipe.cluster.address)
         return {"storage.cache": partial(check_writable, recipe.storage.cache)} if here else {}

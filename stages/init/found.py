@@ -17,6 +17,7 @@ from stages.sections.dataset import data_file
 
 _MOST_NAMED = 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _PACKED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".zip")
 
 
@@ -54,10 +55,10 @@ def find_data(data: str) -> Found:
 
 
 def stem(name: str) -> str:
-    """A file's name without what says its form."""
+    """A file's name without what says its form, and which of how many it is."""
     while (suffix := Path(name).suffix) and data_file(f"x{suffix}" if suffix not in _PACKED else f"x.csv{suffix}"):
         name = name.removesuffix(suffix)
-    return name
+    return _SHARD.sub("", name) or name
 
 
 def _local(data: str) -> Found:

@@ -66,7 +66,7 @@ class Publish:
     def rules(self) -> Sequence[Rule]:
         return (adapters_are_published,)
 
-    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], object]]:
         storage = recipe.storage
         store = partial(open_store, storage.artifacts, endpoint_url=storage.endpoint_url, patient=False)
         return {"storage.artifacts": lambda: store().check_writable()}

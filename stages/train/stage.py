@@ -104,7 +104,7 @@ class Train:
             meaning["model.source"] = "a local folder"
         return meaning
 
-    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], None]]:
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], object]]:
         """A folder of checkpoints besides the run's own."""
         path, here = recipe.train.storage_path, is_this_machine(recipe.cluster.address)
         return {"train.storage_path": partial(check_writable, path)} if here and path and "://" not in path else {}

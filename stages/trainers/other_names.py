@@ -21,7 +21,9 @@ class Same(NamedTuple):
 
 SAME = {
     "disable_gradient_checkpointing": Same("gradient_checkpointing", lambda value: not value),
-    "flash_attn": Same("attn_implementation", lambda value: _ATTENTION.get(value, value)),
+    "flash_attn": Same(
+        "attn_implementation", lambda value: _ATTENTION.get(value, value) if isinstance(value, str) else value
+    ),
 }
 """What transformers' trainers have in common."""
 

@@ -37,7 +37,7 @@ def look_outside(stages: Iterable[Stage], recipe: Recipe, say: Callable[[str], N
 
 
 def check_destinations(stages: Iterable[Stage], recipe: Recipe) -> None:
-    """Raise UsageError naming the key when a place that one of the stages will write to takes nothing."""
+    """Raise UsageError naming the key when a place that one of the stages will write to, or listen at, is not free."""
     checks = {
         key: check
         for stage in stages
@@ -49,5 +49,8 @@ def check_destinations(stages: Iterable[Stage], recipe: Recipe) -> None:
             try:
                 future.result()
             except RunnerError as error:
-                message = f"{key}, where results are to be written, takes none: {error.message}"
+                own = error.message.startswith(f"{key}=")
+                message = (
+                    error.message if own else f"{key}, where results are to be written, takes none: {error.message}"
+                )
                 raise UsageError(message, error.hint.replace("storage.root", key)) from error

@@ -93,7 +93,7 @@ def _failure(run: FinishedRun, command: str) -> dict[str, Any] | None:
         return None
     stopped = stopped_in(run)
     log = run.folder / "logs" / f"{stopped}.log"
-    return {"stage": stopped, "log": str(log), "end": log_end(log), "command": command}
+    return {"stage": stopped, "log": str(log), "end": log_end(log) if stopped else "", "command": command}
 
 
 def log_end(log: Path) -> str:

@@ -78,9 +78,11 @@ def status_now(run: FinishedRun) -> str:
 
 
 def stopped_in(run: FinishedRun) -> str:
-    """The stage in which a run ended early: by its record, else the one that its progress names; "" for none."""
+    """The stage in which a run ended early: by its record, else the one that its progress names; "" for none, as
+    between two stages."""
     ended = next((each.name for each in run.manifest.stages if each.status in ("failed", "interrupted")), "")
-    return ended or str((read_progress(run.folder) or {}).get("stage", ""))
+    noted = str((read_progress(run.folder) or {}).get("stage", ""))
+    return ended or ("" if any(each.name == noted for each in run.manifest.stages) else noted)
 
 
 def verdict_of(run: FinishedRun, outcomes: list[Outcome]) -> Verdict:
@@ -96,7 +98,8 @@ def verdict_of(run: FinishedRun, outcomes: list[Outcome]) -> Verdict:
         return own or Verdict("plain", "Running", _last_note(manifest))
     if status != "done":
         title, stopped = status.replace("_", " ").capitalize(), stopped_in(run)
-        return Verdict("bad", f"{title} during {stopped}" if stopped else title)
+        before = f" after {manifest.stages[-1].name}" if manifest.stages else ""
+        return Verdict("bad", f"{title} during {stopped}" if stopped else f"{title}{before}")
     return own or Verdict("plain", "Done", _last_note(manifest))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -218,6 +219,17 @@ def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) 
     copy_rows(whole, path, split, lambda index: bool(keep[index]))
     whole.unlink()
     return kept_of(collected, [bool(each) for each in keep])
+
+
+def only_good(path: Path, split: str, collected: Collected) -> Collected:
+    """Keep the rows of the file whose answers are not labelled bad (KTO): no prediction is to be equal to one."""
+    whole = path.with_name(".all.jsonl")
+    path.replace(whole)
+    with whole.open("rb") as lines:
+        keep = [json.loads(line).get("label") is not False for line in lines]
+    copy_rows(whole, path, split, lambda index: keep[index])
+    whole.unlink()
+    return replace(kept_of(collected, keep), num_bad_answers=keep.count(False))
 
 
 def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool]) -> None:

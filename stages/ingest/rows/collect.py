@@ -80,8 +80,9 @@ class Collected:
     white space at their ends). num_chars: of prompt and answer together. scripts: of rows that are not ASCII. columns:
     of the first row. repeating: rows whose answer begins with the question. places: rows with a place for an image, and
     without one. damaged: rows with signs of a wrong encoding. judged: the label of each answer to a prompt (KTO);
-    contradicted: of those that have both. worse_chosen: pairs whose chosen answer has the lower score. knows_control:
-    whether control tokens are the model's own."""
+    contradicted: of those that have both. num_bad_answers: rows left out because their answers are labelled bad.
+    worse_chosen: pairs whose chosen answer has the lower score. knows_control: whether control tokens are the model's
+    own."""
 
     num_rows: int = 0
     num_bad: int = 0
@@ -98,6 +99,7 @@ class Collected:
     damaged: Found = field(default_factory=Found)
     contradicted: Found = field(default_factory=Found)
     judged: dict[int, bool] = field(default_factory=dict)
+    num_bad_answers: int = 0
     labels: Counter[bool] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
     has_pairs: bool = False

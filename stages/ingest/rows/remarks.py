@@ -37,9 +37,10 @@ def _of_split(split: str, found: Collected, path: Path) -> Iterator[str]:
     if split == "train":
         yield from _balance(found, path)
         yield from _labels(found)
-    elif bad := found.labels[False]:
-        answers = f"{bad:,} of {count_text(found.num_rows, 'answer')} {'is' if bad == 1 else 'are'} labelled bad"
-        yield f"{split}: {answers}, and a prediction that is equal to one counts as right: name good ones as this split"
+    if bad := found.num_bad_answers:
+        rows = count_text(found.num_rows + bad, "row")
+        why = "with which no prediction is compared: their answers are labelled bad"
+        yield f"{split}: left out {bad:,} of {rows}, {why}"
     if pairs := found.equal_pairs.count:
         yield (
             f"{split}: {_of_pairs(pairs, found)} {'has' if pairs == 1 else 'have'} equal answers, from which nothing "

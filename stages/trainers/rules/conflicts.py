@@ -123,7 +123,8 @@ HISTORY_OR_PROMPT = Conflict(
 
 
 def _words(value: Any) -> list[str]:
-    return value.split() if isinstance(value, str) else list(value)
+    """Of a text or a list; what is neither is refused by its kind."""
+    return value.split() if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
 
 
 def only_with_lora(name: str) -> Conflict:

@@ -29,9 +29,10 @@ def stages(fake_stages: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fake stages, of which publish writes where the real one does."""
     from stages.ingest.stage import Ingest
     from stages.publish.stage import Publish
+    from stages.serve.stage import Serve
     from stages.train.stage import Train
 
-    for real in (Ingest, Train, Publish):
+    for real in (Ingest, Train, Publish, Serve):
         name = real.__name__
         writing = type(name, (getattr(conftest, name),), {"destinations": real.destinations})
         monkeypatch.setattr(conftest, name, writing)  # a class of its own: isinstance remembers what a class had
@@ -108,6 +109,19 @@ def test_a_folder_without_the_right_to_write_is_named_by_its_key(
 def test_a_run_that_writes_nothing_there_does_not_ask(stages: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert run_with(tmp_path, f"storage.artifacts={tmp_path}/file/store", "stop_after=train") == EXIT_DONE
+
+
+def test_a_port_that_is_taken_is_named_before_the_first_stage(stages: Any, tmp_path: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        taken = f"serve.port={held.getsockname()[1]}"
+        serving = "pipeline=[ingest,train,publish,serve]"
+        with pytest.raises(RunnerError, match=rf"^{taken} cannot be used on 127.0.0.1: .*held by ") as raised:
+            run_with(tmp_path, serving, taken)
+        assert raised.value.exit_code == EXIT_INVALID_RECIPE
+        assert stages.runs == []
+        assert run_with(tmp_path, serving, taken, "stop_after=publish") == EXIT_DONE
 
 
 def test_a_store_that_keeps_nothing_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

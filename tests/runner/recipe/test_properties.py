@@ -46,6 +46,7 @@ KEYS = sorted(
         *(f"evaluate.require.{name}" for name in ("exact_match", "delta_vs_base", "base.exact_match", "nonsense")),
     }
 )
+TRAINERS = ("llamafactory", "accelerate", "axolotl")
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -75,12 +76,20 @@ def outcome(make: Callable[[], Composed]) -> Recipe | None:
     return None
 
 
-@given(key=st.sampled_from(KEYS), value=VALUES, recipe=st.sampled_from([QUICKSTART, QWEN]))
-@example(key="allow", value=True, recipe=QUICKSTART)
-@example(key="train.args.report_to", value={}, recipe=QUICKSTART)
+@given(
+    key=st.sampled_from(KEYS),
+    value=VALUES,
+    recipe=st.sampled_from([QUICKSTART, QWEN]),
+    trainer=st.sampled_from(TRAINERS),
+)
+@example(key="allow", value=True, recipe=QUICKSTART, trainer="llamafactory")
+@example(key="train.args.report_to", value={}, recipe=QUICKSTART, trainer="llamafactory")
+@example(key="train.args.debug", value=True, recipe=QUICKSTART, trainer="llamafactory")
+@example(key="train.args.flash_attn", value=[1], recipe=QUICKSTART, trainer="accelerate")
+@example(key="train.args.flash_attn", value={"a": 1}, recipe=QUICKSTART, trainer="axolotl")
 @settings(RELAXED, max_examples=250)
-def test_any_value_of_a_known_key_validates_or_gives_problems(key: str, value: Any, recipe: str) -> None:
-    outcome(lambda: changed({key: value}, recipe))
+def test_any_value_of_a_known_key_validates_or_gives_problems(key: str, value: Any, recipe: str, trainer: str) -> None:
+    outcome(lambda: changed({"train.trainer": trainer, key: value}, recipe))
 
 
 @given(changes=st.dictionaries(st.sampled_from([key for key in KEYS if key.count(".") != 0]), VALUES, max_size=6))

@@ -103,8 +103,9 @@ def test_a_failed_job_does_not_stop_the_others_and_is_what_the_same_command_runs
 
 
 def test_an_interrupted_sweep_is_continued(
-    scores: Any, fake_stages: Any, local: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    scores: Any, fake_stages: Any, local: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     run = fake_stages.run
 
     def interrupted(self: Any, ctx: Any) -> StageResult:
@@ -117,6 +118,8 @@ def test_an_interrupted_sweep_is_continued(
     assert begin(local, "train.lora_rank=4,8") == EXIT_INTERRUPTED
     state = Sweep.load(sweep_folder(tmp_path))
     assert ([job.status for job in state.jobs], state.status) == (["done", "interrupted"], "interrupted")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "continue with" in line]
+    assert "train.lora_rank=4,8" in line, "the sweep's command and not its job's"
     monkeypatch.setattr(fake_stages, "run", run)
     fake_stages.runs.clear()
     assert begin(local, "train.lora_rank=4,8") == EXIT_DONE

@@ -275,6 +275,17 @@ def test_a_run_that_was_killed_says_where_and_how_to_continue(run_folder: Path) 
     assert facts["failure"]["log"] == str(run_folder / "logs" / "publish.log")
 
 
+def test_a_run_that_was_interrupted_between_two_stages_says_after_which(run_folder: Path) -> None:
+    manifest = Manifest.load(run_folder)
+    manifest.status, manifest.stages = "interrupted", manifest.stages[:1]
+    manifest.save(run_folder)
+    ProgressFile(run_folder, ["train", "publish"], lambda: "").begin("train")
+    facts = run_facts(run_folder)
+    assert facts["verdict"].title == "Interrupted after train"
+    assert (facts["failure"]["stage"], facts["failure"]["end"]) == ("", "")
+    assert facts["failure"]["command"] == "python -m runner recipe=viggo_quickstart"
+
+
 def test_one_row_that_was_left_out_is_one_row(run_folder: Path) -> None:
     manifest = Manifest.load(run_folder)
     manifest.stages.insert(0, record("ingest", [], {"rows": {"train": 9}, "skipped": {"train": 1}}, 1.0))

@@ -196,10 +196,19 @@ def test_an_answer_that_is_both_good_and_bad_is_remarked(tmp_path: Path) -> None
     assert "train: 1 answer is labelled both good and bad, such as train.jsonl:5" in made.remarks
 
 
-def test_bad_answers_that_predictions_will_be_compared_with_are_remarked(tmp_path: Path) -> None:
-    given = [{**row, "label": n % 2 == 0} for n, row in enumerate(rows(6))]
-    made = ingested(tmp_path, {"train": given[:2], "test": given[2:]}, train={"stage": "kto"})
-    assert any(line.startswith("test: 2 of 4 answers are labelled bad") for line in made.remarks), made.remarks
+def test_predictions_are_compared_with_good_answers_alone(tmp_path: Path) -> None:
+    given = [{**row, "label": n % 2 == 0} for n, row in enumerate(rows(10))]
+    made = ingested(tmp_path, {"train": given[:4], "test": given[4:]}, train={"stage": "kto"})
+    words = "left out 3 of 6 rows, with which no prediction is compared: their answers are labelled bad"
+    assert f"test: {words}" in made.remarks, made.remarks
+    assert [(each.id, each.label) for each in split(tmp_path, "test")] == [(f"test-{n:06d}", True) for n in range(3)]
+    assert made.metrics["rows"] == {"train": 4, "test": 3}
+
+
+def test_all_answers_to_compare_with_labelled_bad_are_refused(tmp_path: Path) -> None:
+    given = [{**row, "label": n < 4} for n, row in enumerate(rows(6))]
+    with pytest.raises(RunnerError, match="test: all 2 answers are labelled bad, and infer compares with good ones"):
+        ingested(tmp_path, {"train": given[:4], "test": given[4:]}, train={"stage": "kto"})
 
 
 def test_a_missing_value_in_the_place_of_the_worse_answer_is_remarked(tmp_path: Path) -> None:
