@@ -1,6 +1,7 @@
-"""vLLM's renderer of chats with another way to apply the chat template.
+"""vLLM's renderer of chats with another way to apply the chat template, and with word of its end.
 
-vLLM applies it in a thread of the API's process, without limits.
+vLLM applies the template in a thread of the API's process, without limits, and says to nobody when it has decoded and
+resized a request's images.
 """
 
 from __future__ import annotations
@@ -24,3 +25,16 @@ def render_by(engine_client: Any, render: Callable[..., Awaitable[Any]]) -> bool
     assert callable(renderer._apply_chat_template_async)
     renderer._apply_chat_template_async = apply
     return True
+
+
+def after_input(engine_client: Any, call: Callable[[], None]) -> None:
+    """Have the function called when the engine's input of a chat request is made, in that request's context."""
+    renderer = engine_client.renderer
+    render = renderer.render_chat_async
+
+    async def rendered(*args: Any, **kwargs: Any) -> Any:
+        made = await render(*args, **kwargs)
+        call()
+        return made
+
+    renderer.render_chat_async = rendered

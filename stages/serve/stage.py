@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -82,6 +82,13 @@ class Serve:
         kwargs = engine.server_kwargs(recipe, with_adapters="publish" in recipe.pipeline)
         kwargs = without(kwargs, engine.without_effect)
         return {"serve.engine_kwargs": kwargs, "infer.engine_kwargs": None, "train.lora_rank": None}
+
+    def destinations(self, recipe: Recipe) -> Mapping[str, Callable[[], object]]:
+        """The port, where the run starts Ray itself: a cluster may listen at it already, and for this endpoint."""
+        from stages.serve.health import free_port
+
+        mine = recipe.cluster.address is None and recipe.serve.port
+        return {"serve.port": partial(free_port, recipe.serve.host, recipe.serve.port)} if mine else {}
 
     def rules(self) -> Sequence[Rule]:
         return (*rules.RULES, *engine_rules())

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from runner.text import count_text
+from stages.engines.input_made import when_input_is_made
 from stages.sections.serve import Limits
 from stages.serve.guard.body import read_object
 from stages.serve.guard.costs import refuse_costly, refuse_many
 from stages.serve.guard.grammars import grammars_of, refuse_large
-from stages.serve.guard.images import images_of, refuse_images
+from stages.serve.guard.images import count_pixels, images_of
 from stages.serve.guard.keys import KeyRing
 from stages.serve.guard.kinds import refuse_other_kinds
 from stages.serve.guard.messages import refuse_empty, refuse_unused
 from stages.serve.guard.names import Parameters, refuse_unknown
+from stages.serve.guard.pixels import PixelBudget
 from stages.serve.guard.refusal import (
     CLOSED,
     ENCODED,
@@ -143,7 +145,7 @@ class Guard:
         try_grammar: TryGrammar | None = None,
         wrong_values: WrongValues = lambda body: (),
     ) -> None:
-        self._app, self._gate = app, gate
+        self._app, self._gate, self._pixels = app, gate, PixelBudget()
         self._parameters, self._try_grammar, self._wrong_values = parameters or {}, try_grammar, wrong_values
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -158,17 +160,20 @@ class Guard:
             await _answer(send, 200, {"status": "ok"}, {})
             return
         try:
-            body = await self._admitted(scope, receive)
+            body, pixels = await self._admitted(scope, receive)
         except RefusedError as error:
             refusal = error.refusal
             await _answer(send, refusal.status, refusal.body(), refusal.headers or {})
             return
         # Nothing behind this point needs the key, and what it does not have it cannot log.
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
-        await self._app({**scope, "headers": headers}, _replay(body, receive), send)
+        async with self._pixels.held(pixels, receive) as give_back:
+            if give_back is not None:
+                with when_input_is_made(give_back):
+                    await self._app({**scope, "headers": headers}, _replay(body, receive), send)
 
-    async def _admitted(self, scope: Message, receive: Receive) -> bytes:
-        """The body of a request that may pass. Raises RefusedError."""
+    async def _admitted(self, scope: Message, receive: Receive) -> tuple[bytes, int]:
+        """The body of a request that may pass, and the pixels of its images. Raises RefusedError."""
         if refusal := self._gate.admit(scope):
             raise RefusedError(refusal)
         try:
@@ -178,11 +183,11 @@ class Guard:
             raise RefusedError(TOO_SLOW) from None
         parameters = self._parameters.get(route_of(scope))
         if parameters is not None and scope["method"] == "POST":
-            await self._check(scope, body, parameters)
-        return body
+            return body, await self._check(scope, body, parameters)
+        return body, 0
 
-    async def _check(self, scope: Message, body: bytes, parameters: Parameters) -> None:
-        """Raises RefusedError for what the route would not read, or what exceeds a limit."""
+    async def _check(self, scope: Message, body: bytes, parameters: Parameters) -> int:
+        """The pixels of its images. Raises RefusedError for what the route would not read, or what exceeds a limit."""
         assert self._gate.limits is not None  # it has admitted the request
         if _header(scope, b"content-encoding").strip().lower() not in (b"", b"identity"):
             raise RefusedError(ENCODED)
@@ -196,8 +201,8 @@ class Guard:
         for param, value, why in self._wrong_values(given):
             joined = "and" if why.startswith("must") else "which"
             raise bad_request(f"{param[:200]} is {_short(value)}, {joined} {why}.", param[:200])
-        if images := list(images_of(given)):
-            await asyncio.to_thread(refuse_images, images)
+        images = list(images_of(given))
+        pixels = await asyncio.to_thread(count_pixels, images) if images else 0
         if refusal := self._gate.charge(scope, refuse_costly(given, self._gate.limits)):
             raise RefusedError(refusal)
         grammars = list(grammars_of(given))
@@ -207,6 +212,7 @@ class Guard:
             timeout_s = self._gate.limits.grammar_timeout_s
             if why := await self._try_grammar(grammar.kind, grammar.value, grammar.text(), timeout_s):
                 raise bad_request(f"{grammar.param} cannot be used: {why}.", grammar.param, "invalid_grammar")
+        return pixels
 
     async def _read(self, scope: Message, receive: Receive) -> bytes:
         """The whole body, whether its length was announced or not. Raises RefusedError once it is too large."""

@@ -21,8 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 _BEGIN = re.compile(r"data:image/[a-z+.-]+;base64,")
 
 
-def refuse_images(images: Iterable[tuple[str, str]]) -> None:
-    """Raise RefusedError naming the first image that the endpoint does not take. Decodes none.
+def count_pixels(images: Iterable[tuple[str, str]]) -> int:
+    """Of all images of a request. Decodes none; raises RefusedError naming the first that the endpoint does not take.
 
     images: of `images_of`.
     """
@@ -36,6 +36,7 @@ def refuse_images(images: Iterable[tuple[str, str]]) -> None:
             counted = f"where a small one counts as {LEAST_PIXELS}, and a JPEG once for every {USUAL_SCANS} scans"
             words = f"The request's images have more than {MOST_PIXELS} pixels, {counted}."
             raise bad_request(words, param, "image_too_large")
+    return pixels
 
 
 def images_of(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.serve.guard.images import MOST_PIXELS, images_of, refuse_images
+from stages.serve.guard.images import MOST_PIXELS, count_pixels, images_of
 from stages.serve.guard.messages import refuse_unused
 from stages.serve.guard.refusal import RefusedError
 from tests.chaos.image_bombs import chunk, jpeg_of_scans, saved
@@ -35,7 +35,7 @@ def body(*urls: Any, **more: Any) -> dict[str, Any]:
 
 def check(value: dict[str, Any]) -> None:
     refuse_unused(value)
-    refuse_images(images_of(value))
+    count_pixels(images_of(value))
 
 
 def refusal(value: dict[str, Any]) -> tuple[str | None, str | None]:
@@ -80,14 +80,14 @@ def test_an_image_of_an_unknown_form_or_size_is_refused(url: str, code: str) -> 
 @pytest.mark.parametrize("wrong", ["?", " ", "\n", "=", "data:image/png;base64,"])
 def test_characters_that_are_not_of_base64_are_not_passed_over(wrong: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        refuse_images([(URL, f"{uri()[:40]}{wrong}{uri()[40:]}")])
+        count_pixels([(URL, f"{uri()[:40]}{wrong}{uri()[40:]}")])
     assert caught.value.refusal.message == f"{URL} is not valid base64."
 
 
 def test_a_url_begins_with_its_type() -> None:
     for before in ("x", " ", "http://127.0.0.1:1/"):
         with pytest.raises(RefusedError, match="is not an image in the request itself"):
-            refuse_images([(URL, before + uri())])
+            count_pixels([(URL, before + uri())])
 
 
 def test_the_limit_of_pixels_is_the_last_that_is_taken() -> None:

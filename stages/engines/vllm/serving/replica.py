@@ -26,6 +26,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from runner.patches import ray_node, ray_serve
 from runner.storage.store import open_store
+from stages.engines.input_made import input_is_made
 from stages.engines.root_cause import only_points, root_cause
 from stages.engines.vllm.sampling.effect import Engine
 from stages.engines.vllm.sampling.values import wrong_values
@@ -43,7 +44,7 @@ from stages.models.chat_template import ChatTemplate
 from stages.patches.ray_llm_api import ModelCard, ModelList, ReplicaApi, status_of
 from stages.patches.ray_llm_server import AdapterLoader, LLMConfig, ReplicaServer, StartCallback
 from stages.patches.vllm_process import engine_end
-from stages.patches.vllm_renderer import render_by
+from stages.patches.vllm_renderer import after_input, render_by
 
 _LOG_BYTES = 256 << 10
 
@@ -95,6 +96,7 @@ class AdapterServer(ReplicaServer):
             raise RuntimeError(f"The engine did not start. {cause}") from error
         self._stop = await asyncio.to_thread(lambda: self.chat_template().stop)
         self._watch = asyncio.create_task(_end_with_engine(self.engine_client))
+        after_input(self.engine_client, input_is_made)
         if render_by(self.engine_client, self._rendering):
             self._rendering_begins = asyncio.create_task(self._rendering.begin())
 
