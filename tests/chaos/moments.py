@@ -96,14 +96,16 @@ def _pause(case: Case, most_s: float) -> None:
 
 
 def _train(case: Case, running: Running) -> None:
+    home = running.stage_folder("train") / "checkpoints"
     if case.point == "starting":
         running.wait_for("a worker", lambda: running.named(_WORKER["train"]))
-        _pause(case, 8.0)
+        until = time.monotonic() + case.rng.uniform(0.0, 8.0)
+        while time.monotonic() < until and not _newest_step(home):  # a worker that was forked trains within seconds
+            time.sleep(0.05)
         return
     num_saves = NUM_STEPS // SAVE_STEPS
     low, high = (2, num_saves // 2) if case.point == "early" else (num_saves // 2, num_saves - 3)
     step = case.rng.randint(low, high) * SAVE_STEPS
-    home = running.stage_folder("train") / "checkpoints"
     running.wait_for(f"the checkpoint of step {step}", lambda: _newest_step(home) >= step)
 
 
