@@ -73,6 +73,7 @@ test-e2e: $(VENV)/.dev env ## The tests on real Ray, vLLM and LLaMA-Factory
 
 chaos: $(VENV)/.dev ## Every failure at every place, where the other tests try some (hours; CHAOS_DIR keeps the tables)
 	$(BUILD) accelerate axolotl
+	$(VENV)/bin/python -m pytest tests/runner/pipeline/test_disks.py tests/runner/pipeline/test_silent_ends.py $(ARGS)
 	$(VENV)/bin/python -m pytest -m chaos -s $(ARGS)
 	$(IN) axolotl pytest -m chaos tests/stages/trainers $(ARGS)
 
