@@ -211,25 +211,26 @@ def kept_of(collected: Collected, keep: Sequence[bool]) -> Collected:
 def sample(path: Path, split: str, limit: int, seed: int, collected: Collected) -> Collected:
     """Keep that many rows of the file, drawn by the seed, in their order."""
     drawn = random.Random(f"{seed}-{split}").sample(range(collected.num_rows), limit)  # noqa: S311
-    keep = bytearray(collected.num_rows)
+    keep = [False] * collected.num_rows
     for index in drawn:
-        keep[index] = 1
-    whole = path.with_name(".all.jsonl")
-    path.replace(whole)
-    copy_rows(whole, path, split, lambda index: bool(keep[index]))
-    whole.unlink()
-    return kept_of(collected, [bool(each) for each in keep])
+        keep[index] = True
+    return _keep(path, split, keep, collected)
 
 
 def only_good(path: Path, split: str, collected: Collected) -> Collected:
     """Keep the rows of the file whose answers are not labelled bad (KTO): no prediction is to be equal to one."""
+    with path.open("rb") as lines:
+        keep = [json.loads(line).get("label") is not False for line in lines]
+    return replace(_keep(path, split, keep, collected), num_bad_answers=keep.count(False))
+
+
+def _keep(path: Path, split: str, keep: Sequence[bool], collected: Collected) -> Collected:
+    """Leave the other rows out of the file, and out of what became of its rows."""
     whole = path.with_name(".all.jsonl")
     path.replace(whole)
-    with whole.open("rb") as lines:
-        keep = [json.loads(line).get("label") is not False for line in lines]
     copy_rows(whole, path, split, lambda index: keep[index])
     whole.unlink()
-    return replace(kept_of(collected, keep), num_bad_answers=keep.count(False))
+    return kept_of(collected, keep)
 
 
 def copy_rows(source: Path, target: Path, split: str, keep: Callable[[int], bool]) -> None:

@@ -264,23 +264,24 @@ def test_a_run_that_is_at_work_is_not_shown_as_a_failure(run_folder: Path, tmp_p
     assert (facts["verdict"].kind, facts["verdict"].title, facts["failure"]) == ("plain", "Running", None)
 
 
-def test_a_run_that_was_killed_says_where_and_how_to_continue(run_folder: Path) -> None:
+def facts_after_one_stage(run_folder: Path, status: str, begun: str) -> dict[str, Any]:
+    """The facts of a run that has finished one stage. begun: the stage that it began last."""
     manifest = Manifest.load(run_folder)
-    manifest.status, manifest.stages = "running", manifest.stages[:1]
+    manifest.status, manifest.stages = status, manifest.stages[:1]  # type: ignore[assignment]
     manifest.save(run_folder)
-    ProgressFile(run_folder, ["train", "publish"], lambda: "").begin("publish")
-    facts = run_facts(run_folder)
+    ProgressFile(run_folder, ["train", "publish"], lambda: "").begin(begun)
+    return run_facts(run_folder)
+
+
+def test_a_run_that_was_killed_says_where_and_how_to_continue(run_folder: Path) -> None:
+    facts = facts_after_one_stage(run_folder, "running", "publish")
     assert (facts["verdict"].kind, facts["verdict"].title) == ("bad", "Killed during publish")
     assert facts["failure"]["command"] == "python -m runner recipe=viggo_quickstart"
     assert facts["failure"]["log"] == str(run_folder / "logs" / "publish.log")
 
 
 def test_a_run_that_was_interrupted_between_two_stages_says_after_which(run_folder: Path) -> None:
-    manifest = Manifest.load(run_folder)
-    manifest.status, manifest.stages = "interrupted", manifest.stages[:1]
-    manifest.save(run_folder)
-    ProgressFile(run_folder, ["train", "publish"], lambda: "").begin("train")
-    facts = run_facts(run_folder)
+    facts = facts_after_one_stage(run_folder, "interrupted", "train")
     assert facts["verdict"].title == "Interrupted after train"
     assert (facts["failure"]["stage"], facts["failure"]["end"]) == ("", "")
     assert facts["failure"]["command"] == "python -m runner recipe=viggo_quickstart"
